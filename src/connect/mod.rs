@@ -1,0 +1,66 @@
+//! Connections: named systems, their clients and their type maps, shared by sources and sinks.
+
+use serde::{Deserialize, Serialize};
+
+use crate::secret::Secret;
+
+/// A named system: one table of `connections.toml`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Connection {
+    /// The name by which exports know it. Set from the table's name.
+    #[serde(skip)]
+    pub name: String,
+    /// Which kind of system it is.
+    #[serde(rename = "type")]
+    pub kind: System,
+    /// Where it is. Holds no secret.
+    pub url: String,
+    /// The password that goes with the user in `url`.
+    pub password: Option<Secret>,
+    /// PostgreSQL: whether and how TLS is used.
+    pub tls: Option<Tls>,
+    /// PostgreSQL: a file of PEM certificates to trust besides the system's.
+    pub ca: Option<String>,
+    /// How many runs may use it at once, over the whole fleet.
+    pub max_runs: Option<u32>,
+    /// How many queries, calls or files opened are allowed, over the whole fleet: `50/s`.
+    pub max_requests: Option<crate::limits::Rate>,
+    /// S3: the region.
+    pub region: Option<String>,
+    /// S3: the endpoint of a store that is not Amazon's.
+    pub endpoint: Option<String>,
+    /// S3: the access key; without it, the environment's own credentials.
+    pub access_key: Option<Secret>,
+    /// S3: the secret key.
+    pub secret_key: Option<Secret>,
+    /// Files: the folder under `url` where parts are staged. Recipients get no right to read it.
+    #[serde(default = "default_staging")]
+    pub staging: String,
+}
+
+fn default_staging() -> String {
+    ".longshore".to_owned()
+}
+
+/// The systems that can be read from and written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum System {
+    /// A PostgreSQL database.
+    Postgres,
+    /// An SQLite database file.
+    Sqlite,
+    /// Files in a local folder or an object store.
+    Files,
+}
+
+/// How a connection uses TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tls {
+    /// Not at all; refused unless the address is of this machine.
+    Disable,
+    /// Always, with the server's certificate and name checked.
+    VerifyFull,
+}

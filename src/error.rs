@@ -1,0 +1,264 @@
+//! One error type for the whole of Longshore.
+//!
+//! An [`Error`] says what class of failure it is (which alone decides whether a job is tried
+//! again), what was being done, where, and what to do about it. `Display` prints the message and
+//! its context, never the source: a source may quote a row or a server's answer. Logs print the
+//! chain through [`Error::chain`] after scrubbing.
+
+use std::fmt;
+use std::time::Duration;
+
+/// The result of everything that can fail here.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What class of failure an error is. Retry is decided by this and by nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Class {
+    /// It may work when tried again: a 5xx, a serialization failure, a deadlock, a cut connection.
+    Transient,
+    /// The other side asks for patience (429). Uses up no attempts.
+    Throttled,
+    /// The other side cannot be reached. Uses up no attempts.
+    Unavailable,
+    /// The data broke the contract: drift of the schema, or too many refused rows.
+    Contract,
+    /// Trying again cannot help: a bad query, refused credentials, a missing table.
+    Permanent,
+    /// The message cannot be understood.
+    Malformed,
+    /// The same key came with other content.
+    Conflict,
+    /// The job killed its worker repeatedly.
+    Poison,
+    /// Somebody cancelled the run.
+    Cancelled,
+    /// The run's deadline passed.
+    Expired,
+    /// The work was overtaken: a newer fence exists, and this one may not act.
+    Fenced,
+    /// The configuration is wrong.
+    Config,
+    /// What was asked for does not exist.
+    NotFound,
+    /// What was asked for is not allowed as things stand.
+    Refused,
+    /// The command line was used wrongly.
+    Usage,
+}
+
+impl Class {
+    /// The word used in headers, logs, tables and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Class::Transient => "transient",
+            Class::Throttled => "throttled",
+            Class::Unavailable => "unavailable",
+            Class::Contract => "contract",
+            Class::Permanent => "permanent",
+            Class::Malformed => "malformed",
+            Class::Conflict => "conflict",
+            Class::Poison => "poison",
+            Class::Cancelled => "cancelled",
+            Class::Expired => "expired",
+            Class::Fenced => "fenced",
+            Class::Config => "config",
+            Class::NotFound => "not-found",
+            Class::Refused => "refused",
+            Class::Usage => "usage",
+        }
+    }
+
+    /// The class named by `word`, as [`Class::as_str`] writes it.
+    pub fn parse(word: &str) -> Option<Class> {
+        serde::Deserialize::deserialize(
+            serde::de::value::StrDeserializer::<serde::de::value::Error>::new(word),
+        )
+        .ok()
+    }
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What went wrong, while doing what, where, and what to do about it.
+#[derive(Debug)]
+pub struct Error(Box<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    class: Class,
+    operation: &'static str,
+    message: String,
+    context: Vec<(&'static str, String)>,
+    help: Option<String>,
+    retry_after: Option<Duration>,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+macro_rules! constructors {
+    ($($(#[$doc:meta])* $name:ident => $class:ident),* $(,)?) => {
+        $($(#[$doc])*
+        pub fn $name(operation: &'static str, message: impl Into<String>) -> Error {
+            Error::new(Class::$class, operation, message)
+        })*
+    };
+}
+
+impl Error {
+    /// An error of `class` that happened during `operation` (a short verb phrase: "open the run").
+    pub fn new(class: Class, operation: &'static str, message: impl Into<String>) -> Error {
+        Error(Box::new(Inner {
+            class,
+            operation,
+            message: message.into(),
+            context: Vec::new(),
+            help: None,
+            retry_after: None,
+            source: None,
+        }))
+    }
+
+    constructors! {
+        /// See [`Class::Transient`].
+        transient => Transient,
+        /// See [`Class::Throttled`].
+        throttled => Throttled,
+        /// See [`Class::Unavailable`].
+        unavailable => Unavailable,
+        /// See [`Class::Contract`].
+        contract => Contract,
+        /// See [`Class::Permanent`].
+        permanent => Permanent,
+        /// See [`Class::Malformed`].
+        malformed => Malformed,
+        /// See [`Class::Fenced`].
+        fenced => Fenced,
+        /// See [`Class::Config`].
+        config => Config,
+        /// See [`Class::NotFound`].
+        not_found => NotFound,
+        /// See [`Class::Refused`].
+        refused => Refused,
+        /// See [`Class::Usage`].
+        usage => Usage,
+    }
+
+    /// Adds where it happened: a connection, a file and line, a column. Never a row's value or a
+    /// secret.
+    pub fn with(mut self, name: &'static str, value: impl fmt::Display) -> Error {
+        self.0.context.push((name, value.to_string()));
+        self
+    }
+
+    /// Says what to do about it, as a full sentence.
+    pub fn help(mut self, help: impl Into<String>) -> Error {
+        self.0.help = Some(help.into());
+        self
+    }
+
+    /// How long the other side asked to be left alone.
+    pub fn retry_after(mut self, wait: Duration) -> Error {
+        self.0.retry_after = Some(wait);
+        self
+    }
+
+    /// Keeps the error that caused this one, for the log.
+    pub fn caused_by(
+        mut self,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Error {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// The class, by which retry is decided.
+    pub fn class(&self) -> Class {
+        self.0.class
+    }
+
+    /// What was being done.
+    pub fn operation(&self) -> &'static str {
+        self.0.operation
+    }
+
+    /// The message alone, without operation and context.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// What to do about it.
+    pub fn advice(&self) -> Option<&str> {
+        self.0.help.as_deref()
+    }
+
+    /// The names and values added by [`Error::with`].
+    pub fn context(&self) -> &[(&'static str, String)] {
+        &self.0.context
+    }
+
+    /// How long the other side asked to be left alone, if it did.
+    pub fn wait(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+
+    /// The error with all its causes on one line, for the log.
+    pub fn chain(&self) -> String {
+        let mut line = self.to_string();
+        let mut next = std::error::Error::source(self);
+        while let Some(cause) = next {
+            line.push_str(": ");
+            line.push_str(&cause.to_string());
+            next = cause.source();
+        }
+        line
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot {}: {}", self.0.operation, self.0.message)?;
+        for (index, (name, value)) in self.0.context.iter().enumerate() {
+            write!(f, "{}{name} {value}", if index == 0 { " (" } else { ", " })?;
+        }
+        if !self.0.context.is_empty() {
+            f.write_str(")")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_deref().map(|source| source as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn display_shows_operation_message_and_context_but_not_the_source() {
+        let error = Error::permanent("read the table", "table `ordres` does not exist")
+            .with("connection", "shop")
+            .with("export", "orders")
+            .caused_by("a server's own words");
+        assert_eq!(
+            error.to_string(),
+            "cannot read the table: table `ordres` does not exist (connection shop, export orders)"
+        );
+        assert!(error.chain().ends_with("orders): a server's own words"));
+    }
+
+    #[test]
+    fn class_words_read_back() {
+        for class in [Class::Transient, Class::NotFound, Class::Expired] {
+            assert_eq!(Class::parse(class.as_str()), Some(class));
+        }
+        assert_eq!(Class::parse("else"), None);
+    }
+}

@@ -1,0 +1,140 @@
+//! An export: a definition composed of what each part of the pipeline owns.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::contract::ContractConfig;
+use crate::job::param::Params;
+use crate::protect::ProtectConfig;
+use crate::sink::SinkConfig;
+use crate::source::SourceConfig;
+use crate::transform::TransformConfig;
+
+/// A definition: one TOML file under `exports/`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Export {
+    /// What it is, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Who answers for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// The pool whose workers run it.
+    #[serde(default = "default_pool")]
+    pub pool: String,
+    /// The time zone of its windows, its cron, and the times in its paths.
+    #[serde(default = "default_timezone")]
+    pub timezone: String,
+    /// When it runs by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
+    /// The parameters that its jobs give.
+    #[serde(default, skip_serializing_if = "Params::is_empty")]
+    pub params: Params,
+    /// Where its rows come from.
+    pub source: SourceConfig,
+    /// What is done to each row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transform: Option<TransformConfig>,
+    /// What its recipients are promised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contract: Option<ContractConfig>,
+    /// What happens to columns that tell too much.
+    #[serde(default, skip_serializing_if = "ProtectConfig::is_empty")]
+    pub protect: ProtectConfig,
+    /// Where its deliveries go.
+    pub sink: SinkConfig,
+    /// What it may use.
+    #[serde(default)]
+    pub limits: LimitsConfig,
+    /// How it is tried again.
+    #[serde(default)]
+    pub retry: RetryConfig,
+}
+
+fn default_pool() -> String {
+    "default".to_owned()
+}
+
+fn default_timezone() -> String {
+    "UTC".to_owned()
+}
+
+/// The `[schedule]` of a definition.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Schedule {
+    /// When to look: five fields, in the export's time zone.
+    pub cron: String,
+    /// The windows that tile time. Without it, each time that cron names is one job without a
+    /// window.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<crate::job::window::WindowSpec>,
+    /// The day on which the first window starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<jiff::civil::Date>,
+    /// What becomes of windows that were missed.
+    #[serde(default)]
+    pub catch_up: CatchUp,
+}
+
+/// What becomes of windows that closed before the previous tick and have no run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CatchUp {
+    /// Each is delivered.
+    #[default]
+    All,
+    /// Only the last of them is.
+    Latest,
+    /// None is.
+    Skip,
+}
+
+/// The `[limits]` of a definition.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct LimitsConfig {
+    /// How much memory its rows may take on their way.
+    pub memory: crate::units::Size,
+    /// How long one attempt may take.
+    #[serde(with = "crate::units::duration")]
+    pub timeout: Duration,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        LimitsConfig {
+            memory: crate::units::Size(256 << 20),
+            timeout: Duration::from_secs(2 * 3600),
+        }
+    }
+}
+
+/// The `[retry]` of a definition.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct RetryConfig {
+    /// How many failures of its own a run may have before it is dead.
+    pub attempts: u32,
+    /// How long is waited between two attempts: from the first bound, doubling, to the second.
+    pub backoff: crate::units::Backoff,
+    /// How long after it was due a run is given up, whatever its failures.
+    #[serde(with = "crate::units::duration")]
+    pub give_up_after: Duration,
+}
+
+impl Default for RetryConfig {
+    fn default() -> Self {
+        RetryConfig {
+            attempts: 8,
+            backoff: crate::units::Backoff {
+                first: Duration::from_secs(5),
+                last: Duration::from_secs(600),
+            },
+            give_up_after: Duration::from_secs(24 * 3600),
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! What a job is: message, key, window, parameters, and the state machine of its run. Pure: no
+//! clock, no network, no file.
+
+pub mod decision;
+pub mod param;
+pub mod window;
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+pub use window::Window;
+
+/// A run's name: a UUIDv7, so that names sort by time.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RunId(pub Uuid);
+
+impl RunId {
+    /// A new name, later than all before it on this machine.
+    pub fn new() -> RunId {
+        RunId(Uuid::now_v7())
+    }
+
+    /// The ending that tables show: the last eight characters.
+    pub fn short(&self) -> String {
+        let text = self.0.simple().to_string();
+        text[text.len() - 8..].to_owned()
+    }
+}
+
+impl Default for RunId {
+    fn default() -> Self {
+        RunId::new()
+    }
+}
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.hyphenated().fmt(f)
+    }
+}
+
+impl fmt::Debug for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for RunId {
+    type Err = uuid::Error;
+    fn from_str(text: &str) -> Result<RunId, uuid::Error> {
+        Uuid::parse_str(text).map(RunId)
+    }
+}

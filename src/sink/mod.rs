@@ -1,0 +1,142 @@
+//! Sinks: where deliveries go. One file per system, and a registry that names them all.
+//!
+//! A sink keeps the promise that nothing half-done is visible and that a stale worker cannot
+//! commit. There are two ways to keep it, and a sink says by [`Sink::way`] which is its own:
+//! by *decision* (the ledger decides, then the sink is rolled forward: files), or by *marker* (a
+//! fenced row in the target's own transaction: databases).
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+use crate::format::{Compression, CsvOptions, Format};
+use crate::job::RunId;
+use crate::job::decision::{Decision, Part};
+use crate::rows::{Counts, Rows};
+
+/// Where an export delivers: the `[sink]` of its definition.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct SinkConfig {
+    /// The connection's name.
+    pub connection: String,
+    /// Files: the folder of a delivery, under the connection's url; a template.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Files: the format. Default: parquet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format: Option<Format>,
+    /// Files: the compression. Default: zstd for Parquet, none for the others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compression: Option<Compression>,
+    /// Files: the dialect of CSV.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub csv: Option<CsvOptions>,
+    /// Files: what happens when the folder holds a delivery already. Default: `fail` for an export
+    /// with windows, `replace` for one without.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub if_exists: Option<IfExists>,
+    /// Databases: the table, `schema.table` or `table`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub table: Option<String>,
+    /// Databases: how the rows meet those that are there. Default: `append`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
+}
+
+/// What a delivery does when its folder holds one already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IfExists {
+    /// The run fails, and what is there stays.
+    Fail,
+    /// The new delivery takes the old one's place.
+    Replace,
+}
+
+/// How rows meet those that a table has already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Rows are added.
+    Append,
+    /// Rows replace those with the same primary key, others are added.
+    Upsert,
+    /// The table then holds these rows and no others.
+    Replace,
+}
+
+/// The two ways in which a delivery is committed (see the module's docs).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Decided in the ledger, then rolled forward.
+    Decision,
+    /// Committed in the target's own transaction, then recorded in the ledger.
+    Marker,
+}
+
+/// Who is at work: what every staged thing carries, and what stale work is recognised by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// The run.
+    pub run: RunId,
+    /// The fence of this attempt.
+    pub fence: i64,
+}
+
+/// What [`Sink::begin`] found at the target.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Begun {
+    /// Nothing of this run is committed; the fence is raised, and staging may start.
+    Open,
+    /// An earlier attempt committed this: record it, and nothing else.
+    Committed(Box<Decision>),
+}
+
+/// What [`Sink::stage`] put where no recipient looks.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Staged {
+    /// The parts, in the order of the rows. A table has none.
+    pub parts: Vec<Part>,
+    /// Rows read, written and so on, as the batches told them, and the bytes of the parts.
+    pub counts: Counts,
+}
+
+/// A system that deliveries go to.
+///
+/// The pipeline calls `begin`, `stage`, `commit` and `clean` in this order, each at most once an
+/// attempt; a later attempt of a decided run calls `commit` alone, and one that closes a run calls
+/// `close` and `clean`. Each may be cut off at any point by dropping its future or killing the
+/// process, and called again by another process under a higher fence.
+#[async_trait]
+pub trait Sink: Send + Sync {
+    /// How it commits.
+    fn way(&self) -> Way;
+
+    /// The name of what is written to: connection, and rendered path or table. One open run at a
+    /// time may hold it.
+    fn target(&self) -> &str;
+
+    /// Raises the run's fence at the target, where the target knows fences. A higher fence there
+    /// is an error of class `fenced`.
+    async fn begin(&self, holder: &Holder) -> Result<Begun>;
+
+    /// Pulls all rows and puts them where no recipient looks, under the run and its fence. Never
+    /// overwrites what another fence staged. The refused rows of the batches are not its business:
+    /// the pipeline has taken them out before.
+    async fn stage(&self, holder: &Holder, rows: Rows) -> Result<Staged>;
+
+    /// Makes the delivery visible, whole. Repeating it is harmless: what is there already with the
+    /// same size and hash is fine. By decision: the parts are brought to their final names, then
+    /// the manifest. By marker: one transaction that requires this fence, merges, and stores the
+    /// decision beside it.
+    async fn commit(&self, holder: &Holder, decision: &Decision) -> Result<()>;
+
+    /// Blocks the commit point for every earlier fence and tells what it holds: a committed
+    /// decision (record it instead of closing), or nothing.
+    async fn close(&self, holder: &Holder) -> Result<Option<Box<Decision>>>;
+
+    /// Removes what the run staged under this fence and lower ones. Called after the run's end;
+    /// repeating it is harmless.
+    async fn clean(&self, holder: &Holder) -> Result<()>;
+}
