@@ -139,6 +139,15 @@ CREATE TABLE schedules (
     last_tick timestamptz NOT NULL
 );
 
+-- Windows that a schedule's catch-up left out.
+CREATE TABLE skipped (
+    export       text        NOT NULL,
+    window_start timestamptz NOT NULL,
+    window_end   timestamptz NOT NULL,
+    at           timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (export, window_start)
+);
+
 CREATE TABLE audit (
     id      bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at      timestamptz NOT NULL DEFAULT clock_timestamp(),

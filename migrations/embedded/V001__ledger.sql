@@ -122,6 +122,13 @@ CREATE TABLE cursors (
     moved_at INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE schedules (export TEXT PRIMARY KEY, last_tick INTEGER NOT NULL) STRICT;
+CREATE TABLE skipped (
+    export       TEXT    NOT NULL,
+    window_start INTEGER NOT NULL,
+    window_end   INTEGER NOT NULL,
+    at           INTEGER NOT NULL,
+    PRIMARY KEY (export, window_start)
+) STRICT;
 CREATE TABLE audit (
     id      INTEGER PRIMARY KEY AUTOINCREMENT,
     at      INTEGER NOT NULL,

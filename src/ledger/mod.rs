@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
-use crate::job::RunId;
+use crate::job::{RunId, Window};
 use crate::job::book::{Audit, Command, Outcome};
 use crate::job::run::{Run, State};
 use crate::rows::Counts;
@@ -256,8 +256,11 @@ pub trait Ledger: Send + Sync {
     /// Runs that the sweeper should look at.
     async fn adrift(&self, limit: u32) -> Result<Vec<(RunId, Adrift)>>;
 
-    /// Starts of the windows from `from` on for which an export has a run.
+    /// Starts of the windows from `from` on for which an export has a run, or that were skipped.
     async fn windows(&self, export: &str, from: Timestamp) -> Result<BTreeSet<Timestamp>>;
+
+    /// Notes windows that a schedule's catch-up left out. Noting one twice is harmless.
+    async fn skip(&self, export: &str, windows: &[Window]) -> Result<()>;
 
     /// When the scheduler last looked at an export.
     async fn last_tick(&self, export: &str) -> Result<Option<Timestamp>>;

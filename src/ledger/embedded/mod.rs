@@ -21,7 +21,7 @@ use super::{
 };
 use crate::connect::sqlite::classify;
 use crate::error::{Error, Result};
-use crate::job::RunId;
+use crate::job::{RunId, Window};
 use crate::job::book::{Audit, Book, Changes, Command, Facts, Outcome};
 use crate::job::run::Run;
 use crate::job::waiting::{Resource, Waiter};
@@ -566,13 +566,35 @@ impl Ledger for EmbeddedLedger {
         self.with("read the windows that have runs", move |connection| {
             rows(
                 connection,
-                "SELECT window_start FROM runs WHERE export = ?1 AND window_start >= ?2",
+                "SELECT window_start FROM runs WHERE export = ?1 AND window_start >= ?2 \
+                 UNION SELECT window_start FROM skipped WHERE export = ?1 AND window_start >= ?2",
                 params![export, from.as_microsecond()],
                 |row| row.get(0),
             )?
             .into_iter()
             .map(stamp)
             .collect()
+        })
+        .await
+    }
+
+    async fn skip(&self, export: &str, windows: &[Window]) -> Result<()> {
+        let (export, windows) = (export.to_owned(), windows.to_vec());
+        self.with("note skipped windows", move |connection| {
+            let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            for window in windows {
+                tx.execute(
+                    "INSERT OR IGNORE INTO skipped (export, window_start, window_end, at) \
+                     VALUES (?1, ?2, ?3, ?4)",
+                    params![
+                        export,
+                        window.start.as_microsecond(),
+                        window.end.as_microsecond(),
+                        now().as_microsecond()
+                    ],
+                )?;
+            }
+            Ok(tx.commit()?)
         })
         .await
     }

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::connect::postgres::classify;
 use crate::error::{Error, Result};
-use crate::job::RunId;
+use crate::job::{RunId, Window};
 use crate::job::book::{Audit, Book, Changes, Command, Facts, Outcome};
 use crate::job::run::Run;
 use crate::job::waiting::{Resource, Waiter};
@@ -497,12 +497,27 @@ impl Ledger for PostgresLedger {
         let client = self.client().await?;
         let rows = client
             .query(
-                "SELECT window_start FROM runs WHERE export = $1 AND window_start >= $2",
+                "SELECT window_start FROM runs WHERE export = $1 AND window_start >= $2 \
+                 UNION SELECT window_start FROM skipped WHERE export = $1 AND window_start >= $2",
                 &[&export, &from],
             )
             .await
             .map_err(|e| classify(DOING, e))?;
         rows.iter().map(|row| column(row, 0)).collect()
+    }
+
+    async fn skip(&self, export: &str, windows: &[Window]) -> Result<()> {
+        let (starts, ends): (Vec<Timestamp>, Vec<Timestamp>) =
+            windows.iter().map(|window| (window.start, window.end)).unzip();
+        self.execute(
+            "INSERT INTO skipped (export, window_start, window_end) \
+             SELECT $1, * FROM unnest($2::timestamptz[], $3::timestamptz[]) \
+             ON CONFLICT DO NOTHING",
+            &[&export, &starts, &ends],
+            "note skipped windows",
+        )
+        .await
+        .map(drop)
     }
 
     async fn last_tick(&self, export: &str) -> Result<Option<Timestamp>> {

@@ -1,0 +1,338 @@
+//! The way of a row, from source to recorded delivery. Each step takes the type that the last one
+//! returned, so that none can be left out:
+//!
+//! [`Plan`] → [`Plan::begin`] → [`extract`](Ready::extract) → [`transform`](Extracted::transform)
+//! → [`check`](Transformed::check) → [`protect`](Checked::protect) →
+//! [`stage`](Protected::stage) → [`decide`](Staged::decide) → [`commit`](Decided::commit) →
+//! [`record`](Committed::record).
+//!
+//! Up to `stage` nothing but a staging area is written to, and dropping the future leaves nothing
+//! that anybody sees. From `decide` on a delivery is only ever rolled forward, by this attempt or
+//! by a later one.
+
+mod account;
+mod plan;
+mod quarantine;
+
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use crate::contract::{Contract, check_share};
+use crate::error::{Error, Result};
+use crate::format::FieldType;
+use crate::job::RunId;
+use crate::job::book::{Command, Delivery, Outcome};
+use crate::job::decision::Decision;
+use crate::job::machine::{Proof, Refusal};
+use crate::job::manifest::{Manifest, ManifestFile, SchemaField};
+use crate::job::run::Run;
+use crate::ledger::{Ledger, apply_one};
+use crate::protect::Protect;
+use crate::rows::{Counts, Rows};
+use crate::sink::{Begun, Holder, Way};
+use crate::transform::Transform;
+
+pub use account::Progress;
+use account::Account;
+pub use plan::{House, Plan};
+
+/// A run whose target knows its fence.
+pub struct Ready<'a> {
+    plan: &'a Plan,
+    attempt: Attempt,
+}
+
+/// What the ledger said when the run was opened.
+#[derive(Debug, Clone)]
+pub struct Attempt {
+    /// The run.
+    pub run: Run,
+    /// SHA-256 (hex) of the last manifest recorded for the target.
+    pub predecessor: Option<String>,
+}
+
+impl Attempt {
+    /// By what its work is known at the target.
+    pub fn holder(&self) -> Holder {
+        Holder { run: self.run.id, fence: self.run.fence }
+    }
+}
+
+/// What stands at the target before anything is read.
+pub enum Start<'a> {
+    /// Nothing of this run: go on.
+    Ready(Ready<'a>),
+    /// An earlier attempt committed: only recording is left.
+    Committed(Committed<'a>),
+}
+
+impl Plan {
+    /// Raises the fence at the target, and finds out what an earlier attempt left there.
+    pub async fn begin(&self, attempt: Attempt) -> Result<Start<'_>> {
+        Ok(match self.sink.begin(&attempt.holder()).await? {
+            Begun::Open => Start::Ready(Ready { plan: self, attempt }),
+            Begun::Committed(decision) => Start::Committed(Committed {
+                plan: self,
+                run: attempt.run.id,
+                decision: *decision,
+                proof: Proof::Target,
+            }),
+        })
+    }
+
+    /// Goes on with what an earlier attempt decided.
+    pub fn resume(&self, attempt: &Attempt) -> Result<Decided<'_>> {
+        let decision = attempt.run.decision.clone().ok_or_else(|| {
+            Error::permanent("go on with the decision", "the ledger has no decision of this run")
+        })?;
+        Ok(Decided { plan: self, holder: attempt.holder(), decision, way: Way::Decision })
+    }
+}
+
+/// Rows as the source gives them.
+pub struct Extracted<'a> {
+    ready: Ready<'a>,
+    rows: Rows,
+}
+
+/// Rows after the transform.
+pub struct Transformed<'a> {
+    ready: Ready<'a>,
+    rows: Rows,
+}
+
+/// Rows that keep the contract; the others are on their way to quarantine.
+pub struct Checked<'a> {
+    ready: Ready<'a>,
+    rows: Rows,
+    account: Arc<Account>,
+}
+
+/// Rows that may leave the house.
+pub struct Protected<'a> {
+    ready: Ready<'a>,
+    rows: Rows,
+    account: Arc<Account>,
+}
+
+impl<'a> Ready<'a> {
+    /// Starts to read. Nothing is read before the sink pulls.
+    pub async fn extract(self) -> Result<Extracted<'a>> {
+        let rows = self.plan.source.read(&self.plan.bindings).await?;
+        Ok(Extracted { ready: self, rows })
+    }
+}
+
+impl<'a> Extracted<'a> {
+    /// Applies the export's transform, if it has one.
+    pub fn transform(self) -> Result<Transformed<'a>> {
+        let rows = match &self.ready.plan.export.transform {
+            Some(config) => {
+                Transform::plan(config, Arc::clone(&self.rows.schema))?.rows(self.rows)
+            }
+            None => self.rows,
+        };
+        Ok(Transformed { ready: self.ready, rows })
+    }
+}
+
+impl<'a> Transformed<'a> {
+    /// Holds every row against the contract, if the export has one, and takes the refused ones
+    /// out.
+    pub fn check(self) -> Result<Checked<'a>> {
+        let rows = match &self.ready.plan.export.contract {
+            Some(config) => {
+                Contract::plan(config, Arc::clone(&self.rows.schema))?.rows(self.rows)
+            }
+            None => self.rows,
+        };
+        let plan = self.ready.plan;
+        let account = Account::new(plan.quarantine(&self.ready.attempt.holder())?, &plan.progress);
+        let rows = Account::keep(&account, rows);
+        Ok(Checked { ready: self.ready, rows, account })
+    }
+}
+
+impl<'a> Checked<'a> {
+    /// Masks, hashes, redacts and drops what the definition says.
+    pub fn protect(self) -> Result<Protected<'a>> {
+        let plan = self.ready.plan;
+        let rows = if plan.export.protect.is_empty() {
+            self.rows
+        } else {
+            let key = plan.pseudonyms()?;
+            Protect::plan(&plan.export.protect, Arc::clone(&self.rows.schema), key.as_ref())?
+                .rows(self.rows)
+        };
+        Ok(Protected { ready: self.ready, rows, account: self.account })
+    }
+}
+
+/// A delivery that is complete, and that nobody sees yet.
+pub struct Staged<'a> {
+    plan: &'a Plan,
+    holder: Holder,
+    decision: Decision,
+}
+
+impl<'a> Protected<'a> {
+    /// Moves the rows into the staging area, and makes sure that every one of them is accounted
+    /// for.
+    pub async fn stage(self) -> Result<Staged<'a>> {
+        let Protected { ready: Ready { plan, attempt }, rows, account } = self;
+        let (schema, snapshot) = (Arc::clone(&rows.schema), rows.snapshot.clone());
+        let holder = attempt.holder();
+        let staged = plan.sink.stage(&holder, rows).await?;
+        let (kept, quarantine) = account.close().await?;
+        let counts =
+            Counts { written: staged.counts.written, bytes: staged.counts.bytes, ..kept };
+        if !counts.balanced() {
+            return Err(Error::permanent(
+                "reconcile the rows",
+                format!(
+                    "{} were read, but {} written, {} filtered and {} quarantined",
+                    counts.read, counts.written, counts.filtered, counts.quarantined
+                ),
+            )
+            .help("This is a fault of Longshore; nothing was delivered. Please report it."));
+        }
+        match &plan.export.contract {
+            Some(contract) => check_share(contract, &counts)?,
+            None => account.none_refused(&counts)?,
+        }
+        let fields = schema
+            .fields()
+            .iter()
+            .map(|field| SchemaField {
+                name: field.name().clone(),
+                kind: FieldType::of_arrow(field.data_type())
+                    .map_or_else(|| field.data_type().to_string(), |kind| kind.to_string()),
+                nullable: field.is_nullable(),
+            })
+            .collect();
+        let files = staged.parts.iter().map(ManifestFile::of).collect();
+        let replaces = if plan.replaces() { attempt.predecessor.clone() } else { None };
+        let manifest = plan.manifest(&attempt.run, fields, snapshot, files, counts);
+        let decision = Decision {
+            manifest: manifest.to_bytes(),
+            parts: staged.parts,
+            counts,
+            cursor: None,
+            replaces,
+            quarantine,
+        };
+        Ok(Staged { plan, holder, decision })
+    }
+}
+
+/// A delivery that is only ever rolled forward.
+pub struct Decided<'a> {
+    plan: &'a Plan,
+    holder: Holder,
+    decision: Decision,
+    way: Way,
+}
+
+impl<'a> Staged<'a> {
+    /// Decides in the ledger, under the current fence. A target with transactions of its own
+    /// decides for itself, when it commits.
+    pub async fn decide(self, ledger: &dyn Ledger) -> Result<Decided<'a>> {
+        let Staged { plan, holder, decision } = self;
+        let way = plan.sink.way();
+        if way == Way::Decision {
+            let command = Command::Decide {
+                run: holder.run,
+                fence: holder.fence,
+                decision: Box::new(decision.clone()),
+            };
+            match apply_one(ledger, command).await? {
+                Outcome::Done(_) => {}
+                Outcome::Refused(refusal) => return Err(refused("decide the delivery", refusal)),
+                other => return Err(unexpected("decide the delivery", &other)),
+            }
+        }
+        Ok(Decided { plan, holder, decision, way })
+    }
+}
+
+/// A delivery that is there, and is to be recorded.
+pub struct Committed<'a> {
+    plan: &'a Plan,
+    run: RunId,
+    decision: Decision,
+    proof: Proof,
+}
+
+impl<'a> Decided<'a> {
+    /// Makes the delivery visible, whole. Repeating it is harmless.
+    pub async fn commit(self) -> Result<Committed<'a>> {
+        let Decided { plan, holder, decision, way } = self;
+        plan.sink.commit(&holder, &decision).await?;
+        let proof = match way {
+            Way::Decision => Proof::Decision,
+            Way::Marker => Proof::Target,
+        };
+        Ok(Committed { plan, run: holder.run, decision, proof })
+    }
+}
+
+/// The end: the ledger has the delivery.
+#[derive(Debug)]
+pub struct Recorded {
+    /// The run as it ended.
+    pub run: Run,
+}
+
+impl Committed<'_> {
+    /// A committed decision that was found at the target while closing.
+    pub fn found(plan: &Plan, run: RunId, decision: Decision) -> Committed<'_> {
+        Committed { plan, run, decision, proof: Proof::Target }
+    }
+
+    /// Records the delivery in the ledger. Repeating it is harmless.
+    pub async fn record(&self, ledger: &dyn Ledger) -> Result<Recorded> {
+        const DOING: &str = "record the delivery";
+        let manifest = Manifest::parse(self.decision.manifest.as_bytes())?;
+        let delivery = Delivery {
+            id: manifest.delivery,
+            target: self.plan.sink.target().to_owned(),
+            manifest_sha256: sha256(self.decision.manifest.as_bytes()),
+        };
+        let command = Command::Record {
+            run: self.run,
+            decision: Box::new(self.decision.clone()),
+            proof: self.proof,
+            delivery,
+        };
+        match apply_one(ledger, command).await? {
+            Outcome::Done(run) => Ok(Recorded { run: *run }),
+            Outcome::Refused(refusal) => Err(refused(DOING, refusal)),
+            other => Err(unexpected(DOING, &other)),
+        }
+    }
+}
+
+/// The error that a refusal by the ledger is to a worker: it may not act any more.
+pub fn refused(doing: &'static str, refusal: Refusal) -> Error {
+    match refusal {
+        Refusal::CursorMoved => Error::permanent(doing, "the cursor is not where the run read from")
+            .help("Another program moved it under the reservation; an operator must look."),
+        other => Error::fenced(doing, format!("the ledger refused it: {other:?}")),
+    }
+}
+
+fn unexpected(doing: &'static str, outcome: &Outcome) -> Error {
+    Error::permanent(doing, format!("the ledger gave an unexpected outcome: {outcome:?}"))
+}
+
+/// SHA-256 in hex.
+pub fn sha256(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
+}
+
+/// A new delivery's name.
+pub fn delivery_id() -> Uuid {
+    Uuid::now_v7()
+}

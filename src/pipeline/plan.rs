@@ -1,0 +1,201 @@
+//! The plan of a run: what its definition and the ledger's record of it mean for the systems at
+//! hand. Made without touching any of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use secrecy::SecretString;
+
+use super::Progress;
+use super::quarantine::Quarantine;
+use crate::connect::Connection;
+use crate::connect::files::Store;
+use crate::error::{Error, Result};
+use crate::export::Export;
+use crate::job::manifest::{Manifest, ManifestFile, SchemaField};
+use crate::job::param::{self, Bindings, Value};
+use crate::job::run::Run;
+use crate::job::template::{self, Template};
+use crate::job::waiting::Need;
+use crate::limits::Rate;
+use crate::rows::Counts;
+use crate::secret::Secret;
+use crate::sink::{self, Holder, IfExists, Sink};
+use crate::source::{self, Source};
+
+/// What an installation has that runs need.
+#[derive(Debug, Clone, Default)]
+pub struct House {
+    /// The connections by name.
+    pub connections: BTreeMap<String, Arc<Connection>>,
+    /// The key for hashing, if there is one.
+    pub pseudonyms: Option<Secret>,
+    /// The files connection that refused rows are kept in, if there is one.
+    pub quarantine: Option<Arc<Connection>>,
+}
+
+impl House {
+    fn connection(&self, name: &str) -> Result<&Arc<Connection>> {
+        self.connections.get(name).ok_or_else(|| {
+            let known: Vec<&str> = self.connections.keys().map(String::as_str).collect();
+            Error::config("plan the run", "the definition names a connection that is not there")
+                .with("connection", name)
+                .help(format!("connections.toml has: {}.", known.join(", ")))
+        })
+    }
+}
+
+/// What is to be done for a run, ready to be begun.
+pub struct Plan {
+    pub(super) export: Arc<Export>,
+    pub(super) bindings: Bindings,
+    pub(super) source: Box<dyn Source>,
+    pub(super) sink: Box<dyn Sink>,
+    pub(super) progress: Arc<Progress>,
+    if_exists: IfExists,
+    pseudonyms: Option<Secret>,
+    quarantine: Option<Arc<Connection>>,
+    uses: Vec<Arc<Connection>>,
+}
+
+impl Plan {
+    /// Plans a run of a definition.
+    ///
+    /// # Errors
+    /// `config` or `permanent` where the definition does not fit this installation, `malformed`
+    /// where the params do not fit the definition.
+    pub fn new(export: Arc<Export>, run: &Run, house: &House) -> Result<Plan> {
+        let mut bindings = param::resolve(&export.params, &run.order.params)?;
+        let zone = TimeZone::get(&export.timezone).map_err(|cause| {
+            Error::config("plan the run", "the time zone is not known")
+                .with("timezone", &export.timezone)
+                .caused_by(cause)
+        })?;
+        let from = house.connection(&export.source.connection)?;
+        let to = house.connection(&export.sink.connection)?;
+        let folder = match &export.sink.path {
+            Some(text) => Some(Template::parse(text)?.render(&template::Context {
+                export: &run.order.export,
+                run: run.id,
+                window: run.order.window,
+                zone: &zone,
+                params: &bindings,
+            })?),
+            None => None,
+        };
+        if let Some(window) = run.order.window {
+            bindings.insert("window_start".to_owned(), Value::Timestamp(window.start));
+            bindings.insert("window_end".to_owned(), Value::Timestamp(window.end));
+        }
+        let contract = export.contract.as_ref();
+        let source = source::build(&export.source, from, contract)?;
+        let if_exists = export.sink.if_exists.unwrap_or(match run.order.window {
+            Some(_) => IfExists::Fail,
+            None => IfExists::Replace,
+        });
+        let key = contract.map(|contract| contract.primary_key.clone()).unwrap_or_default();
+        let sink = sink::build(&export.sink, to, folder, if_exists, key)?;
+        let mut uses = vec![Arc::clone(from)];
+        if to.name != from.name {
+            uses.push(Arc::clone(to));
+        }
+        Ok(Plan {
+            bindings,
+            source,
+            sink,
+            progress: Arc::default(),
+            if_exists,
+            pseudonyms: house.pseudonyms.clone(),
+            quarantine: house.quarantine.clone(),
+            uses,
+            export,
+        })
+    }
+
+    /// What the run must hold before it starts, all or none: a slot of each connection that has a
+    /// limit, and the target.
+    pub fn needs(&self) -> Vec<Need> {
+        self.uses
+            .iter()
+            .filter_map(|connection| Some(Need::slot(&connection.name, connection.max_runs?)))
+            .chain([Need::target(self.sink.target())])
+            .collect()
+    }
+
+    /// The connections that one attempt makes a request to, with their limits.
+    pub fn rates(&self) -> impl Iterator<Item = (&str, Option<Rate>)> {
+        self.uses.iter().map(|connection| (connection.name.as_str(), connection.max_requests))
+    }
+
+    /// The name of what is written to.
+    pub fn target(&self) -> &str {
+        self.sink.target()
+    }
+
+    /// The sink, for closing and cleaning up.
+    pub fn sink(&self) -> &dyn Sink {
+        &*self.sink
+    }
+
+    /// How long one attempt may take up to its decision.
+    pub fn timeout(&self) -> Duration {
+        self.export.limits.timeout
+    }
+
+    /// The definition that it follows.
+    pub fn export(&self) -> &Export {
+        &self.export
+    }
+
+    /// How far the attempt is.
+    pub fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.progress)
+    }
+
+    pub(super) fn replaces(&self) -> bool {
+        self.if_exists == IfExists::Replace
+    }
+
+    pub(super) fn pseudonyms(&self) -> Result<Option<SecretString>> {
+        self.pseudonyms.as_ref().map(Secret::read).transpose()
+    }
+
+    pub(super) fn quarantine(&self, holder: &Holder) -> Result<Option<Quarantine>> {
+        self.quarantine
+            .as_ref()
+            .map(|connection| Quarantine::new(&Store::open(connection)?, holder))
+            .transpose()
+    }
+
+    pub(super) fn manifest(
+        &self,
+        run: &Run,
+        schema: Vec<SchemaField>,
+        snapshot: Option<String>,
+        files: Vec<ManifestFile>,
+        counts: Counts,
+    ) -> Manifest {
+        Manifest {
+            delivery: super::delivery_id(),
+            run: run.id,
+            key: run.order.key.clone(),
+            edition: run.order.edition,
+            supersedes: None,
+            export: run.order.export.clone(),
+            revision: run.order.revision,
+            definition: run.order.definition.clone(),
+            contract_version: self.export.contract.as_ref().and_then(|c| c.version.clone()),
+            window: run.order.window,
+            params: run.order.params.clone(),
+            schema,
+            snapshot,
+            files,
+            counts,
+            made_at: Timestamp::now(),
+            made_by: concat!("longshore ", env!("CARGO_PKG_VERSION")).to_owned(),
+        }
+    }
+}

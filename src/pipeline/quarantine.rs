@@ -1,0 +1,49 @@
+//! Quarantine: refused rows as JSON lines, each with the rule that it broke, in a folder of the
+//! installation's own that no recipient reads.
+
+use object_store::buffered::BufWriter;
+use tokio::io::AsyncWriteExt;
+
+use crate::connect::files::Store;
+use crate::error::{Error, Result};
+use crate::rows::Refused;
+use crate::sink::Holder;
+
+const DOING: &str = "write the quarantine";
+
+/// The quarantine of one attempt.
+pub struct Quarantine {
+    place: String,
+    writer: BufWriter,
+}
+
+impl Quarantine {
+    /// A file of its own for every run and fence; nothing is written before the first row.
+    pub fn new(store: &Store, holder: &Holder) -> Result<Quarantine> {
+        let place = format!("quarantine/{}/{}.jsonl", holder.run, holder.fence);
+        let path = store.path(&place)?;
+        Ok(Quarantine { place, writer: BufWriter::new(store.objects.clone(), path) })
+    }
+
+    /// Adds rows.
+    pub async fn keep(&mut self, rows: &[Refused]) -> Result<()> {
+        for row in rows {
+            let mut line = serde_json::to_vec(row).map_err(|cause| {
+                Error::permanent(DOING, "a refused row cannot be written as JSON").caused_by(cause)
+            })?;
+            line.push(b'\n');
+            self.writer.write_all(&line).await.map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Completes the file, and tells where it is, under the quarantine's connection.
+    pub async fn close(mut self) -> Result<String> {
+        self.writer.shutdown().await.map_err(failed)?;
+        Ok(self.place)
+    }
+}
+
+fn failed(cause: std::io::Error) -> Error {
+    Error::transient(DOING, "the file cannot be written").caused_by(cause)
+}

@@ -1,0 +1,278 @@
+//! One message's way: received, opened, worked on, settled.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tracing::Instrument;
+
+use super::heart::Stop;
+use super::receive::{self, Received, leave_wake_up, release};
+use super::settle::{self, Outcome as Settled};
+use super::Worker;
+use crate::claims::Held;
+use crate::error::{Class, Error, Result};
+use crate::intake::Bound;
+use crate::job::book::{Command, Open, Opened, Outcome};
+use crate::job::machine::Closed;
+use crate::job::run::{Run, State};
+use crate::ledger::apply_one;
+use crate::limits::Pass;
+use crate::pipeline::{Attempt, Plan, Recorded, Start};
+use crate::queue::{Incoming, Settle};
+use crate::telemetry::metrics;
+
+/// A message that is acked once, either when it is let go or when its job is settled.
+pub struct Letter(Option<Box<dyn Settle>>);
+
+impl Letter {
+    /// Acks the message, if that has not happened yet.
+    pub async fn ack(&mut self) {
+        if let Some(settle) = self.0.take()
+            && let Err(error) = settle.ack().await
+        {
+            // It may come again, and will be found done.
+            tracing::debug!(error = error.chain(), "the ack did not arrive");
+        }
+    }
+
+    async fn requeue(&mut self) {
+        if let Some(settle) = self.0.take()
+            && let Err(error) = settle.requeue().await
+        {
+            tracing::debug!(error = error.chain(), "the message was not given back by itself");
+        }
+    }
+}
+
+/// Takes a message all its way. Whatever happens, it is acked only after what it was about stands
+/// in the ledger, on a queue, or both.
+pub async fn handle(worker: &Arc<Worker>, message: Incoming) {
+    let _flying = metrics::in_flight(&message.pool);
+    let received = receive::receive(worker, &message).await;
+    let (pool, body, properties) = (message.pool, message.body, message.properties);
+    let mut letter = Letter(Some(message.settle));
+    match received {
+        Ok(Received::Run(run, claim)) => {
+            let span = tracing::info_span!(
+                "job",
+                run = run.id.short(),
+                export = run.order.export,
+                attempt = tracing::field::Empty,
+                fence = tracing::field::Empty,
+                worker = worker.name,
+                trace_id = run.order.traceparent.as_deref().and_then(trace_id),
+            );
+            if let Err(error) = open(worker, *run, claim, &mut letter).instrument(span).await {
+                give_back(&mut letter, &error).await;
+            }
+        }
+        Ok(Received::Nothing(run)) => {
+            letter.ack().await;
+            if let Some(run) = run.filter(|run| run.state.ended()) {
+                settle::announce(worker, &run, properties.correlation_id).await;
+            }
+        }
+        Ok(Received::Elsewhere(right)) => {
+            match settle::forward(worker, right, body, properties).await {
+                Ok(()) => letter.ack().await,
+                Err(error) => give_back(&mut letter, &error).await,
+            }
+        }
+        Ok(Received::Refused { export, error }) => {
+            match settle::refuse(worker, &pool, body, properties, export, &error).await {
+                Ok(()) => letter.ack().await,
+                Err(error) => give_back(&mut letter, &error).await,
+            }
+        }
+        Err(error) => give_back(&mut letter, &error).await,
+    }
+}
+
+/// The trace's id out of a W3C `traceparent`.
+fn trace_id(traceparent: &str) -> Option<&str> {
+    traceparent.split('-').nth(1).filter(|id| id.len() == 32)
+}
+
+/// Nothing could be stored: the message comes again. A little later, so that a fault that stays
+/// does not spin.
+async fn give_back(letter: &mut Letter, error: &Error) {
+    tracing::error!(error = error.chain(), "the message goes back to its queue");
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    letter.requeue().await;
+}
+
+/// Opens the run, if it may be, and works on it.
+async fn open(worker: &Arc<Worker>, run: Run, claim: Held, letter: &mut Letter) -> Result<()> {
+    let bound = worker
+        .patiently("ledger", "read the definition", || {
+            worker.definitions.bound(&run.order.export, &run.order.definition)
+        })
+        .await;
+    let plan = bound.and_then(|bound: Arc<Bound>| {
+        Plan::new(Arc::clone(&bound.export), &run, &worker.house)
+    });
+    let attempts = plan.as_ref().map_or(1, |plan| plan.export().retry.attempts);
+    let ask = Open {
+        run: run.id,
+        worker: worker.name.clone(),
+        lease: worker.settings.lease,
+        needs: plan.as_ref().map(Plan::needs).unwrap_or_default(),
+        attempts: i32::try_from(attempts).unwrap_or(i32::MAX),
+        cursor: None,
+        target: plan.as_ref().ok().map(|plan| plan.target().to_owned()),
+    };
+    let outcome = worker
+        .patiently("ledger", "open the run", || {
+            apply_one(&*worker.ledger, Command::Open(ask.clone()))
+        })
+        .await?;
+    match outcome {
+        Outcome::Opened(opened) => {
+            let span = tracing::Span::current();
+            span.record("attempt", opened.run.failures + 1);
+            span.record("fence", opened.run.fence);
+            metrics::lag(&run.order.pool, settle::lag(&opened.run));
+            work(worker, plan, *opened, claim, letter).await
+        }
+        Outcome::Closed(Closed::Ended(State::Done)) => {
+            settle::done_mark(worker, &run).await;
+            letter.ack().await;
+            Ok(())
+        }
+        Outcome::Closed(closed) => {
+            tracing::debug!(?closed, "the run cannot be opened now");
+            release(worker, &claim).await;
+            letter.ack().await;
+            Ok(())
+        }
+        Outcome::Parked(on) => {
+            tracing::info!(on, "parked until it is free");
+            release(worker, &claim).await;
+            letter.ack().await;
+            Ok(())
+        }
+        other => Err(Error::permanent(
+            "open the run",
+            format!("the ledger gave a strange outcome: {other:?}"),
+        )),
+    }
+}
+
+/// Works on an opened run until it has an outcome, and settles it. A message that is held too long
+/// is let go meanwhile.
+async fn work(
+    worker: &Arc<Worker>,
+    plan: Result<Plan>,
+    opened: Opened,
+    claim: Held,
+    letter: &mut Letter,
+) -> Result<()> {
+    let started = Instant::now();
+    let run = opened.run.clone();
+    let mut beat = worker.heart.start(run.id, run.fence, claim.clone());
+    let outcome = {
+        let attempt = attempt(worker, plan.as_ref(), opened);
+        tokio::pin!(attempt);
+        let hold = tokio::time::sleep(worker.settings.hold);
+        tokio::pin!(hold);
+        let mut holding = true;
+        loop {
+            tokio::select! {
+                result = &mut attempt => break result,
+                stop = beat.stopped() => break match stop {
+                    Stop::Close => Settled::Close,
+                    Stop::Lost => Settled::Lost,
+                    Stop::HandBack => Settled::HandBack,
+                },
+                () = &mut hold, if holding => {
+                    holding = false;
+                    // From here the ledger's wake-up, at the heartbeat's expiry, stands for the
+                    // message: nothing is held near the broker's timeout.
+                    leave_wake_up(worker, run.id, std::time::Duration::ZERO).await?;
+                    letter.ack().await;
+                    tracing::info!("the message is let go; the work goes on");
+                }
+            }
+        }
+    };
+    settle::settle(worker, plan.ok().as_ref(), &run, outcome, started).await?;
+    drop(beat);
+    // The claim last: until here nobody else should look.
+    settle::let_go(worker, &run, &claim).await;
+    letter.ack().await;
+    Ok(())
+}
+
+/// What one attempt comes to.
+async fn attempt(worker: &Worker, plan: Result<&Plan, &Error>, opened: Opened) -> Settled {
+    let attempt = Attempt { run: opened.run, predecessor: opened.predecessor };
+    let plan = match plan {
+        Ok(plan) => plan,
+        Err(error) if attempt.run.state == State::Running => {
+            return Settled::Failed(settle::again(error));
+        }
+        Err(error) => {
+            tracing::error!(error = error.chain(), "the run cannot be planned any more");
+            return Settled::Close;
+        }
+    };
+    let result = match attempt.run.state {
+        State::Closing => return Settled::Close,
+        State::Committing => resume(worker, plan, &attempt).await,
+        _ => match pass(worker, plan).await {
+            Ok(Pass::Go) => deliver(worker, plan, attempt).await,
+            Ok(Pass::Later(wait)) => return Settled::Snooze(wait),
+            Err(error) => Err(error),
+        },
+    };
+    match result {
+        Ok(recorded) => Settled::Done(recorded),
+        Err(error) if error.class() == Class::Fenced => {
+            tracing::warn!(error = error.chain(), "overtaken");
+            Settled::Lost
+        }
+        Err(error) => Settled::Failed(error),
+    }
+}
+
+/// A turn of every connection that has a rate limit.
+async fn pass(worker: &Worker, plan: &Plan) -> Result<Pass> {
+    for (name, rate) in plan.rates() {
+        if let Pass::Later(wait) = worker.gate.pass(name, rate).await? {
+            return Ok(Pass::Later(wait));
+        }
+    }
+    Ok(Pass::Go)
+}
+
+/// The way of the rows, from source to recorded delivery.
+async fn deliver(worker: &Worker, plan: &Plan, attempt: Attempt) -> Result<Recorded> {
+    let ledger = &*worker.ledger;
+    // Up to the decision an attempt may be cut off; a decided one only goes forward.
+    let limit = plan.timeout();
+    let staged = tokio::time::timeout(limit, async {
+        Ok(match plan.begin(attempt).await? {
+            Start::Committed(committed) => Err(committed),
+            Start::Ready(ready) => {
+                Ok(ready.extract().await?.transform()?.check()?.protect()?.stage().await?)
+            }
+        })
+    })
+    .await
+    .map_err(|_| {
+        Error::transient("run the export", "it took longer than its timeout")
+            .with("timeout", crate::units::show_duration(limit))
+            .help("Raise `[limits] timeout`, or make the export smaller.")
+    })??;
+    let committed = match staged {
+        Ok(staged) => staged.decide(ledger).await?.commit().await?,
+        Err(committed) => committed,
+    };
+    committed.record(ledger).await
+}
+
+/// Rolls a decided delivery forward.
+async fn resume(worker: &Worker, plan: &Plan, attempt: &Attempt) -> Result<Recorded> {
+    tracing::info!("going on with what an earlier attempt decided");
+    plan.resume(attempt)?.commit().await?.record(&*worker.ledger).await
+}

@@ -1,0 +1,254 @@
+//! The worker pool: takes messages, and works on the runs that the ledger says they are about.
+//!
+//! [`Worker::run`] takes messages as long as slots are free; [`job`] is one message's way through
+//! claim, ledger and pipeline; [`settle`] says what became of it, always in the order: the
+//! ledger's transaction, the claim, the ack. [`heart`] keeps what is held alive.
+
+mod heart;
+mod job;
+mod lanes;
+mod receive;
+mod settle;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+
+use crate::claims::Claims;
+use crate::error::{Class, Error, Result};
+use crate::http::Health;
+use crate::intake::Definitions;
+use crate::ledger::Ledger;
+use crate::limits::Gate;
+use crate::pipeline::House;
+use crate::queue::Queue;
+
+use heart::Heart;
+use lanes::Lanes;
+
+/// How a worker works: `[worker]` in longshore.toml.
+#[derive(Debug, Clone)]
+pub struct WorkerSettings {
+    /// The pools that it consumes, with their weights.
+    pub pools: BTreeMap<String, u32>,
+    /// How many jobs at once.
+    pub concurrency: usize,
+    /// How long a heartbeat is believed.
+    pub lease: Duration,
+    /// How long a message is held before it is let go.
+    pub hold: Duration,
+    /// How long running jobs may go on once the worker is told to end.
+    pub drain: Duration,
+    /// How long done-marks are kept.
+    pub keep: Duration,
+}
+
+/// What a worker works with. Shared by all its jobs.
+pub struct Worker {
+    /// Its name, in the ledger and in logs.
+    pub name: String,
+    /// How it works.
+    pub settings: WorkerSettings,
+    /// Where messages come from.
+    pub queue: Arc<dyn Queue>,
+    /// Who holds what.
+    pub claims: Arc<dyn Claims>,
+    /// The truth.
+    pub ledger: Arc<dyn Ledger>,
+    /// Rate limits.
+    pub gate: Gate,
+    /// Definitions out of the ledger.
+    pub definitions: Definitions,
+    /// Connections and keys.
+    pub house: House,
+    /// What `/readyz` tells.
+    pub health: Arc<Health>,
+    heart: Arc<Heart>,
+    /// How many jobs wait for a dependency that is away. While there are any, none is taken.
+    waiting: AtomicUsize,
+    draining: watch::Sender<bool>,
+}
+
+impl Worker {
+    /// A worker that has not started.
+    #[expect(clippy::too_many_arguments, reason = "each is a part of its own")]
+    pub fn new(
+        name: String,
+        settings: WorkerSettings,
+        queue: Arc<dyn Queue>,
+        claims: Arc<dyn Claims>,
+        ledger: Arc<dyn Ledger>,
+        gate: Gate,
+        house: House,
+        health: Arc<Health>,
+    ) -> Worker {
+        Worker {
+            name,
+            settings,
+            queue,
+            claims,
+            definitions: Definitions::new(Arc::clone(&ledger)),
+            ledger,
+            gate,
+            house,
+            health,
+            heart: Arc::default(),
+            waiting: AtomicUsize::new(0),
+            draining: watch::Sender::new(false),
+        }
+    }
+
+    /// Works until `stop` is ready, then drains: takes nothing more, lets jobs finish within the
+    /// bound of `drain`, and hands the others back.
+    pub async fn run(self: Arc<Worker>, stop: impl Future<Output = ()>) -> Result<()> {
+        let pools: Vec<String> = self.settings.pools.keys().cloned().collect();
+        tokio::pin!(stop);
+        let mut lanes = tokio::select! {
+            lanes = self.patiently("queue", "consume the job queues", || self.consume(&pools)) => lanes?,
+            () = &mut stop => return Ok(()),
+        };
+        let beats = tokio::spawn(Arc::clone(&self).beats());
+        tracing::info!(
+            worker = self.name,
+            pools = pools.join(", "),
+            concurrency = self.settings.concurrency,
+            "ready for jobs"
+        );
+        let slots = Arc::new(Semaphore::new(self.settings.concurrency));
+        loop {
+            let next = async {
+                let slot = Arc::clone(&slots).acquire_owned().await;
+                self.dependencies().await;
+                (lanes.next().await, slot)
+            };
+            let (message, slot) = tokio::select! {
+                biased;
+                () = &mut stop => break,
+                next = next => next,
+            };
+            let (Some(message), Ok(slot)) = (message, slot) else { break };
+            let worker = Arc::clone(&self);
+            tokio::spawn(async move {
+                job::handle(&worker, message).await;
+                drop(slot);
+            });
+        }
+        // What was prefetched and not started goes back at once.
+        drop(lanes);
+        self.health.drain();
+        self.drain(&slots).await;
+        beats.abort();
+        Ok(())
+    }
+
+    async fn consume(&self, pools: &[String]) -> Result<Lanes> {
+        self.queue.declare(pools).await?;
+        let total: u32 = self.settings.pools.values().sum::<u32>().max(1);
+        let mut lanes = Lanes::default();
+        for (pool, weight) in &self.settings.pools {
+            let share = self.settings.concurrency * *weight as usize / total as usize;
+            // One beside those that are worked on, so that a free slot need not wait.
+            let prefetch = u16::try_from(share + 1).unwrap_or(u16::MAX);
+            lanes.add(*weight, self.queue.consume(pool, prefetch).await?);
+        }
+        Ok(lanes)
+    }
+
+    async fn beats(self: Arc<Worker>) {
+        let mut tick = tokio::time::interval(self.settings.lease / 3);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            self.heart.beat(&*self.ledger, &*self.claims, self.settings.lease).await;
+        }
+    }
+
+    async fn drain(&self, slots: &Semaphore) {
+        let _ = self.draining.send(true);
+        let all = u32::try_from(self.settings.concurrency).unwrap_or(u32::MAX);
+        let running = self.settings.concurrency - slots.available_permits();
+        if running > 0 {
+            tracing::info!(running, within = ?self.settings.drain, "letting jobs finish");
+        }
+        if tokio::time::timeout(self.settings.drain, slots.acquire_many(all)).await.is_ok() {
+            return;
+        }
+        tracing::warn!("handing back the jobs that have not finished");
+        self.heart.hand_back();
+        let bound = self.settings.drain.max(Duration::from_secs(5));
+        if tokio::time::timeout(bound, slots.acquire_many(all)).await.is_err() {
+            tracing::error!(
+                "some jobs could not be handed back; they are taken up when their heartbeat expires"
+            );
+        }
+    }
+
+    /// Waits while a dependency is away that a job already waits for.
+    async fn dependencies(&self) {
+        while self.waiting.load(Ordering::Relaxed) > 0 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Does something with a dependency, again and again while that is away, until it answers or
+    /// the worker is told to end.
+    async fn patiently<T, F: Future<Output = Result<T>>>(
+        &self,
+        dependency: &'static str,
+        doing: &str,
+        mut attempt: impl FnMut() -> F,
+    ) -> Result<T> {
+        let mut tries: u32 = 0;
+        let mut noted = None;
+        loop {
+            match attempt().await {
+                Err(error) if matches!(error.class(), Class::Unavailable | Class::Transient) => {
+                    self.health.set(dependency, Err(&error));
+                    if tries.is_multiple_of(10) {
+                        tracing::warn!(
+                            dependency,
+                            error = error.chain(),
+                            "cannot {doing} for now; waiting"
+                        );
+                    }
+                    noted.get_or_insert_with(|| Waiting::new(&self.waiting));
+                    tries += 1;
+                    let most = Duration::from_millis(100) * 2_u32.pow(tries.min(6));
+                    let wait = most.mul_f64(rand::random_range(0.5..1.0));
+                    let mut draining = self.draining.subscribe();
+                    tokio::select! {
+                        () = tokio::time::sleep(wait) => {}
+                        _ = draining.wait_for(|draining| *draining) => return Err(error),
+                    }
+                }
+                other => {
+                    let failed: Option<&Error> = other.as_ref().err();
+                    if failed.is_none() {
+                        self.health.set(dependency, Ok(()));
+                    }
+                    return other;
+                }
+            }
+        }
+    }
+}
+
+/// Counts a job as waiting for a dependency until it is dropped.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Waiting<'a> {
+        count.fetch_add(1, Ordering::Relaxed);
+        Waiting(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,215 @@
+//! From a message to a run of the ledger that may be worked on, or to the reason why not.
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::Worker;
+use crate::claims::{Claimed, Held};
+use crate::error::{Class, Error, Result};
+use crate::intake::{self, Bound, Sender};
+use crate::job::book::{Command, Outcome};
+use crate::job::message::{self, JobMessage, Message, WakeMessage};
+use crate::job::run::{Order, Run};
+use crate::job::RunId;
+use crate::ledger::apply_one;
+use crate::queue::Incoming;
+use crate::telemetry::metrics;
+
+/// What a message turned out to be.
+pub enum Received {
+    /// A run to work on, under this claim.
+    Run(Box<Run>, Held),
+    /// Nothing to do but to ack; the run, where there is one, as it stands.
+    Nothing(Option<Box<Run>>),
+    /// It belongs on another pool's queue.
+    Elsewhere(String),
+    /// It cannot be worked on by anybody: it goes to the dead letters.
+    Refused {
+        /// The export that it names, where it names one.
+        export: Option<String>,
+        /// Why.
+        error: Error,
+    },
+}
+
+/// Finds out what a message is about.
+///
+/// # Errors
+/// Only what does not pass while this worker lives: the message goes back.
+pub async fn receive(worker: &Worker, message: &Incoming) -> Result<Received> {
+    let properties = &message.properties;
+    match message::read(
+        &message.body,
+        properties.kind.as_deref(),
+        properties.message_id.as_deref(),
+    ) {
+        Ok(Message::Job(job)) => accept(worker, message, *job).await,
+        Ok(Message::Wake(wake)) => wake_up(worker, wake).await,
+        Err(error) => Ok(Received::Refused { export: None, error }),
+    }
+}
+
+/// A producer's message: it is accepted into the ledger before anything else becomes of it.
+async fn accept(worker: &Worker, message: &Incoming, job: JobMessage) -> Result<Received> {
+    let name = job.export.clone();
+    loop {
+        let pinned = job.definition.is_some();
+        let bound = worker
+            .patiently("ledger", "read the definition", || async {
+                match &job.definition {
+                    Some(hash) => worker.definitions.bound(&name, hash).await,
+                    None => worker.definitions.active(&name).await,
+                }
+            })
+            .await;
+        let ordered = bound.and_then(|bound| {
+            let order = order(message, &job, &bound)?;
+            Ok((bound, order))
+        });
+        let (bound, order) = match ordered {
+            Ok(both) => both,
+            Err(error) if is_the_senders(&error) => {
+                return Ok(Received::Refused { export: Some(name), error });
+            }
+            Err(error) => return Err(error),
+        };
+        if bound.export.pool != message.pool {
+            return Ok(Received::Elsewhere(bound.export.pool.clone()));
+        }
+        let claim = Held { key: order.key.clone(), token: Uuid::new_v4().to_string() };
+        let delay = match claimed(worker, &claim).await? {
+            Claimed::Granted => None,
+            Claimed::Held(rest) => Some(rest),
+            // A producer's message is of the first epoch; what the mark says is believed only
+            // where it agrees.
+            Claimed::Done { content, epoch: 0 } if content == order.content => {
+                return Ok(Received::Nothing(None));
+            }
+            Claimed::Done { .. } => {
+                worker
+                    .patiently("claims", "set the done-mark aside", || async {
+                        worker.claims.forget(&claim.key).await?;
+                        worker.claims.claim(&claim, worker.settings.lease).await
+                    })
+                    .await?;
+                None
+            }
+        };
+        let outcome = worker
+            .patiently("ledger", "accept the job", || {
+                apply_one(
+                    &*worker.ledger,
+                    Command::Accept {
+                        id: RunId::new(),
+                        order: Box::new(order.clone()),
+                        // Somebody else has the claim: the wake-up comes when his lease is over.
+                        wake: false,
+                        pinned,
+                    },
+                )
+            })
+            .await?;
+        let run = match outcome {
+            Outcome::Accepted(run) | Outcome::Duplicate(run) => run,
+            Outcome::Stale => {
+                release(worker, &claim).await;
+                worker.definitions.forget(&name);
+                continue;
+            }
+            Outcome::Conflict(run) => {
+                release(worker, &claim).await;
+                let error = Error::new(
+                    Class::Conflict,
+                    "accept the job",
+                    "another job has the same key and other content",
+                )
+                .with("run", run.id)
+                .help("Give it a key of its own, or publish what the other one was.");
+                return Ok(Received::Refused { export: Some(name), error });
+            }
+            other => return Err(strange(&other)),
+        };
+        if let Some(delay) = delay {
+            leave_wake_up(worker, run.id, delay).await?;
+            return Ok(Received::Nothing(Some(run)));
+        }
+        return Ok(Received::Run(run, claim));
+    }
+}
+
+fn order(message: &Incoming, job: &JobMessage, bound: &Bound) -> Result<Order> {
+    let sender = Sender {
+        body: String::from_utf8_lossy(&message.body).into_owned(),
+        correlation_id: message.properties.correlation_id.clone(),
+        traceparent: message.properties.traceparent.clone(),
+        key: None,
+    };
+    intake::order(job.clone(), sender, bound, Timestamp::now())
+}
+
+/// A wake-up: what is to be done stands in the ledger.
+async fn wake_up(worker: &Worker, wake: WakeMessage) -> Result<Received> {
+    let found =
+        worker.patiently("ledger", "read the run", || worker.ledger.run(wake.run)).await?;
+    let Some(run) = found else {
+        tracing::warn!(run = %wake.run, "a wake-up for a run that the ledger does not have");
+        return Ok(Received::Nothing(None));
+    };
+    if run.state.ended() || run.epoch != wake.epoch || run.parked.is_some() {
+        return Ok(Received::Nothing(None));
+    }
+    let claim = Held { key: run.order.key.clone(), token: Uuid::new_v4().to_string() };
+    match claimed(worker, &claim).await? {
+        Claimed::Granted => {}
+        Claimed::Held(rest) => {
+            leave_wake_up(worker, run.id, rest).await?;
+            return Ok(Received::Nothing(None));
+        }
+        // The ledger says that it is open: the mark is of another epoch or edition.
+        Claimed::Done { .. } => {
+            worker
+                .patiently("claims", "set the done-mark aside", || async {
+                    worker.claims.forget(&claim.key).await?;
+                    worker.claims.claim(&claim, worker.settings.lease).await
+                })
+                .await?;
+        }
+    }
+    Ok(Received::Run(Box::new(run), claim))
+}
+
+async fn claimed(worker: &Worker, claim: &Held) -> Result<Claimed> {
+    let answer = worker
+        .patiently("claims", "claim the key", || {
+            worker.claims.claim(claim, worker.settings.lease)
+        })
+        .await?;
+    metrics::claimed(&answer);
+    Ok(answer)
+}
+
+/// Whoever finds that he may not act leaves a wake-up behind before he acks.
+pub async fn leave_wake_up(worker: &Worker, run: RunId, delay: std::time::Duration) -> Result<()> {
+    worker
+        .patiently("ledger", "leave a wake-up", || {
+            apply_one(&*worker.ledger, Command::Wake { run, delay })
+        })
+        .await
+        .map(drop)
+}
+
+/// Gives a claim back; one that cannot be given back ends with its lease.
+pub async fn release(worker: &Worker, claim: &Held) {
+    if let Err(error) = worker.claims.release(claim).await {
+        tracing::debug!(error = error.chain(), "the claim was not released");
+    }
+}
+
+/// Whether an error says that the message is wrong, rather than that something is away.
+fn is_the_senders(error: &Error) -> bool {
+    matches!(error.class(), Class::Malformed | Class::Conflict | Class::Config)
+}
+
+fn strange(outcome: &Outcome) -> Error {
+    Error::permanent("accept the job", format!("the ledger gave a strange outcome: {outcome:?}"))
+}

@@ -1,0 +1,379 @@
+//! What becomes of a run after an attempt. Always in this order: one fenced transaction of the
+//! ledger with its outbox rows, then the claim, then (by the caller) the ack.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::Worker;
+use super::receive::{leave_wake_up, release};
+use crate::claims::Held;
+use crate::error::{Class, Error, Result};
+use crate::job::book::{Command, Outcome as Applied};
+use crate::job::machine::Refusal;
+use crate::job::retry::{self, Next, RetryPolicy};
+use crate::job::run::{Run, State};
+use crate::ledger::apply_one;
+use crate::pipeline::{Attempt, Committed, Plan, Recorded};
+use crate::queue::{DeadHeaders, Destination, Event, Outgoing, Properties};
+use crate::scrub::scrub;
+use crate::telemetry::metrics;
+use crate::units::{Backoff, show_duration};
+
+/// What an attempt came to.
+pub enum Outcome {
+    /// The delivery is recorded.
+    Done(Recorded),
+    /// Something went wrong.
+    Failed(Error),
+    /// A rate limit asks for patience.
+    Snooze(Duration),
+    /// The run is to be closed.
+    Close,
+    /// Another worker has it.
+    Lost,
+    /// This worker is about to end.
+    HandBack,
+}
+
+/// How long a decided or closing run waits before it is gone on with, at most.
+const FORWARD: Backoff =
+    Backoff { first: Duration::from_secs(1), last: Duration::from_secs(60) };
+
+/// Stores the outcome of an attempt.
+///
+/// # Errors
+/// Where nothing could be stored: the message is to go back.
+pub async fn settle(
+    worker: &Worker,
+    plan: Option<&Plan>,
+    run: &Run,
+    outcome: Outcome,
+    started: Instant,
+) -> Result<()> {
+    match outcome {
+        Outcome::Done(recorded) => {
+            done(worker, &recorded.run, started).await;
+            if let Some(plan) = plan {
+                clean(plan, run).await;
+            }
+        }
+        Outcome::Failed(error) => return failed(worker, plan, run, error, started).await,
+        Outcome::Snooze(wait) => {
+            tracing::info!(wait = show_duration(wait), "snoozed: the connection's limit is reached");
+            retry(worker, run, wait, None, false).await?;
+        }
+        Outcome::HandBack => {
+            tracing::info!("handed back");
+            retry(worker, run, Duration::ZERO, None, false).await?;
+        }
+        Outcome::Lost => leave_wake_up(worker, run.id, Duration::ZERO).await?,
+        Outcome::Close => return close(worker, plan, run, started).await,
+    }
+    Ok(())
+}
+
+async fn failed(
+    worker: &Worker,
+    plan: Option<&Plan>,
+    run: &Run,
+    error: Error,
+    started: Instant,
+) -> Result<()> {
+    let policy = match plan.map(|plan| &plan.export().retry) {
+        Some(retry) => RetryPolicy { attempts: retry.attempts, backoff: retry.backoff },
+        None => RetryPolicy { attempts: 1, backoff: FORWARD },
+    };
+    let next = retry::next(
+        error.class(),
+        run.failures.unsigned_abs(),
+        run.waits.unsigned_abs(),
+        &policy,
+        error.wait(),
+        rand::random(),
+    );
+    let why = (error.class(), told(&error));
+    match next {
+        Next::Retry { after } => {
+            tracing::warn!(error = error.chain(), after = ?after, "the attempt failed; trying again");
+            metrics::settled(&run.order.export, &run.order.pool, "queued", Some(error.class()));
+            retry(worker, run, after, Some(why), true).await
+        }
+        Next::Wait { after } => {
+            tracing::warn!(error = error.chain(), after = ?after, "waiting; this uses up no attempt");
+            metrics::settled(&run.order.export, &run.order.pool, "queued", Some(error.class()));
+            retry(worker, run, after, Some(why), false).await
+        }
+        Next::Leave => leave_wake_up(worker, run.id, Duration::ZERO).await,
+        Next::Stop(end) => {
+            let command =
+                Command::Fail { run: run.id, fence: run.fence, end, failure: why.clone() };
+            let outcome = worker
+                .patiently("ledger", "store the failure", || {
+                    apply_one(&*worker.ledger, command.clone())
+                })
+                .await?;
+            match outcome {
+                Applied::Done(_) => {
+                    tracing::error!(error = error.chain(), "the run failed");
+                    close(worker, plan, run, started).await
+                }
+                // Decided already: whatever stands in its way, it only goes forward.
+                Applied::Refused(Refusal::Stands(State::Committing)) => {
+                    tracing::error!(
+                        error = error.chain(),
+                        "a decided delivery cannot be completed; it is tried again until it is"
+                    );
+                    retry(worker, run, forward_wait(run), Some(why), false).await
+                }
+                Applied::Refused(Refusal::Stands(State::Closing)) => {
+                    close(worker, plan, run, started).await
+                }
+                _ => leave_wake_up(worker, run.id, Duration::ZERO).await,
+            }
+        }
+    }
+}
+
+/// Ends a run without a delivery, unless the target turns out to have it.
+async fn close(
+    worker: &Worker,
+    plan: Option<&Plan>,
+    run: &Run,
+    started: Instant,
+) -> Result<()> {
+    let holder = Attempt { run: run.clone(), predecessor: None }.holder();
+    if let Some(plan) = plan {
+        let found = match plan.sink().close(&holder).await {
+            Ok(found) => found,
+            Err(error) if error.class() == Class::Fenced => {
+                return leave_wake_up(worker, run.id, Duration::ZERO).await;
+            }
+            Err(error) => {
+                tracing::warn!(error = error.chain(), "the run cannot be closed yet");
+                let why = (error.class(), told(&error));
+                return retry(worker, run, forward_wait(run), Some(why), false).await;
+            }
+        };
+        if let Some(decision) = found {
+            let committed = Committed::found(plan, run.id, *decision);
+            let recorded = worker
+                .patiently("ledger", "record the delivery", || committed.record(&*worker.ledger))
+                .await?;
+            done(worker, &recorded.run, started).await;
+            clean(plan, run).await;
+            return Ok(());
+        }
+    } else if run.fence > 1 {
+        // Without a plan the target cannot be asked, and an earlier attempt may have reached it.
+        tracing::error!("the run can be closed only when its definition can be planned again");
+        return retry(worker, run, FORWARD.last, None, false).await;
+    }
+    let command = Command::Close { run: run.id, fence: run.fence };
+    let outcome = worker
+        .patiently("ledger", "close the run", || apply_one(&*worker.ledger, command.clone()))
+        .await?;
+    match outcome {
+        Applied::Done(ended) => {
+            let class = ended.failure.as_ref().map(|failure| failure.class);
+            metrics::settled(
+                &ended.order.export,
+                &ended.order.pool,
+                ended.state.as_str(),
+                class,
+            );
+            metrics::took(&ended.order.export, started.elapsed());
+            tracing::warn!(state = %ended.state, "the run ended without a delivery");
+            announce(worker, &ended, None).await;
+            if let Some(plan) = plan {
+                clean(plan, run).await;
+            }
+        }
+        _ => leave_wake_up(worker, run.id, Duration::ZERO).await?,
+    }
+    Ok(())
+}
+
+async fn done(worker: &Worker, run: &Run, started: Instant) {
+    let counts = run.counts.unwrap_or_default();
+    metrics::settled(&run.order.export, &run.order.pool, "done", None);
+    metrics::delivered(&run.order.export, counts.written, counts.bytes);
+    metrics::took(&run.order.export, started.elapsed());
+    tracing::info!(
+        rows = counts.written,
+        bytes = counts.bytes,
+        took = ?started.elapsed(),
+        "delivered"
+    );
+    announce(worker, run, None).await;
+}
+
+async fn retry(
+    worker: &Worker,
+    run: &Run,
+    after: Duration,
+    failure: Option<(Class, String)>,
+    counted: bool,
+) -> Result<()> {
+    let command = Command::Retry { run: run.id, fence: run.fence, after, failure, counted };
+    let outcome = worker
+        .patiently("ledger", "let go of the run", || apply_one(&*worker.ledger, command.clone()))
+        .await?;
+    match outcome {
+        Applied::Done(_) => Ok(()),
+        _ => leave_wake_up(worker, run.id, Duration::ZERO).await,
+    }
+}
+
+fn forward_wait(run: &Run) -> Duration {
+    let factor = 2_u32.saturating_pow(run.waits.unsigned_abs().min(16));
+    FORWARD.first.saturating_mul(factor).min(FORWARD.last).mul_f64(rand::random_range(0.5..1.0))
+}
+
+async fn clean(plan: &Plan, run: &Run) {
+    let holder = Attempt { run: run.clone(), predecessor: None }.holder();
+    if let Err(error) = plan.sink().clean(&holder).await {
+        tracing::warn!(error = error.chain(), "what was staged is not cleaned up yet");
+    }
+}
+
+/// After the outcome is stored: the key is marked done, or its claim is given back.
+pub async fn let_go(worker: &Worker, run: &Run, claim: &Held) {
+    match worker.ledger.run(run.id).await {
+        Ok(Some(run)) if run.state == State::Done => done_mark(worker, &run).await,
+        _ => release(worker, claim).await,
+    }
+}
+
+/// Tells the claims that a key is done. Without the mark the ledger is asked, which is slower.
+pub async fn done_mark(worker: &Worker, run: &Run) {
+    let order = &run.order;
+    let marked =
+        worker.claims.done(&order.key, &order.content, run.epoch, worker.settings.keep).await;
+    if let Err(error) = marked {
+        tracing::debug!(error = error.chain(), "the done-mark was not set");
+    }
+}
+
+/// How long the run waited from when it was due to when it was opened.
+pub fn lag(run: &Run) -> Duration {
+    let due = run.order.not_before.unwrap_or(run.accepted_at).max(run.accepted_at);
+    Duration::try_from(run.changed_at.duration_since(due)).unwrap_or_default()
+}
+
+/// The error as the ledger and the dead letter tell it: scrubbed, with what to do.
+fn told(error: &Error) -> String {
+    match error.advice() {
+        Some(advice) => scrub(&format!("{error}. {advice}")),
+        None => scrub(&error.to_string()),
+    }
+}
+
+/// An error of the plan, told again as the attempt's.
+pub fn again(error: &Error) -> Error {
+    let mut copy = Error::new(error.class(), error.operation(), error.message());
+    for (name, value) in error.context() {
+        copy = copy.with(name, value);
+    }
+    match error.advice() {
+        Some(advice) => copy.help(advice),
+        None => copy,
+    }
+}
+
+/// Publishes the outcome of a run, best effort: the ledger is what can be relied on.
+pub async fn announce(worker: &Worker, run: &Run, correlation_id: Option<String>) {
+    let order = &run.order;
+    let counts = run.counts.unwrap_or_default();
+    let body = json!({
+        "run": run.id,
+        "key": order.key,
+        "edition": order.edition,
+        "export": order.export,
+        "window": order.window,
+        "state": run.state,
+        "rows": counts.written,
+        "bytes": counts.bytes,
+        "class": run.failure.as_ref().map(|failure| failure.class),
+        "reason": run.failure.as_ref().map(|failure| &failure.message),
+        "ended_at": run.ended_at,
+    });
+    let event = Event {
+        routing_key: format!("run.{}.{}", run.state, order.export),
+        body: Bytes::from(body.to_string()),
+        correlation_id: correlation_id.or_else(|| order.correlation_id.clone()),
+    };
+    if let Err(error) = worker.queue.announce(event).await {
+        tracing::debug!(error = error.chain(), "the outcome was not announced");
+    }
+}
+
+/// Sends a message that came to the wrong pool to the right one.
+pub async fn forward(
+    worker: &Worker,
+    pool: String,
+    body: Bytes,
+    properties: Properties,
+) -> Result<()> {
+    publish(worker, Destination::Jobs(pool), body, properties).await
+}
+
+async fn publish(
+    worker: &Worker,
+    to: Destination,
+    body: Bytes,
+    properties: Properties,
+) -> Result<()> {
+    worker
+        .patiently("queue", "publish the message", || async {
+            let outgoing =
+                Outgoing { to: to.clone(), body: body.clone(), properties: properties.clone() };
+            worker.queue.publish(vec![outgoing]).await.pop().unwrap_or_else(|| {
+                Err(Error::transient("publish the message", "the queue gave no answer"))
+            })
+        })
+        .await
+}
+
+/// Sets a message aside that nobody can work on: published to the dead letters, and confirmed,
+/// before it may be acked.
+pub async fn refuse(
+    worker: &Worker,
+    pool: &str,
+    body: Bytes,
+    mut properties: Properties,
+    export: Option<String>,
+    error: &Error,
+) -> Result<()> {
+    let now = Timestamp::now().to_string();
+    let reason = told(error);
+    tracing::warn!(class = %error.class(), reason, "the message is set aside");
+    // Not by the export that the message names: a label must not be the sender's to choose.
+    metrics::settled("unknown", pool, "refused", Some(error.class()));
+    let event = Event {
+        routing_key: format!("run.{}.{}", error.class(), export.as_deref().unwrap_or("unknown")),
+        body: Bytes::from(
+            json!({"export": export, "class": error.class(), "reason": reason}).to_string(),
+        ),
+        correlation_id: properties.correlation_id.clone(),
+    };
+    properties.dead = Some(DeadHeaders {
+        reason,
+        class: error.class().to_string(),
+        export,
+        run: None,
+        epoch: None,
+        attempts: 0,
+        worker: worker.name.clone(),
+        first_failed_at: now.clone(),
+        last_failed_at: now,
+        routing_key: pool.to_owned(),
+    });
+    publish(worker, Destination::Dead(pool.to_owned()), body, properties).await?;
+    if let Err(error) = worker.queue.announce(event).await {
+        tracing::debug!(error = error.chain(), "the outcome was not announced");
+    }
+    Ok(())
+}
