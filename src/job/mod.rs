@@ -1,8 +1,14 @@
 //! What a job is: message, key, window, parameters, and the state machine of its run. Pure: no
 //! clock, no network, no file.
 
+pub mod cron;
 pub mod decision;
+pub mod key;
+pub mod message;
 pub mod param;
+pub mod retry;
+pub mod schema;
+pub mod template;
 pub mod window;
 
 use std::fmt;

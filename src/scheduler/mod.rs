@@ -1,0 +1,3 @@
+//! The scheduler: finds what is due.
+
+pub mod due;
