@@ -8,6 +8,7 @@ pub mod message;
 pub mod param;
 pub mod retry;
 pub mod schema;
+pub mod span;
 pub mod template;
 pub mod window;
 
