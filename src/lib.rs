@@ -13,6 +13,7 @@ pub mod limits;
 pub mod protect;
 pub mod queue;
 pub mod rows;
+pub mod scheduler;
 pub mod secret;
 pub mod sink;
 pub mod source;

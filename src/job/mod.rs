@@ -7,6 +7,15 @@ pub mod machine;
 pub mod param;
 pub mod run;
 pub mod waiting;
+pub mod cron;
+pub mod decision;
+pub mod key;
+pub mod message;
+pub mod param;
+pub mod retry;
+pub mod schema;
+pub mod span;
+pub mod template;
 pub mod window;
 
 use std::fmt;

@@ -12,12 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 
-/// The largest body that is accepted, in bytes.
-pub const MAX_BODY: usize = 256 << 10;
-/// The type of a producer's message.
-pub const JOB_TYPE: &str = "longshore.job.v1";
-/// The type of Longshore's own wake-ups.
-pub const WAKE_TYPE: &str = "longshore.wake.v1";
+pub use crate::job::message::{JOB_TYPE, MAX_BODY, WAKE_TYPE};
 
 /// The properties of a message that Longshore reads or writes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

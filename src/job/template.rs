@@ -1,0 +1,357 @@
+//! Templates of paths and file names: `orders/day={window_start:%Y-%m-%d}/{country}`.
+//!
+//! A placeholder is `{name}`, or `{window_start:FORMAT}` with a strftime format, in the export's
+//! time zone. Values are percent-encoded: all bytes but letters and digits of ASCII, `-`, `_`, `.`
+//! and `~`, and a `.` or `_manifest` at their beginning. So a value can neither leave its place in
+//! the path nor pass for a file of Longshore's own, and two values never give one path.
+
+use std::fmt::Write;
+
+use jiff::fmt::strtime;
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, Zoned};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::param::Bindings;
+use super::{RunId, Window};
+use crate::error::{Class, Error, Result};
+
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+/// How a window's instant is written where the template says nothing.
+const FORMAT: &str = "%Y-%m-%dT%H%M%S%z";
+/// What object stores take at the most.
+const LONGEST: usize = 1024;
+const BUILT_IN: [&str; 4] = ["window_start", "window_end", "export", "run"];
+
+/// A path with placeholders, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template {
+    text: String,
+    pieces: Vec<Piece>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Piece {
+    Literal(String),
+    Start(String),
+    End(String),
+    Export,
+    Run,
+    Value(String),
+}
+
+/// What the placeholders stand for.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// `{export}`.
+    pub export: &'a str,
+    /// `{run}`.
+    pub run: RunId,
+    /// `{window_start}` and `{window_end}`.
+    pub window: Option<Window>,
+    /// The export's time zone.
+    pub zone: &'a TimeZone,
+    /// The others, by name.
+    pub values: &'a Bindings,
+}
+
+impl Template {
+    /// Understands a template. Besides the window, `{export}` and `{run}` it may use the names in
+    /// `also`: the export's params, and what its place adds, like `part`.
+    ///
+    /// # Errors
+    /// `config`: an unknown placeholder, a bad format, a brace without its other, or a path that
+    /// is not relative, or has an empty segment, `.` or `..`.
+    pub fn parse(text: &str, also: &[&str]) -> Result<Template> {
+        let wrong = |why: String| {
+            Error::config("read a path template", why).with("template", format!("`{text}`"))
+        };
+        let unbalanced = || {
+            wrong("a brace lacks its other".to_owned())
+                .help("A placeholder is written {name} or {window_start:%Y-%m-%d}.")
+        };
+        let mut pieces = Vec::new();
+        let mut rest = text;
+        while let Some(open) = rest.find(['{', '}']) {
+            let (literal, tail) = rest.split_at(open);
+            if !literal.is_empty() {
+                pieces.push(Piece::Literal(literal.to_owned()));
+            }
+            let (inner, after) = tail
+                .strip_prefix('{')
+                .and_then(|tail| tail.split_once('}'))
+                .filter(|(inner, _)| !inner.contains('{'))
+                .ok_or_else(unbalanced)?;
+            pieces.push(piece(inner, also).map_err(|(why, help)| wrong(why).help(help))?);
+            rest = after;
+        }
+        if !rest.is_empty() {
+            pieces.push(Piece::Literal(rest.to_owned()));
+        }
+        let template = Template { text: text.to_owned(), pieces };
+        template.check_sample().map_err(wrong)?;
+        Ok(template)
+    }
+
+    /// The names that it uses, in order.
+    pub fn placeholders(&self) -> impl Iterator<Item = &str> {
+        self.pieces.iter().filter_map(|piece| match piece {
+            Piece::Literal(_) => None,
+            Piece::Start(_) => Some("window_start"),
+            Piece::End(_) => Some("window_end"),
+            Piece::Export => Some("export"),
+            Piece::Run => Some("run"),
+            Piece::Value(name) => Some(name),
+        })
+    }
+
+    /// The path, relative and with `/` between its segments.
+    ///
+    /// # Errors
+    /// `permanent`: it uses the window of a run without one, or a value makes it no path.
+    pub fn render(&self, context: &Context) -> Result<String> {
+        let wrong = |why: String| {
+            Error::new(Class::Permanent, "name the delivery's place", why)
+                .with("template", format!("`{}`", self.text))
+        };
+        let mut path = String::new();
+        for piece in &self.pieces {
+            match piece {
+                Piece::Literal(text) => path.push_str(text),
+                Piece::Start(format) | Piece::End(format) => {
+                    let window = context.window.ok_or_else(|| {
+                        wrong("it uses the window, and the run has none".to_owned())
+                            .help("Give the job a window, or use {run} in the path.")
+                    })?;
+                    let start = matches!(piece, Piece::Start(_));
+                    let at = if start { window.start } else { window.end };
+                    path.push_str(
+                        &time(format, &at.to_zoned(context.zone.clone())).map_err(&wrong)?,
+                    );
+                }
+                Piece::Export => path.push_str(context.export),
+                Piece::Run => write!(path, "{}", context.run).map_err(|error| {
+                    wrong("the run cannot be written".to_owned()).caused_by(error)
+                })?,
+                Piece::Value(name) => {
+                    let value = context
+                        .values
+                        .get(name)
+                        .ok_or_else(|| wrong(format!("`{name}` has no value")))?;
+                    path.push_str(&encode(&value.to_string()));
+                }
+            }
+        }
+        check(&path).map_err(wrong)?;
+        Ok(path)
+    }
+
+    /// Finds what is wrong whatever the values are.
+    fn check_sample(&self) -> Result<(), String> {
+        let sample = Timestamp::UNIX_EPOCH.to_zoned(TimeZone::UTC);
+        let mut path = String::new();
+        for piece in &self.pieces {
+            match piece {
+                Piece::Literal(text) => path.push_str(text),
+                Piece::Start(format) | Piece::End(format) => {
+                    path.push_str(&time(format, &sample)?);
+                }
+                Piece::Export | Piece::Run | Piece::Value(_) => path.push('x'),
+            }
+        }
+        check(&path)
+    }
+}
+
+/// The piece that a placeholder is, or why it is none and what to do.
+fn piece(inner: &str, also: &[&str]) -> Result<Piece, (String, String)> {
+    let (name, format) = match inner.split_once(':') {
+        Some((name, format)) => (name, Some(format)),
+        None => (inner, None),
+    };
+    let timed = || format.unwrap_or(FORMAT).to_owned();
+    let piece = match name {
+        "window_start" => Piece::Start(timed()),
+        "window_end" => Piece::End(timed()),
+        "export" => Piece::Export,
+        "run" => Piece::Run,
+        _ if also.contains(&name) => Piece::Value(name.to_owned()),
+        _ => {
+            let known: Vec<_> =
+                BUILT_IN.iter().chain(also).map(|known| format!("{{{known}}}")).collect();
+            return Err((
+                format!("`{{{name}}}` is no placeholder here"),
+                format!("Known are: {}.", known.join(", ")),
+            ));
+        }
+    };
+    if format.is_some() && !matches!(piece, Piece::Start(_) | Piece::End(_)) {
+        return Err((
+            format!("`{{{name}}}` takes no format"),
+            "Only window_start and window_end do.".to_owned(),
+        ));
+    }
+    Ok(piece)
+}
+
+fn time(format: &str, at: &Zoned) -> Result<String, String> {
+    strtime::format(format, at).map_err(|error| format!("`{format}` is no time format: {error}"))
+}
+
+fn encode(value: &str) -> String {
+    let encoded = utf8_percent_encode(value, ENCODED).to_string();
+    match encoded.strip_prefix('.') {
+        Some(rest) => format!("%2E{rest}"),
+        None => match encoded.strip_prefix('_') {
+            Some(rest) if rest.starts_with("manifest") => format!("%5F{rest}"),
+            _ => encoded,
+        },
+    }
+}
+
+/// Whether it is a path that names one place below its root.
+fn check(path: &str) -> Result<(), String> {
+    if path.len() > LONGEST {
+        return Err(format!("the path has {} bytes; at most {LONGEST} are possible", path.len()));
+    }
+    if path.chars().any(|c| c.is_control() || c == '\\') {
+        return Err("the path has a control character or a backslash".to_owned());
+    }
+    if path.starts_with('/') {
+        return Err("the path begins with `/`; it is relative to the connection's url".to_owned());
+    }
+    for segment in path.split('/') {
+        if segment.is_empty() {
+            return Err("the path, or a part of it between two `/`, is empty".to_owned());
+        }
+        if segment == "." || segment == ".." {
+            return Err("`.` and `..` are no names".to_owned());
+        }
+        if segment.starts_with("_manifest") {
+            return Err("names that begin with `_manifest` are Longshore's own".to_owned());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::param::Value;
+    use crate::job::window;
+    use proptest::prelude::*;
+
+    fn render(text: &str, country: &str, windowed: bool) -> Result<String> {
+        let zone = window::zone("Europe/Oslo")?;
+        let values: Bindings = [
+            ("country".to_owned(), Value::String(country.to_owned())),
+            ("part".to_owned(), Value::Int64(7)),
+        ]
+        .into();
+        let window = Window {
+            start: "2026-11-18T23:00:00Z".parse().unwrap(),
+            end: "2026-11-19T23:00:00Z".parse().unwrap(),
+        };
+        Template::parse(text, &["country", "part"])?.render(&Context {
+            export: "daily-orders",
+            run: "01932f6e-0000-7000-8000-0000000000aa".parse().unwrap(),
+            window: windowed.then_some(window),
+            zone: &zone,
+            values: &values,
+        })
+    }
+
+    #[test]
+    fn times_are_of_the_exports_zone() {
+        for (text, expected) in [
+            ("orders", "orders"),
+            ("orders/day={window_start:%Y-%m-%d}/{country}", "orders/day=2026-11-19/SE"),
+            ("{window_start:%Y/%m/%d}", "2026/11/19"),
+            ("{window_end}", "2026-11-20T000000+0100"),
+            ("{export}/{run}", "daily-orders/01932f6e-0000-7000-8000-0000000000aa"),
+            ("ORDERS_{window_start:%Y%m%d}-{part}.csv.gz", "ORDERS_20261119-7.csv.gz"),
+        ] {
+            assert_eq!(render(text, "SE", true).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn values_stay_in_their_place() {
+        for (value, expected) in [
+            ("../../etc", "%2E.%2F..%2Fetc"),
+            ("..", "%2E."),
+            (".hidden", "%2Ehidden"),
+            ("a/b", "a%2Fb"),
+            ("a\\b\n", "a%5Cb%0A"),
+            ("_manifest.json", "%5Fmanifest.json"),
+            ("%2E", "%252E"),
+            ("Ål", "%C3%85l"),
+        ] {
+            assert_eq!(render("{country}", value, true).unwrap(), expected);
+        }
+        let error = render("a/{country}/b", "", true).unwrap_err();
+        assert_eq!(error.class(), Class::Permanent);
+        assert!(error.to_string().contains("is empty"));
+        assert!(render("_{country}", "manifest.json", true).is_err());
+        assert!(render("{country}", &"x".repeat(1025), true).is_err());
+    }
+
+    #[test]
+    fn a_run_without_window_has_no_window_in_its_path() {
+        let error = render("{window_start}", "SE", false).unwrap_err();
+        assert_eq!(error.class(), Class::Permanent);
+        assert!(error.to_string().contains("the run has none"));
+        assert_eq!(render("all/{country}", "SE", false).unwrap(), "all/SE");
+    }
+
+    #[test]
+    fn mistakes_are_found_before_any_run() {
+        for (text, words) in [
+            ("", "is empty"),
+            ("/orders", "begins with `/`"),
+            ("orders/", "is empty"),
+            ("a//b", "is empty"),
+            ("a/../b", "no names"),
+            ("a\\b", "backslash"),
+            ("a/_manifest.json", "Longshore's own"),
+            ("{contry}", "no placeholder here"),
+            ("{}", "no placeholder here"),
+            ("{country:%Y}", "takes no format"),
+            ("{window_start:%!}", "no time format"),
+            ("{window_start:%n}", "control character"),
+            ("{window_start:%Y", "lacks its other"),
+            ("a}", "lacks its other"),
+            ("{{country}}", "lacks its other"),
+        ] {
+            let error = Template::parse(text, &["country"]).unwrap_err();
+            assert_eq!(error.class(), Class::Config, "{text}");
+            assert!(error.to_string().contains(words), "{text}: {error}");
+        }
+        let error = Template::parse("{contry}", &["country"]).unwrap_err();
+        assert_eq!(
+            error.advice(),
+            Some("Known are: {window_start}, {window_end}, {export}, {run}, {country}.")
+        );
+    }
+
+    #[test]
+    fn it_tells_what_it_uses() {
+        let template = Template::parse("{export}/{window_start:%Y}/{part}", &["part"]).unwrap();
+        assert!(template.placeholders().eq(["export", "window_start", "part"]));
+    }
+
+    proptest! {
+        #[test]
+        fn no_value_leaves_its_segment(value in any::<String>(), other in any::<String>()) {
+            if let Ok(path) = render("a/{country}/b", &value, true) {
+                let segments: Vec<_> = path.split('/').collect();
+                prop_assert_eq!(segments.len(), 3);
+                prop_assert!(!segments[1].is_empty() && !segments[1].starts_with('.'));
+                prop_assert!(path.bytes().all(|b| b.is_ascii_graphic()));
+                if value != other {
+                    prop_assert_ne!(render("a/{country}/b", &other, true).ok(), Some(path));
+                }
+            }
+        }
+    }
+}
