@@ -162,7 +162,9 @@ fn redis() -> Place {
     let claims = RedisClaims::connect(&server::url(), None, prefix.clone()).unwrap();
     let wipe = move || -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let prefix = prefix.clone();
-        Box::pin(async move { drop(server::wipe(&prefix).await) })
+        Box::pin(async move {
+            server::wipe(&prefix).await;
+        })
     };
     Place { claims: Arc::new(claims), wipe: Box::new(wipe), _folder: None }
 }
@@ -237,7 +239,7 @@ async fn in_redis_nothing_stays_for_ever() {
     claims.ping().await.unwrap();
     let mut connection = server::connection().await;
     for key in server::keys(&prefix).await {
-        let left: i64 = redis::cmd("PTTL").arg(&key).query_async(&mut connection).await.unwrap();
+        let left: i64 = ::redis::cmd("PTTL").arg(&key).query_async(&mut connection).await.unwrap();
         assert!(left > 0, "{key} has no end");
     }
     server::wipe(&prefix).await;
@@ -264,8 +266,9 @@ async fn a_redis_that_is_away_or_silent_is_unavailable_in_time() {
     let port = closed.local_addr().unwrap().port();
     drop(closed);
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    for port in [port, silent.local_addr().unwrap().port()] {
-        let url = format!("redis://127.0.0.1:{port}");
+    let silent = silent.local_addr().unwrap().port();
+    for (scheme, port) in [("redis", port), ("redis", silent), ("rediss", silent)] {
+        let url = format!("{scheme}://127.0.0.1:{port}");
         let claims = RedisClaims::connect(&url, None, "none".to_owned()).unwrap();
         let begun = Instant::now();
         let error = claims.claim(&held("k", "a"), LONG).await.unwrap_err();
@@ -289,19 +292,19 @@ async fn a_password_is_read_anew_and_a_cut_connection_is_replaced() {
     let prefix = server::prefix();
     let user = prefix.clone();
     let rule = format!("~{prefix}:*");
-    let acl = |rules: &[&str]| redis::cmd("ACL").arg("SETUSER").arg(&user).arg(rules).clone();
+    let acl = |rules: &[&str]| ::redis::cmd("ACL").arg("SETUSER").arg(&user).arg(rules).clone();
     let _: () = acl(&["on", ">first-1", &rule, "+@all"]).query_async(&mut admin).await.unwrap();
 
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("password");
     std::fs::write(&file, "first-1\n").unwrap();
     let secret = Secret::File(file.to_str().unwrap().to_owned());
-    let url = server::url().replace("redis://", &format!("redis://{user}@"));
+    let url = server::url().replacen("://", &format!("://{user}@"), 1);
     let claims = RedisClaims::connect(&url, Some(secret.clone()), prefix.clone()).unwrap();
     claims.ping().await.unwrap();
 
     // The server cuts the connection: the next call does not notice.
-    let kill = || redis::cmd("CLIENT").arg(&["KILL", "USER", user.as_str()]).clone();
+    let kill = || ::redis::cmd("CLIENT").arg(&["KILL", "USER", user.as_str()]).clone();
     let cut: i64 = kill().query_async(&mut admin).await.unwrap();
     assert!(cut >= 1);
     claims.ping().await.unwrap();
@@ -322,6 +325,6 @@ async fn a_password_is_read_anew_and_a_cut_connection_is_replaced() {
     assert_eq!(error.class(), Class::Permanent, "{}", error.chain());
 
     let _: i64 =
-        redis::cmd("ACL").arg(&["DELUSER", user.as_str()]).query_async(&mut admin).await.unwrap();
+        ::redis::cmd("ACL").arg(&["DELUSER", user.as_str()]).query_async(&mut admin).await.unwrap();
     server::wipe(&prefix).await;
 }
