@@ -1,5 +1,8 @@
 //! Connections: named systems, their clients and their type maps, shared by sources and sinks.
 
+pub mod postgres;
+pub mod sqlite;
+
 use serde::{Deserialize, Serialize};
 
 use crate::secret::Secret;

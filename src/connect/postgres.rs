@@ -1,0 +1,462 @@
+//! PostgreSQL: clients, what their errors mean, and SQL text made of names and values.
+//!
+//! The one place that decides about TLS: see [`config`] and [`tls`], which the ledger's pool uses
+//! as well.
+
+use std::error::Error as _;
+use std::net::IpAddr;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use secrecy::{ExposeSecret, SecretString};
+use tokio::task::JoinHandle;
+use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::{CancelToken, Config};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::{Connection, Tls};
+use crate::error::{Class, Error, Result};
+use crate::job::param::Value;
+
+const CONNECT: &str = "connect to PostgreSQL";
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The driver's settings for a server: address, user, password, timeouts, name, and whether TLS
+/// is used.
+///
+/// Without `tls`, certificates and names are checked, except towards this machine (a loopback
+/// address or a socket), where there is no TLS. `application` is what the server shows after
+/// `longshore`.
+///
+/// # Errors
+/// `config`: no PostgreSQL URL, `sslmode` in it, or TLS disabled towards another machine.
+pub fn config(
+    url: &str,
+    password: Option<&SecretString>,
+    tls: Option<Tls>,
+    application: &str,
+) -> Result<Config> {
+    const HELP: &str = "Write it as postgres://user@host:5432/database.";
+    if !(url.starts_with("postgres://") || url.starts_with("postgresql://")) {
+        return Err(Error::config(CONNECT, "the url is none of PostgreSQL").help(HELP));
+    }
+    if url.contains("sslmode=") {
+        return Err(Error::config(CONNECT, "the url has an `sslmode`")
+            .help("Leave it out, and write tls = \"verify-full\" beside the url if needed."));
+    }
+    let mut config = url.parse::<Config>().map_err(|cause| {
+        Error::config(CONNECT, "the url cannot be understood").help(HELP).caused_by(cause)
+    })?;
+    if config.get_hosts().is_empty() {
+        return Err(Error::config(CONNECT, "the url names no host").help(HELP));
+    }
+    let mode = match tls {
+        None if is_local(&config) => SslMode::Disable,
+        None | Some(Tls::VerifyFull) => SslMode::Require,
+        Some(Tls::Disable) if is_local(&config) => SslMode::Disable,
+        Some(Tls::Disable) => {
+            return Err(Error::config(CONNECT, "TLS is disabled towards another machine")
+                .help("Write tls = \"verify-full\", and `ca` for a private authority."));
+        }
+    };
+    config
+        .ssl_mode(mode)
+        .application_name(format!("longshore {application}").trim_end())
+        .keepalives_idle(Duration::from_secs(30))
+        .keepalives_interval(Duration::from_secs(10))
+        .keepalives_retries(3);
+    if config.get_connect_timeout().is_none() {
+        config.connect_timeout(CONNECT_TIMEOUT);
+    }
+    if let Some(password) = password {
+        config.password(password.expose_secret());
+    }
+    Ok(config)
+}
+
+fn is_local(config: &Config) -> bool {
+    let hosts = config.get_hosts().iter().all(|host| match host {
+        Host::Unix(_) => true,
+        Host::Tcp(name) => {
+            name == "localhost" || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        }
+    });
+    // `hostaddr` is where the connection really goes.
+    hosts && config.get_hostaddrs().iter().all(IpAddr::is_loopback)
+}
+
+/// The TLS connector that goes with `config`. `ca` is a file of PEM certificates to trust besides
+/// the system's.
+///
+/// # Errors
+/// `config`: `ca` cannot be read, or there is no certificate at all to trust.
+pub fn tls(config: &Config, ca: Option<&str>) -> Result<MakeRustlsConnect> {
+    let mut roots = rustls::RootCertStore::empty();
+    if config.get_ssl_mode() != SslMode::Disable {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        if let Some(path) = ca {
+            add_authorities(&mut roots, path)?;
+        }
+        if roots.is_empty() {
+            return Err(Error::config(CONNECT, "there is no certificate to trust")
+                .help("Install the system's CA certificates, or name a file by `ca`."));
+        }
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let client = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|cause| Error::config(CONNECT, "TLS cannot be set up").caused_by(cause))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(MakeRustlsConnect::new(client))
+}
+
+fn add_authorities(roots: &mut rustls::RootCertStore, path: &str) -> Result<()> {
+    let unreadable = |message: &str| {
+        Error::config(CONNECT, message)
+            .with("ca", path)
+            .help("`ca` names a file of PEM certificates that this user may read.")
+    };
+    let certificates = CertificateDer::pem_file_iter(path)
+        .and_then(|list| list.collect::<Result<Vec<_>, _>>())
+        .map_err(|cause| {
+            unreadable("the file of certificates cannot be read").caused_by(cause.to_string())
+        })?;
+    match roots.add_parsable_certificates(certificates) {
+        (0, _) => Err(unreadable("the file holds no certificate that can be used")),
+        (_, 0) => Ok(()),
+        (_, _) => Err(unreadable("the file holds a certificate that cannot be used")),
+    }
+}
+
+/// A connection that is cut off when dropped: what it is doing at the server is cancelled. Call
+/// [`Client::close`] to leave in peace.
+pub struct Client {
+    client: tokio_postgres::Client,
+    link: Link,
+}
+
+struct Link {
+    cancel: CancelToken,
+    tls: MakeRustlsConnect,
+    /// None once the connection was closed in peace.
+    task: Option<JoinHandle<()>>,
+}
+
+impl Client {
+    /// Says goodbye to the server, after all that was sent has been answered.
+    pub async fn close(self) {
+        let Client { client, mut link } = self;
+        drop(client);
+        if let Some(task) = link.task.take() {
+            // The task ends by itself; should it panic, there is nothing left to save.
+            let _ = task.await;
+        }
+    }
+}
+
+impl Deref for Client {
+    type Target = tokio_postgres::Client;
+
+    fn deref(&self) -> &tokio_postgres::Client {
+        &self.client
+    }
+}
+
+impl DerefMut for Client {
+    fn deref_mut(&mut self) -> &mut tokio_postgres::Client {
+        &mut self.client
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        let Some(task) = self.task.take().filter(|task| !task.is_finished()) else { return };
+        let (cancel, tls) = (self.cancel.clone(), self.tls.clone());
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            task.abort();
+            return;
+        };
+        // Closing the socket alone would not stop a query that has nothing to send yet.
+        runtime.spawn(async move {
+            let _ = tokio::time::timeout(CANCEL_TIMEOUT, cancel.cancel_query(tls)).await;
+            task.abort();
+        });
+    }
+}
+
+/// Connects to the database that `connection` names. `application` is what the server shows
+/// after `longshore` in its list of sessions.
+///
+/// The password is read anew each time, and once more when the server refuses it, so that a
+/// rotated secret is found.
+///
+/// # Errors
+/// `config` as [`config`] and [`tls`] say; `unavailable` when the server cannot be reached;
+/// `permanent` when it refuses the user.
+pub async fn connect(connection: &Connection, application: &str) -> Result<Client> {
+    let named = |error: Error| error.with("connection", &connection.name);
+    let settings = || {
+        let password = connection.password.as_ref().map(|secret| secret.read()).transpose()?;
+        config(&connection.url, password.as_ref(), connection.tls, application)
+    };
+    let first = settings().map_err(named)?;
+    let tls = tls(&first, connection.ca.as_deref()).map_err(named)?;
+    let (client, task) = match first.connect(tls.clone()).await {
+        Err(error) if connection.password.is_some() && is_refused_user(&error) => {
+            settings().map_err(named)?.connect(tls.clone()).await
+        }
+        other => other,
+    }
+    .map_err(|error| named(classify_connect(error)))?;
+    let task = tokio::spawn(async move {
+        // Its error reaches whoever waits for an answer, as a closed connection.
+        let _ = task.await;
+    });
+    let link = Link { cancel: client.cancel_token(), tls, task: Some(task) };
+    Ok(Client { client, link })
+}
+
+fn is_refused_user(error: &tokio_postgres::Error) -> bool {
+    error.code().is_some_and(|state| state.code().starts_with("28"))
+}
+
+fn classify_connect(error: tokio_postgres::Error) -> Error {
+    if error.as_db_error().is_some() {
+        return classify(CONNECT, error);
+    }
+    if let Some(reason) = cause::<rustls::Error>(&error) {
+        return Error::permanent(CONNECT, format!("TLS failed: {reason}"))
+            .help("Check the server's certificate, its name, and `ca`.")
+            .caused_by(error);
+    }
+    match cause::<std::io::Error>(&error).map(std::io::Error::kind) {
+        Some(kind) => Error::unavailable(CONNECT, kind.to_string())
+            .help("Check that the server runs and that this machine may reach it.")
+            .caused_by(error),
+        None if error.is_closed() => {
+            Error::unavailable(CONNECT, "the server closed the connection").caused_by(error)
+        }
+        None => Error::permanent(CONNECT, error.to_string())
+            .help("Check user, password and TLS of the connection.")
+            .caused_by(error),
+    }
+}
+
+/// The first cause of `error` that is a `T`; `io::Error` hides what it wraps from `source`.
+fn cause<T: std::error::Error + 'static>(error: &tokio_postgres::Error) -> Option<&T> {
+    let mut next = error.source();
+    while let Some(cause) = next {
+        if let Some(found) = cause.downcast_ref::<T>() {
+            return Some(found);
+        }
+        let wrapped = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        if let Some(found) = wrapped.and_then(|wrapped| wrapped.downcast_ref::<T>()) {
+            return Some(found);
+        }
+        next = cause.source();
+    }
+    None
+}
+
+/// What an error of the driver means for the work, by SQLSTATE
+/// (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
+///
+/// The message has the SQLSTATE, names of tables, columns and constraints, and the server's own
+/// words only where those cannot quote a value.
+pub fn classify(operation: &'static str, error: tokio_postgres::Error) -> Error {
+    let Some(server) = error.as_db_error() else {
+        // Without an answer of the server, the connection is gone or the answer is not one.
+        return if error.is_closed() || cause::<std::io::Error>(&error).is_some() {
+            Error::transient(operation, "the connection was cut").caused_by(error)
+        } else {
+            Error::permanent(operation, error.to_string()).caused_by(error)
+        };
+    };
+    let state = server.code().code().to_owned();
+    let class = class_of(&state);
+    let words = if may_quote_values(&state) { "the server refused it" } else { server.message() };
+    let mut found = Error::new(class, operation, format!("{words} (SQLSTATE {state})"));
+    for (name, value) in [
+        ("table", server.table()),
+        ("column", server.column()),
+        ("constraint", server.constraint()),
+    ] {
+        if let Some(value) = value {
+            found = found.with(name, value);
+        }
+    }
+    if let Some(help) = help_for(&state) {
+        found = found.help(help);
+    }
+    found.caused_by(error)
+}
+
+fn class_of(state: &str) -> Class {
+    match state {
+        // Shutdowns, a server that is starting, too many connections, full disks and memory.
+        _ if state.starts_with("08") || state.starts_with("53") => Class::Unavailable,
+        "57P01" | "57P02" | "57P03" | "57P05" => Class::Unavailable,
+        // Serialization and deadlock; a lock not had in time; a statement that was cancelled.
+        "40001" | "40P01" | "40003" | "55P03" | "57014" => Class::Transient,
+        // Idle for too long in a transaction, a snapshot too old, a failed server process.
+        "25P03" | "25P04" | "72000" | "58000" | "58030" => Class::Transient,
+        _ => Class::Permanent,
+    }
+}
+
+/// Data exceptions quote the datum, syntax errors the word they stumble over (which may be a
+/// rendered parameter), and a raised exception whatever its author put in.
+fn may_quote_values(state: &str) -> bool {
+    state.starts_with("22") || state.starts_with("P0") || matches!(state, "42601" | "23514")
+}
+
+fn help_for(state: &str) -> Option<&'static str> {
+    Some(match state {
+        "42P01" => "Check the table's name and schema, and that the user may see it.",
+        "42703" => "Check the column's name.",
+        "42501" => "Grant the user the right to do this.",
+        "42601" => "Check the SQL of the definition.",
+        "3D000" => "Check the database's name in the url.",
+        "25006" => "Only reading is allowed here.",
+        _ if state.starts_with("28") => "Check the user and the password of the connection.",
+        _ if state.starts_with("22") => {
+            "A value does not fit an expression of the SQL; the server's log has its words."
+        }
+        _ => return None,
+    })
+}
+
+/// A name as SQL text: quoted, whatever it holds.
+pub fn quote_ident(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// `schema.table` or `table` as SQL text. The first dot parts the two.
+pub fn quote_table(table: &str) -> String {
+    match table.split_once('.') {
+        Some((schema, table)) => format!("{}.{}", quote_ident(schema), quote_ident(table)),
+        None => quote_ident(table),
+    }
+}
+
+/// A value as a typed literal, in parentheses so that it can stand anywhere in an expression.
+/// COPY takes no bound parameters. Safe for every string, whatever the server's
+/// `standard_conforming_strings`.
+///
+/// # Errors
+/// `permanent`: text with a NUL character, which PostgreSQL cannot hold, or an instant with more
+/// digits than microseconds.
+pub fn literal(value: &Value) -> Result<String> {
+    const DOING: &str = "write a parameter into SQL";
+    Ok(match value {
+        Value::String(text) if text.contains('\0') => {
+            return Err(Error::permanent(DOING, "the text has a NUL character")
+                .help("PostgreSQL text cannot hold it, so no row can match."));
+        }
+        // Only E'' reads a backslash in the same way under every setting.
+        Value::String(text) if text.contains('\\') => {
+            format!("(E'{}'::text)", text.replace('\\', "\\\\").replace('\'', "''"))
+        }
+        Value::String(text) => format!("('{}'::text)", text.replace('\'', "''")),
+        // Quoted, since -9223372036854775808 would be read as the negation of a number too large.
+        Value::Int64(number) => format!("('{number}'::int8)"),
+        Value::Bool(flag) => format!("({flag})"),
+        Value::Date(date) => format!("(DATE '{}')", day(*date)),
+        Value::Timestamp(at) if at.subsec_nanosecond() % 1000 != 0 => {
+            return Err(Error::permanent(DOING, "the instant has more digits than microseconds")
+                .help("PostgreSQL would round it; give at most six digits of a second."));
+        }
+        Value::Timestamp(at) => {
+            let utc = at.to_zoned(jiff::tz::TimeZone::UTC).datetime();
+            let (year, era) = era(utc.year());
+            format!(
+                "(TIMESTAMPTZ '{year:04}-{:02}-{:02} {:02}:{:02}:{:02}.{:06}+00{era}')",
+                utc.month(),
+                utc.day(),
+                utc.hour(),
+                utc.minute(),
+                utc.second(),
+                utc.subsec_nanosecond() / 1000,
+            )
+        }
+    })
+}
+
+fn day(date: jiff::civil::Date) -> String {
+    let (year, era) = era(date.year());
+    format!("{year:04}-{:02}-{:02}{era}", date.month(), date.day())
+}
+
+/// The year 0 of ISO 8601 is 1 BC.
+fn era(year: i16) -> (i16, &'static str) {
+    if year > 0 { (year, "") } else { (1 - year, " BC") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(url: &str, tls: Option<Tls>) -> Result<SslMode> {
+        config(url, None, tls, "test").map(|config| config.get_ssl_mode())
+    }
+
+    #[test]
+    fn tls_is_left_off_towards_this_machine_only() {
+        for local in ["postgres://u@127.0.0.1/d", "postgres://u@[::1]/d", "postgres://u@%2Frun/d"] {
+            assert_eq!(mode(local, None).unwrap(), SslMode::Disable, "{local}");
+            assert_eq!(mode(local, Some(Tls::VerifyFull)).unwrap(), SslMode::Require);
+        }
+        for remote in [
+            "postgres://u@db.internal/d",
+            "postgres://u@localhost,db.internal/d",
+            "postgres://u@localhost/d?hostaddr=10.0.0.1",
+        ] {
+            assert_eq!(mode(remote, None).unwrap(), SslMode::Require, "{remote}");
+            let refused = mode(remote, Some(Tls::Disable)).unwrap_err();
+            assert_eq!(refused.class(), Class::Config, "{remote}");
+        }
+        assert!(mode("postgres://u@db/d?sslmode=disable", None).is_err());
+        assert!(mode("mysql://u@db/d", None).is_err());
+    }
+
+    #[test]
+    fn an_unreadable_file_of_certificates_is_named() {
+        let config = config("postgres://u@db.internal/d", None, None, "test").unwrap();
+        let error = tls(&config, Some("/nowhere/ca.pem")).map(|_| ()).unwrap_err();
+        assert!(error.to_string().contains("/nowhere/ca.pem"), "{error}");
+    }
+
+    #[test]
+    fn names_are_quoted_whatever_they_hold() {
+        assert_eq!(quote_table("sales.or\"ders"), "\"sales\".\"or\"\"ders\"");
+        assert_eq!(quote_table("orders"), "\"orders\"");
+    }
+
+    #[test]
+    fn what_a_literal_cannot_hold_is_refused() {
+        assert!(literal(&Value::String("a\0b".into())).is_err());
+        let fine = jiff::Timestamp::from_nanosecond(1).unwrap();
+        assert!(literal(&Value::Timestamp(fine)).is_err());
+    }
+
+    #[test]
+    fn classes_follow_the_sqlstate() {
+        for (state, class) in [
+            ("08006", Class::Unavailable),
+            ("57P01", Class::Unavailable),
+            ("53300", Class::Unavailable),
+            ("40001", Class::Transient),
+            ("55P03", Class::Transient),
+            ("28P01", Class::Permanent),
+            ("42P01", Class::Permanent),
+            ("22P02", Class::Permanent),
+        ] {
+            assert_eq!(class_of(state), class, "{state}");
+        }
+    }
+}
