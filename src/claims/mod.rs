@@ -1,6 +1,10 @@
 //! Claims: who holds a key right now, and which keys are done. A fast guard in front of the
 //! ledger; losing its contents costs speed, never correctness.
 
+pub mod embedded;
+pub(crate) mod link;
+pub mod redis;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -34,8 +38,9 @@ pub struct Held {
 
 /// Where claims are kept. All workers of an installation share one.
 ///
-/// Every method may be called by many tasks at once. Errors are of class `unavailable`: the worker
-/// then pauses consuming, and goes on when [`Claims::ping`] answers.
+/// Every method may be called by many tasks at once. Errors are of class `unavailable`, or, where
+/// the server refuses credentials or rights, `permanent`; in either case the worker pauses
+/// consuming, and goes on when [`Claims::ping`] answers.
 #[async_trait]
 pub trait Claims: Send + Sync {
     /// Claims a key for `lease`. Claiming again with the same token renews.

@@ -2,20 +2,18 @@
 //! clock, no network, no file.
 
 pub mod book;
-pub mod decision;
-pub mod machine;
-pub mod param;
-pub mod run;
-pub mod waiting;
 pub mod cron;
 pub mod decision;
 pub mod key;
+pub mod machine;
 pub mod message;
 pub mod param;
 pub mod retry;
+pub mod run;
 pub mod schema;
 pub mod span;
 pub mod template;
+pub mod waiting;
 pub mod window;
 
 use std::fmt;

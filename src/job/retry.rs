@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::run::End;
 use crate::error::Class;
 use crate::units::Backoff;
 
@@ -31,17 +32,6 @@ pub enum Next {
     Stop(End),
     /// The run belongs to another: no outcome of ours.
     Leave,
-}
-
-/// How a run ends that was not done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    /// Set aside on the dead-letter queue.
-    Dead,
-    /// Cancelled.
-    Cancelled,
-    /// Its deadline passed.
-    Expired,
 }
 
 /// What follows an error of `class`.

@@ -1,5 +1,10 @@
 //! Rate limits: `governor` within the process, and one shared by the whole fleet.
 
+pub mod embedded;
+mod gcra;
+pub mod local;
+pub mod redis;
+
 use std::fmt;
 use std::time::Duration;
 

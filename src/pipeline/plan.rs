@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use secrecy::SecretString;
 
 use super::Progress;
@@ -20,6 +19,7 @@ use crate::job::param::{self, Bindings, Value};
 use crate::job::run::Run;
 use crate::job::template::{self, Template};
 use crate::job::waiting::Need;
+use crate::job::window;
 use crate::limits::Rate;
 use crate::rows::Counts;
 use crate::secret::Secret;
@@ -69,21 +69,20 @@ impl Plan {
     /// where the params do not fit the definition.
     pub fn new(export: Arc<Export>, run: &Run, house: &House) -> Result<Plan> {
         let mut bindings = param::resolve(&export.params, &run.order.params)?;
-        let zone = TimeZone::get(&export.timezone).map_err(|cause| {
-            Error::config("plan the run", "the time zone is not known")
-                .with("timezone", &export.timezone)
-                .caused_by(cause)
-        })?;
+        let zone = window::zone(&export.timezone)?;
         let from = house.connection(&export.source.connection)?;
         let to = house.connection(&export.sink.connection)?;
         let folder = match &export.sink.path {
-            Some(text) => Some(Template::parse(text)?.render(&template::Context {
-                export: &run.order.export,
-                run: run.id,
-                window: run.order.window,
-                zone: &zone,
-                params: &bindings,
-            })?),
+            Some(text) => {
+                let params: Vec<&str> = export.params.keys().map(String::as_str).collect();
+                Some(Template::parse(text, &params)?.render(&template::Context {
+                    export: &run.order.export,
+                    run: run.id,
+                    window: run.order.window,
+                    zone: &zone,
+                    values: &bindings,
+                })?)
+            }
             None => None,
         };
         if let Some(window) = run.order.window {

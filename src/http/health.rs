@@ -1,0 +1,103 @@
+//! Whether this process would take a job, and if not, why.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde::Serialize;
+
+use crate::error::Error;
+use crate::scrub::scrub;
+use crate::telemetry::metrics;
+
+/// What the parts of a process last knew of its dependencies.
+pub struct Health(Mutex<State>);
+
+struct State {
+    dependencies: BTreeMap<&'static str, Dependency>,
+    draining: bool,
+}
+
+/// What is known of one dependency.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Dependency {
+    /// Whether it answered when it was last used.
+    pub up: bool,
+    /// If not, why: scrubbed, and cut to 1,000 characters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+}
+
+/// Whether a job would be taken; the body of `/readyz`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Readiness {
+    /// Whether it would.
+    pub ready: bool,
+    /// All reasons why it would not.
+    pub why: Vec<String>,
+    /// Every dependency by name.
+    pub dependencies: BTreeMap<&'static str, Dependency>,
+}
+
+impl Health {
+    /// Needs all of `dependencies`; each counts as away until it was heard of.
+    pub fn new(dependencies: &[&'static str]) -> Health {
+        let unknown = Dependency { up: false, cause: Some("not reached yet".to_owned()) };
+        let dependencies = dependencies.iter().map(|name| (*name, unknown.clone())).collect();
+        Health(Mutex::new(State { dependencies, draining: false }))
+    }
+
+    /// Notes how a dependency answered just now.
+    pub fn set(&self, name: &'static str, answer: Result<(), &Error>) {
+        let cause = answer.err().map(|error| scrub(&error.to_string()));
+        metrics::dependency(name, cause.is_none());
+        self.state().dependencies.insert(name, Dependency { up: cause.is_none(), cause });
+    }
+
+    /// Notes that this process is about to end, and takes no more jobs.
+    pub fn drain(&self) {
+        self.state().draining = true;
+    }
+
+    /// Whether a job would be taken now.
+    pub fn readiness(&self) -> Readiness {
+        let state = self.state();
+        let draining = state.draining.then(|| "draining: this process is about to end".to_owned());
+        let away = state.dependencies.iter().filter_map(|(name, dependency)| {
+            dependency.cause.as_ref().map(|cause| format!("{name}: {cause}"))
+        });
+        let why: Vec<String> = draining.into_iter().chain(away).collect();
+        Readiness { ready: why.is_empty(), why, dependencies: state.dependencies.clone() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ready_when_all_are_reached_and_nothing_drains() {
+        let health = Health::new(&["queue", "ledger"]);
+        assert_eq!(health.readiness().why, ["ledger: not reached yet", "queue: not reached yet"]);
+        health.set("queue", Ok(()));
+        health.set("ledger", Ok(()));
+        assert!(health.readiness().ready);
+
+        let away = Error::unavailable("reach the queue", "amqp://me:hunter2@host is away");
+        health.set("queue", Err(&away));
+        health.drain();
+        let readiness = health.readiness();
+        assert!(!readiness.ready);
+        assert_eq!(
+            readiness.why,
+            [
+                "draining: this process is about to end",
+                "queue: cannot reach the queue: amqp://***@host is away"
+            ]
+        );
+        assert!(readiness.dependencies["ledger"].up);
+    }
+}

@@ -1,0 +1,163 @@
+//! The metrics of Longshore. Names begin with `longshore_` and are in base units; labels come from
+//! configuration or from fixed lists, never from a key, a window or an error's text.
+
+use std::time::Duration;
+
+use metrics::{Unit, counter, gauge, histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
+
+use crate::claims::Claimed;
+use crate::error::{Class, Error, Result};
+
+const SETTLED: &str = "longshore_runs_settled_total";
+const ROWS: &str = "longshore_rows_written_total";
+const BYTES: &str = "longshore_bytes_written_total";
+const DURATION: &str = "longshore_run_duration_seconds";
+const LAG: &str = "longshore_queue_lag_seconds";
+const IN_FLIGHT: &str = "longshore_jobs_in_flight";
+const CLAIMS: &str = "longshore_claims_total";
+const PUBLISHED: &str = "longshore_outbox_published_total";
+const DEPENDENCY: &str = "longshore_dependency_up";
+
+/// From a run of a few rows to one of a night.
+const RUN_SECONDS: [f64; 11] =
+    [0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0, 43_200.0];
+/// From an idle pool to a queue that nobody works on.
+const LAG_SECONDS: [f64; 10] = [0.001, 0.005, 0.025, 0.1, 0.5, 2.0, 10.0, 60.0, 600.0, 3_600.0];
+
+/// How long the oldest sample waits before it is put into its bucket: [`PrometheusRecorder`] keeps
+/// samples one by one until then.
+pub(crate) const UPKEEP: Duration = Duration::from_secs(5);
+
+pub(super) fn recorder() -> Result<PrometheusRecorder> {
+    PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Full(DURATION.to_owned()), &RUN_SECONDS)
+        .and_then(|b| b.set_buckets_for_metric(Matcher::Full(LAG.to_owned()), &LAG_SECONDS))
+        .map(PrometheusBuilder::build_recorder)
+        .map_err(|error| Error::config("start the metrics", "buckets are wrong").caused_by(error))
+}
+
+/// Tells the recorder what each metric means.
+pub(super) fn describe() {
+    use metrics::{describe_counter, describe_gauge, describe_histogram};
+    describe_counter!(SETTLED, Unit::Count, "Outcomes of runs, retries among them.");
+    describe_counter!(ROWS, Unit::Count, "Rows handed over.");
+    describe_counter!(BYTES, Unit::Bytes, "Bytes handed over, as recipients see them.");
+    describe_histogram!(DURATION, Unit::Seconds, "From the opening of an attempt to its outcome.");
+    describe_histogram!(LAG, Unit::Seconds, "From when a run was due to when it was opened.");
+    describe_gauge!(IN_FLIGHT, Unit::Count, "Jobs that this worker works on.");
+    describe_counter!(CLAIMS, Unit::Count, "Answers to claims: granted, held, done.");
+    describe_counter!(PUBLISHED, Unit::Count, "Messages of the outbox, by outcome of publishing.");
+    describe_gauge!(DEPENDENCY, "1 where the dependency answered when last asked, else 0.");
+}
+
+/// Counts an outcome of a run. `state` is the run's state after it; `class` that of the error, if
+/// there was one.
+pub fn settled(export: &str, pool: &str, state: &'static str, class: Option<Class>) {
+    let class = class.map_or("none", Class::as_str);
+    counter!(
+        SETTLED,
+        "export" => export.to_owned(), "pool" => pool.to_owned(), "state" => state, "class" => class
+    )
+    .increment(1);
+}
+
+/// Counts what a delivery handed over.
+pub fn delivered(export: &str, rows: u64, bytes: u64) {
+    counter!(ROWS, "export" => export.to_owned()).increment(rows);
+    counter!(BYTES, "export" => export.to_owned()).increment(bytes);
+}
+
+/// Records how long an attempt took.
+pub fn took(export: &str, time: Duration) {
+    histogram!(DURATION, "export" => export.to_owned()).record(time);
+}
+
+/// Records how long a run that was due waited until it was opened.
+pub fn lag(pool: &str, time: Duration) {
+    histogram!(LAG, "pool" => pool.to_owned()).record(time);
+}
+
+/// Counts a job as in flight until what is returned is dropped.
+#[must_use = "the job counts as in flight until this is dropped"]
+pub fn in_flight(pool: &str) -> InFlight {
+    let gauge = gauge!(IN_FLIGHT, "pool" => pool.to_owned());
+    gauge.increment(1.0);
+    InFlight(gauge)
+}
+
+/// A job in flight; see [`in_flight`].
+pub struct InFlight(metrics::Gauge);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
+/// Counts the answer to a claim.
+pub fn claimed(answer: &Claimed) {
+    let outcome = match answer {
+        Claimed::Granted => "granted",
+        Claimed::Held(_) => "held",
+        Claimed::Done { .. } => "done",
+    };
+    counter!(CLAIMS, "outcome" => outcome).increment(1);
+}
+
+/// Counts messages of the outbox that the queue took, and those that it did not.
+pub fn published(taken: u64, refused: u64) {
+    counter!(PUBLISHED, "outcome" => "taken").increment(taken);
+    counter!(PUBLISHED, "outcome" => "refused").increment(refused);
+}
+
+/// Says whether a dependency (`queue`, `ledger`, `claims`) answered when last asked.
+pub fn dependency(name: &'static str, up: bool) {
+    gauge!(DEPENDENCY, "dependency" => name).set(if up { 1.0 } else { 0.0 });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_recorded_is_rendered() {
+        let recorder = recorder().unwrap();
+        let handle = recorder.handle();
+        metrics::with_local_recorder(&recorder, || {
+            describe();
+            settled("orders", "default", "done", None);
+            settled("orders", "default", "queued", Some(Class::Unavailable));
+            delivered("orders", 12, 3_400);
+            took("orders", Duration::from_millis(700));
+            lag("default", Duration::from_millis(2));
+            let kept = in_flight("default");
+            drop(in_flight("default"));
+            claimed(&Claimed::Granted);
+            published(3, 1);
+            dependency("queue", true);
+            dependency("ledger", false);
+            let text = handle.render();
+            drop(kept);
+            for line in [
+                r#"longshore_runs_settled_total{export="orders",pool="default",state="done",class="none"} 1"#,
+                r#"longshore_runs_settled_total{export="orders",pool="default",state="queued",class="unavailable"} 1"#,
+                r#"longshore_rows_written_total{export="orders"} 12"#,
+                r#"longshore_bytes_written_total{export="orders"} 3400"#,
+                r#"longshore_run_duration_seconds_bucket{export="orders",le="0.5"} 0"#,
+                r#"longshore_run_duration_seconds_bucket{export="orders",le="1"} 1"#,
+                r#"longshore_run_duration_seconds_count{export="orders"} 1"#,
+                r#"longshore_queue_lag_seconds_bucket{pool="default",le="0.005"} 1"#,
+                r#"longshore_jobs_in_flight{pool="default"} 1"#,
+                r#"longshore_claims_total{outcome="granted"} 1"#,
+                r#"longshore_outbox_published_total{outcome="taken"} 3"#,
+                r#"longshore_dependency_up{dependency="ledger"} 0"#,
+                "# TYPE longshore_run_duration_seconds histogram",
+                "# HELP longshore_rows_written_total Rows handed over.",
+            ] {
+                assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+            }
+        });
+        assert!(handle.render().contains("longshore_jobs_in_flight{pool=\"default\"} 0"));
+    }
+}

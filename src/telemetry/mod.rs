@@ -1,0 +1,82 @@
+//! What operators watch: log lines on standard error, and the metrics behind `/metrics`.
+//!
+//! A job's span carries `run`, `export`, `attempt`, `fence`, `worker` and `trace_id`; every line
+//! written inside it has them, as top-level fields.
+
+mod lines;
+pub mod metrics;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::error::{Error, Result};
+use lines::Lines;
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// For people: time, level, message, then the fields.
+    Pretty,
+    /// For programs: one JSON object a line, all fields at its top level.
+    Json,
+}
+
+/// Starts logging to standard error, and recording metrics; once in the life of a process.
+///
+/// `level` is a level (`info`) or a list of them by target (`info,lapin=debug`); `color` is for
+/// `Pretty` only. A `level` that cannot be understood is an error of class `config`, and so is a
+/// second start.
+pub fn start(format: LogFormat, level: &str, color: bool) -> Result<PrometheusHandle> {
+    let filter = filter(level)?;
+    let lines = Lines::new(format, color, std::io::stderr);
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(lines)
+        .try_init()
+        .map_err(|error| twice().caused_by(error))?;
+    let recorder = metrics::recorder()?;
+    let handle = recorder.handle();
+    ::metrics::set_global_recorder(recorder).map_err(|_| twice())?;
+    metrics::describe();
+    Ok(handle)
+}
+
+fn twice() -> Error {
+    Error::config("start telemetry", "it was started before in this process")
+        .help("Start it once, before anything else.")
+}
+
+fn filter(level: &str) -> Result<EnvFilter> {
+    let wrong = || {
+        Error::config("understand the log level", format!("`{level}` is no level")).help(
+            "Write error, warn, info, debug or trace, or a list such as \"info,lapin=debug\".",
+        )
+    };
+    // A lone word that is no level would be taken as a target, and silence everything else.
+    for part in level.split(',').filter(|part| !part.contains(['=', '['])) {
+        if part.trim().is_empty() {
+            return Err(wrong());
+        }
+        part.trim().parse::<LevelFilter>().map_err(|error| wrong().caused_by(error))?;
+    }
+    EnvFilter::try_new(level).map_err(|error| wrong().caused_by(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_are_understood_or_refused() {
+        for good in ["info", "off", "warn,lapin=debug", "info,longshore::worker=trace"] {
+            assert!(filter(good).is_ok(), "{good}");
+        }
+        for bad in ["inof", "", "info,lapin", "lapin=loud"] {
+            assert!(filter(bad).is_err(), "{bad}");
+        }
+    }
+}
