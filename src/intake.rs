@@ -196,7 +196,8 @@ pub fn order(job: JobMessage, sender: Sender, bound: &Bound, now: Timestamp) -> 
 }
 
 fn check_window(job: &JobMessage, bound: &Bound) -> Result<()> {
-    let spec = bound.export.schedule.as_ref().and_then(|schedule| Some((schedule, schedule.window?)));
+    let spec =
+        bound.export.schedule.as_ref().and_then(|schedule| Some((schedule, schedule.window?)));
     let (Some((schedule, spec)), Some(given)) = (spec, &job.window) else {
         return match (spec, job.window) {
             (Some((_, spec)), None) => {

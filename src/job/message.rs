@@ -38,7 +38,7 @@ const FIELDS: [&str; 9] = [
 ];
 
 /// A job: run this export, with these parameters, for this window.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "longshore.job.v1")]
 pub struct JobMessage {

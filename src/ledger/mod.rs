@@ -17,9 +17,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
-use crate::job::{RunId, Window};
 use crate::job::book::{Audit, Command, Outcome};
 use crate::job::run::{Run, State};
+use crate::job::{RunId, Window};
 use crate::rows::Counts;
 
 /// A definition as the ledger keeps it.

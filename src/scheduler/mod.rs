@@ -131,8 +131,7 @@ impl Scheduler {
             // Another definition was applied meanwhile: the next look uses that.
             return Ok(());
         }
-        let new =
-            outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Accepted(_))).count();
+        let new = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Accepted(_))).count();
         if new > 0 {
             tracing::info!(export = bound.name, jobs = new, "enqueued what is due");
         }

@@ -21,10 +21,10 @@ use super::{
 };
 use crate::connect::sqlite::classify;
 use crate::error::{Error, Result};
-use crate::job::{RunId, Window};
 use crate::job::book::{Audit, Book, Changes, Command, Facts, Outcome};
 use crate::job::run::Run;
 use crate::job::waiting::{Resource, Waiter};
+use crate::job::{RunId, Window};
 
 pub use migrate::status;
 
