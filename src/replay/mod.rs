@@ -1,0 +1,366 @@
+//! Dead letters: looking at them without using them up, replaying them, dropping them.
+//!
+//! A letter of a run is replayed by the ledger, which queues the run again in a new epoch together
+//! with its wake-up; only then is the letter acked. A letter without a run (malformed, in conflict,
+//! or set aside by the broker before it was accepted) is published again as it was, confirmed, and
+//! then acked. Killed in between, a pass is repeated without harm.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::intake::Definitions;
+use crate::job::RunId;
+use crate::job::book::{Audit, Command, Outcome};
+use crate::job::machine::Refusal;
+use crate::job::run::State;
+use crate::ledger::{Ledger, apply_one};
+use crate::limits::Rate;
+use crate::queue::{DeadHeaders, Destination, Incoming, Outgoing, Queue};
+
+/// Which letters are meant. Everything that is given must hold.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Of this export.
+    pub export: Option<String>,
+    /// Of this class of error.
+    pub class: Option<String>,
+    /// Of the run whose name ends so.
+    pub run: Option<String>,
+    /// Whose reason holds this text, in any case of letters.
+    pub text: Option<String>,
+    /// That last failed at or after.
+    pub since: Option<Timestamp>,
+    /// That last failed before.
+    pub until: Option<Timestamp>,
+}
+
+impl Filter {
+    fn picks(&self, dead: &DeadHeaders) -> bool {
+        let at: Option<Timestamp> = dead.last_failed_at.parse().ok();
+        let is = |want: &Option<String>, have: Option<&str>| {
+            want.as_ref().is_none_or(|want| have == Some(want.as_str()))
+        };
+        is(&self.export, dead.export.as_deref())
+            && is(&self.class, Some(&dead.class))
+            && self.run.as_ref().is_none_or(|ending| {
+                dead.run.as_ref().is_some_and(|run| {
+                    run.replace('-', "").ends_with(&ending.replace('-', "").to_lowercase())
+                })
+            })
+            && self
+                .text
+                .as_ref()
+                .is_none_or(|text| dead.reason.to_lowercase().contains(&text.to_lowercase()))
+            && self.since.is_none_or(|since| at.is_some_and(|at| at >= since))
+            && self.until.is_none_or(|until| at.is_some_and(|at| at < until))
+    }
+}
+
+/// A letter, as it is shown.
+#[derive(Debug, Clone, Serialize)]
+pub struct Letter {
+    /// The pool on whose dead-letter queue it is.
+    pub pool: String,
+    /// Why it is there.
+    #[serde(flatten)]
+    pub dead: DeadHeaders,
+    /// The job's own body; only where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+}
+
+/// Walks over the letters of some pools that a filter picks, in their order. Nothing is used up.
+///
+/// # Errors
+/// Where the queue cannot be read.
+pub async fn look(
+    queue: &dyn Queue,
+    pools: &[String],
+    filter: &Filter,
+    bodies: bool,
+    most: usize,
+) -> Result<Vec<Letter>> {
+    let mut found = Vec::new();
+    for pool in pools {
+        let mut letters = queue.dead(pool).await?;
+        while let Some(letter) = letters.next().await {
+            let letter = letter?;
+            let dead = letter.properties.dead.unwrap_or_default();
+            if filter.picks(&dead) && found.len() < most {
+                let body = bodies.then(|| String::from_utf8_lossy(&letter.body).into_owned());
+                found.push(Letter { pool: pool.clone(), dead, body });
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// How letters are replayed.
+#[derive(Debug, Clone)]
+pub struct Pass {
+    /// Which.
+    pub filter: Filter,
+    /// Replay so many first, and the others only when all of these are done.
+    pub canary: Option<u32>,
+    /// Not faster than this.
+    pub rate: Option<Rate>,
+    /// Stop when so many have died again.
+    pub stop_after: Option<u32>,
+    /// With the definition that the run failed with, rather than the active one.
+    pub as_failed: bool,
+    /// Who.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// What a pass did.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Report {
+    /// Letters that were looked at.
+    pub seen: u64,
+    /// Runs that were queued again, and messages that were published again.
+    pub replayed: u64,
+    /// Letters that had been replayed before, or whose run has ended otherwise; removed.
+    pub superseded: u64,
+    /// Replayed runs that were seen to be done.
+    pub done: u64,
+    /// Replayed runs that were seen to have died again.
+    pub failed: u64,
+    /// Why the pass ended early, if it did.
+    pub stopped: Option<String>,
+}
+
+/// How often replayed runs are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Replays letters.
+pub struct Replayer {
+    /// Where the letters are.
+    pub queue: Arc<dyn Queue>,
+    /// The truth.
+    pub ledger: Arc<dyn Ledger>,
+    /// Definitions out of the ledger.
+    pub definitions: Definitions,
+}
+
+impl Replayer {
+    /// Replays the letters of some pools, at most those that are there when each pool's turn
+    /// comes. `progress` is called after each.
+    ///
+    /// # Errors
+    /// Where queue or ledger cannot be reached; what is replayed by then stays replayed.
+    pub async fn replay(
+        &self,
+        pools: &[String],
+        pass: &Pass,
+        progress: impl Fn(&Report),
+    ) -> Result<Report> {
+        let mut report = Report::default();
+        let mut open: Vec<RunId> = Vec::new();
+        let mut canaries = pass.canary;
+        let mut looked = tokio::time::Instant::now();
+        for pool in pools {
+            let mut letters = self.queue.dead(pool).await?;
+            while let Some(letter) = letters.next().await {
+                let letter = letter?;
+                let dead = letter.properties.dead.clone().unwrap_or_default();
+                report.seen += 1;
+                if !pass.filter.picks(&dead) {
+                    continue;
+                }
+                if canaries == Some(0) {
+                    canaries = None;
+                    self.await_all(&mut open, &mut report).await?;
+                    if report.failed > 0 {
+                        report.stopped =
+                            Some(format!("{} of the canaries failed again", report.failed));
+                        return Ok(report);
+                    }
+                }
+                if let Some(run) = self.one(pool, letter, &dead, pass, &mut report).await? {
+                    open.push(run);
+                }
+                if let Some(left) = canaries.as_mut() {
+                    *left = left.saturating_sub(1);
+                }
+                progress(&report);
+                if let Some(rate) = pass.rate {
+                    tokio::time::sleep(rate.interval()).await;
+                }
+                if let Some(most) = pass.stop_after
+                    && looked.elapsed() >= LOOK
+                {
+                    looked = tokio::time::Instant::now();
+                    self.look_at(&mut open, &mut report).await?;
+                    if report.failed >= u64::from(most) {
+                        report.stopped = Some(format!("{} failed again", report.failed));
+                        return Ok(report);
+                    }
+                }
+            }
+        }
+        if pass.canary.is_some() || pass.stop_after.is_some() {
+            self.await_all(&mut open, &mut report).await?;
+        }
+        Ok(report)
+    }
+
+    /// Replays one letter. Answers the run, if one was queued again.
+    async fn one(
+        &self,
+        pool: &str,
+        letter: Incoming,
+        dead: &DeadHeaders,
+        pass: &Pass,
+        report: &mut Report,
+    ) -> Result<Option<RunId>> {
+        let run = dead.run.as_ref().and_then(|run| run.parse::<RunId>().ok());
+        let Some((run, epoch)) = run.zip(dead.epoch) else {
+            self.publish_again(pool, letter, dead, pass).await?;
+            report.replayed += 1;
+            return Ok(None);
+        };
+        let definition = match (&dead.export, pass.as_failed) {
+            (Some(export), false) => {
+                self.definitions.forget(export);
+                Some(self.definitions.active(export).await?)
+            }
+            _ => None,
+        };
+        let deadline = match &definition {
+            Some(bound) => {
+                let patience = SignedDuration::try_from(bound.export.retry.give_up_after);
+                self.ledger.now().await?.checked_add(patience.unwrap_or(SignedDuration::MAX)).ok()
+            }
+            None => None,
+        };
+        let command = Command::Replay {
+            run,
+            epoch,
+            definition: definition.map(|bound| (bound.hash.clone(), bound.revision)),
+            deadline,
+            by: pass.by.clone(),
+            reason: pass.reason.clone(),
+        };
+        match apply_one(&*self.ledger, command).await? {
+            Outcome::Done(_) => {
+                letter.settle.ack().await?;
+                report.replayed += 1;
+                Ok(Some(run))
+            }
+            // The history of this run is deleted already: the job is taken as a new one.
+            Outcome::Refused(Refusal::NoRun) => {
+                self.publish_again(pool, letter, dead, pass).await?;
+                report.replayed += 1;
+                Ok(None)
+            }
+            _ => {
+                letter.settle.ack().await?;
+                report.superseded += 1;
+                Ok(None)
+            }
+        }
+    }
+
+    async fn publish_again(
+        &self,
+        pool: &str,
+        letter: Incoming,
+        dead: &DeadHeaders,
+        pass: &Pass,
+    ) -> Result<()> {
+        let to = if dead.routing_key.is_empty() { pool } else { &dead.routing_key };
+        let mut properties = letter.properties.clone();
+        properties.dead = None;
+        let outgoing = Outgoing {
+            to: Destination::Jobs(to.to_owned()),
+            body: letter.body.clone(),
+            properties,
+        };
+        match self.queue.publish(vec![outgoing]).await.pop() {
+            Some(answer) => answer?,
+            None => return Err(Error::transient("replay a letter", "the queue gave no answer")),
+        }
+        self.audit("replay", &letter.body, pass.by.clone(), pass.reason.clone()).await?;
+        letter.settle.ack().await
+    }
+
+    async fn audit(&self, action: &str, body: &Bytes, by: String, reason: String) -> Result<()> {
+        let subject = format!("message {}", &crate::pipeline::sha256(body)[..16]);
+        self.ledger.audit(Audit { by, action: action.to_owned(), subject, reason }).await
+    }
+
+    /// Removes letters for good. Answers how many.
+    ///
+    /// # Errors
+    /// Where queue or ledger cannot be reached; what is removed by then stays removed.
+    pub async fn drop_letters(
+        &self,
+        pools: &[String],
+        filter: &Filter,
+        by: &str,
+        reason: &str,
+    ) -> Result<u64> {
+        let mut dropped = 0;
+        for pool in pools {
+            let mut letters = self.queue.dead(pool).await?;
+            while let Some(letter) = letters.next().await {
+                let letter = letter?;
+                let dead = letter.properties.dead.clone().unwrap_or_default();
+                if !filter.picks(&dead) {
+                    continue;
+                }
+                match &dead.run {
+                    Some(run) => {
+                        self.ledger
+                            .audit(Audit {
+                                by: by.to_owned(),
+                                action: "drop".to_owned(),
+                                subject: run.clone(),
+                                reason: reason.to_owned(),
+                            })
+                            .await?;
+                    }
+                    None => {
+                        self.audit("drop", &letter.body, by.to_owned(), reason.to_owned()).await?;
+                    }
+                }
+                letter.settle.ack().await?;
+                dropped += 1;
+            }
+        }
+        Ok(dropped)
+    }
+
+    /// Takes the runs off the list that have ended.
+    async fn look_at(&self, open: &mut Vec<RunId>, report: &mut Report) -> Result<()> {
+        let mut still = Vec::with_capacity(open.len());
+        for run in open.drain(..) {
+            match self.ledger.run(run).await?.map(|run| run.state) {
+                Some(State::Done) => report.done += 1,
+                Some(State::Dead | State::Expired) => report.failed += 1,
+                Some(state) if !state.ended() => still.push(run),
+                _ => {}
+            }
+        }
+        *open = still;
+        Ok(())
+    }
+
+    async fn await_all(&self, open: &mut Vec<RunId>, report: &mut Report) -> Result<()> {
+        loop {
+            self.look_at(open, report).await?;
+            if open.is_empty() {
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
