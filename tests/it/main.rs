@@ -1,1 +1,7 @@
 //! The integration tests: one binary.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "how a test fails")]
+
+mod sink_postgres;
+mod sink_sqlite;
+mod sink_table;
