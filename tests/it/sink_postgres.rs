@@ -434,3 +434,53 @@ async fn large_rows_come_in_chunks() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_commit_that_is_cut_off_leaves_nothing() {
+    with(async |target| {
+        target
+            .execute(
+                "CREATE FUNCTION {}wait() RETURNS trigger LANGUAGE plpgsql
+                     AS 'BEGIN PERFORM pg_sleep(60); RETURN NEW; END';
+                 CREATE TRIGGER waits BEFORE INSERT ON {}t FOR EACH ROW EXECUTE FUNCTION {}wait()",
+            )
+            .await;
+        let (sink, mut holder) = (target.sink(Mode::Append), first());
+        let decision = decision(1);
+        let merging = "SELECT pid FROM pg_stat_activity
+                       WHERE state = 'active' AND starts_with(query, 'INSERT INTO \"' || $1 || '\".\"t\"')";
+        let merging = async || loop {
+            if let Some(row) = target.client.query_opt(merging, &[&target.schema]).await.unwrap() {
+                break row.get::<_, i32>(0);
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        };
+        for killed in [true, false] {
+            sink.begin(&holder).await.unwrap();
+            sink.stage(&holder, stream(vec![batch(&[(1, None)])])).await.unwrap();
+            let cut = async {
+                let pid = merging().await;
+                if killed {
+                    target.client.query_one("SELECT pg_terminate_backend($1)", &[&pid]).await.unwrap();
+                    std::future::pending::<()>().await;
+                }
+            };
+            tokio::select! {
+                outcome = sink.commit(&holder, &decision) => {
+                    let class = outcome.unwrap_err().class();
+                    assert!(matches!(class, Class::Transient | Class::Unavailable), "{class}");
+                }
+                () = cut => assert!(!killed),
+            }
+            // Its locks go with it, so that the next attempt need not wait for them.
+            holder = next(&holder);
+            assert_eq!(target.rows().await, []);
+        }
+        sink.begin(&holder).await.unwrap();
+        target.execute("DROP TRIGGER waits ON {}t").await;
+        deliver(&*sink, &next(&holder), vec![batch(&[(1, None)])]).await.unwrap();
+        assert_eq!(target.rows().await, [(1, None)]);
+        assert!(target.stages().await.is_empty());
+    })
+    .await;
+}
