@@ -1,6 +1,8 @@
 //! Record batches ↔ bytes: Parquet, CSV and JSON lines, with or without compression.
 
+pub mod pgcopy;
 pub mod types;
+pub mod values;
 
 use serde::{Deserialize, Serialize};
 

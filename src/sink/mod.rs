@@ -5,6 +5,10 @@
 //! by *decision* (the ledger decides, then the sink is rolled forward: files), or by *marker* (a
 //! fenced row in the target's own transaction: databases).
 
+pub mod postgres;
+pub mod sqlite;
+mod table;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
@@ -98,7 +102,8 @@ pub enum Begun {
 pub struct Staged {
     /// The parts, in the order of the rows. A table has none.
     pub parts: Vec<Part>,
-    /// Rows read, written and so on, as the batches told them, and the bytes of the parts.
+    /// `written`: the rows that were staged; `bytes`: of the parts, zero for a table. What was read,
+    /// filtered and refused the pipeline sums itself, and leaves zero here.
     pub counts: Counts,
 }
 

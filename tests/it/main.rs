@@ -3,3 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "how a test fails")]
 
 mod conformance;
+mod sink_postgres;
+mod sink_sqlite;
+mod sink_table;

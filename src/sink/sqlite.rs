@@ -1,0 +1,466 @@
+//! A table of SQLite.
+//!
+//! In the same file there are `longshore_deliveries`, with one row a run (the fence, and once it is
+//! committed the decision), and a staging table per fence, `longshore_stage_<run>_<fence>`. Both
+//! are made when they are missing. Rows are staged in short transactions, so that other writers
+//! get their turn, and merged in one.
+//!
+//! SQLite has few types: booleans are 0 and 1; decimals are text with all their digits, or whole
+//! numbers where the column is declared so and nothing stands after the point; dates and times are
+//! text. A column whose affinity would change a value is refused, and so is NaN, of which SQLite
+//! would make NULL. The sign of a floating zero is lost: SQLite keeps it as a whole number.
+
+mod plan;
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::Schema;
+use async_trait::async_trait;
+use futures::TryStreamExt;
+use rusqlite::{OptionalExtension, Transaction, TransactionBehavior, params};
+use tokio::sync::mpsc;
+
+use self::plan::{Column, Pair};
+use super::table::{self, MARKER};
+use super::{Begun, Holder, Mode, Sink, Staged, Way};
+use crate::connect::Connection;
+use crate::connect::sqlite::{Access, classify, open};
+use crate::error::{Error, Result};
+use crate::format::values::Values;
+use crate::job::decision::Decision;
+use crate::rows::{Counts, Rows};
+
+/// A sink that writes to one table.
+pub struct SqliteSink {
+    target: String,
+    table: Arc<Target>,
+}
+
+struct Target {
+    connection: Connection,
+    name: String,
+    mode: Mode,
+    key: Vec<String>,
+}
+
+/// The marker row of a run.
+struct Marker {
+    fence: i64,
+    decision: Option<Box<Decision>>,
+}
+
+impl SqliteSink {
+    /// A sink that writes to `table` of `connection`. Nothing is opened yet. An upsert without
+    /// `primary_key` is an error of class `config`.
+    pub fn new(
+        connection: &Connection,
+        table: &str,
+        mode: Mode,
+        primary_key: Vec<String>,
+    ) -> Result<SqliteSink> {
+        table::upsert_needs_key(mode, &primary_key)?;
+        Ok(SqliteSink {
+            target: format!("{}/{table}", connection.name),
+            table: Arc::new(Target {
+                connection: connection.clone(),
+                name: table.to_owned(),
+                mode,
+                key: primary_key,
+            }),
+        })
+    }
+
+    /// Does `work` where it may block. It goes on to its end even if nobody waits for it any more,
+    /// which is as harmless as a crash behind it.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Target, rusqlite::Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let target = Arc::clone(&self.table);
+        tokio::task::spawn_blocking(move || {
+            let database = open(&target.connection, Access::Write)?;
+            work(&target, database)
+        })
+        .await
+        .map_err(|cause| {
+            Error::transient("write to SQLite", "the work was cut off").caused_by(cause)
+        })?
+    }
+}
+
+#[async_trait]
+impl Sink for SqliteSink {
+    fn way(&self) -> Way {
+        Way::Marker
+    }
+
+    fn target(&self) -> &str {
+        &self.target
+    }
+
+    async fn begin(&self, holder: &Holder) -> Result<Begun> {
+        let holder = holder.clone();
+        self.blocking(move |target, mut database| {
+            let tx = transaction(&mut database)?;
+            target.check(&tx)?;
+            let found = target.raise(&tx, &holder)?;
+            if found.fence > holder.fence {
+                return Err(target.overtaken(&holder));
+            }
+            tx.commit().map_err(|error| failed("raise the fence", error))?;
+            Ok(found.decision.map_or(Begun::Open, Begun::Committed))
+        })
+        .await
+    }
+
+    async fn stage(&self, holder: &Holder, mut rows: Rows) -> Result<Staged> {
+        let (schema, of) = (rows.schema.clone(), holder.clone());
+        let pairs =
+            self.blocking(move |target, database| target.prepare(database, &of, &schema)).await?;
+        let (sender, receiver) = mpsc::channel(1);
+        let of = holder.clone();
+        let write =
+            self.blocking(move |target, database| target.write(database, &of, &pairs, receiver));
+        let feed = async {
+            while let Some(batch) = rows.stream.try_next().await? {
+                if sender.send(batch.rows).await.is_err() {
+                    break; // the writer failed, and `write` says why
+                }
+            }
+            drop(sender);
+            Ok(())
+        };
+        let (written, ()) = tokio::try_join!(write, feed)?;
+        Ok(Staged { parts: Vec::new(), counts: Counts { written, ..Counts::default() } })
+    }
+
+    async fn commit(&self, holder: &Holder, decision: &Decision) -> Result<()> {
+        let (holder, decision) = (holder.clone(), decision.clone());
+        self.blocking(move |target, mut database| {
+            let tx = transaction(&mut database)?;
+            if target.held(&tx, &holder)?.decision.is_some() {
+                return Ok(());
+            }
+            target.merge(&tx, &holder, decision.counts.written)?;
+            tx.execute(
+                &format!(
+                    "UPDATE {MARKER} SET state = 'committed', decision = ?2,
+                            updated_at = strftime('%Y-%m-%d %H:%M:%fZ', 'now') WHERE run = ?1"
+                ),
+                params![holder.run.to_string(), table::text_of(&decision)?],
+            )
+            .map_err(|error| failed("store the decision", error))?;
+            tx.commit().map_err(|error| failed("commit the rows", error))
+        })
+        .await
+    }
+
+    async fn close(&self, holder: &Holder) -> Result<Option<Box<Decision>>> {
+        let holder = holder.clone();
+        self.blocking(move |target, mut database| {
+            let tx = transaction(&mut database)?;
+            let found = target.raise(&tx, &holder)?;
+            tx.commit().map_err(|error| failed("close the run", error))?;
+            if found.decision.is_none() && found.fence > holder.fence {
+                return Err(target.overtaken(&holder));
+            }
+            Ok(found.decision)
+        })
+        .await
+    }
+
+    async fn clean(&self, holder: &Holder) -> Result<()> {
+        let doing = "remove the staged rows";
+        let holder = holder.clone();
+        self.blocking(move |_, mut database| {
+            let tx = transaction(&mut database)?;
+            let read = || {
+                let mut statement =
+                    tx.prepare("SELECT name FROM sqlite_schema WHERE type = 'table'")?;
+                let names = statement.query_map([], |row| row.get(0))?;
+                names.collect::<Result<Vec<String>, _>>()
+            };
+            let prefix = table::stage_prefix(holder.run);
+            for name in read().map_err(|error| failed(doing, error))? {
+                if table::staged_until(&name, &prefix, holder.fence) {
+                    tx.execute(&format!("DROP TABLE {}", quote(&name)), [])
+                        .map_err(|error| failed(doing, error))?;
+                }
+            }
+            tx.commit().map_err(|error| failed(doing, error))
+        })
+        .await
+    }
+}
+
+impl Target {
+    /// Finds out, before anything is read, whether an upsert has its index. A table that is
+    /// missing is told by `stage`, which knows the columns that it wants.
+    fn check(&self, tx: &Transaction<'_>) -> Result<()> {
+        if let Some(columns) = plan::columns(tx, &self.name)? {
+            self.terms(tx, &columns)?;
+        }
+        Ok(())
+    }
+
+    /// What `ON CONFLICT` names; `None` where the mode has no use for it.
+    fn terms(&self, tx: &Transaction<'_>, columns: &[Column]) -> Result<Option<Vec<String>>> {
+        if self.mode != Mode::Upsert {
+            return Ok(None);
+        }
+        let terms = plan::unique_index(tx, &self.name, columns, &self.key)?;
+        terms.map(Some).ok_or_else(|| {
+            let key: Vec<String> = self.key.iter().map(|name| quote(name)).collect();
+            let key = key.join(", ");
+            self.refused(format!("it has no unique index over exactly ({key})")).help(format!(
+                "Run: CREATE UNIQUE INDEX {} ON {} ({key});",
+                quote(&format!("{}_{}", self.name, self.key.join("_"))),
+                quote(&self.name)
+            ))
+        })
+    }
+
+    fn refused(&self, message: String) -> Error {
+        Error::permanent("write to the table", message).with("table", &self.name)
+    }
+
+    fn overtaken(&self, holder: &Holder) -> Error {
+        Error::fenced("write to the table", "a later attempt holds the run")
+            .with("table", &self.name)
+            .with("fence", holder.fence)
+    }
+
+    fn emptied(&self) -> Error {
+        Error::transient("commit the rows", "what was staged is no longer there")
+            .with("table", &self.name)
+            .help("The staging table was removed; the next attempt stages again.")
+    }
+
+    /// Inserts the run's row or raises its fence, and gives what it holds then.
+    fn raise(&self, tx: &Transaction<'_>, holder: &Holder) -> Result<Marker> {
+        let doing = "raise the fence";
+        tx.execute_batch(&format!(
+            "CREATE TABLE IF NOT EXISTS {MARKER} (
+                 run TEXT PRIMARY KEY NOT NULL,
+                 fence INTEGER NOT NULL,
+                 state TEXT NOT NULL CHECK (state IN ('open', 'committed')),
+                 decision TEXT CHECK ((decision IS NOT NULL) = (state = 'committed')),
+                 updated_at TEXT NOT NULL
+             )"
+        ))
+        .map_err(|error| failed(doing, error))?;
+        tx.execute(
+            &format!(
+                "INSERT INTO {MARKER} (run, fence, state, updated_at)
+                 VALUES (?1, ?2, 'open', strftime('%Y-%m-%d %H:%M:%fZ', 'now'))
+                 ON CONFLICT (run) DO UPDATE SET
+                     fence = max(fence, excluded.fence), updated_at = excluded.updated_at"
+            ),
+            params![holder.run.to_string(), holder.fence],
+        )
+        .map_err(|error| failed(doing, error))?;
+        marker(tx, holder)?.ok_or_else(|| self.unknown())
+    }
+
+    /// The run's row, which has this fence or is committed. A higher fence there is an error.
+    fn held(&self, tx: &Transaction<'_>, holder: &Holder) -> Result<Marker> {
+        match marker(tx, holder)? {
+            Some(marker) if marker.fence > holder.fence => Err(self.overtaken(holder)),
+            Some(marker) if marker.decision.is_some() || marker.fence == holder.fence => Ok(marker),
+            _ => Err(self.unknown()),
+        }
+    }
+
+    fn unknown(&self) -> Error {
+        Error::transient("check the fence", "the target does not know this fence")
+            .with("table", &self.name)
+            .help("The row of the run was removed; the next attempt makes it anew.")
+    }
+
+    /// Checks that the table takes such rows, and makes the staging table.
+    fn prepare(
+        &self,
+        mut database: rusqlite::Connection,
+        holder: &Holder,
+        schema: &Schema,
+    ) -> Result<Vec<Pair>> {
+        let doing = "create the staging table";
+        let tx = transaction(&mut database)?;
+        let Some(columns) = plan::columns(&tx, &self.name)? else {
+            let create = plan::create_table(&self.name, schema, &self.key);
+            return Err(self
+                .refused("there is no such table".to_owned())
+                .help(format!("Create it, for instance so: {create};")));
+        };
+        let pairs = plan::pair(&columns, schema, self.mode, &self.key)?;
+        self.held(&tx, holder)?;
+        let stage = quote(&stage_table(holder));
+        // Columns without a type keep values as they are bound.
+        let names: Vec<String> = pairs.iter().map(|pair| quote(&pair.name)).collect();
+        tx.execute_batch(&format!(
+            "DROP TABLE IF EXISTS {stage}; CREATE TABLE {stage} ({})",
+            names.join(", ")
+        ))
+        .map_err(|error| failed(doing, error))?;
+        tx.commit().map_err(|error| failed(doing, error))?;
+        Ok(pairs)
+    }
+
+    /// Stages all batches, a transaction each, and tells how many rows they had.
+    fn write(
+        &self,
+        mut database: rusqlite::Connection,
+        holder: &Holder,
+        pairs: &[Pair],
+        mut batches: mpsc::Receiver<RecordBatch>,
+    ) -> Result<u64> {
+        let doing = "stage the rows";
+        let places = vec!["?"; pairs.len()].join(", ");
+        let insert = format!("INSERT INTO {} VALUES ({places})", quote(&stage_table(holder)));
+        let mut written = 0;
+        while let Some(batch) = batches.blocking_recv() {
+            let values = values(&batch)?;
+            let tx = transaction(&mut database)?;
+            self.held(&tx, holder)?;
+            {
+                let mut statement =
+                    tx.prepare_cached(&insert).map_err(|error| failed(doing, error))?;
+                for row in 0..batch.num_rows() {
+                    for (index, (pair, values)) in pairs.iter().zip(&values).enumerate() {
+                        plan::bind(&mut statement, index + 1, pair, values, row)?;
+                    }
+                    statement.raw_execute().map_err(|error| failed(doing, error))?;
+                }
+            }
+            tx.commit().map_err(|error| failed(doing, error))?;
+            written += batch.num_rows() as u64;
+        }
+        Ok(written)
+    }
+
+    /// Moves what is staged into the table.
+    fn merge(&self, tx: &Transaction<'_>, holder: &Holder, written: u64) -> Result<()> {
+        let doing = "merge the rows";
+        let stage = stage_table(holder);
+        let names = {
+            let mut statement = tx
+                .prepare("SELECT name FROM pragma_table_info(?1)")
+                .map_err(|error| failed(doing, error))?;
+            statement
+                .query_map([&stage], |row| row.get(0))
+                .and_then(Iterator::collect::<Result<Vec<String>, _>>)
+                .map_err(|error| failed(doing, error))?
+        };
+        if names.is_empty()
+            || count(tx, &format!("SELECT count(*) FROM {}", quote(&stage)))? != written
+        {
+            return Err(self.emptied());
+        }
+        let columns = plan::columns(tx, &self.name)?
+            .ok_or_else(|| self.refused("there is no such table".to_owned()))?;
+        let terms = self.terms(tx, &columns)?;
+        if let Some(terms) = &terms {
+            let stage = quote(&stage);
+            let null: Vec<String> =
+                self.key.iter().map(|name| format!("{} IS NULL", quote(name))).collect();
+            let without =
+                count(tx, &format!("SELECT count(*) FROM {stage} WHERE {}", null.join(" OR ")))?;
+            let repeated = count(
+                tx,
+                &format!(
+                    "SELECT count(*) FROM (SELECT 1 FROM {stage} GROUP BY {} HAVING count(*) > 1)",
+                    terms.join(", ")
+                ),
+            )?;
+            table::keys_hold(&self.key, without, repeated)
+                .map_err(|error| error.with("table", &self.name))?;
+        }
+        if self.mode == Mode::Replace {
+            tx.execute(&format!("DELETE FROM {}", quote(&self.name)), [])
+                .map_err(|error| failed("delete the old rows", error))?;
+        }
+        let insert = plan::merge(&self.name, &stage, &names, &self.key, terms.as_deref());
+        let taken = tx.execute(&insert, []).map_err(|error| failed(doing, error))? as u64;
+        // Rows of an upsert that are nothing but their key stay as they are, and do not count.
+        let all_key = terms.is_some() && names.len() == self.key.len();
+        if taken != written && !all_key {
+            return Err(self.refused(format!("it took {taken} of {written} rows")).help(
+                "A trigger of the table keeps rows out. Remove it, or filter in the transform.",
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn marker(tx: &Transaction<'_>, holder: &Holder) -> Result<Option<Marker>> {
+    let found: Option<(i64, Option<String>)> = tx
+        .query_row(
+            &format!("SELECT fence, decision FROM {MARKER} WHERE run = ?1"),
+            [holder.run.to_string()],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+        .optional()
+        .map_err(|error| failed("check the fence", error))?;
+    let Some((fence, decision)) = found else { return Ok(None) };
+    let decision = decision.as_deref().map(table::decision_of).transpose()?;
+    Ok(Some(Marker { fence, decision }))
+}
+
+fn count(tx: &Transaction<'_>, sql: &str) -> Result<u64> {
+    tx.query_row(sql, [], |row| row.get::<_, i64>(0))
+        .map(i64::unsigned_abs)
+        .map_err(|error| failed("inspect the staged rows", error))
+}
+
+/// A transaction that has the right to write from its start, so that it never fails halfway
+/// because another writer came between.
+fn transaction(database: &mut rusqlite::Connection) -> Result<Transaction<'_>> {
+    database
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .map_err(|error| failed("begin a transaction", error))
+}
+
+fn values(batch: &RecordBatch) -> Result<Vec<Values<'_>>> {
+    batch
+        .schema_ref()
+        .fields()
+        .iter()
+        .zip(batch.columns())
+        .map(|(field, array)| {
+            Values::of(array.as_ref()).ok_or_else(|| {
+                let message = format!("its type {} has no counterpart", array.data_type());
+                Error::contract("write rows", message).with("column", field.name())
+            })
+        })
+        .collect()
+}
+
+fn stage_table(holder: &Holder) -> String {
+    format!("{}{}", table::stage_prefix(holder.run), holder.fence)
+}
+
+fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// An error of SQLite, with what the table itself refuses as `contract`. What a trigger says may
+/// quote values; what SQLite says of a constraint are names.
+fn failed(doing: &'static str, error: rusqlite::Error) -> Error {
+    let said = match &error {
+        rusqlite::Error::SqliteFailure(code, said)
+            if code.code == rusqlite::ErrorCode::ConstraintViolation =>
+        {
+            match said {
+                Some(said) if code.extended_code != rusqlite::ffi::SQLITE_CONSTRAINT_TRIGGER => {
+                    said.clone()
+                }
+                _ => "a trigger refuses a row".to_owned(),
+            }
+        }
+        _ => return classify(doing, error),
+    };
+    Error::contract(doing, said)
+        .caused_by(error)
+        .help("Refuse such rows in the contract, or correct the table.")
+}

@@ -1,0 +1,386 @@
+//! How rows fit a table of SQLite: what is known of the table, which column takes which, and how
+//! values are stored.
+//!
+//! SQLite converts what is stored by the column's *affinity* (SQLite manual, "Datatypes In SQLite",
+//! section 3), so a column takes only what its affinity leaves as it is.
+
+use arrow::array::Array;
+use arrow::datatypes::Schema;
+use rusqlite::{OptionalExtension, Statement, Transaction};
+
+use super::{failed, quote};
+use crate::error::{Error, Result};
+use crate::format::FieldType;
+use crate::format::values::Values;
+use crate::sink::Mode;
+
+/// What SQLite makes of values in a column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Affinity {
+    Integer,
+    Numeric,
+    Real,
+    Text,
+    /// Everything stays as it is.
+    Any,
+    /// Everything but bytes is refused: BLOB in a STRICT table.
+    Bytes,
+}
+
+impl Affinity {
+    /// The rules of the manual's section 3.1, and those of STRICT tables.
+    fn of(declared: &str, strict: bool) -> Affinity {
+        let declared = declared.to_ascii_uppercase();
+        let has = |words: &[&str]| words.iter().any(|word| declared.contains(word));
+        if strict && declared == "ANY" {
+            Affinity::Any
+        } else if has(&["INT"]) {
+            Affinity::Integer
+        } else if has(&["CHAR", "CLOB", "TEXT"]) {
+            Affinity::Text
+        } else if has(&["BLOB"]) {
+            if strict { Affinity::Bytes } else { Affinity::Any }
+        } else if declared.is_empty() {
+            Affinity::Any
+        } else if has(&["REAL", "FLOA", "DOUB"]) {
+            Affinity::Real
+        } else {
+            Affinity::Numeric
+        }
+    }
+
+    /// Whether every value of `kind` stays as it was bound.
+    fn holds(self, kind: &FieldType) -> bool {
+        use Affinity::{Any, Bytes, Integer, Numeric, Real, Text};
+        match kind {
+            FieldType::Bool | FieldType::Int16 | FieldType::Int32 | FieldType::Int64 => {
+                matches!(self, Integer | Numeric | Any)
+            }
+            FieldType::Float32 | FieldType::Float64 => matches!(self, Real | Any),
+            FieldType::Decimal(..) => matches!(self, Text | Any) || self.whole(kind),
+            FieldType::String => matches!(self, Text | Any),
+            FieldType::Bytes => matches!(self, Bytes | Any),
+            // No such text looks like a number, which alone NUMERIC would convert.
+            FieldType::Date | FieldType::Time | FieldType::Timestamp | FieldType::Instant => {
+                matches!(self, Text | Any | Numeric)
+            }
+        }
+    }
+
+    /// Whether a decimal is stored as a whole number.
+    fn whole(self, kind: &FieldType) -> bool {
+        matches!(self, Affinity::Integer | Affinity::Numeric)
+            && matches!(kind, FieldType::Decimal(..=18, 0))
+    }
+}
+
+/// The type that `CREATE TABLE` gives a column for values of `kind`.
+fn sql_type(kind: &FieldType) -> &'static str {
+    match kind {
+        FieldType::Bool | FieldType::Int16 | FieldType::Int32 | FieldType::Int64 => "INTEGER",
+        FieldType::Float32 | FieldType::Float64 => "REAL",
+        FieldType::Bytes => "BLOB",
+        _ => "TEXT",
+    }
+}
+
+/// A column of the target.
+pub(super) struct Column {
+    name: String,
+    declared: String,
+    affinity: Affinity,
+    required: bool,
+    generated: bool,
+    /// The table's row number under this name.
+    rowid: bool,
+}
+
+/// The columns of `table`, or `None` where there is no such table.
+pub(super) fn columns(tx: &Transaction<'_>, table: &str) -> Result<Option<Vec<Column>>> {
+    let doing = "find the table";
+    let found: Option<(String, bool, bool)> = tx
+        .query_row(
+            "SELECT type, strict, wr FROM pragma_table_list
+             WHERE schema = 'main' AND name = ?1 COLLATE NOCASE",
+            [table],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        )
+        .optional()
+        .map_err(|error| failed(doing, error))?;
+    let Some((kind, strict, without_rowid)) = found else { return Ok(None) };
+    if kind != "table" {
+        return Err(Error::permanent(doing, format!("this is a {kind}, no ordinary table"))
+            .with("table", table)
+            .help("Name an ordinary table."));
+    }
+    let mut statement = tx
+        .prepare(
+            "SELECT name, type, \"notnull\", dflt_value IS NOT NULL, pk, hidden,
+                    sum(pk > 0) OVER () FROM pragma_table_xinfo(?1)",
+        )
+        .map_err(|error| failed(doing, error))?;
+    let columns = statement
+        .query_map([table], |row| {
+            let declared: String = row.get(1)?;
+            let (not_null, default): (bool, bool) = (row.get(2)?, row.get(3)?);
+            let (key, hidden, keys): (i64, i64, i64) = (row.get(4)?, row.get(5)?, row.get(6)?);
+            let rowid =
+                !without_rowid && key == 1 && keys == 1 && declared.eq_ignore_ascii_case("INTEGER");
+            Ok(Column {
+                name: row.get(0)?,
+                affinity: Affinity::of(&declared, strict),
+                declared,
+                required: not_null && !default && !rowid,
+                generated: hidden != 0,
+                rowid,
+            })
+        })
+        .and_then(Iterator::collect)
+        .map_err(|error| failed(doing, error))?;
+    Ok(Some(columns))
+}
+
+/// The terms of a unique index over exactly `key`, as `ON CONFLICT` names them; `None` where there
+/// is no such index.
+pub(super) fn unique_index(
+    tx: &Transaction<'_>,
+    table: &str,
+    columns: &[Column],
+    key: &[String],
+) -> Result<Option<Vec<String>>> {
+    let is_key = |names: &[&str]| {
+        names.len() == key.len()
+            && key.iter().all(|part| names.iter().any(|name| name.eq_ignore_ascii_case(part)))
+    };
+    if let Some(rowid) = columns.iter().find(|column| column.rowid)
+        && is_key(&[&rowid.name])
+    {
+        return Ok(Some(vec![quote(&rowid.name)]));
+    }
+    let read = || {
+        let mut statement = tx.prepare(
+            "SELECT i.name, c.name, c.coll FROM pragma_index_list(?1) i, pragma_index_xinfo(i.name) c
+             WHERE i.\"unique\" AND NOT i.partial AND c.key ORDER BY i.name, c.seqno",
+        )?;
+        let terms = statement.query_map([table], |row| {
+            Ok((row.get(0)?, row.get::<_, Option<String>>(1)?.unwrap_or_default(), row.get(2)?))
+        })?;
+        terms.collect::<Result<Vec<(String, String, String)>, _>>()
+    };
+    let terms = read().map_err(|error| failed("find the table's indexes", error))?;
+    for index in terms.chunk_by(|one, next| one.0 == next.0) {
+        let names: Vec<&str> = index.iter().map(|(_, column, _)| column.as_str()).collect();
+        if is_key(&names) {
+            // Without its collation, ON CONFLICT would not find the index.
+            let term = |(_, column, collation): &(String, String, String)| {
+                format!("{} COLLATE {}", quote(column), quote(collation))
+            };
+            return Ok(Some(index.iter().map(term).collect()));
+        }
+    }
+    Ok(None)
+}
+
+/// One column of the rows, and how it is stored.
+#[derive(Clone)]
+pub(super) struct Pair {
+    /// The name that the rows give it.
+    pub name: String,
+    whole: bool,
+}
+
+/// Finds the column that takes each of the rows', by name (case does not matter, as everywhere in
+/// SQLite). What would change a value, or leave a required column empty, is an error of class
+/// `contract` that names the column.
+pub(super) fn pair(
+    table: &[Column],
+    schema: &Schema,
+    mode: Mode,
+    key: &[String],
+) -> Result<Vec<Pair>> {
+    let error = |name: &str, message: String| {
+        Error::contract("fit the rows to the table", message).with("column", name)
+    };
+    let mut pairs: Vec<Pair> = Vec::with_capacity(schema.fields().len());
+    for field in schema.fields() {
+        let name = field.name().as_str();
+        let Some(kind) = FieldType::of_arrow(field.data_type()) else {
+            return Err(error(
+                name,
+                format!("values of type {} cannot be written to a table", field.data_type()),
+            )
+            .help("Convert the column in the query or the transform, or leave it out."));
+        };
+        if pairs.iter().any(|pair| pair.name.eq_ignore_ascii_case(name)) {
+            return Err(error(name, "two columns have one name".to_owned())
+                .help("Rename one of them in the query or the transform."));
+        }
+        let Some(column) = table.iter().find(|column| column.name.eq_ignore_ascii_case(name))
+        else {
+            return Err(error(name, "the table has no such column".to_owned()).help(format!(
+                "Add it to the table (ADD COLUMN {} {}), or leave it out of the rows.",
+                quote(name),
+                sql_type(&kind)
+            )));
+        };
+        if column.generated {
+            return Err(error(name, "the table computes this column itself".to_owned())
+                .help("Leave it out of the rows."));
+        }
+        if !column.affinity.holds(&kind) {
+            let declared = &column.declared;
+            return Err(error(
+                name,
+                format!("a column declared {declared} does not keep every {kind} as it is"),
+            )
+            .help(format!(
+                "Declare the table's column {}, or cast in the query or the transform.",
+                sql_type(&kind)
+            )));
+        }
+        pairs.push(Pair { name: name.to_owned(), whole: column.affinity.whole(&kind) });
+    }
+    let given = |name: &str| pairs.iter().any(|pair| pair.name.eq_ignore_ascii_case(name));
+    if let Some(column) = table.iter().find(|column| column.required && !given(&column.name)) {
+        return Err(error(
+            &column.name,
+            "the table requires a value, and the rows have no such column".to_owned(),
+        )
+        .help("Add it to the rows, or give the table's column a default."));
+    }
+    if let Some(name) = key.iter().find(|name| mode == Mode::Upsert && !given(name)) {
+        return Err(error(name, "the rows lack a column of the primary key".to_owned())
+            .help("Add it to the rows, or correct primary-key in [contract]."));
+    }
+    Ok(pairs)
+}
+
+/// A statement that makes a table for rows of `schema`, as advice.
+pub(super) fn create_table(table: &str, schema: &Schema, key: &[String]) -> String {
+    let mut lines: Vec<String> = schema
+        .fields()
+        .iter()
+        .map(|field| {
+            let kind = FieldType::of_arrow(field.data_type());
+            format!("{} {}", quote(field.name()), kind.as_ref().map_or("TEXT", sql_type))
+        })
+        .collect();
+    if !key.is_empty() {
+        let key: Vec<String> = key.iter().map(|name| quote(name)).collect();
+        lines.push(format!("PRIMARY KEY ({})", key.join(", ")));
+    }
+    format!("CREATE TABLE {} ({})", quote(table), lines.join(", "))
+}
+
+/// The statement that adds the rows of `stage` to `table`. `terms` are those of the unique index,
+/// for an upsert.
+pub(super) fn merge(
+    table: &str,
+    stage: &str,
+    names: &[String],
+    key: &[String],
+    terms: Option<&[String]>,
+) -> String {
+    let list: Vec<String> = names.iter().map(|name| quote(name)).collect();
+    let list = list.join(", ");
+    // Without WHERE, SQLite would take ON CONFLICT for a join's ON.
+    let mut sql = format!(
+        "INSERT INTO {} ({list}) SELECT {list} FROM {} WHERE true",
+        quote(table),
+        quote(stage)
+    );
+    if let Some(terms) = terms {
+        let set: Vec<String> = names
+            .iter()
+            .filter(|name| !key.iter().any(|part| part.eq_ignore_ascii_case(name)))
+            .map(|name| format!("{0} = excluded.{0}", quote(name)))
+            .collect();
+        let action = if set.is_empty() {
+            "NOTHING".to_owned()
+        } else {
+            format!("UPDATE SET {}", set.join(", "))
+        };
+        sql.push_str(&format!(" ON CONFLICT ({}) DO {action}", terms.join(", ")));
+    }
+    sql
+}
+
+/// Binds the value in `row` to parameter `index`, as it is to be stored: decimals as text with all
+/// their digits (whole ones as numbers where the column has those), dates and times as SQLite
+/// writes them, with microseconds, instants in UTC with a Z.
+pub(super) fn bind(
+    statement: &mut Statement<'_>,
+    index: usize,
+    pair: &Pair,
+    values: &Values<'_>,
+    row: usize,
+) -> Result<()> {
+    let refused = |why: &str| {
+        Error::contract("write rows", why)
+            .with("column", &pair.name)
+            .help("Refuse such values in the contract, or convert them in the transform.")
+    };
+    let year = "a date is outside the years 0 to 9999";
+    let bound = match values {
+        Values::Bool(a) if a.is_valid(row) => statement.raw_bind_parameter(index, a.value(row)),
+        Values::Int16(a) if a.is_valid(row) => statement.raw_bind_parameter(index, a.value(row)),
+        Values::Int32(a) if a.is_valid(row) => statement.raw_bind_parameter(index, a.value(row)),
+        Values::Int64(a) if a.is_valid(row) => statement.raw_bind_parameter(index, a.value(row)),
+        Values::Float32(a) if a.is_valid(row) && a.value(row).is_nan() => {
+            return Err(refused("a value is NaN, which SQLite would turn into NULL"));
+        }
+        Values::Float64(a) if a.is_valid(row) && a.value(row).is_nan() => {
+            return Err(refused("a value is NaN, which SQLite would turn into NULL"));
+        }
+        Values::Float32(a) if a.is_valid(row) => {
+            statement.raw_bind_parameter(index, f64::from(a.value(row)))
+        }
+        Values::Float64(a) if a.is_valid(row) => statement.raw_bind_parameter(index, a.value(row)),
+        Values::Decimal(a, _) if a.is_valid(row) && pair.whole => {
+            let whole = i64::try_from(a.value(row))
+                .map_err(|_| refused("a number has more digits than its type"))?;
+            statement.raw_bind_parameter(index, whole)
+        }
+        Values::Decimal(a, _) if a.is_valid(row) => {
+            statement.raw_bind_parameter(index, a.value_as_string(row))
+        }
+        Values::String(a) if a.is_valid(row) => statement.raw_bind_parameter(index, a.value(row)),
+        Values::Bytes(a) if a.is_valid(row) => statement.raw_bind_parameter(index, a.value(row)),
+        Values::Date(a) if a.is_valid(row) => {
+            let day = date(a.value(row).into()).ok_or_else(|| refused(year))?;
+            statement.raw_bind_parameter(index, day)
+        }
+        Values::Time(a) if a.is_valid(row) => {
+            let micros = a.value(row);
+            if !(0..=MICROS_A_DAY).contains(&micros) {
+                return Err(refused("a time of day is outside the day"));
+            }
+            statement.raw_bind_parameter(index, time(micros))
+        }
+        Values::Timestamp(a) if a.is_valid(row) => {
+            let micros = a.value(row);
+            let day = date(micros.div_euclid(MICROS_A_DAY)).ok_or_else(|| refused(year))?;
+            let zone = if a.timezone().is_some() { "Z" } else { "" };
+            let text = format!("{day} {}{zone}", time(micros.rem_euclid(MICROS_A_DAY)));
+            statement.raw_bind_parameter(index, text)
+        }
+        _ => statement.raw_bind_parameter(index, rusqlite::types::Null),
+    };
+    bound.map_err(|error| failed("write rows", error))
+}
+
+const MICROS_A_DAY: i64 = 86_400_000_000;
+
+/// `2026-11-19`, of a day counted from 1970.
+fn date(days: i64) -> Option<String> {
+    let span = jiff::Span::new().try_days(days).ok()?;
+    let date = jiff::civil::date(1970, 1, 1).checked_add(span).ok()?;
+    (date.year() >= 0).then(|| format!("{:04}-{:02}-{:02}", date.year(), date.month(), date.day()))
+}
+
+/// `05:00:00.000000`, of microseconds since midnight.
+fn time(micros: i64) -> String {
+    let (seconds, micros) = (micros / 1_000_000, micros % 1_000_000);
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    format!("{hours:02}:{minutes:02}:{seconds:02}.{micros:06}")
+}
