@@ -1,5 +1,6 @@
 //! Connections: named systems, their clients and their type maps, shared by sources and sinks.
 
+pub mod files;
 pub mod postgres;
 pub mod sqlite;
 

@@ -77,14 +77,19 @@ pub fn classify(operation: &'static str, error: rusqlite::Error) -> Error {
         ErrorCode::ReadOnly => Error::permanent(operation, "the database can only be read"),
         ErrorCode::ConstraintViolation => Error::permanent(operation, "a constraint was broken"),
         _ => match &error {
-            // Preparing fails with names and words of the SQL, never with a row's value.
-            rusqlite::Error::SqlInputError { msg, .. } => {
-                Error::permanent(operation, msg).help("Check the SQL and the names in it.")
+            // A plain SQLITE_ERROR is of the SQL: it has names and words of it, bound values never.
+            rusqlite::Error::SqlInputError { msg, .. } => bad_sql(operation, msg),
+            rusqlite::Error::SqliteFailure(code, Some(msg)) if code.extended_code == 1 => {
+                bad_sql(operation, msg)
             }
             _ => Error::permanent(operation, format!("SQLite refused it ({code:?})")),
         },
     };
     found.caused_by(error)
+}
+
+fn bad_sql(operation: &'static str, words: &str) -> Error {
+    Error::permanent(operation, words).help("Check the SQL and the names in it.")
 }
 
 #[cfg(test)]

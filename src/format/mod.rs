@@ -1,6 +1,7 @@
 //! Record batches ↔ bytes: Parquet, CSV and JSON lines, with or without compression.
 
 pub mod pgcopy;
+pub mod decode;
 pub mod types;
 pub mod values;
 

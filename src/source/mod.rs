@@ -1,11 +1,18 @@
 //! Sources: where rows come from. One file per system, and a registry that names them all.
 
+mod files;
+mod postgres;
+mod sql;
+mod sqlite;
+
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
+use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
-use crate::format::{Compression, CsvOptions, Fields, Format};
+use crate::connect::{Connection, System};
+use crate::error::{Error, Result};
+use crate::format::{Compression, CsvOptions, FieldType, Fields, Format};
 use crate::job::param::Bindings;
 use crate::rows::Rows;
 
@@ -63,4 +70,79 @@ pub trait Source: Send + Sync {
     /// literals, never as text. Nothing is read until the stream is polled; dropping it cancels
     /// the read at the server.
     async fn read(&self, bindings: &Bindings) -> Result<Rows>;
+}
+
+/// Column → type, in order: what types a source without its own takes.
+pub type Types = IndexMap<String, FieldType>;
+
+/// The source that `config` describes, at `connection`. Nothing is reached yet.
+///
+/// `contract` is what the export's contract promises; types are taken from it where the system
+/// has none of its own and the definition has no `[source.fields]`.
+///
+/// # Errors
+/// `config`: keys that make no sense for this kind of system.
+pub fn build(
+    config: &SourceConfig,
+    connection: &Connection,
+    contract: Option<&Types>,
+) -> Result<Box<dyn Source>> {
+    let types = match &config.fields {
+        Some(fields) => {
+            fields.iter().map(|(name, field)| (name.clone(), field.kind.clone())).collect()
+        }
+        None => contract.cloned().unwrap_or_default(),
+    };
+    validate(config, connection.kind)
+        .map_err(|error| error.with("connection", &connection.name))?;
+    Ok(match connection.kind {
+        System::Postgres => Box::new(postgres::PostgresSource::new(config, connection, types)),
+        System::Sqlite => Box::new(sqlite::SqliteSource::new(config, connection, types)),
+        System::Files => Box::new(files::FilesSource::new(config, connection, types)),
+    })
+}
+
+fn validate(config: &SourceConfig, kind: System) -> Result<()> {
+    let wrong = |message: String, help: &str| {
+        Err(Error::config("understand the source", message).help(help))
+    };
+    let given = [
+        ("table", config.table.is_some()),
+        ("columns", config.columns.is_some()),
+        ("where", config.filter.is_some()),
+        ("query", config.query.is_some()),
+        ("cursor", config.cursor.is_some()),
+        ("path", config.path.is_some()),
+        ("format", config.format.is_some()),
+        ("compression", config.compression.is_some()),
+        ("csv", config.csv.is_some()),
+    ];
+    let (of_tables, of_files) = given.split_at(5);
+    let (strange, help) = match kind {
+        System::Postgres | System::Sqlite => {
+            (of_files, "A database is read by `table` (with `columns` and `where`) or by `query`.")
+        }
+        System::Files => (of_tables, "Files are read by `path`, `format`, `compression`, `csv`."),
+    };
+    if let Some((key, _)) = strange.iter().find(|(_, given)| *given) {
+        return wrong(format!("`{key}` makes no sense for this kind of connection"), help);
+    }
+    if kind == System::Files {
+        return match config.path.as_deref() {
+            None | Some("") => wrong("`path` is missing".to_owned(), help),
+            Some(_) => Ok(()),
+        };
+    }
+    match (&config.table, &config.query) {
+        (Some(_), Some(_)) => wrong("`table` and `query` are both given".to_owned(), help),
+        (None, None) => wrong("neither `table` nor `query` is given".to_owned(), help),
+        (None, Some(_)) if config.columns.is_some() || config.filter.is_some() => wrong(
+            "`columns` and `where` go with `table`".to_owned(),
+            "Write both into the query instead.",
+        ),
+        _ if config.columns.as_ref().is_some_and(Vec::is_empty) => {
+            wrong("`columns` is empty".to_owned(), "Name columns, or leave it out for all.")
+        }
+        _ => Ok(()),
+    }
 }

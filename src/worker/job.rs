@@ -16,7 +16,7 @@ use crate::job::book::{Command, Open, Opened, Outcome};
 use crate::job::machine::Closed;
 use crate::job::run::{Run, State};
 use crate::ledger::apply_one;
-use crate::limits::Pass;
+use crate::limits::local::Pass;
 use crate::pipeline::{Attempt, Plan, Recorded, Start};
 use crate::queue::{Incoming, Settle};
 use crate::telemetry::metrics;

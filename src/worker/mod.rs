@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use serde::Deserialize;
 use tokio::sync::{Semaphore, watch};
 
 use crate::claims::Claims;
@@ -23,28 +24,46 @@ use crate::error::{Class, Error, Result};
 use crate::http::Health;
 use crate::intake::Definitions;
 use crate::ledger::Ledger;
-use crate::limits::Gate;
+use crate::limits::local::Gate;
 use crate::pipeline::House;
 use crate::queue::Queue;
+use crate::units::Size;
 
 use heart::Heart;
 use lanes::Lanes;
 
-/// How a worker works: `[worker]` in longshore.toml.
-#[derive(Debug, Clone)]
+/// How a worker works: the `[worker]` of the settings.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct WorkerSettings {
-    /// The pools that it consumes, with their weights.
+    /// The pools that it serves, each with its weight. Default: `{ default = 1 }`.
     pub pools: BTreeMap<String, u32>,
-    /// How many jobs at once.
-    pub concurrency: usize,
-    /// How long a heartbeat is believed.
+    /// How many jobs it works on at once. Default: 16.
+    pub concurrency: u16,
+    /// How much memory all its jobs may take together. Default: 1 GiB.
+    pub memory: Size,
+    /// How long a claim and a heartbeat last unless they are renewed. Default: 60 s.
+    #[serde(with = "crate::units::duration")]
     pub lease: Duration,
-    /// How long a message is held before it is let go.
+    /// How long a message is held; longer jobs let it go and work on. Default: 10 min.
+    #[serde(with = "crate::units::duration")]
     pub hold: Duration,
-    /// How long running jobs may go on once the worker is told to end.
+    /// How long running jobs may go on after a stop was asked for. Default: 30 s.
+    #[serde(with = "crate::units::duration")]
     pub drain: Duration,
-    /// How long done-marks are kept.
-    pub keep: Duration,
+}
+
+impl Default for WorkerSettings {
+    fn default() -> Self {
+        WorkerSettings {
+            pools: BTreeMap::from([("default".to_owned(), 1)]),
+            concurrency: 16,
+            memory: Size(1 << 30),
+            lease: Duration::from_secs(60),
+            hold: Duration::from_secs(600),
+            drain: Duration::from_secs(30),
+        }
+    }
 }
 
 /// What a worker works with. Shared by all its jobs.
@@ -53,6 +72,8 @@ pub struct Worker {
     pub name: String,
     /// How it works.
     pub settings: WorkerSettings,
+    /// How long done-marks are kept.
+    pub keep: Duration,
     /// Where messages come from.
     pub queue: Arc<dyn Queue>,
     /// Who holds what.
@@ -79,6 +100,7 @@ impl Worker {
     pub fn new(
         name: String,
         settings: WorkerSettings,
+        keep: Duration,
         queue: Arc<dyn Queue>,
         claims: Arc<dyn Claims>,
         ledger: Arc<dyn Ledger>,
@@ -89,6 +111,7 @@ impl Worker {
         Worker {
             name,
             settings,
+            keep,
             queue,
             claims,
             definitions: Definitions::new(Arc::clone(&ledger)),
@@ -118,7 +141,7 @@ impl Worker {
             concurrency = self.settings.concurrency,
             "ready for jobs"
         );
-        let slots = Arc::new(Semaphore::new(self.settings.concurrency));
+        let slots = Arc::new(Semaphore::new(self.concurrency()));
         loop {
             let next = async {
                 let slot = Arc::clone(&slots).acquire_owned().await;
@@ -145,12 +168,16 @@ impl Worker {
         Ok(())
     }
 
+    fn concurrency(&self) -> usize {
+        usize::from(self.settings.concurrency)
+    }
+
     async fn consume(&self, pools: &[String]) -> Result<Lanes> {
         self.queue.declare(pools).await?;
         let total: u32 = self.settings.pools.values().sum::<u32>().max(1);
         let mut lanes = Lanes::default();
         for (pool, weight) in &self.settings.pools {
-            let share = self.settings.concurrency * *weight as usize / total as usize;
+            let share = self.concurrency() * *weight as usize / total as usize;
             // One beside those that are worked on, so that a free slot need not wait.
             let prefetch = u16::try_from(share + 1).unwrap_or(u16::MAX);
             lanes.add(*weight, self.queue.consume(pool, prefetch).await?);
@@ -169,8 +196,8 @@ impl Worker {
 
     async fn drain(&self, slots: &Semaphore) {
         let _ = self.draining.send(true);
-        let all = u32::try_from(self.settings.concurrency).unwrap_or(u32::MAX);
-        let running = self.settings.concurrency - slots.available_permits();
+        let all = u32::from(self.settings.concurrency);
+        let running = self.concurrency() - slots.available_permits();
         if running > 0 {
             tracing::info!(running, within = ?self.settings.drain, "letting jobs finish");
         }

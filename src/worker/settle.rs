@@ -251,7 +251,7 @@ pub async fn let_go(worker: &Worker, run: &Run, claim: &Held) {
 pub async fn done_mark(worker: &Worker, run: &Run) {
     let order = &run.order;
     let marked =
-        worker.claims.done(&order.key, &order.content, run.epoch, worker.settings.keep).await;
+        worker.claims.done(&order.key, &order.content, run.epoch, worker.keep).await;
     if let Err(error) = marked {
         tracing::debug!(error = error.chain(), "the done-mark was not set");
     }

@@ -6,3 +6,5 @@ mod conformance;
 mod sink_postgres;
 mod sink_sqlite;
 mod sink_table;
+mod source_files;
+mod source_postgres;

@@ -1,0 +1,427 @@
+//! Folders of files: on this machine, or in an object store that speaks S3.
+//!
+//! Requests are bounded and hardly repeated here: how often a job is tried again is decided by
+//! the class of its error, not by a client that waits in silence.
+
+use std::path::{Path as LocalPath, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::client::{
+    ClientOptions, HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse,
+    HttpService, ReqwestConnector,
+};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{BackoffConfig, ObjectStore, RetryConfig};
+use secrecy::ExposeSecret;
+
+use super::Connection;
+use crate::error::{Error, Result};
+
+/// How long establishing a connection to an object store may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long one request may take: a server-side copy of the largest part fits in it.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// An opened folder of files: what a connection of type `files` points to.
+#[derive(Debug, Clone)]
+pub struct Store {
+    /// The store that holds the files. Its paths come from [`Store::path`].
+    pub objects: Arc<dyn ObjectStore>,
+    /// The connection's name, for errors.
+    pub connection: String,
+    /// Where the folder is, where it is on this machine.
+    root: Option<PathBuf>,
+    /// The connection's folder within its bucket.
+    prefix: Path,
+}
+
+impl Store {
+    /// Opens what `connection.url` names: `file:///folder`, `file:folder` (relative to the working
+    /// directory), or `s3://bucket/folder`. A local folder that is missing is created. Secrets are
+    /// read now; no request is made.
+    ///
+    /// # Errors
+    /// `config`, for an address that cannot be understood, an endpoint without TLS that is not on
+    /// this machine, or a secret that cannot be read; `permanent` when the local folder cannot be
+    /// created.
+    pub fn open(connection: &Connection) -> Result<Store> {
+        let url = connection.url.as_str();
+        if let Some(rest) = url.strip_prefix("s3://") {
+            return s3(connection, rest);
+        }
+        let Some(rest) = url.strip_prefix("file:") else {
+            return Err(unknown(connection, "its url has no known scheme"));
+        };
+        let folder = match rest.strip_prefix("//") {
+            Some(absolute) if absolute.starts_with('/') => absolute,
+            Some(_) => return Err(unknown(connection, "its url names another machine")),
+            None => rest,
+        };
+        let folder = percent_encoding::percent_decode_str(folder)
+            .decode_utf8()
+            .map_err(|_| unknown(connection, "its url is not UTF-8"))?;
+        if folder.is_empty() {
+            return Err(unknown(connection, "its url names no folder"));
+        }
+        let folder = LocalPath::new(&*folder);
+        create_durably(folder).map_err(|cause| {
+            Error::permanent("open the folder", "it is not there and cannot be created")
+                .with("connection", &connection.name)
+                .with("folder", folder.display())
+                .caused_by(cause)
+                .help("Create it, or give this user the right to.")
+        })?;
+        Store::at(folder, &connection.name)
+    }
+
+    /// Opens a folder of this machine, which must exist.
+    pub(crate) fn at(folder: &LocalPath, connection: &str) -> Result<Store> {
+        let failed = |cause: Box<dyn std::error::Error + Send + Sync>| {
+            Error::permanent("open the folder", "it cannot be opened")
+                .with("connection", connection)
+                .with("folder", folder.display())
+                .caused_by(cause)
+                .help("Check that it exists and that this user may read it.")
+        };
+        let root = folder.canonicalize().map_err(|cause| failed(cause.into()))?;
+        let objects = LocalFileSystem::new_with_prefix(&root).map_err(|e| failed(e.into()))?;
+        Ok(Store {
+            objects: Arc::new(objects),
+            connection: connection.to_owned(),
+            root: Some(root),
+            prefix: Path::default(),
+        })
+    }
+
+    /// The place of `relative` in [`Store::objects`]. The empty text is the folder itself.
+    ///
+    /// # Errors
+    /// `config` for what would leave the folder or has no exact counterpart: an absolute path,
+    /// `.`, `..`, an empty name between two slashes, a control character.
+    pub fn path(&self, relative: &str) -> Result<Path> {
+        let refuse = || {
+            Error::config("find the path", "it does not stay under the connection's url")
+                .with("connection", &self.connection)
+                .with("path", relative)
+                .help("Write a relative path without `.`, `..`, `//` and control characters.")
+        };
+        if relative.starts_with('/') {
+            return Err(refuse());
+        }
+        let tail = Path::parse(relative).map_err(|_| refuse())?;
+        Ok(self.prefix.parts().chain(tail.parts()).collect())
+    }
+
+    /// What [`Store::path`] was made from: `path` without the connection's own folder.
+    pub fn relative(&self, path: &Path) -> String {
+        match path.prefix_match(&self.prefix) {
+            Some(parts) => parts.collect::<Path>().to_string(),
+            None => path.to_string(),
+        }
+    }
+
+    /// The file of this machine that `path` is, where the store is a folder of this machine.
+    pub fn local(&self, path: &Path) -> Option<PathBuf> {
+        let root = self.root.as_ref()?;
+        Some(path.parts().fold(root.clone(), |folder, part| folder.join(part.as_ref())))
+    }
+
+    /// The folder itself, where it is on this machine.
+    pub fn root(&self) -> Option<&LocalPath> {
+        self.root.as_deref()
+    }
+}
+
+fn unknown(connection: &Connection, what: &str) -> Error {
+    Error::config("open the folder", what)
+        .with("connection", &connection.name)
+        .help("Write `file:///folder`, `file:folder` or `s3://bucket/folder`.")
+}
+
+fn s3(connection: &Connection, rest: &str) -> Result<Store> {
+    let (bucket, folder) = rest.split_once('/').unwrap_or((rest, ""));
+    if bucket.is_empty() {
+        return Err(unknown(connection, "its url names no bucket"));
+    }
+    let prefix = Path::parse(folder)
+        .map_err(|_| unknown(connection, "the folder in its url is not a plain path"))?;
+    let mut builder = match (&connection.access_key, &connection.secret_key) {
+        (Some(access), Some(secret)) => AmazonS3Builder::new()
+            .with_access_key_id(access.read()?.expose_secret())
+            .with_secret_access_key(secret.read()?.expose_secret()),
+        (None, None) => AmazonS3Builder::from_env(),
+        _ => {
+            return Err(Error::config("open the bucket", "one half of the credentials is missing")
+                .with("connection", &connection.name)
+                .help("Give both access-key and secret-key, or neither."));
+        }
+    };
+    if let Some(region) = &connection.region {
+        builder = builder.with_region(region);
+    }
+    if let Some(endpoint) = &connection.endpoint {
+        builder = builder.with_endpoint(endpoint);
+    }
+    let mut options =
+        ClientOptions::new().with_connect_timeout(CONNECT_TIMEOUT).with_timeout(REQUEST_TIMEOUT);
+    if let Some(endpoint) = builder.get_config_value(&AmazonS3ConfigKey::Endpoint)
+        && !endpoint.starts_with("https://")
+    {
+        if !is_loopback(&endpoint) {
+            return Err(Error::config("open the bucket", "the endpoint does not use TLS")
+                .with("connection", &connection.name)
+                .help("Use https://; http:// is for stores on this machine only."));
+        }
+        options = options.with_allow_http(true);
+    }
+    let objects = builder
+        .with_bucket_name(bucket)
+        .with_client_options(options)
+        .with_retry(RetryConfig {
+            backoff: BackoffConfig { max_backoff: Duration::from_secs(1), ..Default::default() },
+            max_retries: 2,
+            retry_timeout: Duration::from_secs(10),
+        })
+        .with_http_connector(Attentive)
+        .build()
+        .map_err(|cause| {
+            Error::config("open the bucket", "its settings do not fit together")
+                .with("connection", &connection.name)
+                .caused_by(cause)
+                .help("Check url, region and endpoint of the connection.")
+        })?;
+    let connection = connection.name.clone();
+    Ok(Store { objects: Arc::new(objects), connection, root: None, prefix })
+}
+
+fn is_loopback(endpoint: &str) -> bool {
+    let Ok(url) = url::Url::parse(endpoint) else { return false };
+    match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+/// Creates a folder and all above it, so that it outlasts a crash of the machine.
+pub(crate) fn create_durably(folder: &LocalPath) -> std::io::Result<()> {
+    if folder.is_dir() || folder.as_os_str().is_empty() {
+        return Ok(());
+    }
+    let parent = folder.parent().unwrap_or(LocalPath::new("."));
+    create_durably(parent)?;
+    match std::fs::create_dir(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    sync_folder(parent)
+}
+
+/// Makes the names in a folder outlast a crash of the machine.
+pub(crate) fn sync_folder(folder: &LocalPath) -> std::io::Result<()> {
+    let folder = if folder.as_os_str().is_empty() { LocalPath::new(".") } else { folder };
+    std::fs::File::open(folder)?.sync_all()
+}
+
+/// A store's answer that asks for patience.
+#[derive(Debug, thiserror::Error)]
+#[error("the store answered {status}")]
+struct Busy {
+    status: u16,
+    wait: Option<Duration>,
+}
+
+/// The usual client, which keeps an answer that asks for patience as a [`Busy`]: the store's own
+/// error would leave nothing but its text to know it by.
+#[derive(Debug)]
+struct Attentive;
+
+impl HttpConnector for Attentive {
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        Ok(HttpClient::new(Listening(ReqwestConnector::default().connect(options)?)))
+    }
+}
+
+#[derive(Debug)]
+struct Listening(HttpClient);
+
+#[async_trait]
+impl HttpService for Listening {
+    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let response = self.0.execute(request).await?;
+        let status = response.status().as_u16();
+        if !matches!(status, 429 | 503) {
+            return Ok(response);
+        }
+        let wait = response
+            .headers()
+            .get("retry-after")
+            .and_then(|value| value.to_str().ok()?.trim().parse().ok())
+            .map(Duration::from_secs);
+        Err(HttpError::new(HttpErrorKind::Unknown, Busy { status, wait }))
+    }
+}
+
+/// The error that a store's answer to `operation` is. What is not there, and what is there
+/// already, is `permanent`: who expects either looks at the answer first.
+pub fn classify(operation: &'static str, error: object_store::Error) -> Error {
+    use object_store::Error as Answer;
+    let found = match &error {
+        Answer::NotFound { .. } => Error::permanent(operation, "there is no such file or bucket")
+            .help("Check the path, and url and region of the connection."),
+        Answer::PermissionDenied { .. } | Answer::Unauthenticated { .. } => {
+            Error::permanent(operation, "the store refused access")
+                .help("Check the credentials of the connection and what they allow.")
+        }
+        Answer::AlreadyExists { .. } | Answer::Precondition { .. } | Answer::NotModified { .. } => {
+            Error::permanent(operation, "something else is there by now")
+        }
+        Answer::NotSupported { .. } | Answer::NotImplemented { .. } => {
+            Error::permanent(operation, "the store cannot do that")
+        }
+        Answer::InvalidPath { .. } => Error::permanent(operation, "the path is not allowed"),
+        _ => of_cause(operation, &error),
+    };
+    found.caused_by(error)
+}
+
+/// The error that a failure on this machine's file system is.
+pub(crate) fn classify_io(operation: &'static str, error: std::io::Error) -> Error {
+    of_io(operation, &error).caused_by(error)
+}
+
+fn of_io(operation: &'static str, error: &std::io::Error) -> Error {
+    use std::io::ErrorKind;
+    match error.kind() {
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            Error::permanent(operation, "the system refused access")
+                .help("Give this user the right to use the folder.")
+        }
+        ErrorKind::NotFound => Error::permanent(operation, "there is no such file"),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            Error::transient(operation, "no space is left").help("Make room on the disk.")
+        }
+        kind => Error::transient(operation, format!("the file system failed: {kind}")),
+    }
+}
+
+fn of_cause(operation: &'static str, error: &object_store::Error) -> Error {
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        if let Some(busy) = cause.downcast_ref::<Busy>() {
+            let error = Error::throttled(operation, format!("the store answered {}", busy.status));
+            return match busy.wait {
+                Some(wait) => error.retry_after(wait),
+                None => error,
+            };
+        }
+        if let Some(http) = cause.downcast_ref::<HttpError>()
+            && http.kind() == HttpErrorKind::Connect
+        {
+            return Error::unavailable(operation, "the store cannot be reached")
+                .help("Check the endpoint of the connection, and the network.");
+        }
+        if let Some(io) = cause.downcast_ref::<std::io::Error>() {
+            return of_io(operation, io);
+        }
+        next = cause.source();
+    }
+    Error::transient(operation, "the store did not do it")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Class;
+    use object_store::ObjectStoreExt;
+    use std::io::{Read, Write};
+
+    fn connection(settings: serde_json::Value) -> Connection {
+        let mut whole = serde_json::json!({"type": "files"});
+        whole.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
+        serde_json::from_value(whole).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_local_folder_is_created_and_its_paths_stay_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("file://{}/a/b%20c", dir.path().display());
+        let store = Store::open(&connection(serde_json::json!({"url": url}))).unwrap();
+        let path = store.path("day=2026-11-19/ø %20#x.csv").unwrap();
+        store.objects.put(&path, "x".into()).await.unwrap();
+        let local = store.local(&path).unwrap();
+        assert!(local.ends_with("a/b c/day=2026-11-19/ø %20#x.csv"), "{local:?}");
+        assert_eq!(std::fs::read(local).unwrap(), b"x");
+        assert_eq!(store.relative(&path), "day=2026-11-19/ø %20#x.csv");
+        for bad in ["../x", "a/../../x", "/etc/passwd", "a//b", ".", "a/\n"] {
+            assert_eq!(store.path(bad).unwrap_err().class(), Class::Config, "{bad}");
+        }
+        assert_eq!(store.path("").unwrap(), Path::default());
+    }
+
+    #[test]
+    fn addresses_that_mean_nothing_are_refused() {
+        for url in ["ftp://x/y", "file://host/x", "file:", "s3:///x", "s3://b/../x"] {
+            let error = Store::open(&connection(serde_json::json!({"url": url}))).unwrap_err();
+            assert_eq!(error.class(), Class::Config, "{url}");
+        }
+        let plain = serde_json::json!({"url": "s3://b", "endpoint": "http://10.0.0.1:9000"});
+        let error = Store::open(&connection(plain)).unwrap_err();
+        assert!(error.to_string().contains("does not use TLS"), "{error}");
+    }
+
+    fn s3_at(port: u16) -> Store {
+        Store::open(&connection(serde_json::json!({
+            "url": "s3://bucket/base/folder", "region": "eu-north-1",
+            "endpoint": format!("http://127.0.0.1:{port}"),
+            "access-key": "key", "secret-key": "secret",
+        })))
+        .unwrap()
+    }
+
+    async fn class_of_answer(answer: &'static str) -> Error {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let store = s3_at(listener.local_addr().unwrap().port());
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut buffer = [0; 4096];
+            let count = stream.read(&mut buffer).unwrap();
+            assert!(count > 0);
+            stream.write_all(answer.as_bytes()).unwrap();
+        });
+        let path = store.path("x").unwrap();
+        assert_eq!(path.as_ref(), "base/folder/x");
+        let error = classify("look", store.objects.head(&path).await.unwrap_err());
+        server.join().unwrap();
+        error
+    }
+
+    #[tokio::test]
+    async fn answers_have_their_class() {
+        let busy = class_of_answer(
+            "HTTP/1.1 503 Slow Down\r\nretry-after: 7\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+        )
+        .await;
+        assert_eq!((busy.class(), busy.wait()), (Class::Throttled, Some(Duration::from_secs(7))));
+        for (answer, class) in [
+            ("HTTP/1.1 404 N\r\ncontent-length: 0\r\nconnection: close\r\n\r\n", Class::Permanent),
+            ("HTTP/1.1 403 N\r\ncontent-length: 0\r\nconnection: close\r\n\r\n", Class::Permanent),
+            ("HTTP/1.1 400 N\r\ncontent-length: 0\r\nconnection: close\r\n\r\n", Class::Transient),
+        ] {
+            assert_eq!(class_of_answer(answer).await.class(), class, "{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_away_is_unavailable() {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let store = s3_at(port);
+        let error = store.objects.head(&store.path("x").unwrap()).await.unwrap_err();
+        assert_eq!(classify("look", error).class(), Class::Unavailable);
+    }
+}

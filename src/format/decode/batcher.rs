@@ -1,0 +1,341 @@
+//! Batches from loose values: what CSV, JSON lines and SQLite have in common.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BinaryBuilder, BooleanArray, BooleanBuilder, Date32Builder, Decimal128Builder,
+    Float32Builder, Float64Builder, Int16Builder, Int32Builder, Int64Builder, RecordBatch,
+    RecordBatchOptions, StringBuilder, Time64MicrosecondBuilder, TimestampMicrosecondBuilder,
+};
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use indexmap::IndexMap;
+use serde_json::{Map, Value as Json};
+
+use super::exact;
+use crate::error::{Error, Result};
+use crate::format::FieldType;
+use crate::rows::{BATCH_BYTES, BATCH_ROWS, Batch, Refused};
+
+/// The schema of columns with these names and types, all of which may be NULL.
+pub fn schema(types: &IndexMap<String, FieldType>) -> SchemaRef {
+    let fields = types.iter().map(|(name, kind)| Field::new(name, kind.arrow(), true));
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
+/// Gathers rows value by value into a batch, and refuses rows whose values do not fit.
+pub struct Batcher {
+    schema: SchemaRef,
+    columns: Vec<Column>,
+    /// For each row in the columns, whether all of its values fit.
+    keep: Vec<bool>,
+    refused: Vec<Refused>,
+    /// Rows refused before they reached the columns.
+    broken: u64,
+    bytes: usize,
+    /// The first column of the row at hand whose value did not fit.
+    misfit: Option<usize>,
+}
+
+impl Batcher {
+    /// A batcher for columns of these types.
+    pub fn new(types: &IndexMap<String, FieldType>) -> Batcher {
+        Batcher {
+            schema: schema(types),
+            columns: types.values().map(Column::new).collect(),
+            keep: Vec::new(),
+            refused: Vec::new(),
+            broken: 0,
+            bytes: 0,
+            misfit: None,
+        }
+    }
+
+    /// Puts the row's value into `column`: `put` appends exactly one value and says so, or
+    /// appends none, and the row will be refused. Called once for each column of each row.
+    pub fn value(&mut self, column: usize, put: impl FnOnce(&mut Column) -> bool) {
+        let Some(slot) = self.columns.get_mut(column) else { return };
+        if !put(slot) {
+            slot.null();
+            self.misfit.get_or_insert(column);
+        }
+    }
+
+    /// Ends the row, which took `bytes`. `raw` gives it as it was, for quarantine.
+    pub fn end_row(&mut self, bytes: usize, raw: impl FnOnce() -> Map<String, Json>) {
+        self.bytes += bytes;
+        self.keep.push(self.misfit.is_none());
+        let Some(column) = self.misfit.take() else { return };
+        if let Some(kind) = self.columns.get(column).map(|column| &column.kind) {
+            self.refused.push(Refused {
+                rule: format!("type {kind}"),
+                column: Some(self.schema.field(column).name().clone()),
+                row: raw(),
+            });
+        }
+    }
+
+    /// Counts a row that is too broken to have values.
+    pub fn refuse(&mut self, bytes: usize, refused: Refused) {
+        self.bytes += bytes;
+        self.broken += 1;
+        self.refused.push(refused);
+    }
+
+    /// Whether it is time for [`Batcher::finish`].
+    pub fn is_full(&self) -> bool {
+        self.keep.len() + self.refused.len() >= BATCH_ROWS || self.bytes >= BATCH_BYTES
+    }
+
+    /// The rows since the last time; `None` when there are none.
+    ///
+    /// # Errors
+    /// None that input could cause.
+    pub fn finish(&mut self) -> Result<Option<Batch>> {
+        let keep = std::mem::take(&mut self.keep);
+        let read = keep.len() as u64 + std::mem::take(&mut self.broken);
+        self.bytes = 0;
+        if read == 0 {
+            return Ok(None);
+        }
+        let impossible = |cause| {
+            Error::permanent("make a batch", "the columns do not fit together").caused_by(cause)
+        };
+        let arrays = self.columns.iter_mut().map(Column::finish).collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(keep.len()));
+        let mut rows = RecordBatch::try_new_with_options(self.schema.clone(), arrays, &options)
+            .map_err(impossible)?;
+        if keep.contains(&false) {
+            rows = arrow::compute::filter_record_batch(&rows, &BooleanArray::from(keep))
+                .map_err(impossible)?;
+        }
+        Ok(Some(Batch { rows, read, filtered: 0, refused: std::mem::take(&mut self.refused) }))
+    }
+}
+
+/// One column under construction. Every method but [`Column::null`] appends the value if it is
+/// exactly one of the column's type, and else appends nothing and says `false`.
+pub struct Column {
+    kind: FieldType,
+    values: Values,
+}
+
+enum Values {
+    Bool(BooleanBuilder),
+    Int16(Int16Builder),
+    Int32(Int32Builder),
+    Int64(Int64Builder),
+    Float32(Float32Builder),
+    Float64(Float64Builder),
+    Decimal(Decimal128Builder, u8, i8),
+    String(StringBuilder),
+    Bytes(BinaryBuilder),
+    Date(Date32Builder),
+    Time(Time64MicrosecondBuilder),
+    Timestamp(TimestampMicrosecondBuilder),
+    Instant(TimestampMicrosecondBuilder),
+}
+
+macro_rules! push {
+    ($values:expr, $value:expr) => {
+        match $value {
+            Some(value) => {
+                $values.append_value(value);
+                true
+            }
+            None => false,
+        }
+    };
+}
+
+impl Column {
+    fn new(kind: &FieldType) -> Column {
+        let values = match kind {
+            FieldType::Bool => Values::Bool(BooleanBuilder::new()),
+            FieldType::Int16 => Values::Int16(Int16Builder::new()),
+            FieldType::Int32 => Values::Int32(Int32Builder::new()),
+            FieldType::Int64 => Values::Int64(Int64Builder::new()),
+            FieldType::Float32 => Values::Float32(Float32Builder::new()),
+            FieldType::Float64 => Values::Float64(Float64Builder::new()),
+            FieldType::Decimal(precision, scale) => Values::Decimal(
+                Decimal128Builder::new().with_data_type(kind.arrow()),
+                *precision,
+                *scale,
+            ),
+            FieldType::String => Values::String(StringBuilder::new()),
+            FieldType::Bytes => Values::Bytes(BinaryBuilder::new()),
+            FieldType::Date => Values::Date(Date32Builder::new()),
+            FieldType::Time => Values::Time(Time64MicrosecondBuilder::new()),
+            FieldType::Timestamp => Values::Timestamp(TimestampMicrosecondBuilder::new()),
+            FieldType::Instant => {
+                Values::Instant(TimestampMicrosecondBuilder::new().with_data_type(kind.arrow()))
+            }
+        };
+        Column { kind: kind.clone(), values }
+    }
+
+    /// The column's type.
+    pub fn kind(&self) -> &FieldType {
+        &self.kind
+    }
+
+    /// Appends NULL.
+    pub fn null(&mut self) {
+        match &mut self.values {
+            Values::Bool(values) => values.append_null(),
+            Values::Int16(values) => values.append_null(),
+            Values::Int32(values) => values.append_null(),
+            Values::Int64(values) => values.append_null(),
+            Values::Float32(values) => values.append_null(),
+            Values::Float64(values) => values.append_null(),
+            Values::Decimal(values, ..) => values.append_null(),
+            Values::String(values) => values.append_null(),
+            Values::Bytes(values) => values.append_null(),
+            Values::Date(values) => values.append_null(),
+            Values::Time(values) => values.append_null(),
+            Values::Timestamp(values) | Values::Instant(values) => values.append_null(),
+        }
+    }
+
+    /// A truth value.
+    pub fn flag(&mut self, flag: bool) -> bool {
+        match &mut self.values {
+            Values::Bool(values) => values.append_value(flag),
+            _ => return false,
+        }
+        true
+    }
+
+    /// A whole number; into text it goes as its digits, into bool as 0 or 1.
+    pub fn integer(&mut self, number: i64) -> bool {
+        match &mut self.values {
+            Values::Bool(values) => push!(values, (0..=1).contains(&number).then_some(number == 1)),
+            Values::Int16(values) => push!(values, number.try_into().ok()),
+            Values::Int32(values) => push!(values, number.try_into().ok()),
+            Values::Int64(values) => push!(values, Some(number)),
+            Values::Float32(values) => {
+                push!(values, (number.unsigned_abs() <= 1 << 24).then_some(number as f32))
+            }
+            Values::Float64(values) => {
+                push!(values, (number.unsigned_abs() <= 1 << 53).then_some(number as f64))
+            }
+            Values::Decimal(..) | Values::String(_) => self.text(&number.to_string()),
+            _ => false,
+        }
+    }
+
+    /// A binary floating-point number; into a decimal it goes by its shortest exact writing.
+    pub fn real(&mut self, number: f64) -> bool {
+        match &mut self.values {
+            Values::Float64(values) => push!(values, Some(number)),
+            Values::Float32(values) => {
+                let narrow = number as f32;
+                push!(values, (f64::from(narrow).to_bits() == number.to_bits()).then_some(narrow))
+            }
+            Values::Decimal(..) | Values::Int16(_) | Values::Int32(_) | Values::Int64(_) => {
+                self.text(&number.to_string())
+            }
+            _ => false,
+        }
+    }
+
+    /// Bytes, into a column of bytes alone.
+    pub fn bytes(&mut self, bytes: &[u8]) -> bool {
+        match &mut self.values {
+            Values::Bytes(values) => values.append_value(bytes),
+            _ => return false,
+        }
+        true
+    }
+
+    /// The value that `text` writes: ISO dates and times, `\x` and hex for bytes, `true` and
+    /// `false` (or `t`, `f`, `1`, `0`) for bool. A float is the one nearest to the decimal.
+    pub fn text(&mut self, text: &str) -> bool {
+        match &mut self.values {
+            Values::Bool(values) => push!(
+                values,
+                match text {
+                    "true" | "t" | "1" | "True" | "TRUE" => Some(true),
+                    "false" | "f" | "0" | "False" | "FALSE" => Some(false),
+                    _ => None,
+                }
+            ),
+            Values::Int16(values) => push!(values, text.parse().ok()),
+            Values::Int32(values) => push!(values, text.parse().ok()),
+            Values::Int64(values) => push!(values, text.parse().ok()),
+            Values::Float32(values) => {
+                let number = text.parse::<f32>().ok();
+                push!(values, number.filter(|number| number.is_finite() || is_word(text)))
+            }
+            Values::Float64(values) => {
+                let number = text.parse::<f64>().ok();
+                push!(values, number.filter(|number| number.is_finite() || is_word(text)))
+            }
+            Values::Decimal(values, precision, scale) => {
+                push!(values, exact::decimal(text, *precision, *scale))
+            }
+            Values::String(values) => push!(values, Some(text)),
+            Values::Bytes(values) => push!(values, exact::bytes(text)),
+            Values::Date(values) => push!(values, exact::date(text)),
+            Values::Time(values) => push!(values, exact::time(text)),
+            Values::Timestamp(values) => push!(values, exact::timestamp(text)),
+            Values::Instant(values) => push!(values, exact::instant(text)),
+        }
+    }
+
+    fn finish(&mut self) -> ArrayRef {
+        match &mut self.values {
+            Values::Bool(values) => Arc::new(values.finish()),
+            Values::Int16(values) => Arc::new(values.finish()),
+            Values::Int32(values) => Arc::new(values.finish()),
+            Values::Int64(values) => Arc::new(values.finish()),
+            Values::Float32(values) => Arc::new(values.finish()),
+            Values::Float64(values) => Arc::new(values.finish()),
+            Values::Decimal(values, ..) => Arc::new(values.finish()),
+            Values::String(values) => Arc::new(values.finish()),
+            Values::Bytes(values) => Arc::new(values.finish()),
+            Values::Date(values) => Arc::new(values.finish()),
+            Values::Time(values) => Arc::new(values.finish()),
+            Values::Timestamp(values) | Values::Instant(values) => Arc::new(values.finish()),
+        }
+    }
+}
+
+/// Whether an infinite or undefined float was written as such, and is no overflow of digits.
+fn is_word(text: &str) -> bool {
+    !text.bytes().any(|byte| byte.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_exact_values_enter() {
+        let mut batcher = Batcher::new(&IndexMap::from([
+            ("a".to_owned(), FieldType::Int16),
+            ("b".to_owned(), FieldType::Decimal(5, 2)),
+        ]));
+        for (a, b) in [("1", 1.25), ("2", 1.255), ("32768", 1.0)] {
+            batcher.value(0, |column| column.text(a));
+            batcher.value(1, |column| column.real(b));
+            batcher.end_row(10, || Map::from_iter([("a".to_owned(), a.into())]));
+        }
+        let batch = batcher.finish().unwrap().unwrap();
+        assert_eq!((batch.read, batch.rows.num_rows()), (3, 1));
+        let rules: Vec<_> = batch.refused.iter().map(|refused| refused.rule.as_str()).collect();
+        assert_eq!(rules, ["type decimal(5,2)", "type int16"]);
+        assert_eq!(batch.refused[1].row["a"], "32768");
+        assert!(batcher.finish().unwrap().is_none());
+    }
+
+    #[test]
+    fn floats_neither_overflow_nor_lose_digits() {
+        let mut single = Column::new(&FieldType::Float32);
+        assert!(!single.text("1e40") && single.text("-inf") && single.text("NaN"));
+        assert!(!single.real(0.1) && single.real(0.5) && !single.integer((1 << 24) + 1));
+        let mut double = Column::new(&FieldType::Float64);
+        assert!(!double.text("1e400") && !double.integer((1 << 53) + 1));
+        let mut whole = Column::new(&FieldType::Int64);
+        assert!(whole.real(3.0) && !whole.real(3.5) && !whole.real(1e30));
+    }
+}

@@ -1,0 +1,285 @@
+//! PostgreSQL as a source: one COPY in binary format, under one snapshot.
+
+mod decode;
+mod numeric;
+
+use std::collections::HashSet;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use async_trait::async_trait;
+use futures::{StreamExt, stream};
+use tokio_postgres::types::{Kind, Type};
+use tokio_postgres::{Column, CopyOutStream};
+
+use self::decode::{Decoder, Wire};
+use super::{Source, SourceConfig, Types, sql};
+use crate::connect::Connection;
+use crate::connect::postgres::{Client, classify, connect, quote_ident, quote_table};
+use crate::error::{Error, Result};
+use crate::format::FieldType;
+use crate::job::param::Bindings;
+use crate::rows::{Batch, Rows};
+
+const READ: &str = "read from PostgreSQL";
+
+/// A table or query of a PostgreSQL database.
+pub(super) struct PostgresSource {
+    connection: Connection,
+    /// The SELECT, with its `:name` parameters.
+    template: String,
+    types: Types,
+}
+
+/// The statement to COPY, and how its columns are read.
+struct Plan {
+    statement: String,
+    schema: SchemaRef,
+    wires: Vec<Wire>,
+}
+
+impl PostgresSource {
+    pub(super) fn new(config: &SourceConfig, connection: &Connection, types: Types) -> Self {
+        let template = match (&config.query, &config.table) {
+            (Some(query), _) => query.trim_end_matches([';', ' ', '\t', '\r', '\n']).to_owned(),
+            (None, table) => {
+                let columns = match &config.columns {
+                    Some(names) => {
+                        names.iter().map(|name| quote_ident(name)).collect::<Vec<_>>().join(", ")
+                    }
+                    None => "*".to_owned(),
+                };
+                let table = quote_table(table.as_deref().unwrap_or_default());
+                // The condition stands on its own line, since it may end in a comment.
+                let filter = config.filter.as_ref().map(|filter| format!(" WHERE (\n{filter}\n)"));
+                format!("SELECT {columns} FROM {table}{}", filter.unwrap_or_default())
+            }
+        };
+        PostgresSource { connection: connection.clone(), template, types }
+    }
+
+    /// Opens the one transaction that everything is read in, and plans in it: the locks that
+    /// planning takes keep the table as it is until the end.
+    async fn open(&self, bindings: &Bindings) -> Result<(Client, Plan)> {
+        let sql = sql::render(&self.template, bindings)?;
+        let client = connect(&self.connection, "source").await?;
+        client
+            .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            .await
+            .map_err(|error| classify(READ, error))?;
+        let statement = client.prepare(&sql).await.map_err(|error| classify(READ, error))?;
+        if !statement.params().is_empty() {
+            return Err(Error::permanent(READ, "the SQL has numbered parameters")
+                .help("Write `:name` and declare it in [params]."));
+        }
+        let plan = plan(sql, statement.columns(), &self.types)?;
+        Ok((client, plan))
+    }
+
+    fn named(&self, error: Error) -> Error {
+        error.with("connection", &self.connection.name)
+    }
+}
+
+#[async_trait]
+impl Source for PostgresSource {
+    async fn schema(&self, bindings: &Bindings) -> Result<SchemaRef> {
+        let (client, plan) = self.open(bindings).await.map_err(|error| self.named(error))?;
+        client.close().await;
+        Ok(plan.schema)
+    }
+
+    async fn read(&self, bindings: &Bindings) -> Result<Rows> {
+        let (client, plan) = self.open(bindings).await.map_err(|error| self.named(error))?;
+        let snapshot = client
+            .query_one("SELECT pg_current_snapshot()::text", &[])
+            .await
+            .and_then(|row| row.try_get::<_, String>(0))
+            .map_err(|error| self.named(classify(READ, error)))?;
+        let reading = Reading {
+            decoder: Decoder::new(plan.schema.clone(), &plan.wires),
+            client,
+            statement: plan.statement,
+            copy: None,
+        };
+        let name = self.connection.name.clone();
+        let stream = stream::try_unfold(Some(reading), async |reading| match reading {
+            Some(reading) => reading.next().await,
+            None => Ok(None),
+        })
+        .map(move |batch| batch.map_err(|error| error.with("connection", &name)));
+        Ok(Rows { schema: plan.schema, stream: stream.boxed(), snapshot: Some(snapshot) })
+    }
+}
+
+/// A read under way. Dropping it cancels the COPY at the server, through [`Client`].
+struct Reading {
+    copy: Option<Pin<Box<CopyOutStream>>>,
+    client: Client,
+    statement: String,
+    decoder: Decoder,
+}
+
+impl Reading {
+    /// The next batch, and what is left to read after it.
+    async fn next(mut self) -> Result<Option<(Batch, Option<Reading>)>> {
+        let copy = match &mut self.copy {
+            Some(copy) => copy,
+            None => {
+                let copy = self.client.copy_out(&self.statement).await;
+                self.copy.insert(Box::pin(copy.map_err(|error| classify(READ, error))?))
+            }
+        };
+        while let Some(message) = copy.next().await {
+            self.decoder.take(&message.map_err(|error| classify(READ, error))?)?;
+            if self.decoder.is_full() {
+                return Ok(Some((self.decoder.finish()?, Some(self))));
+            }
+        }
+        let last = if self.decoder.is_empty() { None } else { Some(self.decoder.finish()?) };
+        drop(self.copy);
+        self.client.batch_execute("COMMIT").await.map_err(|error| classify(READ, error))?;
+        self.client.close().await;
+        Ok(last.map(|batch| (batch, None)))
+    }
+}
+
+fn plan(sql: String, columns: &[Column], types: &Types) -> Result<Plan> {
+    if columns.is_empty() {
+        return Err(Error::permanent(READ, "the SQL gives no columns").help("Write a SELECT."));
+    }
+    let mut seen = HashSet::new();
+    let (mut wires, mut fields, mut expressions) = (Vec::new(), Vec::new(), Vec::new());
+    let mut cast = false;
+    for column in columns {
+        let name = column.name();
+        if !seen.insert(name) {
+            return Err(Error::permanent(READ, "two columns have the same name")
+                .with("column", name)
+                .help("Give one of them another name with AS."));
+        }
+        let quoted = quote_ident(name);
+        let wire = match wire(column.type_(), column.type_modifier(), types.get(name)) {
+            Some(wire) => wire,
+            None => {
+                let text = as_text(column.type_(), &quoted).ok_or_else(|| no_type(column))?;
+                cast = true;
+                expressions.push(format!("{text} AS {quoted}"));
+                wires.push(Wire::Text);
+                fields.push(Field::new(name, FieldType::String.arrow(), true));
+                continue;
+            }
+        };
+        expressions.push(quoted);
+        wires.push(wire);
+        fields.push(Field::new(name, wire.field_type().arrow(), true));
+    }
+    let select =
+        if cast { format!("SELECT {} FROM (\n{sql}\n) AS q", expressions.join(", ")) } else { sql };
+    Ok(Plan {
+        statement: format!("COPY (\n{select}\n) TO STDOUT (FORMAT binary)"),
+        schema: Arc::new(Schema::new(fields)),
+        wires,
+    })
+}
+
+/// How a type is read as it is, if it has an exact counterpart.
+fn wire(kind: &Type, modifier: i32, declared: Option<&FieldType>) -> Option<Wire> {
+    Some(match *kind {
+        Type::BOOL => Wire::Bool,
+        Type::INT2 => Wire::Int16,
+        Type::INT4 => Wire::Int32,
+        Type::INT8 => Wire::Int64,
+        Type::FLOAT4 => Wire::Float32,
+        Type::FLOAT8 => Wire::Float64,
+        Type::NUMERIC => {
+            let known = constraint(modifier).filter(|(precision, _)| *precision <= 38);
+            let (precision, scale) = known.or(match declared {
+                Some(FieldType::Decimal(precision, scale)) => Some((*precision, *scale)),
+                _ => None,
+            })?;
+            Wire::Decimal(precision, scale)
+        }
+        Type::TEXT | Type::VARCHAR | Type::BPCHAR | Type::NAME | Type::JSON => Wire::Text,
+        Type::JSONB => Wire::Jsonb,
+        Type::UUID => Wire::Uuid,
+        Type::BYTEA => Wire::Bytes,
+        Type::DATE => Wire::Date,
+        Type::TIME => Wire::Time,
+        Type::TIMESTAMP => Wire::Timestamp,
+        Type::TIMESTAMPTZ => Wire::Instant,
+        _ => match kind.kind() {
+            Kind::Enum(_) => Wire::Text,
+            Kind::Domain(base) => return wire(base, modifier, declared),
+            Kind::Simple if kind.name() == "citext" => Wire::Text,
+            _ => return None,
+        },
+    })
+}
+
+/// Precision and scale of a numeric's type modifier. Since PostgreSQL 15 the scale may be
+/// negative (then the digits before the point are more) or above the precision.
+fn constraint(modifier: i32) -> Option<(u8, i8)> {
+    let packed = modifier.checked_sub(4).filter(|packed| *packed >= 0)?;
+    let precision = (packed >> 16) & 0xffff;
+    let scale = ((packed & 0x7ff) ^ 0x400) - 0x400;
+    let (precision, scale) = (precision.max(scale) - scale.min(0), scale.max(0));
+    Some((u8::try_from(precision).ok()?, i8::try_from(scale).ok()?))
+}
+
+/// The expression that gives a value as PostgreSQL prints it, for types whose binary form is
+/// their own affair.
+fn as_text(kind: &Type, quoted: &str) -> Option<String> {
+    match *kind {
+        // The cast to text would add a mask that is not printed.
+        Type::INET => Some(format!("inet_out({quoted})::text")),
+        Type::CIDR | Type::MACADDR | Type::MACADDR8 | Type::XML => Some(format!("{quoted}::text")),
+        _ => match kind.kind() {
+            Kind::Domain(base) => as_text(base, quoted),
+            _ => None,
+        },
+    }
+}
+
+fn no_type(column: &Column) -> Error {
+    let (kind, name) = (column.type_(), column.name());
+    let shown = match kind.kind() {
+        Kind::Array(inner) => format!("{}[]", inner.name()),
+        _ => kind.name().to_owned(),
+    };
+    let help = if *kind == Type::NUMERIC {
+        format!(
+            "Declare it in [contract.fields] or [source.fields], with up to 38 digits: \
+             {name} = {{ type = \"decimal(18,4)\" }}; or cast it in a query."
+        )
+    } else {
+        format!("Write a query that casts it, {}::text, or leaves it out.", quote_ident(name))
+    };
+    let message = if *kind == Type::NUMERIC {
+        "a numeric without known precision has no exact counterpart".to_owned()
+    } else {
+        format!("the type {shown} has no exact counterpart")
+    };
+    Error::permanent(READ, message).with("column", name).help(help)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn constraints_of_numeric_are_read_from_the_modifier() {
+        let modifier = |precision: i32, scale: i32| ((precision << 16) | (scale & 0x7ff)) + 4;
+        assert_eq!(constraint(modifier(15, 2)), Some((15, 2)));
+        assert_eq!(constraint(modifier(5, -2)), Some((7, 0)));
+        assert_eq!(constraint(modifier(3, 5)), Some((5, 5)));
+        assert_eq!(constraint(-1), None);
+        assert_eq!(wire(&Type::NUMERIC, modifier(40, 2), None), None);
+        let declared = FieldType::Decimal(38, 2);
+        assert_eq!(
+            wire(&Type::NUMERIC, modifier(40, 2), Some(&declared)),
+            Some(Wire::Decimal(38, 2))
+        );
+    }
+}

@@ -1,0 +1,178 @@
+//! `:name` parameters in PostgreSQL's SQL, for statements that take no bound ones.
+
+use crate::connect::postgres::literal;
+use crate::error::{Error, Result};
+use crate::job::param::Bindings;
+
+/// `sql` with each `:name` replaced by its value as a typed literal.
+///
+/// Strings, quoted names, dollar quotes, comments and `::` casts are left alone
+/// (<https://www.postgresql.org/docs/current/sql-syntax-lexical.html>).
+///
+/// # Errors
+/// `permanent`: a name without a value, or a value that cannot be a literal.
+pub(super) fn render(sql: &str, bindings: &Bindings) -> Result<String> {
+    let bytes = sql.as_bytes();
+    let mut rendered = String::with_capacity(sql.len());
+    let (mut at, mut copied) = (0, 0);
+    while let Some(&byte) = bytes.get(at) {
+        let next = bytes.get(at + 1).copied();
+        at = match (byte, next) {
+            (b'\'', _) => after_quoted(bytes, at, b'\'', is_escape_string(bytes, at)),
+            (b'"', _) => after_quoted(bytes, at, b'"', false),
+            (b'$', _) if !is_word(before(bytes, at)) => after_dollar_quoted(sql, at),
+            (b'-', Some(b'-')) => {
+                let rest = bytes.get(at..).unwrap_or_default();
+                at + rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len())
+            }
+            (b'/', Some(b'*')) => after_comment(bytes, at),
+            (b':', Some(b':')) => at + 2,
+            (b':', Some(first)) if first.is_ascii_alphabetic() || first == b'_' => {
+                let rest = sql.get(at + 1..).unwrap_or_default();
+                let length = rest
+                    .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+                    .unwrap_or(rest.len());
+                let name = rest.get(..length).unwrap_or_default();
+                rendered.push_str(sql.get(copied..at).unwrap_or_default());
+                rendered.push_str(&value(name, bindings)?);
+                copied = at + 1 + length;
+                copied
+            }
+            _ => at + 1,
+        };
+    }
+    rendered.push_str(sql.get(copied..).unwrap_or_default());
+    Ok(rendered)
+}
+
+fn value(name: &str, bindings: &Bindings) -> Result<String> {
+    let value = bindings.get(name).ok_or_else(|| {
+        let known: Vec<_> = bindings.keys().map(|name| format!(":{name}")).collect();
+        Error::permanent("fill in the SQL", format!("`:{name}` has no value")).help(
+            if known.is_empty() {
+                "This run has no parameters; declare it in [params].".to_owned()
+            } else {
+                format!("Declare it in [params]; this run has {}.", known.join(", "))
+            },
+        )
+    })?;
+    literal(value).map_err(|error| error.with("param", name))
+}
+
+fn before(bytes: &[u8], at: usize) -> Option<u8> {
+    bytes.get(at.checked_sub(1)?).copied()
+}
+
+fn is_word(byte: Option<u8>) -> bool {
+    byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || b"_$".contains(&byte) || byte >= 0x80)
+}
+
+/// Whether the quote at `at` starts an `E''` string, in which a backslash escapes.
+fn is_escape_string(bytes: &[u8], at: usize) -> bool {
+    matches!(before(bytes, at), Some(b'e' | b'E')) && !is_word(before(bytes, at - 1))
+}
+
+/// Where the text quoted at `at` has ended. A doubled quote ends it and starts it again, which
+/// comes to the same.
+fn after_quoted(bytes: &[u8], at: usize, quote: u8, escapes: bool) -> usize {
+    let mut at = at + 1;
+    while let Some(&byte) = bytes.get(at) {
+        at += 1;
+        if escapes && byte == b'\\' {
+            at += 1;
+        } else if byte == quote {
+            // The doubled quote must not lose the escapes.
+            if escapes && bytes.get(at) == Some(&quote) {
+                at += 1;
+            } else {
+                return at;
+            }
+        }
+    }
+    at
+}
+
+/// Where the `$tag$ … $tag$` that starts at `at` has ended, or the next byte if none starts.
+fn after_dollar_quoted(sql: &str, at: usize) -> usize {
+    let rest = sql.get(at..).unwrap_or_default();
+    let tag = rest.get(1..).and_then(|inner| {
+        let length = inner.find('$')?;
+        let name = inner.get(..length)?;
+        let word = name.bytes().all(|byte| is_word(Some(byte)));
+        (word && !name.starts_with(|c: char| c.is_ascii_digit())).then(|| rest.get(..length + 2))?
+    });
+    let Some(tag) = tag else { return at + 1 };
+    let body = rest.get(tag.len()..).unwrap_or_default();
+    match body.find(tag) {
+        Some(length) => at + tag.len() + length + tag.len(),
+        None => sql.len(),
+    }
+}
+
+/// Where the comment that starts at `at` has ended. They nest.
+fn after_comment(bytes: &[u8], at: usize) -> usize {
+    let (mut at, mut depth) = (at, 0);
+    while let Some(pair) = bytes.get(at..at + 2) {
+        match pair {
+            b"/*" => depth += 1,
+            b"*/" => depth -= 1,
+            _ => {
+                at += 1;
+                continue;
+            }
+        }
+        at += 2;
+        if depth == 0 {
+            return at;
+        }
+    }
+    bytes.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::param::Value;
+
+    fn rendered(sql: &str) -> String {
+        let bindings = Bindings::from([
+            ("a".to_owned(), Value::Int64(-1)),
+            ("long_name2".to_owned(), Value::String("it's".into())),
+        ]);
+        render(sql, &bindings).unwrap()
+    }
+
+    #[test]
+    fn parameters_become_literals() {
+        assert_eq!(rendered("x=:a AND y=:long_name2"), "x=('-1'::int8) AND y=('it''s'::text)");
+        assert_eq!(rendered(":a::text"), "('-1'::int8)::text");
+        assert_eq!(rendered("é:a"), "é('-1'::int8)");
+    }
+
+    #[test]
+    fn what_is_no_parameter_stays() {
+        for sql in [
+            "':a' || 'it''s :a'",
+            r"E'\' :a' , e'\\'",
+            "E'x'' :a \\' :a'",
+            "\"col:a\" \"x\"\":a\"",
+            "$$ :a $$, $tag$ $$ :a $tag$, x$y",
+            "-- :a\n/* :a /* :a */ :a */",
+            "x::a, y[1:2], :=, ':a",
+            "$1:",
+            "/* :a",
+            "$t$ :a",
+            "'é:a' 'ü'",
+        ] {
+            assert_eq!(rendered(sql), sql);
+        }
+        assert_eq!(rendered("type':a':a"), "type':a'('-1'::int8)");
+        assert_eq!(rendered("x$a$ :a $a$"), "x$a$ ('-1'::int8) $a$");
+    }
+
+    #[test]
+    fn an_unknown_parameter_is_named() {
+        let error = render("SELECT :b", &Bindings::new()).unwrap_err();
+        assert!(error.to_string().contains("`:b` has no value"), "{error}");
+    }
+}
