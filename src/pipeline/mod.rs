@@ -26,7 +26,7 @@ use crate::job::RunId;
 use crate::job::book::{Command, Delivery, Outcome};
 use crate::job::decision::Decision;
 use crate::job::machine::{Proof, Refusal};
-use crate::job::manifest::{Manifest, ManifestFile, SchemaField};
+use crate::job::manifest::{Manifest, ManifestColumn, ManifestFile};
 use crate::job::run::Run;
 use crate::ledger::{Ledger, apply_one};
 use crate::protect::Protect;
@@ -205,18 +205,34 @@ impl<'a> Protected<'a> {
         let fields = schema
             .fields()
             .iter()
-            .map(|field| SchemaField {
-                name: field.name().clone(),
-                kind: FieldType::of_arrow(field.data_type())
-                    .map_or_else(|| field.data_type().to_string(), |kind| kind.to_string()),
-                nullable: field.is_nullable(),
+            .map(|field| {
+                let kind = FieldType::of_arrow(field.data_type()).ok_or_else(|| {
+                    Error::permanent("describe the delivery", "a column's type has no name")
+                        .with("column", field.name())
+                        .with("type", field.data_type())
+                        .help("Cast it in the source's query or in the transform.")
+                })?;
+                Ok(ManifestColumn {
+                    name: field.name().clone(),
+                    kind,
+                    nullable: field.is_nullable(),
+                })
+            })
+            .collect::<Result<_>>()?;
+        let files = staged
+            .parts
+            .iter()
+            .map(|part| ManifestFile {
+                name: part.name.clone(),
+                bytes: part.bytes,
+                rows: part.rows,
+                sha256: part.sha256.clone(),
             })
             .collect();
-        let files = staged.parts.iter().map(ManifestFile::of).collect();
         let replaces = if plan.replaces() { attempt.predecessor.clone() } else { None };
         let manifest = plan.manifest(&attempt.run, fields, snapshot, files, counts);
         let decision = Decision {
-            manifest: manifest.to_bytes(),
+            manifest: manifest.to_bytes()?,
             parts: staged.parts,
             counts,
             cursor: None,

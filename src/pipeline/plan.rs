@@ -12,9 +12,10 @@ use super::Progress;
 use super::quarantine::Quarantine;
 use crate::connect::Connection;
 use crate::connect::files::Store;
+use crate::contract::ContractField;
 use crate::error::{Error, Result};
 use crate::export::Export;
-use crate::job::manifest::{Manifest, ManifestFile, SchemaField};
+use crate::job::manifest::{MANIFEST_FORMAT, Manifest, ManifestColumn, ManifestFile};
 use crate::job::param::{self, Bindings, Value};
 use crate::job::run::Run;
 use crate::job::template::{self, Template};
@@ -24,7 +25,7 @@ use crate::limits::Rate;
 use crate::rows::Counts;
 use crate::secret::Secret;
 use crate::sink::{self, Holder, IfExists, Sink};
-use crate::source::{self, Source};
+use crate::source::{self, Source, Types};
 
 /// What an installation has that runs need.
 #[derive(Debug, Clone, Default)]
@@ -90,7 +91,11 @@ impl Plan {
             bindings.insert("window_end".to_owned(), Value::Timestamp(window.end));
         }
         let contract = export.contract.as_ref();
-        let source = source::build(&export.source, from, contract)?;
+        let types: Option<Types> = contract.map(|contract| {
+            let kind = |(name, field): (&String, &ContractField)| (name.clone(), field.kind.clone());
+            contract.fields.iter().map(kind).collect()
+        });
+        let source = source::build(&export.source, from, types.as_ref())?;
         let if_exists = export.sink.if_exists.unwrap_or(match run.order.window {
             Some(_) => IfExists::Fail,
             None => IfExists::Replace,
@@ -172,19 +177,20 @@ impl Plan {
     pub(super) fn manifest(
         &self,
         run: &Run,
-        schema: Vec<SchemaField>,
+        schema: Vec<ManifestColumn>,
         snapshot: Option<String>,
         files: Vec<ManifestFile>,
         counts: Counts,
     ) -> Manifest {
         Manifest {
+            format: MANIFEST_FORMAT.to_owned(),
             delivery: super::delivery_id(),
             run: run.id,
             key: run.order.key.clone(),
-            edition: run.order.edition,
+            edition: run.order.edition.unsigned_abs(),
             supersedes: None,
             export: run.order.export.clone(),
-            revision: run.order.revision,
+            revision: u64::from(run.order.revision.unsigned_abs()),
             definition: run.order.definition.clone(),
             contract_version: self.export.contract.as_ref().and_then(|c| c.version.clone()),
             window: run.order.window,
@@ -192,9 +198,9 @@ impl Plan {
             schema,
             snapshot,
             files,
-            counts,
+            counts: counts.into(),
             made_at: Timestamp::now(),
-            made_by: concat!("longshore ", env!("CARGO_PKG_VERSION")).to_owned(),
+            made_by: Manifest::maker(),
         }
     }
 }

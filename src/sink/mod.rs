@@ -12,7 +12,8 @@ mod table;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
+use crate::connect::{Connection, System};
+use crate::error::{Error, Result};
 use crate::format::{Compression, CsvOptions, Format};
 use crate::job::RunId;
 use crate::job::decision::{Decision, Part};
@@ -144,4 +145,50 @@ pub trait Sink: Send + Sync {
     /// Removes what the run staged under this fence and lower ones. Called after the run's end;
     /// repeating it is harmless.
     async fn clean(&self, holder: &Holder) -> Result<()>;
+}
+
+/// The registry of sinks. `folder` is the rendered path of a files sink; `key` the contract's
+/// primary key.
+///
+/// # Errors
+/// `config`, with what to do, where the definition's keys do not fit the connection's system.
+pub fn build(
+    config: &SinkConfig,
+    connection: &Connection,
+    folder: Option<String>,
+    if_exists: IfExists,
+    key: Vec<String>,
+) -> Result<Box<dyn Sink>> {
+    const DOING: &str = "plan the sink";
+    let missing = |name: &str| {
+        Error::config(DOING, format!("`{name}` is missing"))
+            .with("connection", &connection.name)
+            .help(format!("A sink of this kind needs `[sink] {name}`."))
+    };
+    let mode = config.mode.unwrap_or(Mode::Append);
+    Ok(match connection.kind {
+        System::Files => {
+            let format = config.format.unwrap_or(Format::Parquet);
+            let compression = config.compression.unwrap_or(match format {
+                Format::Parquet => Compression::Zstd,
+                _ => Compression::None,
+            });
+            Box::new(files::FilesSink::new(
+                connection,
+                folder.ok_or_else(|| missing("path"))?,
+                format,
+                compression,
+                config.csv.clone().unwrap_or_default(),
+                if_exists,
+            )?)
+        }
+        System::Postgres => {
+            let table = config.table.as_deref().ok_or_else(|| missing("table"))?;
+            Box::new(postgres::PostgresSink::new(connection, table, mode, key)?)
+        }
+        System::Sqlite => {
+            let table = config.table.as_deref().ok_or_else(|| missing("table"))?;
+            Box::new(sqlite::SqliteSink::new(connection, table, mode, key)?)
+        }
+    })
 }
