@@ -1,5 +1,6 @@
 //! Record batches ↔ bytes: Parquet, CSV and JSON lines, with or without compression.
 
+pub mod encode;
 pub mod types;
 
 use serde::{Deserialize, Serialize};

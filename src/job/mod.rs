@@ -2,6 +2,7 @@
 //! clock, no network, no file.
 
 pub mod decision;
+pub mod manifest;
 pub mod param;
 pub mod window;
 

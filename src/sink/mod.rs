@@ -5,6 +5,8 @@
 //! by *decision* (the ledger decides, then the sink is rolled forward: files), or by *marker* (a
 //! fenced row in the target's own transaction: databases).
 
+pub mod files;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 

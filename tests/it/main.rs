@@ -1,1 +1,4 @@
 //! The integration tests: one binary.
+
+mod sink_files_s3;
+mod support;
