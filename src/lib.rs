@@ -4,6 +4,7 @@
 pub mod claims;
 pub mod connect;
 pub mod contract;
+pub mod delivery;
 pub mod error;
 pub mod export;
 pub mod format;

@@ -2,6 +2,7 @@
 
 pub mod pgcopy;
 pub mod decode;
+pub mod encode;
 pub mod types;
 pub mod values;
 

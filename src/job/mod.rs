@@ -7,6 +7,7 @@ pub mod decision;
 pub mod key;
 pub mod machine;
 pub mod message;
+pub mod manifest;
 pub mod param;
 pub mod retry;
 pub mod run;

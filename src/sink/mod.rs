@@ -8,6 +8,7 @@
 pub mod postgres;
 pub mod sqlite;
 mod table;
+pub mod files;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};

@@ -8,3 +8,5 @@ mod sink_sqlite;
 mod sink_table;
 mod source_files;
 mod source_postgres;
+mod sink_files_s3;
+mod support;

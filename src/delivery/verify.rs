@@ -1,0 +1,557 @@
+//! A delivery against its manifest: every byte is read again, and everything that does not agree
+//! is listed. It needs no server.
+
+use std::fmt;
+use std::io::Write;
+use std::path::Path as LocalPath;
+
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
+use parquet::file::metadata::ParquetMetaDataReader;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use crate::connect::Connection;
+use crate::connect::files::{Store, classify};
+use crate::error::{Error, Result};
+use crate::format::{Compression, Format};
+use crate::job::RunId;
+use crate::job::manifest::{MANIFEST_LIMIT, MANIFEST_NAME, Manifest, ManifestFile};
+
+const DOING: &str = "verify the delivery";
+/// Bytes that are read at once.
+const CHUNK: u64 = 8 << 20;
+/// How long the description at the end of a Parquet file may be.
+const FOOTER_LIMIT: u64 = 256 << 20;
+/// Files beside the delivery that are named, at the most.
+const NOTES: usize = 100;
+
+/// What was found.
+#[derive(Debug, Clone, Serialize)]
+pub struct Verified {
+    /// The manifest that was checked.
+    pub manifest: String,
+    /// SHA-256 of the manifest itself, in hex.
+    pub manifest_sha256: String,
+    /// The delivery.
+    pub delivery: Uuid,
+    /// The run that made it.
+    pub run: RunId,
+    /// The export.
+    pub export: String,
+    /// Which delivery of its key it is.
+    pub edition: u32,
+    /// How many files it names.
+    pub files: u64,
+    /// How many rows it names.
+    pub rows: u64,
+    /// How many bytes it names.
+    pub bytes: u64,
+    /// Everything that does not agree. Empty: the delivery is what its manifest says.
+    pub mismatches: Vec<Mismatch>,
+    /// What is worth knowing and no error: files that the manifest does not name.
+    pub notes: Vec<String>,
+}
+
+impl Verified {
+    /// Whether everything agrees.
+    pub fn is_intact(&self) -> bool {
+        self.mismatches.is_empty()
+    }
+}
+
+/// One thing that does not agree.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Mismatch {
+    /// The file, or none where it is the manifest itself.
+    pub file: Option<String>,
+    /// What was compared: `file`, `bytes`, `sha256`, `rows` or `counts`.
+    pub what: &'static str,
+    /// What the manifest says.
+    pub expected: String,
+    /// What is there.
+    pub found: String,
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let file = self.file.as_deref().unwrap_or(MANIFEST_NAME);
+        write!(f, "{file}: {}: expected {}, found {}", self.what, self.expected, self.found)
+    }
+}
+
+/// Checks the delivery at `place`: its folder or its manifest, as a path of this machine, a
+/// `file:` address, or an `s3://` address that is read with the environment's own credentials.
+///
+/// # Errors
+/// `not-found` where there is no manifest; `malformed` for one that cannot be read; and those of
+/// the store. What does not agree is no error but a [`Mismatch`].
+pub async fn verify(place: &str) -> Result<Verified> {
+    let (folder, name) = split(place)?;
+    let store = if folder.starts_with("s3://") {
+        let address = serde_json::json!({"type": "files", "url": folder});
+        let connection: Connection = serde_json::from_value(address).map_err(|cause| {
+            Error::usage(DOING, "the address is not understood").caused_by(cause)
+        })?;
+        Store::open(&connection)?
+    } else {
+        if !LocalPath::new(&folder).is_dir() {
+            return Err(nothing(place));
+        }
+        Store::at(LocalPath::new(&folder), "")?
+    };
+    verify_at(&store, "", &name, place).await
+}
+
+/// The folder of a delivery and the name of its manifest.
+fn split(place: &str) -> Result<(String, String)> {
+    let plain = match place.strip_prefix("file:") {
+        Some(rest) => {
+            let rest = rest.strip_prefix("//").filter(|rest| rest.starts_with('/')).unwrap_or(rest);
+            let rest = percent_encoding::percent_decode_str(rest).decode_utf8();
+            rest.map_err(|_| Error::usage(DOING, "the address is not UTF-8"))?.into_owned()
+        }
+        None => place.to_owned(),
+    };
+    if !plain.ends_with(".json") {
+        return Ok((plain, MANIFEST_NAME.to_owned()));
+    }
+    Ok(match plain.rsplit_once('/') {
+        Some(("", name)) => ("/".to_owned(), name.to_owned()),
+        Some((folder, name)) => (folder.to_owned(), name.to_owned()),
+        None => (".".to_owned(), plain),
+    })
+}
+
+fn nothing(place: &str) -> Error {
+    Error::not_found(DOING, "no manifest is there")
+        .with("place", place)
+        .help("Name a delivery's folder, or its manifest. Without a manifest there is no delivery.")
+}
+
+/// Checks the delivery in `folder` of an opened store.
+pub(crate) async fn verify_at(
+    store: &Store,
+    folder: &str,
+    name: &str,
+    place: &str,
+) -> Result<Verified> {
+    let within = |name: &str| match folder {
+        "" => store.path(name),
+        folder => store.path(&format!("{folder}/{name}")),
+    };
+    let path = within(name)?;
+    let size = match store.objects.head(&path).await {
+        Ok(meta) => meta.size,
+        Err(object_store::Error::NotFound { .. }) => return Err(nothing(place)),
+        Err(error) => return Err(classify(DOING, error)),
+    };
+    if size > MANIFEST_LIMIT as u64 {
+        return Err(Error::malformed(DOING, "the manifest is too long").with("place", place));
+    }
+    let answer = store.objects.get(&path).await.map_err(|e| classify(DOING, e))?;
+    let bytes = answer.bytes().await.map_err(|e| classify(DOING, e))?;
+    let manifest =
+        Manifest::parse(&bytes, MANIFEST_LIMIT).map_err(|error| error.with("place", place))?;
+
+    let mut found = Verified {
+        manifest: place.to_owned(),
+        manifest_sha256: hex::encode(Sha256::digest(&bytes)),
+        delivery: manifest.delivery,
+        run: manifest.run,
+        export: manifest.export.clone(),
+        edition: manifest.edition,
+        files: manifest.files.len() as u64,
+        rows: manifest.files.iter().map(|file| file.rows).sum(),
+        bytes: manifest.files.iter().map(|file| file.bytes).sum(),
+        mismatches: Vec::new(),
+        notes: Vec::new(),
+    };
+    check_counts(&manifest, &mut found);
+    for file in &manifest.files {
+        let mut differs = |what, expected: &dyn fmt::Display, is: &dyn fmt::Display| {
+            found.mismatches.push(Mismatch {
+                file: Some(file.name.clone()),
+                what,
+                expected: expected.to_string(),
+                found: is.to_string(),
+            });
+        };
+        if file.name.contains('/') {
+            differs("file", &"a name beside the manifest", &"a path");
+            continue;
+        }
+        let path = within(&file.name)?;
+        let header = manifest.schema.first().map(|column| column.name.as_str());
+        match read(store, &path, file, header).await? {
+            None => differs("file", &"present", &"missing"),
+            Some(is) => {
+                if is.bytes != file.bytes {
+                    differs("bytes", &file.bytes, &is.bytes);
+                }
+                if !is.sha256.eq_ignore_ascii_case(&file.sha256) {
+                    differs("sha256", &file.sha256, &is.sha256);
+                }
+                match is.rows {
+                    Count::Rows(rows) if rows != file.rows => differs("rows", &file.rows, &rows),
+                    Count::Unreadable => differs("rows", &file.rows, &"an unreadable file"),
+                    Count::Rows(_) | Count::Unknown => {}
+                }
+            }
+        }
+    }
+    note_others(store, &within("")?, name, &manifest, &mut found).await?;
+    Ok(found)
+}
+
+fn check_counts(manifest: &Manifest, found: &mut Verified) {
+    let counts = manifest.counts;
+    let mut differs = |expected: String, is: String| {
+        found.mismatches.push(Mismatch { file: None, what: "counts", expected, found: is });
+    };
+    let sum =
+        u128::from(counts.written) + u128::from(counts.filtered) + u128::from(counts.quarantined);
+    if u128::from(counts.read) != sum {
+        differs(
+            format!("{} rows read", counts.read),
+            format!("{sum} written, filtered and quarantined"),
+        );
+    }
+    let listed: u128 = manifest.files.iter().map(|file| u128::from(file.rows)).sum();
+    if u128::from(counts.written) != listed {
+        differs(format!("{} rows written", counts.written), format!("{listed} in its files"));
+    }
+}
+
+/// Names the files beside the delivery that it does not name itself.
+async fn note_others(
+    store: &Store,
+    folder: &Path,
+    name: &str,
+    manifest: &Manifest,
+    found: &mut Verified,
+) -> Result<()> {
+    let prefix = (!folder.as_ref().is_empty()).then_some(folder);
+    let listed = store.objects.list_with_delimiter(prefix).await.map_err(|e| classify(DOING, e))?;
+    let mut others: Vec<_> = listed
+        .objects
+        .iter()
+        .filter_map(|object| object.location.filename())
+        .filter(|other| *other != name && other.strip_suffix(".sig") != Some(name))
+        .filter(|other| !manifest.files.iter().any(|file| file.name == *other))
+        .collect();
+    others.sort_unstable();
+    let more = others.len().saturating_sub(NOTES);
+    let note = |other: &&str| format!("{other} is not part of the delivery");
+    found.notes.extend(others.iter().take(NOTES).map(note));
+    if more > 0 {
+        found.notes.push(format!("{more} more files are not part of the delivery"));
+    }
+    Ok(())
+}
+
+/// A file as it is.
+struct Read {
+    bytes: u64,
+    sha256: String,
+    rows: Count,
+}
+
+enum Count {
+    Rows(u64),
+    Unreadable,
+    /// The name does not tell the format.
+    Unknown,
+}
+
+async fn read(
+    store: &Store,
+    path: &Path,
+    file: &ManifestFile,
+    header: Option<&str>,
+) -> Result<Option<Read>> {
+    let size = match store.objects.head(path).await {
+        Ok(meta) => meta.size,
+        Err(object_store::Error::NotFound { .. }) => return Ok(None),
+        Err(error) => return Err(classify(DOING, error)),
+    };
+    let kind = Format::of_name(&file.name);
+    let mut counter = match kind {
+        Some((Format::Csv, compression)) => Counter::new(compression, Records::csv(header))?,
+        Some((Format::Jsonl, compression)) => Counter::new(compression, Records::lines())?,
+        Some((Format::Parquet, _)) | None => Counter::Off,
+    };
+    let mut hash = Sha256::new();
+    let mut at = 0;
+    // By ranges: a request is bounded in time, and reading a whole file may take longer.
+    while at < size {
+        let range = at..size.min(at + CHUNK);
+        let piece = store.objects.get_range(path, range).await.map_err(|e| classify(DOING, e))?;
+        if piece.is_empty() {
+            return Err(Error::transient(DOING, "the file shrank while it was read"));
+        }
+        hash.update(&piece);
+        counter.take(&piece);
+        at += piece.len() as u64;
+    }
+    let rows = match kind {
+        Some((Format::Parquet, _)) => parquet_rows(store, path, size).await?,
+        _ => counter.finish(),
+    };
+    Ok(Some(Read { bytes: at, sha256: hex::encode(hash.finalize()), rows }))
+}
+
+/// The rows that a Parquet file says it has, from the description at its end: its length is in
+/// the four bytes before the last four, which are `PAR1`.
+async fn parquet_rows(store: &Store, path: &Path, size: u64) -> Result<Count> {
+    if size < 12 {
+        return Ok(Count::Unreadable);
+    }
+    let tail = store.objects.get_range(path, size - 8..size).await;
+    let tail = tail.map_err(|e| classify(DOING, e))?;
+    let [a, b, c, d, b'P', b'A', b'R', b'1'] = tail[..] else { return Ok(Count::Unreadable) };
+    let length = u64::from(u32::from_le_bytes([a, b, c, d]));
+    if length > FOOTER_LIMIT || length > size - 8 {
+        return Ok(Count::Unreadable);
+    }
+    let footer = store.objects.get_range(path, size - 8 - length..size - 8).await;
+    let footer = footer.map_err(|e| classify(DOING, e))?;
+    let rows = ParquetMetaDataReader::decode_metadata(&footer)
+        .ok()
+        .and_then(|metadata| u64::try_from(metadata.file_metadata().num_rows()).ok());
+    Ok(rows.map_or(Count::Unreadable, Count::Rows))
+}
+
+/// Counts the records of lines, compressed or not, as their bytes pass.
+enum Counter {
+    Off,
+    Plain(Records),
+    Gzip(flate2::write::MultiGzDecoder<Records>),
+    Zstd(Box<zstd::stream::write::Decoder<'static, Records>>),
+    Broken,
+}
+
+impl Counter {
+    fn new(compression: Compression, records: Records) -> Result<Counter> {
+        Ok(match compression {
+            Compression::None => Counter::Plain(records),
+            Compression::Gzip => Counter::Gzip(flate2::write::MultiGzDecoder::new(records)),
+            Compression::Zstd => {
+                let decoder = zstd::stream::write::Decoder::new(records).map_err(|cause| {
+                    Error::transient(DOING, "the decompressor failed").caused_by(cause)
+                })?;
+                Counter::Zstd(Box::new(decoder))
+            }
+        })
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        let fine = match self {
+            Counter::Off | Counter::Broken => return,
+            Counter::Plain(records) => records.write_all(bytes),
+            Counter::Gzip(gzip) => gzip.write_all(bytes),
+            Counter::Zstd(zstd) => zstd.write_all(bytes),
+        };
+        if fine.is_err() {
+            *self = Counter::Broken;
+        }
+    }
+
+    fn finish(self) -> Count {
+        let records = match self {
+            Counter::Off => return Count::Unknown,
+            Counter::Broken => return Count::Unreadable,
+            Counter::Plain(records) => records,
+            Counter::Gzip(gzip) => match gzip.finish() {
+                Ok(records) => records,
+                Err(_) => return Count::Unreadable,
+            },
+            Counter::Zstd(mut zstd) => {
+                if zstd.flush().is_err() {
+                    return Count::Unreadable;
+                }
+                zstd.into_inner()
+            }
+        };
+        Count::Rows(records.count())
+    }
+}
+
+/// Counts line breaks; in CSV, those outside of quotes.
+struct Records {
+    quotes: bool,
+    quoted: bool,
+    open: bool,
+    count: u64,
+    /// What a header begins with: the first column's name.
+    header: Vec<u8>,
+    /// The first bytes, up to the length that telling a header takes.
+    start: Vec<u8>,
+}
+
+impl Records {
+    fn lines() -> Records {
+        let (header, start) = (Vec::new(), Vec::new());
+        Records { quotes: false, quoted: false, open: false, count: 0, header, start }
+    }
+
+    fn csv(header: Option<&str>) -> Records {
+        let header = header.unwrap_or_default().as_bytes().to_vec();
+        Records { quotes: true, header, ..Records::lines() }
+    }
+
+    fn count(&self) -> u64 {
+        let records = self.count + u64::from(self.open);
+        // A name with quotes in it is doubled there, and is not looked for.
+        let start = self.start.strip_prefix(b"\"").unwrap_or(&self.start);
+        let header = !self.header.is_empty() && start.starts_with(&self.header);
+        records.saturating_sub(u64::from(header))
+    }
+}
+
+impl Write for Records {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let wanted = (self.header.len() + 1).saturating_sub(self.start.len());
+        self.start.extend_from_slice(&bytes[..wanted.min(bytes.len())]);
+        for byte in bytes {
+            match byte {
+                b'"' if self.quotes => self.quoted = !self.quoted,
+                b'\n' if !self.quoted => {
+                    self.count += 1;
+                    self.open = false;
+                    continue;
+                }
+                _ => {}
+            }
+            self.open = true;
+        }
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Class;
+    use crate::format::CsvOptions;
+    use crate::format::encode::Encoder;
+    use crate::job::manifest::tests::sample;
+    use arrow::array::{RecordBatch, StringArray};
+    use arrow::datatypes::{DataType, Field, Schema};
+    use std::sync::Arc;
+
+    const FORMATS: [(Format, Compression); 7] = [
+        (Format::Parquet, Compression::Zstd),
+        (Format::Csv, Compression::None),
+        (Format::Csv, Compression::Gzip),
+        (Format::Csv, Compression::Zstd),
+        (Format::Jsonl, Compression::None),
+        (Format::Jsonl, Compression::Gzip),
+        (Format::Jsonl, Compression::Zstd),
+    ];
+
+    /// Files of two rows in every format, one of whose values has line breaks and quotes.
+    fn delivery(folder: &LocalPath) -> Manifest {
+        let schema = Arc::new(Schema::new(vec![Field::new("id", DataType::Utf8, true)]));
+        let values = Arc::new(StringArray::from(vec!["a\n\"b\"\n", "c"]));
+        let rows = RecordBatch::try_new(schema.clone(), vec![values]).unwrap();
+        let mut files = Vec::new();
+        for (format, compression) in FORMATS {
+            let name = format!("part-{:05}.{}", files.len(), format.extension(compression));
+            let options = CsvOptions { header: files.len() % 2 == 0, ..CsvOptions::default() };
+            let mut encoder = Encoder::new(format, compression, &options, &schema).unwrap();
+            let mut bytes = Vec::new();
+            encoder.write(&rows, &mut bytes).unwrap();
+            encoder.finish(&mut bytes).unwrap();
+            std::fs::write(folder.join(&name), &bytes).unwrap();
+            let sha256 = hex::encode(Sha256::digest(&bytes));
+            files.push(ManifestFile { name, bytes: bytes.len() as u64, rows: 2, sha256 });
+        }
+        sample(RunId::new(), files)
+    }
+
+    fn put(folder: &LocalPath, manifest: &Manifest) {
+        std::fs::write(folder.join(MANIFEST_NAME), manifest.to_bytes().unwrap()).unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_intact_delivery_is_found_by_folder_manifest_and_address() {
+        let dir = tempfile::tempdir().unwrap();
+        let manifest = delivery(dir.path());
+        put(dir.path(), &manifest);
+        std::fs::write(dir.path().join("_manifest.json.sig"), "s").unwrap();
+        std::fs::write(dir.path().join("README"), "r").unwrap();
+        let folder = dir.path().display().to_string();
+        for place in [
+            folder.clone(),
+            format!("{folder}/{MANIFEST_NAME}"),
+            format!("file://{folder}"),
+            format!("file:{folder}/{MANIFEST_NAME}"),
+        ] {
+            let found = verify(&place).await.unwrap();
+            assert_eq!(found.mismatches, []);
+            assert_eq!((found.files, found.rows), (7, 14));
+            assert_eq!(found.notes, ["README is not part of the delivery"]);
+        }
+        assert_eq!(verify(&format!("{folder}/no")).await.unwrap_err().class(), Class::NotFound);
+        let empty = tempfile::tempdir().unwrap();
+        let error = verify(empty.path().to_str().unwrap()).await.unwrap_err();
+        assert_eq!(error.class(), Class::NotFound);
+    }
+
+    #[tokio::test]
+    async fn every_mismatch_is_listed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut manifest = delivery(dir.path());
+        for file in &mut manifest.files[..7] {
+            file.rows = 3;
+        }
+        manifest.files[0].bytes += 1;
+        manifest.files[1].sha256 = "00".repeat(32);
+        std::fs::remove_file(dir.path().join(&manifest.files[2].name)).unwrap();
+        std::fs::write(dir.path().join(&manifest.files[3].name), "no zstd").unwrap();
+        manifest.counts.read += 1;
+        put(dir.path(), &manifest);
+        let found = verify(dir.path().to_str().unwrap()).await.unwrap();
+        assert!(!found.is_intact());
+        let listed: Vec<_> = found
+            .mismatches
+            .iter()
+            .map(|one| (one.file.as_deref().map(|name| &name[..10]), one.what))
+            .collect();
+        assert_eq!(
+            listed,
+            [
+                (None, "counts"),
+                (None, "counts"),
+                (Some("part-00000"), "bytes"),
+                (Some("part-00000"), "rows"),
+                (Some("part-00001"), "sha256"),
+                (Some("part-00001"), "rows"),
+                (Some("part-00002"), "file"),
+                (Some("part-00003"), "bytes"),
+                (Some("part-00003"), "sha256"),
+                (Some("part-00003"), "rows"),
+                (Some("part-00004"), "rows"),
+                (Some("part-00005"), "rows"),
+                (Some("part-00006"), "rows"),
+            ]
+        );
+        assert!(found.mismatches[4].to_string().contains("sha256: expected 0000"));
+    }
+
+    #[tokio::test]
+    async fn a_manifest_cannot_lead_out_of_its_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut manifest = delivery(dir.path());
+        manifest.files[0].name = "../outside".to_owned();
+        put(dir.path(), &manifest);
+        let found = verify(dir.path().to_str().unwrap()).await.unwrap();
+        assert_eq!(found.mismatches.len(), 1);
+        assert_eq!(found.mismatches[0].what, "file");
+    }
+}

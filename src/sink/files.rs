@@ -1,0 +1,264 @@
+//! Deliveries as files: in a folder of this machine, or in an object store that speaks S3.
+//!
+//! Parts are staged under `<staging>/<run>/<fence>`, where recipients do not look. Once the ledger
+//! has decided, they are brought to their final names, and the manifest is put last: without it
+//! there is no delivery. On this machine everything is synced before the next step relies on it,
+//! so that a crash of the machine breaks no promise either.
+//!
+//! An upload that was cut off leaves invisible pieces in an object store; a lifecycle rule that
+//! ends incomplete multipart uploads removes them.
+
+mod commit;
+mod part;
+mod probe;
+
+#[cfg(test)]
+mod tests;
+
+use async_trait::async_trait;
+use futures::{StreamExt, TryStreamExt};
+use object_store::ObjectStoreExt;
+use tokio::sync::mpsc;
+
+use self::part::{Stager, Written};
+pub use self::probe::{Conditional, probe};
+use super::{Begun, Holder, IfExists, Sink, Staged, Way};
+use crate::connect::Connection;
+use crate::connect::files::{Store, classify, classify_io};
+use crate::error::{Error, Result};
+use crate::format::{Compression, CsvOptions, Format};
+use crate::job::RunId;
+use crate::job::decision::{Decision, Part};
+use crate::job::manifest::{MANIFEST_LIMIT, Manifest};
+use crate::rows::{Counts, Rows};
+
+/// A folder that one delivery goes to.
+pub struct FilesSink {
+    connection: Connection,
+    store: Store,
+    folder: String,
+    target: String,
+    format: Format,
+    compression: Compression,
+    csv: CsvOptions,
+    if_exists: IfExists,
+    part_bytes: u64,
+}
+
+impl FilesSink {
+    /// A sink for the rendered path `folder` under the connection's url.
+    ///
+    /// # Errors
+    /// Those of [`Store::open`]; `config` for a folder that is empty, leaves the url, or lies in
+    /// the staging folder.
+    pub fn new(
+        connection: &Connection,
+        folder: String,
+        format: Format,
+        compression: Compression,
+        csv: CsvOptions,
+        if_exists: IfExists,
+    ) -> Result<FilesSink> {
+        let store = Store::open(connection)?;
+        let folder = folder.trim_end_matches('/').to_owned();
+        let staging = store.path(&connection.staging)?;
+        let place = store.path(&folder)?;
+        let refuse = |what: &str, help: &str| {
+            Err(Error::config("open the sink", what.to_owned())
+                .with("connection", &connection.name)
+                .with("path", &folder)
+                .help(help.to_owned()))
+        };
+        if store.relative(&staging).is_empty() {
+            return refuse("the staging folder has no name", "Set `staging`, or leave it out.");
+        }
+        if folder.is_empty() {
+            return refuse("the path is empty", "Give the delivery a folder of its own.");
+        }
+        if place.prefix_matches(&staging) || staging.prefix_matches(&place) {
+            return refuse("the path and the staging folder overlap", "Choose another path.");
+        }
+        Ok(FilesSink {
+            connection: connection.clone(),
+            target: format!("{}/{folder}", connection.name),
+            store,
+            folder,
+            format,
+            compression,
+            csv,
+            if_exists,
+            part_bytes: Stager::PART_BYTES,
+        })
+    }
+
+    /// SHA-256 (hex) of the manifest that stands at the target now: what a delivery that is
+    /// planned now replaces.
+    pub async fn current_manifest(&self) -> Result<Option<String>> {
+        let found = commit::standing(&self.store, &self.folder).await?;
+        Ok(found.map(|found| found.sha256))
+    }
+
+    /// Looks, before anything is read, whether `run` may deliver here. A new edition of what is
+    /// there need not ask.
+    ///
+    /// # Errors
+    /// `refused` where `if-exists = "fail"` and the delivery of another run is there.
+    pub async fn expect_free(&self, run: RunId) -> Result<()> {
+        if self.if_exists == IfExists::Replace {
+            return Ok(());
+        }
+        let Some(found) = commit::standing(&self.store, &self.folder).await? else {
+            return Ok(());
+        };
+        let other = match Manifest::parse(&found.bytes, MANIFEST_LIMIT) {
+            Ok(manifest) if manifest.run == run => return Ok(()),
+            Ok(manifest) => format!("the delivery of run {} is there", manifest.run),
+            Err(_) => "a manifest that is not understood is there".to_owned(),
+        };
+        Err(Error::refused("deliver to the folder", other)
+            .with("target", &self.target)
+            .help("Use if-exists = \"replace\" to take its place, or another path."))
+    }
+
+    fn staging(&self, run: RunId) -> String {
+        format!("{}/{run}", self.connection.staging.trim_end_matches('/'))
+    }
+
+    fn scratch(&self, holder: &Holder) -> String {
+        format!("{}/{}", self.staging(holder.run), holder.fence)
+    }
+
+    fn part(&self, holder: &Holder, index: usize, written: Written) -> Part {
+        let Written { staged, bytes, rows, sha256 } = written;
+        let short: String = sha256.chars().take(8).collect();
+        let extension = self.format.extension(self.compression);
+        // A copy within an object store may land late: its name must be of this attempt alone.
+        let whose = match self.store.root() {
+            Some(_) => String::new(),
+            None => format!("-{}-{}", holder.run.short(), holder.fence),
+        };
+        let name = format!("part-{index:05}-{short}{whose}.{extension}");
+        Part { staged: self.store.relative(&staged), name, bytes, rows, sha256 }
+    }
+}
+
+#[async_trait]
+impl Sink for FilesSink {
+    fn way(&self) -> Way {
+        Way::Decision
+    }
+
+    fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// Nothing is raised: the ledger alone knows the fence of files. A store that does not keep
+    /// the conditions of its writes is refused here, before anything is read.
+    async fn begin(&self, _holder: &Holder) -> Result<Begun> {
+        probe::require(&self.connection, &self.store).await?;
+        Ok(Begun::Open)
+    }
+
+    async fn stage(&self, holder: &Holder, mut rows: Rows) -> Result<Staged> {
+        const DOING: &str = "stage the rows";
+        let stager = Stager {
+            store: self.store.clone(),
+            folder: self.scratch(holder),
+            format: self.format,
+            compression: self.compression,
+            csv: self.csv.clone(),
+            schema: rows.schema.clone(),
+            runtime: tokio::runtime::Handle::current(),
+            part_bytes: self.part_bytes,
+        };
+        // One batch waits while another is encoded: reading and encoding go on side by side.
+        let (outbox, inbox) = mpsc::channel(1);
+        let work = tokio::task::spawn_blocking(move || stager.run(inbox));
+        let mut counts = Counts::default();
+        let sent = async {
+            while let Some(batch) = rows.stream.next().await {
+                let batch = batch?;
+                counts.read += batch.read;
+                counts.filtered += batch.filtered;
+                counts.quarantined += batch.refused.len() as u64;
+                counts.written += batch.rows.num_rows() as u64;
+                if batch.rows.num_rows() > 0 && outbox.send(Some(batch.rows)).await.is_err() {
+                    break;
+                }
+            }
+            // Where nobody listens any more, the work tells why.
+            let _ = outbox.send(None).await;
+            Ok(())
+        }
+        .await;
+        drop(outbox);
+        let done = work
+            .await
+            .map_err(|cause| Error::transient(DOING, "the work was cut off").caused_by(cause))?;
+        sent?;
+        let done = done?;
+        counts.bytes = done.iter().map(|part| part.bytes).sum();
+        if done.iter().map(|part| part.rows).sum::<u64>() != counts.written {
+            return Err(Error::transient(DOING, "the parts hold another number of rows"));
+        }
+        let parts = done.into_iter().enumerate();
+        let parts = parts.map(|(index, written)| self.part(holder, index, written)).collect();
+        Ok(Staged { parts, counts })
+    }
+
+    async fn commit(&self, holder: &Holder, decision: &Decision) -> Result<()> {
+        commit::commit(&self.store, &self.folder, &self.scratch(holder), decision)
+            .await
+            .map_err(|error| error.with("target", &self.target))
+    }
+
+    /// Nothing can be committed that the ledger did not decide, so there is nothing to find.
+    async fn close(&self, _holder: &Holder) -> Result<Option<Box<Decision>>> {
+        Ok(None)
+    }
+
+    async fn clean(&self, holder: &Holder) -> Result<()> {
+        const DOING: &str = "clean up what was staged";
+        let old = |name: &str| name.parse::<i64>().is_ok_and(|fence| fence <= holder.fence);
+        let folder = self.store.path(&self.staging(holder.run))?;
+        if let Some(local) = self.store.local(&folder) {
+            return clean_here(&local, old).map_err(|cause| classify_io(DOING, cause));
+        }
+        let staged = self.store.objects.list(Some(&folder)).map_err(|e| classify(DOING, e));
+        staged
+            .try_for_each_concurrent(8, |object| {
+                let whose = object.location.prefix_match(&folder);
+                let delete =
+                    whose.and_then(|mut rest| rest.next()).is_some_and(|fence| old(fence.as_ref()));
+                async move {
+                    if !delete {
+                        return Ok(());
+                    }
+                    match self.store.objects.delete(&object.location).await {
+                        Err(object_store::Error::NotFound { .. }) => Ok(()),
+                        answer => answer.map_err(|e| classify(DOING, e)),
+                    }
+                }
+            })
+            .await
+    }
+}
+
+fn clean_here(folder: &std::path::Path, old: impl Fn(&str) -> bool) -> std::io::Result<()> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(&old) {
+            match std::fs::remove_dir_all(entry.path()) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+    }
+    // It stays while a later attempt stages in it.
+    let _ = std::fs::remove_dir(folder);
+    Ok(())
+}

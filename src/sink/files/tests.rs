@@ -1,0 +1,261 @@
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{Int64Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema};
+use futures::stream;
+use sha2::{Digest, Sha256};
+
+use super::*;
+use crate::delivery::verify::verify;
+use crate::error::Class;
+use crate::job::manifest::tests::sample;
+use crate::job::manifest::{MANIFEST_NAME, ManifestFile};
+use crate::rows::Batch;
+
+fn sink(root: &Path, if_exists: IfExists) -> FilesSink {
+    let settings =
+        serde_json::json!({"type": "files", "url": format!("file://{}", root.display())});
+    let mut connection: Connection = serde_json::from_value(settings).unwrap();
+    connection.name = "lake".to_owned();
+    FilesSink::new(
+        &connection,
+        "orders/day=2026-11-19".to_owned(),
+        Format::Csv,
+        Compression::None,
+        CsvOptions::default(),
+        if_exists,
+    )
+    .unwrap()
+}
+
+fn rows(batches: u64) -> Rows {
+    let schema = Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, false)]));
+    let of = schema.clone();
+    let batches = (0..batches).map(move |n| {
+        let ids = Arc::new(Int64Array::from_iter_values((0..100).map(|i| (n * 100 + i) as i64)));
+        let rows = RecordBatch::try_new(of.clone(), vec![ids]).unwrap();
+        Ok(Batch { read: 103, filtered: 3, ..Batch::whole(rows) })
+    });
+    Rows { schema, stream: stream::iter(batches).boxed(), snapshot: None }
+}
+
+fn holder(run: RunId, fence: i64) -> Holder {
+    Holder { run, fence }
+}
+
+fn decide(run: RunId, staged: Staged, replaces: Option<String>) -> Decision {
+    let files = staged.parts.iter().map(|part| ManifestFile {
+        name: part.name.clone(),
+        bytes: part.bytes,
+        rows: part.rows,
+        sha256: part.sha256.clone(),
+    });
+    Decision {
+        manifest: sample(run, files.collect()).to_bytes().unwrap(),
+        parts: staged.parts,
+        counts: staged.counts,
+        cursor: None,
+        replaces,
+        quarantine: None,
+    }
+}
+
+/// The names in the delivery's folder, sorted.
+fn delivered(root: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(root.join("orders/day=2026-11-19")) else { return vec![] };
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+async fn staged(sink: &FilesSink, who: &Holder, batches: u64) -> Staged {
+    assert_eq!(sink.begin(who).await.unwrap(), Begun::Open);
+    sink.stage(who, rows(batches)).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_delivery_is_staged_unseen_committed_whole_and_verified() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sink = sink(dir.path(), IfExists::Fail);
+    sink.part_bytes = 1000;
+    assert_eq!(sink.target(), "lake/orders/day=2026-11-19");
+    let run = RunId::new();
+    let who = holder(run, 4);
+    let staged = staged(&sink, &who, 7).await;
+    assert_eq!(delivered(dir.path()), Vec::<String>::new());
+    assert_eq!((staged.counts.read, staged.counts.filtered, staged.counts.written), (721, 21, 700));
+    assert!(staged.parts.len() > 1, "{:?}", staged.parts);
+    assert!(staged.parts.iter().all(|part| part.rows > 0));
+    assert!(staged.parts[0].staged.starts_with(&format!(".longshore/{run}/4/part-00000")));
+
+    let decision = decide(run, staged, None);
+    sink.commit(&who, &decision).await.unwrap();
+    let text: String = decision
+        .parts
+        .iter()
+        .map(|part| dir.path().join("orders/day=2026-11-19").join(&part.name))
+        .flat_map(|path| {
+            let text = std::fs::read_to_string(path).unwrap();
+            text.lines()
+                .filter(|line| *line != "id")
+                .map(|line| format!("{line}\n"))
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    assert_eq!(text, (0..700).map(|n| format!("{n}\n")).collect::<String>());
+    sink.clean(&who).await.unwrap();
+    sink.clean(&who).await.unwrap();
+    assert!(!dir.path().join(format!(".longshore/{run}")).exists());
+    let place = dir.path().join("orders/day=2026-11-19");
+    let found = verify(place.to_str().unwrap()).await.unwrap();
+    assert!(found.is_intact(), "{:?}", found.mismatches);
+    assert_eq!((found.rows, found.files), (700, decision.parts.len() as u64));
+    let hash = hex::encode(Sha256::digest(decision.manifest.as_bytes()));
+    assert_eq!(sink.current_manifest().await.unwrap(), Some(hash));
+}
+
+#[tokio::test]
+async fn a_commit_cut_off_anywhere_is_rolled_forward_by_a_later_attempt() {
+    // How far the first worker came: parts brought (0..=n), then the manifest.
+    for reached in 0.. {
+        let dir = tempfile::tempdir().unwrap();
+        let mut sink = sink(dir.path(), IfExists::Fail);
+        sink.part_bytes = 1000;
+        let run = RunId::new();
+        let first = holder(run, 1);
+        let decision = decide(run, staged(&sink, &first, 7).await, None);
+        let folder = dir.path().join("orders/day=2026-11-19");
+        std::fs::create_dir_all(&folder).unwrap();
+        for part in decision.parts.iter().take(reached) {
+            std::fs::hard_link(dir.path().join(&part.staged), folder.join(&part.name)).unwrap();
+            if reached % 2 == 0 {
+                std::fs::remove_file(dir.path().join(&part.staged)).unwrap();
+            }
+        }
+        if reached > decision.parts.len() {
+            std::fs::write(folder.join(MANIFEST_NAME), &decision.manifest).unwrap();
+        }
+        let second = holder(run, 2);
+        for who in [&second, &second, &first] {
+            sink.commit(who, &decision).await.unwrap();
+            assert_eq!(delivered(dir.path()).len(), decision.parts.len() + 1);
+            assert!(verify(folder.to_str().unwrap()).await.unwrap().is_intact());
+        }
+        if reached > decision.parts.len() {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn two_fences_stage_apart_and_cleaning_spares_the_later_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let sink = sink(dir.path(), IfExists::Fail);
+    let run = RunId::new();
+    let (old, new) = (holder(run, 1), holder(run, 2));
+    let (first, second) = tokio::join!(staged(&sink, &old, 3), staged(&sink, &new, 3));
+    assert_ne!(first.parts[0].staged, second.parts[0].staged);
+    let error = sink.stage(&old, rows(1)).await.unwrap_err();
+    assert_eq!(error.class(), Class::Fenced);
+    sink.clean(&old).await.unwrap();
+    assert!(!dir.path().join(&first.parts[0].staged).exists());
+    let decision = decide(run, second, None);
+    let (one, two) = tokio::join!(sink.commit(&new, &decision), sink.commit(&old, &decision));
+    one.unwrap();
+    two.unwrap();
+    assert_eq!(delivered(dir.path()).len(), 2);
+}
+
+#[tokio::test]
+async fn fail_keeps_what_is_there_and_replace_takes_only_its_predecessor() {
+    let dir = tempfile::tempdir().unwrap();
+    let keep = sink(dir.path(), IfExists::Fail);
+    let swap = sink(dir.path(), IfExists::Replace);
+    let (a, b, c) = (RunId::new(), RunId::new(), RunId::new());
+    let first = decide(a, staged(&keep, &holder(a, 1), 1).await, None);
+    keep.expect_free(b).await.unwrap();
+    keep.commit(&holder(a, 1), &first).await.unwrap();
+    keep.expect_free(a).await.unwrap();
+    swap.expect_free(b).await.unwrap();
+    assert_eq!(keep.expect_free(b).await.unwrap_err().class(), Class::Refused);
+
+    let second = decide(b, staged(&keep, &holder(b, 1), 2).await, None);
+    let error = keep.commit(&holder(b, 1), &second).await.unwrap_err();
+    assert_eq!(error.class(), Class::Refused);
+    assert_eq!(delivered(dir.path()).len(), 2, "no part of the loser is left");
+
+    let standing = swap.current_manifest().await.unwrap();
+    let replacing = Decision { replaces: standing.clone(), ..second };
+    let late = decide(c, staged(&swap, &holder(c, 1), 3).await, standing);
+    swap.commit(&holder(b, 1), &replacing).await.unwrap();
+    swap.commit(&holder(b, 2), &replacing).await.unwrap();
+    let error = swap.commit(&holder(c, 1), &late).await.unwrap_err();
+    assert_eq!(error.class(), Class::Refused);
+    // The old worker of the first run comes late.
+    assert_eq!(keep.commit(&holder(a, 1), &first).await.unwrap_err().class(), Class::Refused);
+    let folder = dir.path().join("orders/day=2026-11-19");
+    let text = std::fs::read_to_string(folder.join(MANIFEST_NAME)).unwrap();
+    assert_eq!(text, replacing.manifest);
+    let found = verify(folder.to_str().unwrap()).await.unwrap();
+    assert!(found.is_intact());
+    assert_eq!(found.notes, [format!("{} is not part of the delivery", first.parts[0].name)]);
+    std::fs::remove_file(folder.join(MANIFEST_NAME)).unwrap();
+    assert_eq!(swap.commit(&holder(b, 1), &replacing).await.unwrap_err().class(), Class::Refused);
+}
+
+#[tokio::test]
+async fn a_foreign_file_is_never_overwritten_and_a_lost_part_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let sink = sink(dir.path(), IfExists::Fail);
+    let run = RunId::new();
+    let decision = decide(run, staged(&sink, &holder(run, 1), 1).await, None);
+    let folder = dir.path().join("orders/day=2026-11-19");
+    std::fs::create_dir_all(&folder).unwrap();
+    let name = folder.join(&decision.parts[0].name);
+    std::fs::write(&name, "mine").unwrap();
+    let error = sink.commit(&holder(run, 1), &decision).await.unwrap_err();
+    assert_eq!(error.class(), Class::Refused);
+    assert_eq!(std::fs::read(&name).unwrap(), b"mine");
+    std::fs::remove_file(&name).unwrap();
+    sink.clean(&holder(run, 1)).await.unwrap();
+    let error = sink.commit(&holder(run, 1), &decision).await.unwrap_err();
+    assert!(error.to_string().contains("neither staged nor delivered"), "{error}");
+    assert_eq!(delivered(dir.path()), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_error_of_the_source_ends_staging_and_no_rows_make_one_part() {
+    let dir = tempfile::tempdir().unwrap();
+    let sink = sink(dir.path(), IfExists::Fail);
+    let run = RunId::new();
+    let mut broken = rows(1);
+    let failure = stream::once(async { Err(Error::unavailable("read the table", "gone")) });
+    broken.stream = broken.stream.chain(failure).boxed();
+    let error = sink.stage(&holder(run, 1), broken).await.unwrap_err();
+    assert_eq!(error.class(), Class::Unavailable);
+    let none = staged(&sink, &holder(run, 2), 0).await;
+    assert_eq!((none.parts.len(), none.parts[0].rows), (1, 0));
+    assert_eq!(std::fs::read(dir.path().join(&none.parts[0].staged)).unwrap(), b"id\n");
+}
+
+#[test]
+fn paths_that_would_meet_the_staging_folder_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let connection: Connection = serde_json::from_value(serde_json::json!({
+        "type": "files", "url": format!("file://{}", dir.path().display()),
+    }))
+    .unwrap();
+    for folder in ["", ".longshore", ".longshore/x", "../x", "/x"] {
+        let error = FilesSink::new(
+            &connection,
+            folder.to_owned(),
+            Format::Csv,
+            Compression::None,
+            CsvOptions::default(),
+            IfExists::Fail,
+        );
+        assert_eq!(error.err().unwrap().class(), Class::Config, "{folder}");
+    }
+}

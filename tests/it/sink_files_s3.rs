@@ -1,0 +1,262 @@
+//! Deliveries to a real S3 server, and the refusal of one that does not keep conditions.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use arrow::array::{Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema};
+use axum::body::Bytes;
+use axum::extract::{Request, State};
+use axum::http::{Method, StatusCode};
+use axum::response::IntoResponse;
+use futures::{StreamExt, TryStreamExt, stream};
+use longshore::connect::Connection;
+use longshore::connect::files::Store;
+use longshore::error::Class;
+use longshore::format::{Compression, CsvOptions, Format};
+use longshore::job::RunId;
+use longshore::job::decision::Decision;
+use longshore::job::manifest::{
+    MANIFEST_FORMAT, Manifest, ManifestColumn, ManifestCounts, ManifestFile,
+};
+use longshore::rows::{Batch, Rows};
+use longshore::sink::files::{Conditional, FilesSink, probe};
+use longshore::sink::{Begun, Holder, IfExists, Sink, Staged};
+use object_store::ObjectStoreExt;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use crate::support::s3::{S3, connection};
+
+fn sink(connection: &Connection, format: Format, if_exists: IfExists) -> FilesSink {
+    FilesSink::new(
+        connection,
+        "orders/day=2026-11-19".to_owned(),
+        format,
+        Compression::Zstd,
+        CsvOptions::default(),
+        if_exists,
+    )
+    .unwrap()
+}
+
+/// Batches of 1,000 rows that hardly compress, about 1 MiB each.
+fn rows(batches: i64) -> Rows {
+    let schema = Arc::new(Schema::new(vec![
+        Field::new("id", DataType::Int64, false),
+        Field::new("noise", DataType::Utf8, false),
+    ]));
+    let of = schema.clone();
+    let batches = (0..batches).map(move |n| {
+        let ids = n * 1000..(n + 1) * 1000;
+        let mut state = n as u64 + 1;
+        let noise = ids.clone().map(|_| {
+            let mut text = String::with_capacity(1024);
+            while text.len() < 1024 {
+                // xorshift64: noise, the same every time.
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                text.push_str(&format!("{state:016x}"));
+            }
+            text
+        });
+        let noise = Arc::new(StringArray::from_iter_values(noise));
+        let ids = Arc::new(Int64Array::from_iter_values(ids));
+        Ok(Batch::whole(RecordBatch::try_new(of.clone(), vec![ids, noise]).unwrap()))
+    });
+    Rows { schema, stream: stream::iter(batches).boxed(), snapshot: None }
+}
+
+fn holder(run: RunId, fence: i64) -> Holder {
+    Holder { run, fence }
+}
+
+fn decide(run: RunId, staged: Staged, replaces: Option<String>) -> Decision {
+    let files: Vec<_> = staged
+        .parts
+        .iter()
+        .map(|part| ManifestFile {
+            name: part.name.clone(),
+            bytes: part.bytes,
+            rows: part.rows,
+            sha256: part.sha256.clone(),
+        })
+        .collect();
+    let counts = ManifestCounts::from(staged.counts);
+    let manifest = Manifest {
+        format: MANIFEST_FORMAT.to_owned(),
+        delivery: run.0,
+        run,
+        key: run.to_string(),
+        edition: 1,
+        supersedes: None,
+        export: "orders".to_owned(),
+        revision: 1,
+        definition: "0".repeat(64),
+        contract_version: None,
+        window: None,
+        params: serde_json::Map::new(),
+        schema: vec![ManifestColumn {
+            name: "id".to_owned(),
+            kind: longshore::format::FieldType::Int64,
+            nullable: false,
+        }],
+        snapshot: None,
+        files,
+        counts,
+        made_at: "2026-11-20T03:15:04Z".parse().unwrap(),
+        made_by: Manifest::maker(),
+    };
+    Decision {
+        manifest: manifest.to_bytes().unwrap(),
+        parts: staged.parts,
+        counts: staged.counts,
+        cursor: None,
+        replaces,
+        quarantine: None,
+    }
+}
+
+/// Everything under `folder`, by path.
+async fn listed(store: &Store, folder: &str) -> Vec<String> {
+    let prefix = store.path(folder).unwrap();
+    let mut names: Vec<_> = store
+        .objects
+        .list(Some(&prefix))
+        .map_ok(|object| store.relative(&object.location))
+        .try_collect()
+        .await
+        .unwrap();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn a_delivery_goes_up_in_pieces_and_comes_down_whole() {
+    let server = S3::start().await;
+    let connection = server.connection("out/here");
+    let store = Store::open(&connection).unwrap();
+    let sink = sink(&connection, Format::Parquet, IfExists::Fail);
+    let run = RunId::new();
+    let who = holder(run, 3);
+    assert_eq!(sink.begin(&who).await.unwrap(), Begun::Open);
+    assert_eq!(listed(&store, "").await, Vec::<String>::new(), "the probe is gone");
+    // 40 MiB of rows are at least two row groups and three requests.
+    let staged = sink.stage(&who, rows(40)).await.unwrap();
+    assert_eq!(staged.counts.written, 40_000);
+    assert!(staged.counts.bytes > 16 << 20, "{}", staged.counts.bytes);
+    assert_eq!(listed(&store, "orders").await, Vec::<String>::new());
+    let decision = decide(run, staged, None);
+    assert!(decision.parts[0].name.ends_with(&format!("-{}-3.parquet", run.short())));
+
+    // A first worker was cut off between the copy and the manifest.
+    let part = &decision.parts[0];
+    let last = store.path(&format!("orders/day=2026-11-19/{}", part.name)).unwrap();
+    store.objects.copy(&store.path(&part.staged).unwrap(), &last).await.unwrap();
+    let later = holder(run, 4);
+    let (one, two) = tokio::join!(sink.commit(&who, &decision), sink.commit(&later, &decision));
+    one.unwrap();
+    two.unwrap();
+    assert_eq!(listed(&store, "orders").await.len(), 2);
+    sink.clean(&who).await.unwrap();
+    sink.clean(&who).await.unwrap();
+    assert_eq!(listed(&store, ".longshore").await, Vec::<String>::new());
+    sink.commit(&later, &decision).await.unwrap();
+
+    let bytes = store.objects.get(&last).await.unwrap().bytes().await.unwrap();
+    assert_eq!(bytes.len() as u64, part.bytes);
+    let back = ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap().build().unwrap();
+    let mut expected = rows(40).stream;
+    let mut ids = 0..40_000i64;
+    for batch in back {
+        let batch = batch.unwrap();
+        let column = batch.column(0).as_any().downcast_ref::<Int64Array>().unwrap();
+        assert!(column.values().iter().all(|id| Some(*id) == ids.next()));
+    }
+    assert_eq!(ids.next(), None);
+    assert!(expected.next().await.is_some());
+}
+
+#[tokio::test]
+async fn fail_and_replace_hold_on_a_store_and_cleaning_spares_later_fences() {
+    let server = S3::start().await;
+    let connection = server.connection("");
+    let store = Store::open(&connection).unwrap();
+    let keep = sink(&connection, Format::Csv, IfExists::Fail);
+    let swap = sink(&connection, Format::Jsonl, IfExists::Replace);
+    let (a, b, c) = (RunId::new(), RunId::new(), RunId::new());
+    keep.begin(&holder(a, 1)).await.unwrap();
+    let first = decide(a, keep.stage(&holder(a, 1), rows(1)).await.unwrap(), None);
+    let other = keep.stage(&holder(a, 2), rows(1)).await.unwrap();
+    keep.clean(&holder(a, 1)).await.unwrap();
+    assert_eq!(listed(&store, ".longshore").await, [other.parts[0].staged.clone()]);
+    let error = keep.commit(&holder(a, 1), &first).await.unwrap_err();
+    assert!(error.to_string().contains("neither staged nor delivered"), "{error}");
+    let first = decide(a, other, None);
+    keep.commit(&holder(a, 2), &first).await.unwrap();
+    assert_eq!(keep.expect_free(b).await.unwrap_err().class(), Class::Refused);
+
+    let second = decide(b, keep.stage(&holder(b, 1), rows(1)).await.unwrap(), None);
+    let error = keep.commit(&holder(b, 1), &second).await.unwrap_err();
+    assert_eq!(error.class(), Class::Refused);
+
+    let standing = swap.current_manifest().await.unwrap();
+    assert!(standing.is_some());
+    let staged = swap.stage(&holder(b, 2), rows(2)).await.unwrap();
+    let winner = decide(b, staged, standing.clone());
+    let loser = decide(c, swap.stage(&holder(c, 1), rows(2)).await.unwrap(), standing);
+    // Both may look before either puts: the store lets one through.
+    let (of_b, of_c) = (holder(b, 2), holder(c, 1));
+    let (one, two) = tokio::join!(swap.commit(&of_b, &winner), swap.commit(&of_c, &loser));
+    assert_ne!(one.is_ok(), two.is_ok(), "{one:?} {two:?}");
+    let won = if one.is_ok() { &winner } else { &loser };
+    let path = store.path("orders/day=2026-11-19/_manifest.json").unwrap();
+    let stands = store.objects.get(&path).await.unwrap().bytes().await.unwrap();
+    assert_eq!(stands, won.manifest.as_bytes());
+}
+
+#[tokio::test]
+async fn an_honest_store_passes_the_probe() {
+    let server = S3::start().await;
+    let store = Store::open(&server.connection("x")).unwrap();
+    let found = probe(&store, ".longshore").await.unwrap();
+    assert_eq!(found, Conditional { create: true, replace: true });
+}
+
+type Objects = Arc<Mutex<HashMap<String, Bytes>>>;
+
+/// A store that answers 200 to every condition and overwrites.
+async fn lie(State(objects): State<Objects>, request: Request) -> impl IntoResponse {
+    let (parts, body) = request.into_parts();
+    let key = parts.uri.path().to_owned();
+    let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+    let tag = [("etag", "\"e\"")];
+    let mut objects = objects.lock().unwrap();
+    match parts.method {
+        Method::PUT => {
+            objects.insert(key, body);
+            (StatusCode::OK, tag, Bytes::new())
+        }
+        Method::DELETE => {
+            objects.remove(&key);
+            (StatusCode::NO_CONTENT, tag, Bytes::new())
+        }
+        _ => match objects.get(&key) {
+            Some(body) => (StatusCode::OK, tag, body.clone()),
+            None => (StatusCode::NOT_FOUND, tag, Bytes::new()),
+        },
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_ignores_conditions_is_refused_before_anything_is_read() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let app = axum::Router::new().fallback(lie).with_state(Objects::default());
+    let server = tokio::spawn(async move { axum::serve(listener, app).await });
+    let sink = sink(&connection(port, "out"), Format::Csv, IfExists::Fail);
+    let error = sink.begin(&holder(RunId::new(), 1)).await.unwrap_err();
+    assert_eq!(error.class(), Class::Config);
+    assert!(error.to_string().contains("ignores the conditions"), "{error}");
+    server.abort();
+}

@@ -1,0 +1,3 @@
+//! What the tests need of the outside.
+
+pub mod s3;
