@@ -1,9 +1,24 @@
 //! The contract: what recipients are promised, checked on every row before protection.
 
+mod apply;
+mod convert;
+mod refused;
+mod rules;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
+use crate::error::Error;
 use crate::format::FieldType;
+use crate::rows::Counts;
+
+pub use apply::Contract;
+pub(crate) use apply::nearest;
+pub(crate) use refused::refused_row;
 
 /// The `[contract]` of a definition.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -74,30 +89,83 @@ pub enum Classification {
     Secret,
 }
 
-/// A share of rows, written `0.1%`.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Share(
-    /// Between 0 and 1.
-    pub f64,
-);
+/// A share of rows, written `0.1%`. It is kept as written, so that comparing it with counts is
+/// exact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// The digits of the percentage, without its point.
+    digits: u64,
+    /// How many of them stand after the point.
+    scale: u32,
+}
+
+impl Share {
+    /// Understands a percentage from `0%` to `100%`, with up to twelve digits after the point.
+    pub fn parse(text: &str) -> Option<Share> {
+        let number = text.strip_suffix('%')?.trim();
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+        let plain = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+        if !plain(whole) || !plain(fraction) || fraction.len() > 12 {
+            return None;
+        }
+        let fraction = if number.contains('.') { fraction } else { "" };
+        let share = Share {
+            digits: format!("{whole}{fraction}").parse().ok()?,
+            scale: u32::try_from(fraction.len()).ok()?,
+        };
+        (share.digits <= 100 * 10u64.pow(share.scale)).then_some(share)
+    }
+
+    /// Whether `refused` rows of `read` are within the share.
+    pub fn allows(self, refused: u64, read: u64) -> bool {
+        u128::from(refused) * 100 * 10u128.pow(self.scale)
+            <= u128::from(self.digits) * u128::from(read)
+    }
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = 10u64.pow(self.scale);
+        write!(f, "{}", self.digits / unit)?;
+        if self.scale > 0 {
+            write!(f, ".{:0width$}", self.digits % unit, width = self.scale as usize)?;
+        }
+        f.write_str("%")
+    }
+}
 
 impl Serialize for Share {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&format_args!("{}%", self.0 * 100.0))
+        serializer.collect_str(self)
     }
 }
 
 impl<'de> Deserialize<'de> for Share {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        text.strip_suffix('%')
-            .and_then(|number| number.trim().parse::<f64>().ok())
-            .filter(|percent| (0.0..=100.0).contains(percent))
-            .map(|percent| Share(percent / 100.0))
-            .ok_or_else(|| {
-                serde::de::Error::custom(format!(
-                    "`{text}` is no share; write a percentage from 0% to 100%, like \"0.1%\""
-                ))
-            })
+        Share::parse(&text).ok_or_else(|| {
+            serde::de::Error::custom(format!(
+                "`{text}` is no share; write a percentage from 0% to 100%, like \"0.1%\""
+            ))
+        })
     }
+}
+
+/// Fails with class `contract` if more rows were refused than the contract allows.
+pub fn check_share(config: &ContractConfig, counts: &Counts) -> crate::error::Result<()> {
+    let share = config.max_rejected.unwrap_or(Share { digits: 0, scale: 0 });
+    if share.allows(counts.quarantined, counts.read) {
+        return Ok(());
+    }
+    Err(Error::contract(
+        "keep the contract",
+        format!(
+            "{} of {} rows were refused, and max-rejected allows {share}",
+            counts.quarantined, counts.read
+        ),
+    )
+    .help(
+        "Look at the refused rows with `longshore quarantine show`, and correct the data or the \
+         contract; max-rejected in [contract] says how many may be missing from a delivery.",
+    ))
 }

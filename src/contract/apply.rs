@@ -1,0 +1,293 @@
+//! Planning a contract against a schema, and keeping it row by row.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::compute::{filter_record_batch, is_null};
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use futures::StreamExt;
+
+use super::convert::{Conversion, conversion};
+use super::refused::refused_row;
+use super::rules::{self, Rule};
+use super::{ContractConfig, ExtraColumns};
+use crate::error::{Error, Result};
+use crate::format::FieldType;
+use crate::rows::{Batch, Refused, Rows};
+
+/// A contract that was planned for one input schema.
+#[derive(Debug)]
+pub struct Contract {
+    columns: Vec<Column>,
+    schema: SchemaRef,
+    /// The promised columns as they are between conversion and checks, when a required one may
+    /// still hold NULL.
+    unchecked: SchemaRef,
+}
+
+/// One promised column.
+#[derive(Debug)]
+struct Column {
+    name: String,
+    /// Where it is in the input.
+    index: usize,
+    conversion: Conversion,
+    /// The rule that a value breaks which the type cannot hold.
+    type_rule: String,
+    /// The rule that NULL breaks, if one does.
+    null_rule: Option<&'static str>,
+    rules: Vec<Rule>,
+}
+
+impl Contract {
+    /// Plans the contract against the schema of its input, without reading a row.
+    ///
+    /// Fails with class `contract` if the input lacks a promised column, has one more, or has a
+    /// type that cannot become the promised one; with class `config` if the contract itself is
+    /// wrong.
+    pub fn plan(config: &ContractConfig, input: SchemaRef) -> Result<Contract> {
+        if config.fields.is_empty() {
+            return Err(Error::config("plan the contract", "it promises no field")
+                .help("Name the columns in [contract.fields], or leave [contract] out."));
+        }
+        for key in &config.primary_key {
+            if !config.fields.contains_key(key) {
+                let names = config.fields.keys().map(String::as_str);
+                return Err(Error::config(
+                    "plan the contract",
+                    format!("primary-key names `{key}`, which is not in [contract.fields]"),
+                )
+                .help(nearest(key, names)));
+            }
+        }
+        let columns = config
+            .fields
+            .keys()
+            .map(|name| column(config, name, &input))
+            .collect::<Result<Vec<_>>>()?;
+        if config.extra_columns == ExtraColumns::Fail {
+            let extra: Vec<String> = input
+                .fields()
+                .iter()
+                .filter(|field| !config.fields.contains_key(field.name()))
+                .map(|field| format!("`{}`", field.name()))
+                .collect();
+            if !extra.is_empty() {
+                return Err(Error::contract(
+                    "plan the contract",
+                    format!("the rows have columns that it does not name: {}", extra.join(", ")),
+                )
+                .help(
+                    "Add them to [contract.fields], or write extra-columns = \"drop\" in \
+                     [contract] to leave them out.",
+                ));
+            }
+        }
+        let schema = |promised: bool| {
+            let fields: Vec<Field> = columns
+                .iter()
+                .zip(config.fields.values())
+                .map(|(column, field)| {
+                    let nullable = !promised || column.null_rule.is_none();
+                    Field::new(&column.name, field.kind.arrow(), nullable)
+                })
+                .collect();
+            Arc::new(Schema::new(fields))
+        };
+        Ok(Contract { schema: schema(true), unchecked: schema(false), columns })
+    }
+
+    /// The schema that is promised.
+    pub fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    /// Checks one batch. A row that breaks a rule is refused with the first that it broke, in the
+    /// order of the fields; the others go on, in the promised types.
+    pub fn apply(&self, batch: Batch) -> Result<Batch> {
+        let count = batch.rows.num_rows();
+        let mut broken = Broken::new(count);
+        let mut columns = Vec::with_capacity(self.columns.len());
+        for (index, column) in self.columns.iter().enumerate() {
+            let given = batch.rows.columns().get(column.index).ok_or_else(|| {
+                Error::permanent("keep the contract", "a batch has fewer columns than were planned")
+            })?;
+            let converted = column.conversion.convert(given)?;
+            self.check(index, column, given, &converted, &mut broken)?;
+            columns.push(converted);
+        }
+
+        let mut refused = batch.refused;
+        let schema = if broken.any() { &self.unchecked } else { &self.schema };
+        let options = RecordBatchOptions::new().with_row_count(Some(count));
+        let mut rows = RecordBatch::try_new_with_options(schema.clone(), columns, &options)
+            .map_err(internal)?;
+        if broken.any() {
+            for (row, (column, rule)) in broken.rows() {
+                let Some(column) = self.columns.get(column) else { continue };
+                refused.push(Refused {
+                    rule: column.rule(rule),
+                    column: Some(column.name.clone()),
+                    row: refused_row(&batch.rows, row),
+                });
+            }
+            rows = filter_record_batch(&rows, &broken.kept()).map_err(internal)?;
+            rows = rows.with_schema(self.schema.clone()).map_err(internal)?;
+        }
+        Ok(Batch { rows, read: batch.read, filtered: batch.filtered, refused })
+    }
+
+    /// Checks a stream of batches, lazily.
+    pub fn rows(self, rows: Rows) -> Rows {
+        let schema = self.schema();
+        let stream = rows.stream.map(move |batch| batch.and_then(|batch| self.apply(batch)));
+        Rows { schema, stream: stream.boxed(), snapshot: rows.snapshot }
+    }
+
+    fn check(
+        &self,
+        index: usize,
+        column: &Column,
+        given: &ArrayRef,
+        converted: &ArrayRef,
+        broken: &mut Broken,
+    ) -> Result<()> {
+        if converted.null_count() > given.null_count() {
+            let lost = is_null(converted).map_err(internal)?;
+            broken.mark(&lost, index, |row| given.is_valid(row).then_some(Kind::Type));
+        }
+        if column.null_rule.is_some() && given.null_count() > 0 {
+            let null = is_null(given).map_err(internal)?;
+            broken.mark(&null, index, |_| Some(Kind::Null));
+        }
+        for (number, rule) in column.rules.iter().enumerate() {
+            let values = rule.broken(converted).ok_or_else(|| {
+                Error::permanent("keep the contract", "a rule does not fit the type of its column")
+                    .with("column", &column.name)
+            })?;
+            broken.mark(&values, index, |_| Some(Kind::Rule(number)));
+        }
+        Ok(())
+    }
+}
+
+impl Column {
+    fn rule(&self, kind: Kind) -> String {
+        match kind {
+            Kind::Type => self.type_rule.clone(),
+            Kind::Null => self.null_rule.unwrap_or("required").to_owned(),
+            Kind::Rule(number) => {
+                self.rules.get(number).map_or_else(String::new, |rule| rule.name.clone())
+            }
+        }
+    }
+}
+
+/// Which kind of rule of a column was broken.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Type,
+    Null,
+    Rule(usize),
+}
+
+/// For each row the first rule it broke. Nothing is allocated while none is.
+struct Broken {
+    count: usize,
+    first: Vec<Option<(usize, Kind)>>,
+}
+
+impl Broken {
+    fn new(count: usize) -> Broken {
+        Broken { count, first: Vec::new() }
+    }
+
+    fn any(&self) -> bool {
+        !self.first.is_empty()
+    }
+
+    fn mark(&mut self, mask: &BooleanArray, column: usize, kind: impl Fn(usize) -> Option<Kind>) {
+        if mask.true_count() == 0 {
+            return;
+        }
+        self.first.resize(self.count, None);
+        // Under a NULL the mask's bit means nothing.
+        let set = match mask.nulls() {
+            Some(valid) => mask.values() & valid.inner(),
+            None => mask.values().clone(),
+        };
+        for row in set.set_indices() {
+            if let Some(slot @ None) = self.first.get_mut(row) {
+                *slot = kind(row).map(|kind| (column, kind));
+            }
+        }
+    }
+
+    fn rows(&self) -> impl Iterator<Item = (usize, (usize, Kind))> {
+        self.first.iter().enumerate().filter_map(|(row, first)| Some((row, (*first)?)))
+    }
+
+    fn kept(&self) -> BooleanArray {
+        self.first.iter().map(|first| Some(first.is_none())).collect()
+    }
+}
+
+fn column(config: &ContractConfig, name: &str, input: &Schema) -> Result<Column> {
+    let Some((field, (index, found))) = config.fields.get(name).zip(input.column_with_name(name))
+    else {
+        let names = input.fields().iter().map(|field| field.name().as_str());
+        return Err(Error::contract(
+            "plan the contract",
+            format!("column `{name}` is promised, and the rows do not have it"),
+        )
+        .help(nearest(name, names)));
+    };
+    let from = FieldType::of_arrow(found.data_type());
+    let conversion =
+        from.as_ref().and_then(|from| conversion(from, &field.kind)).ok_or_else(|| {
+            let has = from.map_or_else(|| found.data_type().to_string(), |from| from.to_string());
+            Error::contract(
+                "plan the contract",
+                format!("column `{name}` is promised as {} and comes as {has}", field.kind),
+            )
+            .help(format!(
+                "No conversion between them is certain to keep every value: write the CAST in \
+                 [transform] or in the source's query, or promise type = \"{has}\"."
+            ))
+        })?;
+    Ok(Column {
+        name: name.to_owned(),
+        index,
+        conversion,
+        type_rule: format!("type {}", field.kind),
+        null_rule: if field.required {
+            Some("required")
+        } else if config.primary_key.iter().any(|key| key == name) {
+            Some("primary-key")
+        } else {
+            None
+        },
+        rules: rules::plan(config, name)?,
+    })
+}
+
+/// The help for a name that does not exist: the nearest that does, or all of them.
+pub(crate) fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<&str> = names.collect();
+    let near = names
+        .iter()
+        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
+        .filter(|(distance, candidate)| {
+            *distance * 3 <= name.chars().count().max(candidate.chars().count())
+        })
+        .min_by_key(|(distance, _)| *distance);
+    match near {
+        Some((_, near)) => format!("Did you mean `{near}`?"),
+        None => format!("There are: {}.", names.join(", ")),
+    }
+}
+
+fn internal(cause: arrow::error::ArrowError) -> Error {
+    Error::permanent("keep the contract", "a batch does not fit the planned schema")
+        .caused_by(cause)
+}

@@ -1,0 +1,327 @@
+//! From SQL to the stages of a transform.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
+use datafusion_common::config::ConfigOptions;
+use datafusion_common::tree_node::{Transformed, TreeNode};
+use datafusion_common::{DFSchema, DataFusionError, ScalarValue, TableReference};
+use datafusion_expr::execution_props::ExecutionProps;
+use datafusion_expr::expr::ScalarFunction;
+use datafusion_expr::planner::{ContextProvider, ExprPlanner, TypePlanner};
+use datafusion_expr::simplify::{ExprSimplifyResult, SimplifyContext};
+use datafusion_expr::{
+    AggregateUDF, Expr, ExprSchemable, HigherOrderUDF, LogicalPlan, Operator, ScalarUDF,
+    TableSource, WindowUDF, binary_expr, lit,
+};
+use datafusion_functions::datetime::planner::DatetimeFunctionPlanner;
+use datafusion_functions::unicode::planner::UnicodeFunctionPlanner;
+use datafusion_optimizer::analyzer::Analyzer;
+use datafusion_physical_expr::expressions::BinaryExpr;
+use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
+use datafusion_sql::parser::{DFParser, Statement};
+use datafusion_sql::planner::SqlToRel;
+use datafusion_sql::sqlparser::ast::{DataType as SqlType, Statement as SqlStatement, TimezoneInfo};
+
+use super::{Stage, Transform, check, output};
+use crate::error::{Error, Result};
+
+const ALLOWED: &str = "A transform is one SELECT … FROM input [WHERE …], row by row; the rest \
+                       belongs into the source's query.";
+
+/// How long the SQL may be; nesting is bounded by this until it has been measured.
+const MAX_SQL: usize = 64 << 10;
+/// Enough stack for [`MAX_SQL`] bytes of the deepest nesting; only what is used is ever mapped.
+const STACK: usize = 512 << 20;
+
+/// The error for SQL that cannot be a transform.
+pub(super) fn refuse(message: impl Into<String>) -> Error {
+    Error::config("plan the transform", message).help(ALLOWED)
+}
+
+/// The error for SQL that needs more than the row.
+pub(super) fn not_row_wise(found: &str) -> Error {
+    refuse(format!("{found} cannot be done row by row"))
+}
+
+/// DataFusion's own words. While planning they quote the definition, and no row exists yet.
+pub(super) fn foreign(cause: DataFusionError) -> Error {
+    refuse(cause.strip_backtrace())
+}
+
+/// Plans `sql` over rows of `input`, on a stack of its own: parser and planner recurse as deep as
+/// the SQL is nested, and running out of stack would end the process.
+pub(super) fn plan(sql: &str, input: SchemaRef) -> Result<Transform> {
+    if sql.len() > MAX_SQL {
+        return Err(refuse(format!("the SQL is longer than {MAX_SQL} bytes")));
+    }
+    std::thread::scope(|scope| {
+        std::thread::Builder::new()
+            .name("plan-transform".to_owned())
+            .stack_size(STACK)
+            .spawn_scoped(scope, || plan_here(sql, input))
+            .map_err(|cause| {
+                Error::transient("plan the transform", "no thread can be started").caused_by(cause)
+            })?
+            .join()
+            .unwrap_or_else(|_| Err(refuse("the SQL cannot be understood")))
+    })
+}
+
+fn plan_here(sql: &str, input: SchemaRef) -> Result<Transform> {
+    let statements = DFParser::parse_sql(sql).map_err(foreign)?;
+    let mut statements = statements.into_iter();
+    let (Some(Statement::Statement(statement)), None) = (statements.next(), statements.next())
+    else {
+        return Err(refuse("it is not one SELECT"));
+    };
+    if !matches!(*statement, SqlStatement::Query(_)) {
+        return Err(refuse("it is not a SELECT"));
+    }
+
+    let context = Context::new(input);
+    let written = SqlToRel::new(&context)
+        .sql_statement_to_plan(*statement)
+        .map_err(|cause| context.refused.get().map_or_else(|| foreign(cause), not_row_wise))?;
+    check::row_wise(&written)?;
+    check::divisions(&written)?;
+    let typed = Analyzer::new()
+        .execute_and_check(written.clone(), &context.options, |_, _| {})
+        .map_err(foreign)?;
+    check::conversions(&written, &typed)?;
+
+    let mut stages = Vec::new();
+    let rows = build(&typed, &mut stages, &Arc::new(context.options)).map_err(foreign)?;
+    Ok(Transform { stages, schema: output::schema(rows.as_arrow())? })
+}
+
+/// Adds the stages of `plan`, innermost first, and gives the schema of their result. The schemas
+/// of the plan itself may be stale once functions are rewritten, so that each stage's is taken
+/// from its physical expressions.
+fn build(
+    plan: &LogicalPlan,
+    stages: &mut Vec<Stage>,
+    options: &Arc<ConfigOptions>,
+) -> Result<DFSchema, DataFusionError> {
+    match plan {
+        LogicalPlan::TableScan(scan) => Ok(scan.projected_schema.as_ref().clone()),
+        LogicalPlan::SubqueryAlias(alias) => {
+            let inner = build(&alias.input, stages, options)?;
+            named_as(&alias.schema, inner.fields().iter().cloned())
+        }
+        LogicalPlan::Filter(filter) => {
+            let input = build(&filter.input, stages, options)?;
+            stages.push(Stage::Filter(physical(filter.predicate.clone(), &input, options)?));
+            Ok(input)
+        }
+        LogicalPlan::Projection(projection) => {
+            let input = build(&projection.input, stages, options)?;
+            let columns = projection
+                .expr
+                .iter()
+                .map(|expr| physical(expr.clone(), &input, options))
+                .collect::<Result<Vec<_>, _>>()?;
+            let fields = columns
+                .iter()
+                .zip(projection.schema.fields())
+                .map(|(column, named)| {
+                    let field = column.return_field(input.as_arrow())?;
+                    let kind = field.data_type().clone();
+                    Ok(Arc::new(Field::new(named.name(), kind, field.is_nullable())))
+                })
+                .collect::<Result<Vec<FieldRef>, DataFusionError>>()?;
+            let schema = Arc::new(Schema::new(fields.clone()));
+            stages.push(Stage::Project(columns, schema));
+            named_as(&projection.schema, fields.into_iter())
+        }
+        _ => Err(DataFusionError::Plan("an unexpected plan node".to_owned())),
+    }
+}
+
+fn named_as(
+    names: &DFSchema,
+    fields: impl Iterator<Item = FieldRef>,
+) -> Result<DFSchema, DataFusionError> {
+    let qualified = names.iter().map(|(qualifier, _)| qualifier.cloned()).zip(fields).collect();
+    DFSchema::new_with_metadata(qualified, HashMap::new())
+}
+
+/// The expression as it is evaluated: checked arithmetic, and no constant folded, since folding
+/// wraps around where evaluation fails.
+fn physical(
+    expr: Expr,
+    input: &DFSchema,
+    options: &Arc<ConfigOptions>,
+) -> Result<Arc<dyn PhysicalExpr>, DataFusionError> {
+    let simplify = SimplifyContext::builder()
+        .with_config_options(options.clone())
+        .with_schema(Arc::new(input.clone()))
+        .build();
+    let expr = expr.transform_up(|expr| match expr {
+        // Some functions (coalesce, nvl) exist only as what they are rewritten to.
+        Expr::ScalarFunction(ScalarFunction { func, args }) => {
+            Ok(match func.simplify(args, &simplify)? {
+                ExprSimplifyResult::Simplified(expr) => Transformed::yes(expr),
+                ExprSimplifyResult::Original(args) => {
+                    Transformed::no(Expr::ScalarFunction(ScalarFunction { func, args }))
+                }
+            })
+        }
+        // Negation wraps around for the smallest integer; subtraction is checked.
+        Expr::Negative(inner) => {
+            let kind = inner.get_type(input)?;
+            Ok(if kind.is_integer() {
+                let zero = lit(ScalarValue::new_zero(&kind)?);
+                Transformed::yes(binary_expr(zero, Operator::Minus, *inner))
+            } else {
+                Transformed::no(Expr::Negative(inner))
+            })
+        }
+        other => Ok(Transformed::no(other)),
+    })?;
+    create_physical_expr(&expr.data, input, &ExecutionProps::new(), &Default::default())?
+        .transform_up(|expr| {
+            Ok(match expr.downcast_ref::<BinaryExpr>() {
+                Some(binary) => {
+                    Transformed::yes(Arc::new(binary.clone().with_fail_on_overflow(true)) as _)
+                }
+                None => Transformed::no(expr),
+            })
+        })
+        .map(|expr| expr.data)
+}
+
+/// The one table.
+struct Input(SchemaRef);
+
+impl TableSource for Input {
+    fn schema(&self) -> SchemaRef {
+        self.0.clone()
+    }
+}
+
+/// What names in the SQL mean.
+struct Context {
+    input: Arc<dyn TableSource>,
+    functions: HashMap<String, Arc<ScalarUDF>>,
+    planners: Vec<Arc<dyn ExprPlanner>>,
+    options: ConfigOptions,
+    /// What was asked for that is known, but not row-wise.
+    refused: Cell<Option<&'static str>>,
+}
+
+impl Context {
+    fn new(input: SchemaRef) -> Context {
+        let mut functions = HashMap::new();
+        for function in datafusion_functions::all_default_functions() {
+            for alias in function.aliases() {
+                functions.insert(alias.clone(), function.clone());
+            }
+            functions.insert(function.name().to_owned(), function);
+        }
+        let mut options = ConfigOptions::default();
+        options.sql_parser.parse_float_as_decimal = true;
+        options.sql_parser.map_string_types_to_utf8view = false;
+        Context {
+            input: Arc::new(Input(input)),
+            functions,
+            planners: vec![Arc::new(DatetimeFunctionPlanner), Arc::new(UnicodeFunctionPlanner)],
+            options,
+            refused: Cell::new(None),
+        }
+    }
+}
+
+/// Names that people know as aggregates, so that their refusal says why.
+const AGGREGATES: &[&str] = &[
+    "array_agg", "avg", "bit_and", "bit_or", "bool_and", "bool_or", "count", "every", "first_value",
+    "last_value", "listagg", "max", "mean", "median", "min", "stddev", "string_agg", "sum", "var",
+    "variance",
+];
+
+impl ContextProvider for Context {
+    fn get_table_source(
+        &self,
+        name: TableReference,
+    ) -> Result<Arc<dyn TableSource>, DataFusionError> {
+        if name.schema().is_none() && name.table() == "input" {
+            return Ok(self.input.clone());
+        }
+        Err(DataFusionError::Plan(format!("there is no table `{name}`; the one table is `input`")))
+    }
+
+    fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
+        &self.planners
+    }
+
+    fn get_type_planner(&self) -> Option<Arc<dyn TypePlanner>> {
+        Some(Arc::new(Microseconds))
+    }
+
+    fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        self.functions.get(name).cloned()
+    }
+
+    fn get_higher_order_meta(&self, _: &str) -> Option<Arc<HigherOrderUDF>> {
+        None
+    }
+
+    fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
+        if AGGREGATES.contains(&name) {
+            self.refused.set(Some("an aggregate function"));
+        }
+        None
+    }
+
+    fn get_window_meta(&self, _: &str) -> Option<Arc<WindowUDF>> {
+        self.refused.set(Some("a window function"));
+        None
+    }
+
+    fn get_variable_type(&self, _: &[String]) -> Option<DataType> {
+        None
+    }
+
+    fn options(&self) -> &ConfigOptions {
+        &self.options
+    }
+
+    fn udf_names(&self) -> Vec<String> {
+        self.functions.keys().cloned().collect()
+    }
+
+    fn higher_order_function_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn udaf_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn udwf_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// TIMESTAMP is a time in microseconds here. DataFusion's nanoseconds end in the year 2262, and a
+/// comparison with one would refuse every later row.
+#[derive(Debug)]
+struct Microseconds;
+
+impl TypePlanner for Microseconds {
+    fn plan_type_field(&self, kind: &SqlType) -> Result<Option<FieldRef>, DataFusionError> {
+        let zone = match kind {
+            SqlType::Timestamp(
+                None | Some(6),
+                TimezoneInfo::None | TimezoneInfo::WithoutTimeZone,
+            )
+            | SqlType::Datetime(None) => None,
+            SqlType::Timestamp(None | Some(6), _) => Some("UTC".into()),
+            _ => return Ok(None),
+        };
+        let kind = DataType::Timestamp(TimeUnit::Microsecond, zone);
+        Ok(Some(Arc::new(Field::new("", kind, true))))
+    }
+}
