@@ -1,4 +1,5 @@
 //! The integration tests: one binary.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "how a test fails")]
 
 mod conformance;
 mod support;

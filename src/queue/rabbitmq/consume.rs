@@ -1,6 +1,5 @@
 //! Consuming a job queue, whatever happens to connection and queue.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,13 +7,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use lapin::Acker;
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
 use lapin::types::FieldTable;
+use lapin::{Acker, Channel, Consumer};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::link::{Link, backoff};
 use super::message::from_amqp;
@@ -38,13 +37,7 @@ pub(super) fn consume(
 ) -> BoxStream<'static, Incoming> {
     // The prefetch bounds what is under way; this only hands over.
     let (feed, mut jobs) = mpsc::channel(1);
-    tokio::spawn(async move {
-        let consuming = keep_consuming(&link, &topology, &pool, prefetch, &feed);
-        tokio::select! {
-            _ = feed.closed() => {}
-            never = consuming => match never {},
-        }
-    });
+    tokio::spawn(async move { keep_consuming(&link, &topology, &pool, prefetch, &feed).await });
     futures::stream::poll_fn(move |context| jobs.poll_recv(context)).boxed()
 }
 
@@ -54,11 +47,12 @@ async fn keep_consuming(
     pool: &str,
     prefetch: u16,
     feed: &mpsc::Sender<Incoming>,
-) -> Infallible {
+) {
     let mut failures = 0;
-    loop {
+    while !feed.is_closed() {
         let since = Instant::now();
         let reason = match session(link, topology, pool, prefetch, feed).await {
+            Ok(()) if feed.is_closed() => return,
             Ok(()) => "the broker cancelled the consumer".to_owned(),
             Err(error) => error.chain(),
         };
@@ -68,11 +62,11 @@ async fn keep_consuming(
         let wait = backoff(failures);
         failures = failures.saturating_add(1);
         warn!(pool, reason, retry_in_ms = wait.as_millis() as u64, "consuming was interrupted");
-        tokio::time::sleep(wait).await;
+        let _ = timeout(wait, feed.closed()).await;
     }
 }
 
-/// Consumes on one channel until it ends.
+/// Consumes on one channel until it ends, or nobody listens any more.
 async fn session(
     link: &Link,
     topology: &Topology,
@@ -80,38 +74,61 @@ async fn session(
     prefetch: u16,
     feed: &mpsc::Sender<Incoming>,
 ) -> Result<()> {
-    let Some(connection) = link.wait_for_connection().await else {
-        // The supervisor is gone, as happens only while the runtime shuts down.
-        return Err(Error::unavailable(OPERATION, "the connection is no longer kept"));
+    let opened = tokio::select! {
+        opened = open(link, topology, pool, prefetch) => opened?,
+        _ = feed.closed() => None,
     };
-    let (_channel, mut deliveries) = within(OPERATION, ANSWER_WAIT, async {
-        topology.declare(&connection, &[pool.to_owned()]).await?;
-        let opening = async {
-            let channel = connection.create_channel().await?;
-            // 0 would mean no bound at all. The bound holds for consumers that start after it.
-            channel.basic_qos(prefetch.max(1), BasicQosOptions::default()).await?;
-            let queue = topology.queue(&Destination::Jobs(pool.to_owned()));
-            let consumer = channel
-                .basic_consume(
-                    queue,
-                    "".into(),
-                    BasicConsumeOptions::default(),
-                    FieldTable::default(),
-                )
-                .await?;
-            Ok((channel, consumer))
-        };
-        opening.await.map_err(|error| lost(OPERATION, error))
-    })
-    .await?;
+    let Some((channel, mut deliveries)) = opened else { return Ok(()) };
     info!(pool, prefetch, "consuming");
-    while let Some(delivery) = deliveries.next().await {
+    loop {
+        let delivery = tokio::select! {
+            delivery = deliveries.next() => delivery,
+            _ = feed.closed() => break,
+        };
+        let Some(delivery) = delivery else { return Ok(()) };
         let delivery = delivery.map_err(|error| lost(OPERATION, error))?;
         if feed.send(incoming(delivery, pool)).await.is_err() {
             break;
         }
     }
+    give_back(channel, deliveries).await;
     Ok(())
+}
+
+/// `None` when the connection is no longer kept, as happens only while the runtime shuts down.
+async fn open(
+    link: &Link,
+    topology: &Topology,
+    pool: &str,
+    prefetch: u16,
+) -> Result<Option<(Channel, Consumer)>> {
+    let Some(connection) = link.wait_for_connection().await else { return Ok(None) };
+    within(OPERATION, ANSWER_WAIT, async {
+        topology.declare(&connection, &[pool.to_owned()]).await?;
+        let opening = async {
+            let channel = connection.create_channel().await?;
+            // 0 would mean no bound at all. It holds for consumers that start after it.
+            channel.basic_qos(prefetch.max(1), BasicQosOptions::default()).await?;
+            let queue = topology.queue(&Destination::Jobs(pool.to_owned()));
+            let options = BasicConsumeOptions::default();
+            let consumer =
+                channel.basic_consume(queue, "".into(), options, FieldTable::default()).await?;
+            Ok(Some((channel, consumer)))
+        };
+        opening.await.map_err(|error| lost(OPERATION, error))
+    })
+    .await
+}
+
+/// Closes a channel, so that the broker takes back what is unsettled. The consumer has to live
+/// until then: dropping it first would cancel it, and a quorum queue takes back the messages of a
+/// cancelled consumer in another order.
+pub(super) async fn give_back(channel: Channel, consumer: Consumer) {
+    let closed = timeout(SETTLE_WAIT, channel.close(200, "OK".into())).await;
+    if !matches!(closed, Ok(Ok(()))) {
+        debug!(?closed, "a channel was not closed, as happens when its connection is gone");
+    }
+    drop(consumer);
 }
 
 /// Ours of what arrived.

@@ -16,7 +16,7 @@ use lapin::types::FieldTable;
 use lapin::{Channel, Connection, Consumer};
 use tokio::time::timeout;
 
-use super::consume::incoming;
+use super::consume::{give_back, incoming};
 use super::link::Link;
 use super::message::put_aside;
 use super::topology::Topology;
@@ -63,8 +63,9 @@ struct Pass {
     opened: Opened,
 }
 
-/// The channels of a pass, in the order of their letters. The broker bounds their number.
-type Opened = Arc<Mutex<Vec<Channel>>>;
+/// The channels of a pass, in the order of their letters, and what consumes on them. The broker
+/// bounds their number.
+type Opened = Arc<Mutex<Vec<(Channel, Consumer)>>>;
 
 struct Current {
     channel: Channel,
@@ -140,7 +141,8 @@ impl Pass {
             opening.await.map_err(|error| lost(OPERATION, error))
         })
         .await?;
-        self.opened.lock().unwrap_or_else(PoisonError::into_inner).push(current.channel.clone());
+        let opened = (current.channel.clone(), current.consumer.clone());
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).push(opened);
         Ok(current)
     }
 
@@ -175,8 +177,8 @@ impl Drop for GiveBack {
         // Without a runtime, dropping them closes them too, but in no order.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                for channel in channels {
-                    let _ = timeout(ANSWER_WAIT, channel.close(200, "OK".into())).await;
+                for (channel, consumer) in channels {
+                    give_back(channel, consumer).await;
                 }
             });
         }

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, Connection, ExchangeKind};
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::{code, lost, words};
 use crate::error::{Error, Result};
@@ -22,14 +22,16 @@ const ACCESS_REFUSED: u16 = 403;
 /// How often the broker delivers a job before it gives it up, as the last guard against poison.
 const DELIVERY_LIMIT: i64 = 100;
 
+/// From 4.0 on, the broker drops a message after 20 deliveries unless told otherwise, and looking
+/// at a dead letter must not use up its life. -1 means no limit there, but a 3.10 node takes it,
+/// and then drops the message when it is first given back. This many deliveries never happen.
+const NO_DELIVERY_LIMIT: i64 = i32::MAX as i64;
+
 /// The names of an installation, and what of it was declared.
 pub(super) struct Topology {
     prefix: String,
     max_length: u32,
     pools: Mutex<BTreeSet<String>>,
-    /// Dead-letter queues for which the broker did not take `x-delivery-limit=-1`. lapin does not
-    /// tell the broker's version, so it is tried, once for each.
-    without_limit: Mutex<BTreeSet<String>>,
 }
 
 /// The text of an AMQP short string, cut to its 255 bytes.
@@ -39,8 +41,7 @@ pub(super) fn short(text: &str) -> ShortString {
 
 impl Topology {
     pub(super) fn new(prefix: String, max_length: u32) -> Topology {
-        let (pools, without_limit) = Default::default();
-        Topology { prefix, max_length, pools, without_limit }
+        Topology { prefix, max_length, pools: Mutex::default() }
     }
 
     /// The exchange of this destination, and the routing key (the pool).
@@ -92,12 +93,11 @@ impl Topology {
         for pool in pools {
             for to in [Destination::Dead(pool.clone()), Destination::Jobs(pool.clone())] {
                 let queue = self.queue(&to);
-                match &to {
-                    Destination::Dead(_) => self.declare_dead(&mut broker, queue.clone()).await?,
-                    Destination::Jobs(pool) => {
-                        broker.queue(queue.clone(), self.job_arguments(pool)).await?;
-                    }
-                }
+                let arguments = match &to {
+                    Destination::Jobs(pool) => self.job_arguments(pool),
+                    Destination::Dead(_) => dead_arguments(),
+                };
+                broker.queue(queue.clone(), arguments).await?;
                 let (exchange, key) = self.route(&to);
                 broker.bind(queue, exchange, key).await?;
             }
@@ -119,37 +119,6 @@ impl Topology {
         set("x-max-length", AMQPValue::LongLongInt(self.max_length.into()));
         set("x-delivery-limit", AMQPValue::LongLongInt(DELIVERY_LIMIT));
         arguments
-    }
-
-    /// From 4.0 on, the broker drops a message after 20 deliveries unless told otherwise, and
-    /// looking at a dead letter must not use up its life. Older brokers have no limit, and refuse
-    /// to be told.
-    async fn declare_dead(&self, broker: &mut Broker<'_>, queue: ShortString) -> Result<()> {
-        let refused = |set: &Mutex<BTreeSet<String>>| {
-            set.lock().unwrap_or_else(PoisonError::into_inner).contains(queue.as_str())
-        };
-        if !refused(&self.without_limit) {
-            let mut arguments = quorum();
-            arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(-1));
-            match broker.try_queue(queue.clone(), arguments).await {
-                Ok(()) => return Ok(()),
-                Err(error) if code(&error) == Some(PRECONDITION_FAILED) => {
-                    debug!(
-                        queue = queue.as_str(),
-                        reason = words(&error),
-                        "declaring without x-delivery-limit, which this broker does not take here"
-                    );
-                    broker.reopen().await?;
-                    self.without_limit
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .insert(queue.to_string());
-                }
-                // What else is wrong is found and told by the declaration below.
-                Err(_) => broker.reopen().await?,
-            }
-        }
-        broker.queue(queue, quorum()).await
     }
 
     /// How many messages and consumers a queue has.
@@ -180,6 +149,12 @@ fn text(value: &str) -> AMQPValue {
 fn quorum() -> FieldTable {
     let mut arguments = FieldTable::default();
     arguments.insert("x-queue-type".into(), text("quorum"));
+    arguments
+}
+
+fn dead_arguments() -> FieldTable {
+    let mut arguments = quorum();
+    arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(NO_DELIVERY_LIMIT));
     arguments
 }
 
@@ -217,12 +192,10 @@ impl Broker<'_> {
         found.map_err(|error| unusable("exchange", &name, error))
     }
 
-    async fn try_queue(&self, name: ShortString, arguments: FieldTable) -> lapin::Result<()> {
-        self.channel.queue_declare(name, QueueDeclareOptions::durable(), arguments).await.map(drop)
-    }
-
     async fn queue(&mut self, name: ShortString, arguments: FieldTable) -> Result<()> {
-        let Err(error) = self.try_queue(name.clone(), arguments).await else { return Ok(()) };
+        let options = QueueDeclareOptions::durable();
+        let declared = self.channel.queue_declare(name.clone(), options, arguments).await;
+        let Err(error) = declared else { return Ok(()) };
         self.accept_existing("queue", &name, &error).await?;
         let found =
             self.channel.queue_declare(name.clone(), passive_queue(), FieldTable::default()).await;
