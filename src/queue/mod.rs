@@ -3,6 +3,9 @@
 //! Every installation has the same topology (DESIGN, section 5): for each pool a job queue
 //! `longshore.jobs.<pool>` and a dead-letter queue `longshore.dead.<pool>`.
 
+pub mod embedded;
+pub mod rabbitmq;
+
 use std::time::Duration;
 
 use async_trait::async_trait;

@@ -4,3 +4,5 @@
 mod claims;
 mod limits;
 mod redis;
+pub mod queue;
+pub mod rabbitmq;

@@ -1,3 +1,5 @@
 //! What the tests need of the outside.
 
 pub mod s3;
+//! What several suites need.
+pub mod proxy;

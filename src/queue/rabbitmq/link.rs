@@ -1,0 +1,286 @@
+//! One connection that is kept up for ever: connect, declare what was declared before, tell those
+//! who wait, and watch until it breaks.
+//!
+//! lapin's own recovery stays off: it can leave a consumer silent for ever.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use lapin::tcp::{AMQPUriTcpExt, OwnedTLSConfig};
+use lapin::uri::AMQPUri;
+use lapin::{Connection, ConnectionProperties};
+use secrecy::ExposeSecret;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+use tracing::{info, warn};
+
+use super::topology::Topology;
+use super::{code, words};
+use crate::error::{Error, Result};
+use crate::secret::Secret;
+
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+const LAST_BACKOFF: Duration = Duration::from_secs(10);
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// A connection that lived this long is followed by a quick attempt, not by a slow one.
+const STEADY: Duration = Duration::from_secs(30);
+
+/// Where to connect to.
+#[derive(Clone)]
+pub(super) struct Target {
+    pub(super) uri: AMQPUri,
+    pub(super) password: Option<Secret>,
+}
+
+/// Why there is no connection.
+#[derive(Debug, Clone)]
+struct Cause {
+    text: String,
+    /// The broker answered, and refused.
+    refused: bool,
+}
+
+#[derive(Default)]
+struct State {
+    connection: Option<Arc<Connection>>,
+    cause: Option<Cause>,
+    /// The broker takes nothing from this connection for now, for this reason.
+    blocked: Option<String>,
+}
+
+/// One supervised connection.
+pub(super) struct Link {
+    state: watch::Receiver<State>,
+    address: String,
+    supervisor: JoinHandle<()>,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.supervisor.abort();
+    }
+}
+
+impl Link {
+    /// Starts the supervisor. `role` is what it is called in logs and in the broker's list.
+    pub(super) fn start(role: &'static str, target: Target, topology: Arc<Topology>) -> Link {
+        let (sender, state) = watch::channel(State::default());
+        let address = format!("{}:{}", target.uri.authority.host, target.uri.authority.port);
+        let supervisor = tokio::spawn(supervise(role, target, topology, sender, address.clone()));
+        Link { state, address, supervisor }
+    }
+
+    /// The connection, waiting for it up to `wait`.
+    pub(super) async fn connection(
+        &self,
+        operation: &'static str,
+        wait: Duration,
+    ) -> Result<Arc<Connection>> {
+        timeout(wait, self.wait_for_connection())
+            .await
+            .ok()
+            .flatten()
+            .ok_or_else(|| self.away(operation))
+    }
+
+    /// The connection, however long it takes. `None` when the link is being dropped.
+    pub(super) async fn wait_for_connection(&self) -> Option<Arc<Connection>> {
+        let mut state = self.state.clone();
+        let up = state.wait_for(|state| state.connection.is_some()).await.ok()?;
+        up.connection.clone()
+    }
+
+    /// Like [`Link::connection`], and waits until the broker takes messages from it.
+    pub(super) async fn unblocked(
+        &self,
+        operation: &'static str,
+        wait: Duration,
+    ) -> Result<Arc<Connection>> {
+        let mut state = self.state.clone();
+        let open = state.wait_for(|state| state.connection.is_some() && state.blocked.is_none());
+        match timeout(wait, open).await {
+            Ok(Ok(state)) => state.connection.clone(),
+            _ => None,
+        }
+        .ok_or_else(|| self.away(operation))
+    }
+
+    /// The reason that the broker gave for taking nothing, while it takes nothing.
+    pub(super) fn blocked(&self) -> Option<String> {
+        self.state.borrow().blocked.clone()
+    }
+
+    fn away(&self, operation: &'static str) -> Error {
+        let state = self.state.borrow();
+        let (message, help) = match (&state.blocked, &state.cause) {
+            (Some(reason), _) if state.connection.is_some() => (
+                format!("RabbitMQ takes no messages: {reason}"),
+                "Free memory or disk space on the broker; Longshore then goes on by itself.",
+            ),
+            (_, Some(cause)) if cause.refused => (
+                format!("RabbitMQ refuses the connection: {}", cause.text),
+                "Check user, password and virtual host in queue.url, and the user's permissions.",
+            ),
+            (_, Some(cause)) => (
+                format!("RabbitMQ cannot be reached: {}", cause.text),
+                "Check that the broker runs and that queue.url is right; Longshore goes on by \
+                 itself when it answers.",
+            ),
+            (_, None) => (
+                "RabbitMQ has not answered yet".to_owned(),
+                "Check that the broker runs and that queue.url is right.",
+            ),
+        };
+        Error::unavailable(operation, message).with("broker", &self.address).help(help)
+    }
+}
+
+async fn supervise(
+    role: &'static str,
+    target: Target,
+    topology: Arc<Topology>,
+    state: watch::Sender<State>,
+    address: String,
+) {
+    let mut failures = 0;
+    loop {
+        let cause = match open(role, &target, &topology).await {
+            Ok(connection) => {
+                let connection = Arc::new(connection);
+                info!(broker = address, role, "connected to RabbitMQ");
+                state.send_replace(State {
+                    connection: Some(connection.clone()),
+                    ..State::default()
+                });
+                let since = Instant::now();
+                let text = watch_over(&connection, &state).await;
+                if since.elapsed() > STEADY {
+                    failures = 0;
+                }
+                Cause { text, refused: false }
+            }
+            Err(cause) => cause,
+        };
+        // A refusal does not pass by itself: neither the broker's log nor ours is to be filled.
+        let wait = if cause.refused { jitter(LAST_BACKOFF) } else { backoff(failures) };
+        failures = failures.saturating_add(1);
+        warn!(
+            broker = address,
+            role,
+            cause = cause.text,
+            refused = cause.refused,
+            retry_in_ms = wait.as_millis() as u64,
+            "no connection to RabbitMQ"
+        );
+        state.send_replace(State { cause: Some(cause), ..State::default() });
+        tokio::time::sleep(wait).await;
+    }
+}
+
+/// How long to wait after so many failures.
+pub(super) fn backoff(failures: u32) -> Duration {
+    jitter(FIRST_BACKOFF.saturating_mul(1 << failures.min(10)).min(LAST_BACKOFF))
+}
+
+/// Between half and all of `wait`, so that a fleet does not come back at one instant.
+fn jitter(wait: Duration) -> Duration {
+    wait.mul_f64(rand::random_range(0.5..=1.0))
+}
+
+async fn open(
+    role: &'static str,
+    target: &Target,
+    topology: &Topology,
+) -> Result<Connection, Cause> {
+    let mut uri = target.uri.clone();
+    if let Some(password) = &target.password {
+        let password =
+            password.read().map_err(|error| Cause { text: error.to_string(), refused: true })?;
+        uri.authority.userinfo.password = password.expose_secret().to_owned();
+    }
+    let properties =
+        ConnectionProperties::default().with_connection_name(format!("longshore {role}").into());
+    let failed = |error: lapin::Error| Cause {
+        text: words(&error),
+        // 403 ACCESS_REFUSED, 530 NOT_ALLOWED (the virtual host).
+        refused: matches!(code(&error), Some(403 | 530)),
+    };
+    let connecting = Connection::connector(
+        uri,
+        lapin::runtime::default_runtime().map_err(failed)?,
+        async |uri: AMQPUri, runtime| {
+            let tls = OwnedTLSConfig::default();
+            let connecting = uri.connect_with_config_async(tls.as_ref(), &runtime);
+            Ok(timeout(CONNECT_LIMIT, connecting).await.map_err(std::io::Error::from)??)
+        },
+        properties,
+    );
+    let late = |_| Cause {
+        text: format!("no answer within {} s", 2 * CONNECT_LIMIT.as_secs()),
+        refused: false,
+    };
+    let connection = timeout(2 * CONNECT_LIMIT, connecting).await.map_err(late)?.map_err(failed)?;
+    match timeout(CONNECT_LIMIT, topology.restore(&connection)).await {
+        Ok(Ok(())) => Ok(connection),
+        // What is declared wrongly concerns its own pool; others go on.
+        Ok(Err(error)) if connection.status().connected() => {
+            warn!(role, error = error.chain(), "the queues could not be declared again");
+            Ok(connection)
+        }
+        Ok(Err(error)) => Err(Cause { text: error.to_string(), refused: false }),
+        Err(elapsed) => Err(late(elapsed)),
+    }
+}
+
+/// Returns why the connection ended, when it has.
+async fn watch_over(connection: &Connection, state: &watch::Sender<State>) -> String {
+    let mut events = std::pin::pin!(connection.events_listener());
+    // Events are a hint; the status is what counts.
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    let mut reason = String::new();
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event,
+            _ = tick.tick() => None,
+        };
+        match event {
+            Some(lapin::Event::Error(error)) => reason = words(&error),
+            Some(lapin::Event::ConnectionBlocked(why)) => {
+                warn!(reason = why, "RabbitMQ takes no messages for now");
+                state.send_modify(|state| state.blocked = Some(why));
+            }
+            _ => {}
+        }
+        if !connection.status().connected() {
+            return if reason.is_empty() { "the connection was closed".to_owned() } else { reason };
+        }
+        let blocked = connection.status().blocked();
+        state.send_if_modified(|state| match (blocked, &state.blocked) {
+            (false, Some(_)) => {
+                info!("RabbitMQ takes messages again");
+                state.blocked = None;
+                true
+            }
+            (true, None) => {
+                state.blocked = Some("it is short of memory or disk space".to_owned());
+                true
+            }
+            _ => false,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_backoff_grows_to_its_cap_and_never_overflows() {
+        assert!(backoff(0) <= FIRST_BACKOFF && backoff(0) >= FIRST_BACKOFF / 2);
+        for failures in [7, 31, 32, u32::MAX] {
+            assert!(backoff(failures) <= LAST_BACKOFF && backoff(failures) >= LAST_BACKOFF / 2);
+        }
+    }
+}

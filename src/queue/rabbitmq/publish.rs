@@ -1,0 +1,267 @@
+//! Publishing with confirms.
+//!
+//! A channel carries one batch at a time: its messages are sent one after the other without
+//! waiting, then all confirms are awaited. That is also what makes returned messages come to the
+//! right place. lapin hands a returned message to whichever confirm it completes next, which need
+//! not be that message's own; so the returns of a whole batch are collected, and matched by
+//! exchange and routing key, which is what decides about being routable.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::ShortString;
+use lapin::{BasicProperties, Channel, Confirmation};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::link::Link;
+use super::message::to_amqp;
+use super::topology::{NOT_FOUND, Topology, short};
+use super::{ANSWER_WAIT, CONNECTION_WAIT, code, lost, words};
+use crate::error::{Class, Error, Result};
+use crate::queue::{Destination, Event, Outgoing};
+
+const OPERATION: &str = "publish";
+/// How many messages of one batch wait for their confirms at once.
+const BATCH: usize = 256;
+/// How many batches are under way at once.
+const CHANNELS: usize = 8;
+/// An event is not worth more waiting than this.
+const EVENT_WAIT: Duration = Duration::from_secs(1);
+
+pub(super) struct Publisher {
+    link: Arc<Link>,
+    topology: Arc<Topology>,
+    slots: Semaphore,
+    idle: Mutex<Vec<Channel>>,
+    events: tokio::sync::Mutex<Option<Channel>>,
+}
+
+/// What became of one message, as far as its own confirm tells.
+enum Confirmed {
+    Taken,
+    Refused,
+    /// There is no such exchange.
+    NoExchange,
+    /// It may or may not have arrived.
+    Unknown(String),
+}
+
+impl Publisher {
+    pub(super) fn new(link: Arc<Link>, topology: Arc<Topology>) -> Publisher {
+        let (idle, events) = Default::default();
+        Publisher { link, topology, slots: Semaphore::new(CHANNELS), idle, events }
+    }
+
+    pub(super) async fn publish(&self, messages: Vec<Outgoing>) -> Vec<Result<()>> {
+        let mut answers: Vec<Result<()>> = Vec::with_capacity(messages.len());
+        for batch in messages.chunks(BATCH) {
+            // While the broker is away, the first batch has waited for all of them.
+            match answers.last() {
+                Some(Err(error)) if error.class() == Class::Unavailable => {
+                    let message = error.message().to_owned();
+                    answers.extend(
+                        batch.iter().map(|_| Err(Error::unavailable(OPERATION, message.clone()))),
+                    );
+                }
+                _ => answers.extend(self.batch(batch).await),
+            }
+        }
+        answers
+    }
+
+    async fn batch(&self, batch: &[Outgoing]) -> Vec<Result<()>> {
+        let deadline = Instant::now() + ANSWER_WAIT;
+        let ready = async {
+            let slot = self.slots.acquire().await;
+            self.channel().await.map(|channel| (slot, channel))
+        };
+        let (_slot, channel) = match timeout_at(deadline, ready).await {
+            Ok(Ok(ready)) => ready,
+            Ok(Err(error)) => {
+                // The first answer keeps the whole error.
+                let message = error.message().to_owned();
+                let others = batch.iter().skip(1);
+                let others = others.map(|_| Err(Error::unavailable(OPERATION, message.clone())));
+                return std::iter::once(Err(error)).chain(others).collect();
+            }
+            Err(_) => {
+                return batch.iter().map(|_| Err(self.unknown("no channel was free"))).collect();
+            }
+        };
+
+        let (confirms, returned) = self.exchange(&channel, batch, deadline).await;
+        let whole = confirms.iter().all(|c| matches!(c, Confirmed::Taken | Confirmed::Refused));
+        if whole && channel.status().connected() {
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(channel);
+        }
+        batch
+            .iter()
+            .zip(confirms)
+            .map(|(message, confirmed)| {
+                if returned.contains(&self.topology.route(&message.to)) {
+                    return Err(unroutable(&message.to));
+                }
+                match confirmed {
+                    Confirmed::Taken => Ok(()),
+                    Confirmed::Refused => Err(full(&message.to)),
+                    Confirmed::NoExchange => Err(unroutable(&message.to)),
+                    Confirmed::Unknown(why) => Err(self.unknown(&why)),
+                }
+            })
+            .collect()
+    }
+
+    /// Sends the batch and awaits its confirms; answers those in order, and the routes on which
+    /// messages were returned.
+    async fn exchange(
+        &self,
+        channel: &Channel,
+        batch: &[Outgoing],
+        deadline: Instant,
+    ) -> (Vec<Confirmed>, HashSet<(ShortString, ShortString)>) {
+        let mandatory = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        let mut pending = Vec::with_capacity(batch.len());
+        for message in batch {
+            let (exchange, key) = self.topology.route(&message.to);
+            let properties = to_amqp(&message.properties);
+            let sending =
+                channel.basic_publish(exchange, key, mandatory, &message.body, properties);
+            pending.push(match timeout_at(deadline, sending).await {
+                Ok(Ok(confirm)) => Ok(confirm),
+                Ok(Err(error)) => Err(failed(&error)),
+                Err(_) => Err(late()),
+            });
+        }
+        let mut returned = HashSet::new();
+        let mut confirms = Vec::with_capacity(pending.len());
+        for confirm in pending {
+            let confirmation = match confirm {
+                Ok(confirm) => timeout_at(deadline, confirm).await,
+                Err(known) => {
+                    confirms.push(known);
+                    continue;
+                }
+            };
+            confirms.push(match confirmation {
+                Ok(Ok(confirmation)) => {
+                    let confirmed = match &confirmation {
+                        Confirmation::Ack(_) => Confirmed::Taken,
+                        Confirmation::Nack(_) => Confirmed::Refused,
+                        Confirmation::NotRequested => {
+                            Confirmed::Unknown("the channel gives no confirms".to_owned())
+                        }
+                    };
+                    if let Some(message) = confirmation.take_message() {
+                        let back = message.delivery;
+                        returned.insert((back.exchange, back.routing_key));
+                    }
+                    confirmed
+                }
+                Ok(Err(error)) => failed(&error),
+                Err(_) => late(),
+            });
+        }
+        (confirms, returned)
+    }
+
+    /// A channel in confirm mode that nobody else uses. The caller holds a slot.
+    async fn channel(&self) -> Result<Channel> {
+        let connection = self.link.unblocked(OPERATION, CONNECTION_WAIT).await?;
+        loop {
+            let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            match idle {
+                Some(channel) if channel.status().connected() => return Ok(channel),
+                Some(_) => {}
+                None => break,
+            }
+        }
+        let opening = async {
+            let channel = connection.create_channel().await?;
+            channel.confirm_select(ConfirmSelectOptions::default()).await?;
+            Ok(channel)
+        };
+        opening.await.map_err(|error| lost(OPERATION, error))
+    }
+
+    /// Publishes an event without a confirm.
+    pub(super) async fn announce(&self, event: Event) -> Result<()> {
+        const OPERATION: &str = "announce an outcome";
+        let sending = async {
+            let connection = self.link.unblocked(OPERATION, EVENT_WAIT).await?;
+            let mut kept = self.events.lock().await;
+            // Taken out while in use: a wait that is given up leaves no half-used channel.
+            let channel = match kept.take() {
+                Some(channel) if channel.status().connected() => channel,
+                _ => connection.create_channel().await.map_err(|error| lost(OPERATION, error))?,
+            };
+            let mut properties = BasicProperties::default()
+                .with_content_type("application/json".into())
+                .with_delivery_mode(1);
+            if let Some(id) = &event.correlation_id {
+                properties = properties.with_correlation_id(short(id));
+            }
+            let sent = channel
+                .basic_publish(
+                    self.topology.events(),
+                    short(&event.routing_key),
+                    BasicPublishOptions::default(),
+                    &event.body,
+                    properties,
+                )
+                .await;
+            sent.map_err(|error| lost(OPERATION, error))?;
+            *kept = Some(channel);
+            Ok(())
+        };
+        timeout(EVENT_WAIT, sending).await.unwrap_or_else(|_| {
+            Err(Error::unavailable(OPERATION, "RabbitMQ took no event within 1 s"))
+        })
+    }
+
+    fn unknown(&self, why: &str) -> Error {
+        let message = match self.link.blocked() {
+            Some(reason) => format!("RabbitMQ takes no messages: {reason}"),
+            None => format!("no confirm came, so it may or may not have arrived: {why}"),
+        };
+        Error::unavailable(OPERATION, message).help("Publish it again; a duplicate is harmless.")
+    }
+}
+
+fn failed(error: &lapin::Error) -> Confirmed {
+    match code(error) {
+        Some(NOT_FOUND) => Confirmed::NoExchange,
+        _ => Confirmed::Unknown(words(error)),
+    }
+}
+
+fn late() -> Confirmed {
+    Confirmed::Unknown(format!("no answer within {} s", ANSWER_WAIT.as_secs()))
+}
+
+fn unroutable(to: &Destination) -> Error {
+    match to {
+        Destination::Jobs(pool) => Error::permanent(OPERATION, "no job queue takes this pool")
+            .with("pool", pool)
+            .help(format!(
+                "Check the pool's name, or start a worker with `{pool}` in its [worker] pools."
+            )),
+        Destination::Dead(pool) => {
+            Error::permanent(OPERATION, "no dead-letter queue takes this pool")
+                .with("pool", pool)
+                .help(format!("Start a worker with `{pool}` in its [worker] pools."))
+        }
+    }
+}
+
+fn full(to: &Destination) -> Error {
+    let (what, pool) = match to {
+        Destination::Jobs(pool) => ("the job queue", pool),
+        Destination::Dead(pool) => ("the dead-letter queue", pool),
+    };
+    Error::throttled(OPERATION, format!("{what} takes no more messages for now"))
+        .with("pool", pool)
+        .help("It is full; add workers, or raise [queue] max-length.")
+}
