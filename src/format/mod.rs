@@ -1,8 +1,8 @@
 //! Record batches ↔ bytes: Parquet, CSV and JSON lines, with or without compression.
 
-pub mod pgcopy;
 pub mod decode;
 pub mod encode;
+pub mod pgcopy;
 pub mod types;
 pub mod values;
 

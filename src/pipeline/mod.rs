@@ -26,7 +26,7 @@ use crate::job::RunId;
 use crate::job::book::{Command, Delivery, Outcome};
 use crate::job::decision::Decision;
 use crate::job::machine::{Proof, Refusal};
-use crate::job::manifest::{Manifest, ManifestColumn, ManifestFile};
+use crate::job::manifest::{MANIFEST_LIMIT, Manifest, ManifestColumn, ManifestFile};
 use crate::job::run::Run;
 use crate::ledger::{Ledger, apply_one};
 use crate::protect::Protect;
@@ -34,8 +34,8 @@ use crate::rows::{Counts, Rows};
 use crate::sink::{Begun, Holder, Way};
 use crate::transform::Transform;
 
-pub use account::Progress;
 use account::Account;
+pub use account::Progress;
 pub use plan::{House, Plan};
 
 /// A run whose target knows its fence.
@@ -48,7 +48,7 @@ pub struct Ready<'a> {
 #[derive(Debug, Clone)]
 pub struct Attempt {
     /// The run.
-    pub run: Run,
+    pub run: Box<Run>,
     /// SHA-256 (hex) of the last manifest recorded for the target.
     pub predecessor: Option<String>,
 }
@@ -129,9 +129,7 @@ impl<'a> Extracted<'a> {
     /// Applies the export's transform, if it has one.
     pub fn transform(self) -> Result<Transformed<'a>> {
         let rows = match &self.ready.plan.export.transform {
-            Some(config) => {
-                Transform::plan(config, Arc::clone(&self.rows.schema))?.rows(self.rows)
-            }
+            Some(config) => Transform::plan(config, Arc::clone(&self.rows.schema))?.rows(self.rows),
             None => self.rows,
         };
         Ok(Transformed { ready: self.ready, rows })
@@ -143,9 +141,7 @@ impl<'a> Transformed<'a> {
     /// out.
     pub fn check(self) -> Result<Checked<'a>> {
         let rows = match &self.ready.plan.export.contract {
-            Some(config) => {
-                Contract::plan(config, Arc::clone(&self.rows.schema))?.rows(self.rows)
-            }
+            Some(config) => Contract::plan(config, Arc::clone(&self.rows.schema))?.rows(self.rows),
             None => self.rows,
         };
         let plan = self.ready.plan;
@@ -186,8 +182,7 @@ impl<'a> Protected<'a> {
         let holder = attempt.holder();
         let staged = plan.sink.stage(&holder, rows).await?;
         let (kept, quarantine) = account.close().await?;
-        let counts =
-            Counts { written: staged.counts.written, bytes: staged.counts.bytes, ..kept };
+        let counts = Counts { written: staged.counts.written, bytes: staged.counts.bytes, ..kept };
         if !counts.balanced() {
             return Err(Error::permanent(
                 "reconcile the rows",
@@ -298,7 +293,7 @@ impl<'a> Decided<'a> {
 #[derive(Debug)]
 pub struct Recorded {
     /// The run as it ended.
-    pub run: Run,
+    pub run: Box<Run>,
 }
 
 impl Committed<'_> {
@@ -310,7 +305,7 @@ impl Committed<'_> {
     /// Records the delivery in the ledger. Repeating it is harmless.
     pub async fn record(&self, ledger: &dyn Ledger) -> Result<Recorded> {
         const DOING: &str = "record the delivery";
-        let manifest = Manifest::parse(self.decision.manifest.as_bytes())?;
+        let manifest = Manifest::parse(self.decision.manifest.as_bytes(), MANIFEST_LIMIT)?;
         let delivery = Delivery {
             id: manifest.delivery,
             target: self.plan.sink.target().to_owned(),
@@ -323,7 +318,7 @@ impl Committed<'_> {
             delivery,
         };
         match apply_one(ledger, command).await? {
-            Outcome::Done(run) => Ok(Recorded { run: *run }),
+            Outcome::Done(run) => Ok(Recorded { run }),
             Outcome::Refused(refusal) => Err(refused(DOING, refusal)),
             other => Err(unexpected(DOING, &other)),
         }
@@ -333,8 +328,10 @@ impl Committed<'_> {
 /// The error that a refusal by the ledger is to a worker: it may not act any more.
 pub fn refused(doing: &'static str, refusal: Refusal) -> Error {
     match refusal {
-        Refusal::CursorMoved => Error::permanent(doing, "the cursor is not where the run read from")
-            .help("Another program moved it under the reservation; an operator must look."),
+        Refusal::CursorMoved => {
+            Error::permanent(doing, "the cursor is not where the run read from")
+                .help("Another program moved it under the reservation; an operator must look.")
+        }
         other => Error::fenced(doing, format!("the ledger refused it: {other:?}")),
     }
 }

@@ -92,7 +92,8 @@ impl Plan {
         }
         let contract = export.contract.as_ref();
         let types: Option<Types> = contract.map(|contract| {
-            let kind = |(name, field): (&String, &ContractField)| (name.clone(), field.kind.clone());
+            let kind =
+                |(name, field): (&String, &ContractField)| (name.clone(), field.kind.clone());
             contract.fields.iter().map(kind).collect()
         });
         let source = source::build(&export.source, from, types.as_ref())?;

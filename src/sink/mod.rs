@@ -5,10 +5,10 @@
 //! by *decision* (the ledger decides, then the sink is rolled forward: files), or by *marker* (a
 //! fenced row in the target's own transaction: databases).
 
+pub mod files;
 pub mod postgres;
 pub mod sqlite;
 mod table;
-pub mod files;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};

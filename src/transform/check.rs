@@ -173,8 +173,10 @@ pub(super) fn conversions(written: &LogicalPlan, typed: &LogicalPlan) -> Result<
     if all.len() > own.len() {
         all.retain(|cast| !own.contains(cast));
         let found = all.first().map_or("a conversion", String::as_str);
-        return Err(refuse(format!("{found} would happen in silence, and can lose digits or zone"))
-            .help("Write the CAST that is meant, or give both sides one type."));
+        return Err(refuse(format!(
+            "{found} would happen in silence, and can lose digits or zone"
+        ))
+        .help("Write the CAST that is meant, or give both sides one type."));
     }
     floats(typed)
 }

@@ -23,7 +23,9 @@ use datafusion_physical_expr::expressions::BinaryExpr;
 use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
 use datafusion_sql::parser::{DFParser, Statement};
 use datafusion_sql::planner::SqlToRel;
-use datafusion_sql::sqlparser::ast::{DataType as SqlType, Statement as SqlStatement, TimezoneInfo};
+use datafusion_sql::sqlparser::ast::{
+    DataType as SqlType, Statement as SqlStatement, TimezoneInfo,
+};
 
 use super::{Stage, Transform, check, output};
 use crate::error::{Error, Result};
@@ -236,8 +238,25 @@ impl Context {
 
 /// Names that people know as aggregates, so that their refusal says why.
 const AGGREGATES: &[&str] = &[
-    "array_agg", "avg", "bit_and", "bit_or", "bool_and", "bool_or", "count", "every", "first_value",
-    "last_value", "listagg", "max", "mean", "median", "min", "stddev", "string_agg", "sum", "var",
+    "array_agg",
+    "avg",
+    "bit_and",
+    "bit_or",
+    "bool_and",
+    "bool_or",
+    "count",
+    "every",
+    "first_value",
+    "last_value",
+    "listagg",
+    "max",
+    "mean",
+    "median",
+    "min",
+    "stddev",
+    "string_agg",
+    "sum",
+    "var",
     "variance",
 ];
 

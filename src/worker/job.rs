@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use tracing::Instrument;
 
+use super::Worker;
 use super::heart::Stop;
 use super::receive::{self, Received, leave_wake_up, release};
 use super::settle::{self, Outcome as Settled};
-use super::Worker;
 use crate::claims::Held;
 use crate::error::{Class, Error, Result};
 use crate::intake::Bound;
@@ -62,7 +62,8 @@ pub async fn handle(worker: &Arc<Worker>, message: Incoming) {
                 worker = worker.name,
                 trace_id = run.order.traceparent.as_deref().and_then(trace_id),
             );
-            if let Err(error) = open(worker, *run, claim, &mut letter).instrument(span).await {
+            let opening = Box::pin(open(worker, *run, claim, &mut letter));
+            if let Err(error) = opening.instrument(span).await {
                 give_back(&mut letter, &error).await;
             }
         }
@@ -108,9 +109,8 @@ async fn open(worker: &Arc<Worker>, run: Run, claim: Held, letter: &mut Letter) 
             worker.definitions.bound(&run.order.export, &run.order.definition)
         })
         .await;
-    let plan = bound.and_then(|bound: Arc<Bound>| {
-        Plan::new(Arc::clone(&bound.export), &run, &worker.house)
-    });
+    let plan = bound
+        .and_then(|bound: Arc<Bound>| Plan::new(Arc::clone(&bound.export), &run, &worker.house));
     let attempts = plan.as_ref().map_or(1, |plan| plan.export().retry.attempts);
     let ask = Open {
         run: run.id,
@@ -132,7 +132,7 @@ async fn open(worker: &Arc<Worker>, run: Run, claim: Held, letter: &mut Letter) 
             span.record("attempt", opened.run.failures + 1);
             span.record("fence", opened.run.fence);
             metrics::lag(&run.order.pool, settle::lag(&opened.run));
-            work(worker, plan, *opened, claim, letter).await
+            Box::pin(work(worker, plan, *opened, claim, letter)).await
         }
         Outcome::Closed(Closed::Ended(State::Done)) => {
             settle::done_mark(worker, &run).await;
@@ -205,7 +205,7 @@ async fn work(
 
 /// What one attempt comes to.
 async fn attempt(worker: &Worker, plan: Result<&Plan, &Error>, opened: Opened) -> Settled {
-    let attempt = Attempt { run: opened.run, predecessor: opened.predecessor };
+    let attempt = Attempt { run: Box::new(opened.run), predecessor: opened.predecessor };
     let plan = match plan {
         Ok(plan) => plan,
         Err(error) if attempt.run.state == State::Running => {

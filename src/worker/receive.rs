@@ -7,10 +7,10 @@ use super::Worker;
 use crate::claims::{Claimed, Held};
 use crate::error::{Class, Error, Result};
 use crate::intake::{self, Bound, Sender};
+use crate::job::RunId;
 use crate::job::book::{Command, Outcome};
 use crate::job::message::{self, JobMessage, Message, WakeMessage};
 use crate::job::run::{Order, Run};
-use crate::job::RunId;
 use crate::ledger::apply_one;
 use crate::queue::Incoming;
 use crate::telemetry::metrics;
@@ -38,11 +38,8 @@ pub enum Received {
 /// Only what does not pass while this worker lives: the message goes back.
 pub async fn receive(worker: &Worker, message: &Incoming) -> Result<Received> {
     let properties = &message.properties;
-    match message::read(
-        &message.body,
-        properties.kind.as_deref(),
-        properties.message_id.as_deref(),
-    ) {
+    match message::read(&message.body, properties.kind.as_deref(), properties.message_id.as_deref())
+    {
         Ok(Message::Job(job)) => accept(worker, message, *job).await,
         Ok(Message::Wake(wake)) => wake_up(worker, wake).await,
         Err(error) => Ok(Received::Refused { export: None, error }),
@@ -149,8 +146,7 @@ fn order(message: &Incoming, job: &JobMessage, bound: &Bound) -> Result<Order> {
 
 /// A wake-up: what is to be done stands in the ledger.
 async fn wake_up(worker: &Worker, wake: WakeMessage) -> Result<Received> {
-    let found =
-        worker.patiently("ledger", "read the run", || worker.ledger.run(wake.run)).await?;
+    let found = worker.patiently("ledger", "read the run", || worker.ledger.run(wake.run)).await?;
     let Some(run) = found else {
         tracing::warn!(run = %wake.run, "a wake-up for a run that the ledger does not have");
         return Ok(Received::Nothing(None));
@@ -180,9 +176,7 @@ async fn wake_up(worker: &Worker, wake: WakeMessage) -> Result<Received> {
 
 async fn claimed(worker: &Worker, claim: &Held) -> Result<Claimed> {
     let answer = worker
-        .patiently("claims", "claim the key", || {
-            worker.claims.claim(claim, worker.settings.lease)
-        })
+        .patiently("claims", "claim the key", || worker.claims.claim(claim, worker.settings.lease))
         .await?;
     metrics::claimed(&answer);
     Ok(answer)

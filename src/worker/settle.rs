@@ -16,9 +16,10 @@ use crate::job::machine::Refusal;
 use crate::job::retry::{self, Next, RetryPolicy};
 use crate::job::run::{Run, State};
 use crate::ledger::apply_one;
-use crate::pipeline::{Attempt, Committed, Plan, Recorded};
+use crate::pipeline::{Committed, Plan, Recorded};
 use crate::queue::{DeadHeaders, Destination, Event, Outgoing, Properties};
 use crate::scrub::scrub;
+use crate::sink::Holder;
 use crate::telemetry::metrics;
 use crate::units::{Backoff, show_duration};
 
@@ -39,8 +40,7 @@ pub enum Outcome {
 }
 
 /// How long a decided or closing run waits before it is gone on with, at most.
-const FORWARD: Backoff =
-    Backoff { first: Duration::from_secs(1), last: Duration::from_secs(60) };
+const FORWARD: Backoff = Backoff { first: Duration::from_secs(1), last: Duration::from_secs(60) };
 
 /// Stores the outcome of an attempt.
 ///
@@ -62,7 +62,10 @@ pub async fn settle(
         }
         Outcome::Failed(error) => return failed(worker, plan, run, error, started).await,
         Outcome::Snooze(wait) => {
-            tracing::info!(wait = show_duration(wait), "snoozed: the connection's limit is reached");
+            tracing::info!(
+                wait = show_duration(wait),
+                "snoozed: the connection's limit is reached"
+            );
             retry(worker, run, wait, None, false).await?;
         }
         Outcome::HandBack => {
@@ -138,13 +141,8 @@ async fn failed(
 }
 
 /// Ends a run without a delivery, unless the target turns out to have it.
-async fn close(
-    worker: &Worker,
-    plan: Option<&Plan>,
-    run: &Run,
-    started: Instant,
-) -> Result<()> {
-    let holder = Attempt { run: run.clone(), predecessor: None }.holder();
+async fn close(worker: &Worker, plan: Option<&Plan>, run: &Run, started: Instant) -> Result<()> {
+    let holder = Holder { run: run.id, fence: run.fence };
     if let Some(plan) = plan {
         let found = match plan.sink().close(&holder).await {
             Ok(found) => found,
@@ -178,12 +176,7 @@ async fn close(
     match outcome {
         Applied::Done(ended) => {
             let class = ended.failure.as_ref().map(|failure| failure.class);
-            metrics::settled(
-                &ended.order.export,
-                &ended.order.pool,
-                ended.state.as_str(),
-                class,
-            );
+            metrics::settled(&ended.order.export, &ended.order.pool, ended.state.as_str(), class);
             metrics::took(&ended.order.export, started.elapsed());
             tracing::warn!(state = %ended.state, "the run ended without a delivery");
             announce(worker, &ended, None).await;
@@ -233,7 +226,7 @@ fn forward_wait(run: &Run) -> Duration {
 }
 
 async fn clean(plan: &Plan, run: &Run) {
-    let holder = Attempt { run: run.clone(), predecessor: None }.holder();
+    let holder = Holder { run: run.id, fence: run.fence };
     if let Err(error) = plan.sink().clean(&holder).await {
         tracing::warn!(error = error.chain(), "what was staged is not cleaned up yet");
     }
@@ -250,8 +243,7 @@ pub async fn let_go(worker: &Worker, run: &Run, claim: &Held) {
 /// Tells the claims that a key is done. Without the mark the ledger is asked, which is slower.
 pub async fn done_mark(worker: &Worker, run: &Run) {
     let order = &run.order;
-    let marked =
-        worker.claims.done(&order.key, &order.content, run.epoch, worker.keep).await;
+    let marked = worker.claims.done(&order.key, &order.content, run.epoch, worker.keep).await;
     if let Err(error) = marked {
         tracing::debug!(error = error.chain(), "the done-mark was not set");
     }

@@ -3,10 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "how a test fails")]
 
 mod conformance;
+mod sink_files_s3;
 mod sink_postgres;
 mod sink_sqlite;
 mod sink_table;
 mod source_files;
 mod source_postgres;
-mod sink_files_s3;
 mod support;

@@ -3,6 +3,6 @@
 
 mod claims;
 mod limits;
-mod redis;
 pub mod queue;
 pub mod rabbitmq;
+mod redis;
