@@ -166,9 +166,8 @@ fn s3(connection: &Connection, rest: &str) -> Result<Store> {
     if let Some(endpoint) = &connection.endpoint {
         builder = builder.with_endpoint(endpoint);
     }
-    let mut options = ClientOptions::new()
-        .with_connect_timeout(CONNECT_TIMEOUT)
-        .with_timeout(REQUEST_TIMEOUT);
+    let mut options =
+        ClientOptions::new().with_connect_timeout(CONNECT_TIMEOUT).with_timeout(REQUEST_TIMEOUT);
     if let Some(endpoint) = builder.get_config_value(&AmazonS3ConfigKey::Endpoint)
         && !endpoint.starts_with("https://")
     {
@@ -420,8 +419,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_store_that_is_away_is_unavailable() {
-        let port =
-            std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let store = s3_at(port);
         let error = store.objects.head(&store.path("x").unwrap()).await.unwrap_err();
         assert_eq!(classify("look", error).class(), Class::Unavailable);

@@ -1,5 +1,6 @@
 //! Sources: where rows come from. One file per system, and a registry that names them all.
 
+mod files;
 mod postgres;
 mod sql;
 mod sqlite;
@@ -97,7 +98,7 @@ pub fn build(
     Ok(match connection.kind {
         System::Postgres => Box::new(postgres::PostgresSource::new(config, connection, types)),
         System::Sqlite => Box::new(sqlite::SqliteSource::new(config, connection, types)),
-        System::Files => return Err(Error::config("x", "y")),
+        System::Files => Box::new(files::FilesSource::new(config, connection, types)),
     })
 }
 

@@ -5,7 +5,10 @@
 //! one.
 
 pub mod batcher;
+pub mod csv;
 pub mod exact;
+pub mod jsonl;
+pub mod parquet;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{
@@ -13,6 +16,26 @@ use arrow::datatypes::{
     Int64Type, Time64MicrosecondType, TimestampMicrosecondType,
 };
 use serde_json::{Map, Value as Json};
+
+use crate::error::Error;
+
+/// How many bytes one record of CSV or one line of JSON may have.
+pub const MAX_RECORD: usize = 64 << 20;
+
+fn too_long(operation: &'static str) -> Error {
+    Error::permanent(operation, format!("a record has more than {} MiB", MAX_RECORD >> 20))
+        .help("Check the quotes and line breaks of the file.")
+}
+
+/// The error that stopped a reader: the store's own, where one lies behind it.
+fn damaged(operation: &'static str, cause: std::io::Error) -> Error {
+    match cause.downcast::<Error>() {
+        Ok(error) => error,
+        Err(cause) => Error::permanent(operation, "the compressed data is damaged or cut off")
+            .help("Check that the file is complete and compressed as its name says.")
+            .caused_by(cause),
+    }
+}
 
 /// A row of a batch as it is written to quarantine: numbers as such where JSON holds them
 /// exactly, bytes in hex, all else as text.

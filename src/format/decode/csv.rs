@@ -1,0 +1,384 @@
+//! CSV → batches: RFC 4180, with an own reader, since it must tell an empty field (NULL) from an
+//! empty string in quotes.
+
+use std::io::{BufRead, Chain, Cursor, Read};
+
+use indexmap::IndexMap;
+use serde_json::{Map, Value as Json};
+
+use super::batcher::Batcher;
+use super::{damaged, too_long};
+use crate::error::{Error, Result};
+use crate::format::{CsvOptions, FieldType};
+use crate::rows::{Batch, Refused};
+
+const READ: &str = "read CSV";
+
+/// Reads batches out of one file.
+pub struct CsvReader<R> {
+    /// The first bytes, which were read to look for a byte order mark, and the rest.
+    input: Chain<Cursor<Vec<u8>>, R>,
+    options: Dialect,
+    types: IndexMap<String, FieldType>,
+    /// For each field of a line, its column.
+    columns: Vec<usize>,
+    batcher: Batcher,
+    record: Record,
+    started: bool,
+    /// The line on which the next record starts.
+    line: u64,
+}
+
+struct Dialect {
+    header: bool,
+    delimiter: Vec<u8>,
+    null: Vec<u8>,
+}
+
+/// One record: its fields' bytes, one after the other, without quotes.
+#[derive(Default)]
+struct Record {
+    bytes: Vec<u8>,
+    /// For each field, where it ends, and whether it was quoted.
+    fields: Vec<(usize, bool)>,
+    /// Something stood between a closing quote and the delimiter, or a quote was never closed.
+    broken: bool,
+    /// Line breaks that it took.
+    lines: u64,
+}
+
+impl Record {
+    fn iter(&self) -> impl Iterator<Item = (&[u8], bool)> {
+        let starts = std::iter::once(0).chain(self.fields.iter().map(|(end, _)| *end));
+        let fields = starts.zip(&self.fields);
+        fields.map(|(start, (end, quoted))| {
+            (self.bytes.get(start..*end).unwrap_or_default(), *quoted)
+        })
+    }
+}
+
+impl<R: BufRead> CsvReader<R> {
+    /// A reader of fields of `types`, in the order of the header, or in their own without one.
+    pub fn new(input: R, options: &CsvOptions, types: &IndexMap<String, FieldType>) -> Self {
+        CsvReader {
+            input: Cursor::new(Vec::new()).chain(input),
+            options: Dialect {
+                header: options.header,
+                delimiter: options.delimiter.to_string().into_bytes(),
+                null: options.null.clone().into_bytes(),
+            },
+            types: types.clone(),
+            columns: (0..types.len()).collect(),
+            batcher: Batcher::new(types),
+            record: Record::default(),
+            started: false,
+            line: 1,
+        }
+    }
+
+    /// The next batch; `None` at the end.
+    ///
+    /// # Errors
+    /// `contract` when the header has other names than the fields; `permanent` for a record of
+    /// more than [`super::MAX_RECORD`] bytes; whatever reading the input gives.
+    pub fn next_batch(&mut self) -> Result<Option<Batch>> {
+        if !self.started {
+            self.start()?;
+        }
+        while !self.batcher.is_full() {
+            let line = self.line;
+            if !self.next_record()? {
+                break;
+            }
+            self.take_record(line);
+        }
+        self.batcher.finish()
+    }
+
+    fn start(&mut self) -> Result<()> {
+        self.started = true;
+        let (first, rest) = self.input.get_mut();
+        let mark = rest.take(3).read_to_end(first.get_mut());
+        mark.map_err(|cause| damaged(READ, cause))?;
+        if first.get_ref() == b"\xef\xbb\xbf" {
+            first.get_mut().clear();
+        }
+        if self.options.header && self.next_record()? {
+            self.columns = self.match_header()?;
+        }
+        Ok(())
+    }
+
+    fn match_header(&self) -> Result<Vec<usize>> {
+        let drift = |message: &str, name: &str| {
+            Error::contract(READ, message.to_owned()).with("column", name).help(
+                "The header must have the names of [source.fields] or [contract.fields], in any \
+                 order.",
+            )
+        };
+        let mut columns = Vec::with_capacity(self.types.len());
+        for (name, _) in self.record.iter() {
+            let name = String::from_utf8_lossy(name);
+            match self.types.get_index_of(&*name) {
+                Some(column) if columns.contains(&column) => {
+                    return Err(drift("the header has a name twice", &name));
+                }
+                Some(column) => columns.push(column),
+                None => return Err(drift("the header has a column that is not declared", &name)),
+            }
+        }
+        match self.types.keys().enumerate().find(|(column, _)| !columns.contains(column)) {
+            Some((_, name)) => Err(drift("the header misses a column", name)),
+            None => Ok(columns),
+        }
+    }
+
+    fn take_record(&mut self, line: u64) {
+        let (record, types) = (&self.record, &self.types);
+        let size = record.bytes.len() + 8 * record.fields.len();
+        let rule = if record.broken {
+            Some("quotes")
+        } else {
+            (record.fields.len() != self.columns.len()).then_some("columns")
+        };
+        if let Some(rule) = rule {
+            let raw = record.iter().map(|(field, _)| raw(field)).collect();
+            let row = Map::from_iter([
+                ("line".to_owned(), line.into()),
+                ("fields".to_owned(), Json::Array(raw)),
+            ]);
+            self.batcher.refuse(size, Refused { rule: rule.to_owned(), column: None, row });
+            return;
+        }
+        for ((field, quoted), column) in record.iter().zip(&self.columns) {
+            let null = !quoted && field == self.options.null;
+            self.batcher.value(*column, |column| {
+                if null {
+                    column.null();
+                    return true;
+                }
+                std::str::from_utf8(field).is_ok_and(|text| column.text(text))
+            });
+        }
+        self.batcher.end_row(size, || {
+            let fields = record.iter().zip(&self.columns);
+            let named = fields.filter_map(|((field, quoted), column)| {
+                let null = !quoted && field == self.options.null;
+                let value = if null { Json::Null } else { raw(field) };
+                Some((types.get_index(*column)?.0.clone(), value))
+            });
+            named.collect()
+        });
+    }
+
+    /// Reads the next record; `false` at the end. Empty lines are no records, unless there is
+    /// one column, whose NULL they are.
+    fn next_record(&mut self) -> Result<bool> {
+        loop {
+            let more = self.record.read(&mut self.input, &self.options.delimiter)?;
+            self.line += self.record.lines;
+            let empty = matches!(self.record.fields[..], [(0, false)]);
+            if !more || !empty || self.types.len() == 1 {
+                return Ok(more);
+            }
+        }
+    }
+}
+
+fn raw(field: &[u8]) -> Json {
+    match std::str::from_utf8(field) {
+        Ok(text) => text.into(),
+        Err(_) => format!("\\x{}", hex::encode(field)).into(),
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum State {
+    /// Before the first byte of a field.
+    Start,
+    Plain,
+    Quoted,
+    /// After a quote within quotes: the end, or the first half of a doubled one.
+    Closing,
+}
+
+impl Record {
+    /// Reads one record, up to its line break, which is LF or CRLF.
+    fn read(&mut self, input: &mut impl BufRead, delimiter: &[u8]) -> Result<bool> {
+        self.bytes.clear();
+        self.fields.clear();
+        (self.broken, self.lines) = (false, 0);
+        let last = delimiter.last().copied().unwrap_or(b',');
+        let mut state = State::Start;
+        // Where the field starts, where its closing quote stood, and whether there is a record.
+        let (mut start, mut closed, mut any) = (0, 0, false);
+        loop {
+            let buffer = input.fill_buf().map_err(|cause| damaged(READ, cause))?;
+            if buffer.is_empty() {
+                if any {
+                    self.broken |= state == State::Quoted;
+                    self.end_field(state, closed);
+                }
+                return Ok(any);
+            }
+            any = true;
+            let mut used = 0;
+            let mut ended = false;
+            for &byte in buffer {
+                used += 1;
+                state = match (state, byte) {
+                    (State::Quoted, b'"') => {
+                        closed = self.bytes.len();
+                        State::Closing
+                    }
+                    (State::Quoted, byte) => {
+                        self.lines += u64::from(byte == b'\n');
+                        self.bytes.push(byte);
+                        State::Quoted
+                    }
+                    (State::Closing, b'"') if self.bytes.len() == closed => {
+                        self.bytes.push(b'"');
+                        State::Quoted
+                    }
+                    (State::Start, b'"') => State::Quoted,
+                    (_, b'\n') => {
+                        self.lines += 1;
+                        ended = true;
+                        state
+                    }
+                    (state, byte) => {
+                        self.bytes.push(byte);
+                        let field = self.bytes.get(start..).unwrap_or_default();
+                        if byte == last && field.ends_with(delimiter) {
+                            self.bytes.truncate(self.bytes.len() - delimiter.len());
+                            self.end_field(state, closed);
+                            start = self.bytes.len();
+                            State::Start
+                        } else if state == State::Closing {
+                            // Part of a longer delimiter, or of CRLF, or out of place: the end of
+                            // the field tells.
+                            State::Closing
+                        } else {
+                            State::Plain
+                        }
+                    }
+                };
+                if ended {
+                    break;
+                }
+            }
+            input.consume(used);
+            if ended {
+                let content = if state == State::Closing { closed } else { start };
+                if self.bytes.len() > content && self.bytes.last() == Some(&b'\r') {
+                    self.bytes.pop();
+                }
+                self.end_field(state, closed);
+                return Ok(true);
+            }
+            if self.bytes.len() > super::MAX_RECORD {
+                return Err(too_long(READ));
+            }
+        }
+    }
+
+    fn end_field(&mut self, state: State, closed: usize) {
+        self.broken |= state == State::Closing && self.bytes.len() != closed;
+        self.fields.push((self.bytes.len(), state == State::Closing));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::AsArray;
+    use arrow::datatypes::Int64Type;
+
+    fn types(fields: &[(&str, FieldType)]) -> IndexMap<String, FieldType> {
+        fields.iter().map(|(name, kind)| ((*name).to_owned(), kind.clone())).collect()
+    }
+
+    /// Reads through buffers of every small size, so that each border is crossed.
+    fn read(bytes: &[u8], options: &CsvOptions, fields: &[(&str, FieldType)]) -> Batch {
+        let results = [1, 2, 3, 7, 1000].map(|size| {
+            let input = std::io::BufReader::with_capacity(size, bytes);
+            let mut reader = CsvReader::new(input, options, &types(fields));
+            let batch = reader.next_batch().unwrap().unwrap();
+            assert!(reader.next_batch().unwrap().is_none());
+            batch
+        });
+        assert!(results.iter().all(|one| one.rows == results[0].rows
+            && one.refused == results[0].refused
+            && one.read == results[0].read));
+        results[0].clone()
+    }
+
+    fn column(batch: &Batch, index: usize) -> Vec<Option<&str>> {
+        batch.rows.column(index).as_string::<i32>().iter().collect()
+    }
+
+    #[test]
+    fn null_and_the_empty_string_are_told_apart() {
+        let text = "\u{feff}b,a\r\n,\"\"\r\n\"x, \"\"y\"\"\r\n\",é\r\n\r\n\"z\r\",\"w\"";
+        let fields = [("a", FieldType::String), ("b", FieldType::String)];
+        let batch = read(text.as_bytes(), &CsvOptions::default(), &fields);
+        assert_eq!(column(&batch, 0), [Some(""), Some("é"), Some("w")]);
+        assert_eq!(column(&batch, 1), [None, Some("x, \"y\"\r\n"), Some("z\r")]);
+        assert!(batch.refused.is_empty());
+    }
+
+    #[test]
+    fn another_dialect_without_header() {
+        let options = CsvOptions { header: false, delimiter: '→', null: "\\N".to_owned() };
+        let fields = [("a", FieldType::String), ("b", FieldType::Int64)];
+        let batch = read("\\N→1\n→\\N\n\"\\N\"→\"3\"\nx→\n".as_bytes(), &options, &fields);
+        assert_eq!(column(&batch, 0), [None, Some(""), Some("\\N")]);
+        let numbers: Vec<_> = batch.rows.column(1).as_primitive::<Int64Type>().iter().collect();
+        assert_eq!(numbers, [Some(1), None, Some(3)]);
+        assert_eq!(batch.refused[0].row["b"], "");
+    }
+
+    #[test]
+    fn broken_rows_are_refused_with_their_rule() {
+        let text = b"a,b\n1,x\n2\nxx,y\n\"3\"q,z\n4,\xff\n5,\"open\n";
+        let fields = [("a", FieldType::Int64), ("b", FieldType::String)];
+        let batch = read(text, &CsvOptions::default(), &fields);
+        assert_eq!((batch.read, batch.rows.num_rows()), (6, 1));
+        let mut rules: Vec<_> = batch.refused.iter().map(|one| one.rule.as_str()).collect();
+        rules.sort_unstable();
+        assert_eq!(rules, ["columns", "quotes", "quotes", "type int64", "type string"]);
+        let columns = batch.refused.iter().find(|one| one.rule == "columns").unwrap();
+        assert_eq!(columns.row["line"], 3);
+        let text = batch.refused.iter().find(|one| one.rule == "type string").unwrap();
+        assert_eq!(text.row["b"], "\\xff");
+    }
+
+    #[test]
+    fn an_empty_line_is_a_null_of_the_only_column() {
+        let batch = read(b"a\nx\n\n\"\"\n", &CsvOptions::default(), &[("a", FieldType::String)]);
+        assert_eq!(column(&batch, 0), [Some("x"), None, Some("")]);
+    }
+
+    #[test]
+    fn a_header_that_drifted_is_an_error_of_the_contract() {
+        let fields = types(&[("a", FieldType::Int64), ("b", FieldType::String)]);
+        for (text, name) in [("a\n", "b"), ("a,b,c\n", "c"), ("a,a,b\n", "a")] {
+            let mut reader = CsvReader::new(text.as_bytes(), &CsvOptions::default(), &fields);
+            let error = reader.next_batch().unwrap_err();
+            assert_eq!(error.class(), crate::error::Class::Contract);
+            assert!(error.to_string().contains(&format!("column {name}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn no_rows_are_no_batch() {
+        for text in ["", "a\n", "a"] {
+            let mut reader = CsvReader::new(
+                text.as_bytes(),
+                &CsvOptions::default(),
+                &types(&[("a", FieldType::Int64)]),
+            );
+            assert!(reader.next_batch().unwrap().is_none());
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! Files as a source: all that match a path, in the order of their names, each as a stream.
+//!
+//! CSV and JSON lines are unpacked and decoded on a blocking thread, a few batches ahead of who
+//! reads; Parquet is read by ranges.
+
+mod glob;
+mod object;
+
+use std::io::{BufRead, BufReader};
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
+use object_store::{ObjectMeta, ObjectStoreExt};
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+
+use self::object::{Object, ObjectReader};
+use super::{Source, SourceConfig, Types};
+use crate::connect::Connection;
+use crate::connect::files::{Store, classify};
+use crate::error::{Error, Result};
+use crate::format::decode::batcher::schema;
+use crate::format::decode::csv::CsvReader;
+use crate::format::decode::jsonl::JsonlReader;
+use crate::format::decode::parquet::ParquetFile;
+use crate::format::{Compression, CsvOptions, Format};
+use crate::job::param::Bindings;
+use crate::rows::{Batch, Rows};
+
+const LIST: &str = "list the files";
+const READ: &str = "read a file";
+/// Batches that may wait for whoever reads them.
+const AHEAD: usize = 2;
+/// As many ETags are told one by one; of more, their hash is.
+const ETAGS: usize = 4;
+
+/// The files of a folder or bucket that match a path.
+pub(super) struct FilesSource {
+    connection: Connection,
+    pattern: String,
+    format: Option<Format>,
+    compression: Option<Compression>,
+    csv: CsvOptions,
+    types: Types,
+}
+
+/// A file, and how it is to be read.
+struct Found {
+    object: Object,
+    format: Format,
+    compression: Compression,
+}
+
+impl FilesSource {
+    pub(super) fn new(config: &SourceConfig, connection: &Connection, types: Types) -> Self {
+        FilesSource {
+            connection: connection.clone(),
+            pattern: config.path.clone().unwrap_or_default(),
+            format: config.format,
+            compression: config.compression,
+            csv: config.csv.clone().unwrap_or_default(),
+            types,
+        }
+    }
+
+    /// The files that match, by name. All have one format.
+    async fn find(&self, store: &Store, bindings: &Bindings) -> Result<Vec<Found>> {
+        let pattern = glob::fill_in(&self.pattern, bindings)?;
+        let staging = store.path(self.connection.staging.trim_matches('/'))?;
+        let mut metas: Vec<ObjectMeta> = match glob::folder(&pattern) {
+            None => {
+                let path = store.path(&pattern)?;
+                match store.objects.head(&path).await {
+                    Ok(meta) => vec![meta],
+                    Err(object_store::Error::NotFound { .. }) => Vec::new(),
+                    Err(error) => return Err(classify(LIST, error)),
+                }
+            }
+            Some(folder) => {
+                let folder = store.path(folder)?;
+                let listed = store.objects.list(Some(&folder));
+                listed
+                    .try_filter(|meta| {
+                        let matches = glob::matches(&pattern, &store.relative(&meta.location))
+                            && !meta.location.prefix_matches(&staging);
+                        futures::future::ready(matches)
+                    })
+                    .try_collect()
+                    .await
+                    .map_err(|error| classify(LIST, error))?
+            }
+        };
+        if metas.is_empty() {
+            return Err(Error::permanent(LIST, "no file matches the path")
+                .with("path", &pattern)
+                .help("`*` is any part of one name, `**` any folders; the path is relative to the connection's url."));
+        }
+        metas.sort_unstable_by(|one, other| one.location.cmp(&other.location));
+        let found = metas
+            .into_iter()
+            .map(|meta| self.understand(Object { store: store.objects.clone(), meta }));
+        let found = found.collect::<Result<Vec<_>>>()?;
+        if let Some([one, other]) =
+            found.array_windows().find(|[one, other]| one.format != other.format)
+        {
+            return Err(Error::permanent(LIST, "the files have different formats")
+                .with("file", &one.object.meta.location)
+                .with("file", &other.object.meta.location)
+                .help("Narrow the path, for example to *.csv."));
+        }
+        Ok(found)
+    }
+
+    fn understand(&self, object: Object) -> Result<Found> {
+        let meta = &object.meta;
+        let told = meta.location.filename().and_then(Format::of_name);
+        let format = self.format.or(told.map(|(format, _)| format)).ok_or_else(|| {
+            Error::permanent(LIST, "the file's name does not tell its format")
+                .with("file", &meta.location)
+                .help("Write format = \"csv\", \"jsonl\" or \"parquet\" in [source].")
+        })?;
+        // Without a known format in the name, its ending still tells the compression.
+        let compression = self.compression.unwrap_or(match meta.location.extension() {
+            Some("gz") => Compression::Gzip,
+            Some("zst") => Compression::Zstd,
+            _ => Compression::None,
+        });
+        Ok(Found { object, format, compression })
+    }
+
+    /// The files and the schema that all of them have.
+    async fn plan(&self, bindings: &Bindings) -> Result<(Vec<Found>, SchemaRef)> {
+        let store = Store::open(&self.connection)?;
+        let found = self.find(&store, bindings).await?;
+        let schema = match found.first() {
+            Some(first) if first.format == Format::Parquet => {
+                let file = ParquetFile::open(first.object.clone()).await;
+                file.map_err(|error| error.with("file", &first.object.meta.location))?.schema
+            }
+            _ if self.types.is_empty() => {
+                return Err(Error::permanent(READ, "the fields have no types").help(
+                    "CSV and JSON lines have none of their own: declare them in [source.fields] \
+                     or [contract.fields].",
+                ));
+            }
+            _ => schema(&self.types),
+        };
+        Ok((found, schema))
+    }
+
+    fn named(&self, error: Error) -> Error {
+        error.with("connection", &self.connection.name)
+    }
+}
+
+#[async_trait]
+impl Source for FilesSource {
+    async fn schema(&self, bindings: &Bindings) -> Result<SchemaRef> {
+        Ok(self.plan(bindings).await.map_err(|error| self.named(error))?.1)
+    }
+
+    async fn read(&self, bindings: &Bindings) -> Result<Rows> {
+        let (found, schema) = self.plan(bindings).await.map_err(|error| self.named(error))?;
+        let snapshot = snapshot(&found);
+        let (csv, types, wanted) = (self.csv.clone(), self.types.clone(), schema.clone());
+        let name = self.connection.name.clone();
+        let stream = stream::iter(found)
+            .then(move |found| {
+                let (csv, types, wanted) = (csv.clone(), types.clone(), wanted.clone());
+                let (name, file) = (name.clone(), found.object.meta.location.clone());
+                async move {
+                    let named =
+                        move |error: Error| error.with("file", &file).with("connection", &name);
+                    match open(found, csv, types, &wanted).await {
+                        Ok(batches) => Ok(batches.map_err(named)),
+                        Err(error) => Err(named(error)),
+                    }
+                }
+            })
+            .try_flatten();
+        Ok(Rows { schema, stream: stream.boxed(), snapshot })
+    }
+}
+
+/// The ETags by which it is known later whether the files are still the same.
+fn snapshot(found: &[Found]) -> Option<String> {
+    let tags: Option<Vec<&str>> =
+        found.iter().map(|found| found.object.meta.e_tag.as_deref()).collect();
+    let tags = tags?;
+    if tags.len() <= ETAGS {
+        return Some(tags.join(","));
+    }
+    let mut hash = Sha256::new();
+    for tag in &tags {
+        hash.update(tag.as_bytes());
+        hash.update(b"\n");
+    }
+    Some(format!("sha256:{}", hex::encode(hash.finalize())))
+}
+
+/// The batches of one file.
+async fn open(
+    found: Found,
+    csv: CsvOptions,
+    types: Types,
+    schema: &SchemaRef,
+) -> Result<BoxStream<'static, Result<Batch>>> {
+    if found.format == Format::Parquet {
+        return ParquetFile::open(found.object).await?.read(schema);
+    }
+    let input = found.object.reader().await?;
+    let (sender, receiver) = mpsc::channel(AHEAD);
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = decode(input, &found, &csv, &types, &sender) {
+            // Whoever read has gone, if this fails.
+            let _ = sender.blocking_send(Err(error));
+        }
+    });
+    let batches = stream::unfold(receiver, async |mut receiver| {
+        let batch = receiver.recv().await?;
+        Some((batch, receiver))
+    });
+    Ok(batches.boxed())
+}
+
+fn decode(
+    input: ObjectReader,
+    found: &Found,
+    csv: &CsvOptions,
+    types: &Types,
+    sender: &mpsc::Sender<Result<Batch>>,
+) -> Result<()> {
+    let input: Box<dyn BufRead> = match found.compression {
+        Compression::None => Box::new(input),
+        // Both read on after the first member or frame: such files are often joined.
+        Compression::Gzip => Box::new(BufReader::new(flate2::bufread::MultiGzDecoder::new(input))),
+        Compression::Zstd => {
+            let decoder = zstd::Decoder::with_buffer(input).map_err(|cause| {
+                Error::permanent(READ, "unpacking cannot start").caused_by(cause)
+            })?;
+            Box::new(BufReader::new(decoder))
+        }
+    };
+    if found.format == Format::Csv {
+        let mut reader = CsvReader::new(input, csv, types);
+        send_all(sender, || reader.next_batch())
+    } else {
+        let mut reader = JsonlReader::new(input, types);
+        send_all(sender, || reader.next_batch())
+    }
+}
+
+fn send_all(
+    sender: &mpsc::Sender<Result<Batch>>,
+    mut next: impl FnMut() -> Result<Option<Batch>>,
+) -> Result<()> {
+    while let Some(batch) = next()? {
+        if sender.blocking_send(Ok(batch)).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
