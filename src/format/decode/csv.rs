@@ -2,6 +2,7 @@
 //! empty string in quotes.
 
 use std::io::BufRead;
+use std::io::{BufRead, Chain, Cursor, Read};
 
 use indexmap::IndexMap;
 use serde_json::{Map, Value as Json};
@@ -17,6 +18,8 @@ const READ: &str = "read CSV";
 /// Reads batches out of one file.
 pub struct CsvReader<R> {
     input: R,
+    /// The first bytes, which were read to look for a byte order mark, and the rest.
+    input: Chain<Cursor<Vec<u8>>, R>,
     options: Dialect,
     types: IndexMap<String, FieldType>,
     /// For each field of a line, its column.
@@ -61,6 +64,7 @@ impl<R: BufRead> CsvReader<R> {
     pub fn new(input: R, options: &CsvOptions, types: &IndexMap<String, FieldType>) -> Self {
         CsvReader {
             input,
+            input: Cursor::new(Vec::new()).chain(input),
             options: Dialect {
                 header: options.header,
                 delimiter: options.delimiter.to_string().into_bytes(),
@@ -99,6 +103,11 @@ impl<R: BufRead> CsvReader<R> {
         if self.input.fill_buf().map_err(|cause| damaged(READ, cause))?.starts_with(b"\xef\xbb\xbf")
         {
             self.input.consume(3);
+        let (first, rest) = self.input.get_mut();
+        let mark = rest.take(3).read_to_end(first.get_mut());
+        mark.map_err(|cause| damaged(READ, cause))?;
+        if first.get_ref() == b"\xef\xbb\xbf" {
+            first.get_mut().clear();
         }
         if self.options.header && self.next_record()? {
             self.columns = self.match_header()?;
