@@ -3,6 +3,7 @@
 //! Requests are bounded and hardly repeated here: how often a job is tried again is decided by
 //! the class of its error, not by a client that waits in silence.
 
+use std::fmt;
 use std::path::{Path as LocalPath, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +28,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// An opened folder of files: what a connection of type `files` points to.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Store {
     /// The store that holds the files. Its paths come from [`Store::path`].
     pub objects: Arc<dyn ObjectStore>,
@@ -136,6 +137,17 @@ impl Store {
     }
 }
 
+/// The client is left out: it holds credentials.
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("connection", &self.connection)
+            .field("root", &self.root)
+            .field("prefix", &self.prefix)
+            .finish_non_exhaustive()
+    }
+}
+
 fn unknown(connection: &Connection, what: &str) -> Error {
     Error::config("open the folder", what)
         .with("connection", &connection.name)
@@ -223,9 +235,18 @@ pub(crate) fn create_durably(folder: &LocalPath) -> std::io::Result<()> {
 }
 
 /// Makes the names in a folder outlast a crash of the machine.
-pub(crate) fn sync_folder(folder: &LocalPath) -> std::io::Result<()> {
+fn sync_folder(folder: &LocalPath) -> std::io::Result<()> {
     let folder = if folder.as_os_str().is_empty() { LocalPath::new(".") } else { folder };
     std::fs::File::open(folder)?.sync_all()
+}
+
+/// Makes the names of `folder` and of all folders up to `root` outlast a crash of the machine,
+/// whoever made them.
+pub(crate) fn sync_up(root: &LocalPath, folder: &LocalPath) -> std::io::Result<()> {
+    for folder in folder.ancestors().take_while(|one| one.starts_with(root)) {
+        sync_folder(folder)?;
+    }
+    Ok(())
 }
 
 /// A store's answer that asks for patience.
@@ -379,9 +400,14 @@ mod tests {
         Store::open(&connection(serde_json::json!({
             "url": "s3://bucket/base/folder", "region": "eu-north-1",
             "endpoint": format!("http://127.0.0.1:{port}"),
-            "access-key": "key", "secret-key": "secret",
+            "access-key": "key", "secret-key": "hunter2",
         })))
         .unwrap()
+    }
+
+    #[test]
+    fn a_store_shows_no_secret() {
+        assert!(!format!("{:?}", s3_at(1)).contains("hunter2"));
     }
 
     async fn class_of_answer(answer: &'static str) -> Error {

@@ -2,4 +2,4 @@
 
 pub mod verify;
 
-pub use verify::{Mismatch, Verified, verify};
+pub use verify::{Mismatch, Verified, verify, verify_in};

@@ -110,14 +110,13 @@ impl CsvWriter {
     }
 
     fn string(&self, out: &mut Vec<u8>, value: &[u8]) {
-        let delimited = match self.delimiter.as_slice() {
-            [one] => value.contains(one),
-            more => value.windows(more.len()).any(|window| window == more),
-        };
-        let quoted = delimited
-            || value.is_empty()
+        let special = |byte: &u8| matches!(byte, b'"' | b'\r' | b'\n');
+        let quoted = value.is_empty()
             || value == self.null
-            || value.iter().any(|byte| matches!(byte, b'"' | b'\r' | b'\n'));
+            || match self.delimiter.as_slice() {
+                [one] => value.iter().any(|byte| byte == one || special(byte)),
+                more => value.iter().any(special) || value.windows(more.len()).any(|at| at == more),
+            };
         if !quoted {
             out.extend_from_slice(value);
             return;

@@ -148,11 +148,13 @@ fn null_and_text_that_looks_like_it_stay_apart_in_csv() {
         (csv("", '1'), "010\n1\n\"10\"1\"\"\n"),
         (csv("", '¦'), "0¦0\n¦\n10¦\"\"\n"),
     ] {
-        let bytes = encoded(Format::Csv, Compression::None, &options, &[rows.clone()]).unwrap();
+        let bytes =
+            encoded(Format::Csv, Compression::None, &options, std::slice::from_ref(&rows)).unwrap();
         assert_eq!(String::from_utf8(bytes).unwrap(), text);
     }
     for bad in [csv("a,b", ','), csv("\"", ','), csv("", '"'), csv("", '\n')] {
-        let error = encoded(Format::Csv, Compression::None, &bad, &[rows.clone()]).unwrap_err();
+        let error =
+            encoded(Format::Csv, Compression::None, &bad, std::slice::from_ref(&rows)).unwrap_err();
         assert_eq!(error.class(), Class::Config);
     }
     let alone = rows.project(&[0]).unwrap();
@@ -167,7 +169,7 @@ fn csv_says_nan_and_json_refuses_it() {
         Arc::new(Float64Array::from(vec![f64::NAN, f64::INFINITY, f64::NEG_INFINITY])),
     )]);
     let csv = CsvOptions::default();
-    let bytes = encoded(Format::Csv, Compression::None, &csv, &[rows.clone()]).unwrap();
+    let bytes = encoded(Format::Csv, Compression::None, &csv, std::slice::from_ref(&rows)).unwrap();
     assert_eq!(bytes, b"f\nNaN\nInfinity\n-Infinity\n");
     for row in 0..3 {
         let one = [rows.slice(row, 1)];

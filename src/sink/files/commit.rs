@@ -5,14 +5,14 @@
 
 use std::fs;
 use std::io::{ErrorKind, Write};
-use std::path::Path as LocalPath;
+use std::path::{Path as LocalPath, PathBuf};
 
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{GetOptions, ObjectStoreExt, PutMode, UpdateVersion};
 use sha2::{Digest, Sha256};
 
-use crate::connect::files::{Store, classify, classify_io, create_durably, sync_folder};
+use crate::connect::files::{Store, classify, classify_io, create_durably, sync_up};
 use crate::error::{Error, Result};
 use crate::job::decision::{Decision, Part};
 use crate::job::manifest::{MANIFEST_LIMIT, MANIFEST_NAME};
@@ -93,18 +93,14 @@ pub(super) async fn commit(
     // Looking first spares a worker that was overtaken from leaving parts that nothing names.
     let next = next(standing(store, folder).await?, decision, folder)?;
     if let Some(root) = store.root() {
-        let path = |relative: &str| store.path(relative).map(|path| (store.local(&path), path));
-        let (Some(target), _) = path(folder)? else {
-            return Err(Error::config(PUT, "the folder is not on this machine"));
+        let here = |relative: &str| -> Result<PathBuf> {
+            Ok(store.local(&store.path(relative)?).unwrap_or_default())
         };
-        let (Some(scratch), _) = path(scratch)? else {
-            return Err(Error::config(PUT, "the folder is not on this machine"));
-        };
+        let (target, scratch) = (here(folder)?, here(scratch)?);
         let mut parts = Vec::with_capacity(decision.parts.len());
         for part in &decision.parts {
             plain_name(&part.name)?;
-            let staged = store.path(&part.staged)?;
-            parts.push((store.local(&staged).unwrap_or_default(), part.clone()));
+            parts.push((here(&part.staged)?, part.clone()));
         }
         let (root, manifest) = (root.to_owned(), decision.manifest.clone());
         return tokio::task::spawn_blocking(move || {
@@ -193,7 +189,7 @@ fn commit_here(
     root: &LocalPath,
     target: &LocalPath,
     scratch: &LocalPath,
-    parts: &[(std::path::PathBuf, Part)],
+    parts: &[(PathBuf, Part)],
     manifest: &str,
     step: &Next,
 ) -> Result<()> {
@@ -295,12 +291,4 @@ fn link(from: &LocalPath, to: &LocalPath) -> std::io::Result<()> {
         }
         answer => answer,
     }
-}
-
-/// Makes the names of `folder` and of all folders up to `root` outlast a crash of the machine.
-fn sync_up(root: &LocalPath, folder: &LocalPath) -> std::io::Result<()> {
-    for folder in folder.ancestors().take_while(|one| one.starts_with(root)) {
-        sync_folder(folder)?;
-    }
-    Ok(())
 }

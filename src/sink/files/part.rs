@@ -1,7 +1,8 @@
 //! Parts on their way to where they are staged: encoded, hashed and written as they come.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
+use std::path::PathBuf;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -11,7 +12,7 @@ use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::Receiver;
 
-use crate::connect::files::{Store, classify, classify_io, create_durably};
+use crate::connect::files::{Store, classify, classify_io, create_durably, sync_up};
 use crate::error::{Error, Result};
 use crate::format::encode::Encoder;
 use crate::format::{Compression, CsvOptions, Format};
@@ -44,7 +45,7 @@ pub(super) struct PartWriter {
 }
 
 enum Out {
-    Local(File),
+    Local { file: File, folder: PathBuf, root: PathBuf },
     Upload(Handle, WriteMultipart),
 }
 
@@ -54,20 +55,20 @@ impl PartWriter {
     /// # Errors
     /// `fenced` when this fence staged there before: a fence belongs to one attempt.
     fn create(store: &Store, path: Path, runtime: &Handle) -> Result<PartWriter> {
-        let out = match store.local(&path) {
-            Some(local) => {
-                if let Some(folder) = local.parent() {
-                    create_durably(folder).map_err(|cause| classify_io(STAGE, cause))?;
-                }
+        let out = match (store.local(&path), store.root()) {
+            (Some(local), Some(root)) => {
+                let folder = local.parent().unwrap_or(root).to_owned();
+                create_durably(&folder).map_err(|cause| classify_io(STAGE, cause))?;
                 let file = OpenOptions::new().write(true).create_new(true).open(&local);
-                Out::Local(file.map_err(|cause| match cause.kind() {
-                    std::io::ErrorKind::AlreadyExists => {
+                let file = file.map_err(|cause| match cause.kind() {
+                    ErrorKind::AlreadyExists => {
                         Error::fenced(STAGE, "another attempt staged under this fence")
                     }
                     _ => classify_io(STAGE, cause),
-                })?)
+                })?;
+                Out::Local { file, folder, root: root.to_owned() }
             }
-            None => {
+            _ => {
                 let upload = runtime
                     .block_on(store.objects.put_multipart(&path))
                     .map_err(|cause| classify(STAGE, cause))?;
@@ -81,7 +82,7 @@ impl PartWriter {
         self.hash.update(bytes);
         self.bytes += bytes.len() as u64;
         match &mut self.out {
-            Out::Local(file) => file.write_all(bytes).map_err(|e| classify_io(STAGE, e)),
+            Out::Local { file, .. } => file.write_all(bytes).map_err(|e| classify_io(STAGE, e)),
             Out::Upload(runtime, upload) => runtime.block_on(async {
                 // A large piece is handed over by chunks, so that the wait bounds what is held.
                 for chunk in bytes.chunks(CHUNK) {
@@ -96,7 +97,10 @@ impl PartWriter {
     /// Ends the part; it is durable when this returns.
     fn finish(self) -> Result<Written> {
         match self.out {
-            Out::Local(file) => file.sync_all().map_err(|e| classify_io(STAGE, e))?,
+            Out::Local { file, folder, root } => file
+                .sync_all()
+                .and_then(|()| sync_up(&root, &folder))
+                .map_err(|e| classify_io(STAGE, e))?,
             Out::Upload(runtime, upload) => {
                 runtime.block_on(upload.finish()).map_err(|e| classify(STAGE, e))?;
             }
