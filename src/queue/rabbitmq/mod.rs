@@ -1,6 +1,6 @@
 //! The queue on RabbitMQ, from 3.10 on.
 //!
-//! Two connections, each watched by its own supervisor ([`link`]): one only publishes, the other
+//! Two connections, each watched by its own supervisor (`link`): one only publishes, the other
 //! does everything else. The broker blocks connections that publish while it is short of memory or
 //! disk, and acks must not wait behind that.
 

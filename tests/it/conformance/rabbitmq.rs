@@ -79,7 +79,7 @@ async fn with_broker(test: impl AsyncFnOnce(&mut Broker)) {
     }
 }
 
-/// The same broker by another way, with this user and password.
+/// The same broker through a proxy, as `user` (with or without a password).
 async fn proxied(broker: &mut Broker, user: &str) -> Proxy {
     let parsed = url::Url::parse(&url()).unwrap();
     let host = parsed.host_str().unwrap();
@@ -147,7 +147,7 @@ async fn a_cut_connection_comes_back_with_its_prefetch() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_short_cut_is_not_seen_by_publishers() {
+async fn publishing_goes_on_after_short_cuts() {
     with_broker(async |broker| {
         let proxy = proxied(broker, &user()).await;
         let queue = broker.ready().await;
