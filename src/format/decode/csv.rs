@@ -1,7 +1,6 @@
 //! CSV → batches: RFC 4180, with an own reader, since it must tell an empty field (NULL) from an
 //! empty string in quotes.
 
-use std::io::BufRead;
 use std::io::{BufRead, Chain, Cursor, Read};
 
 use indexmap::IndexMap;
@@ -17,7 +16,6 @@ const READ: &str = "read CSV";
 
 /// Reads batches out of one file.
 pub struct CsvReader<R> {
-    input: R,
     /// The first bytes, which were read to look for a byte order mark, and the rest.
     input: Chain<Cursor<Vec<u8>>, R>,
     options: Dialect,
@@ -63,7 +61,6 @@ impl<R: BufRead> CsvReader<R> {
     /// A reader of fields of `types`, in the order of the header, or in their own without one.
     pub fn new(input: R, options: &CsvOptions, types: &IndexMap<String, FieldType>) -> Self {
         CsvReader {
-            input,
             input: Cursor::new(Vec::new()).chain(input),
             options: Dialect {
                 header: options.header,
@@ -100,9 +97,6 @@ impl<R: BufRead> CsvReader<R> {
 
     fn start(&mut self) -> Result<()> {
         self.started = true;
-        if self.input.fill_buf().map_err(|cause| damaged(READ, cause))?.starts_with(b"\xef\xbb\xbf")
-        {
-            self.input.consume(3);
         let (first, rest) = self.input.get_mut();
         let mark = rest.take(3).read_to_end(first.get_mut());
         mark.map_err(|cause| damaged(READ, cause))?;
