@@ -194,14 +194,12 @@ fn typed(field: &ContractField, column: &str, word: &str, literal: &Value) -> Re
             .and_then(|value| within(value, i64::MIN, i64::MAX)),
         FieldType::Decimal(precision, scale) => numeric()
             .and_then(|number| at_scale(number, i32::from(*scale)))
-            .filter(|value| {
-                power(u32::from(*precision)).is_some_and(|limit| value.abs() < limit)
-            })
+            .filter(|value| power(u32::from(*precision)).is_some_and(|limit| value.abs() < limit))
             .map(Literal::Whole),
-        FieldType::Float32 | FieldType::Float64 => {
-            digits_of(&text).and_then(|_| text.parse().ok()).filter(|value: &f64| value.is_finite())
-                .map(Literal::Float)
-        }
+        FieldType::Float32 | FieldType::Float64 => digits_of(&text)
+            .and_then(|_| text.parse().ok())
+            .filter(|value: &f64| value.is_finite())
+            .map(Literal::Float),
         FieldType::Date if native => text
             .parse::<jiff::civil::Date>()
             .ok()
@@ -220,10 +218,9 @@ fn typed(field: &ContractField, column: &str, word: &str, literal: &Value) -> Re
             .filter(|_| !has_zone(&text))
             .and_then(|time| time.to_zoned(jiff::tz::TimeZone::UTC).ok())
             .and_then(|time| microseconds(time.timestamp().as_nanosecond())),
-        FieldType::Instant if native => text
-            .parse::<jiff::Timestamp>()
-            .ok()
-            .and_then(|time| microseconds(time.as_nanosecond())),
+        FieldType::Instant if native => {
+            text.parse::<jiff::Timestamp>().ok().and_then(|time| microseconds(time.as_nanosecond()))
+        }
         FieldType::Bytes
         | FieldType::Date
         | FieldType::Time

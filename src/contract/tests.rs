@@ -76,16 +76,29 @@ fn extra_columns_fail_or_are_dropped() {
 #[test]
 fn only_conversions_that_keep_every_value_are_planned() {
     let all = [
-        "bool", "int16", "int32", "int64", "float32", "float64", "decimal(15,2)", "decimal(38,10)",
-        "string", "bytes", "date", "time(us)", "timestamp(us)", "timestamp(us, UTC)",
+        "bool",
+        "int16",
+        "int32",
+        "int64",
+        "float32",
+        "float64",
+        "decimal(15,2)",
+        "decimal(38,10)",
+        "string",
+        "bytes",
+        "date",
+        "time(us)",
+        "timestamp(us)",
+        "timestamp(us, UTC)",
     ];
     let digits = |kind: &str| kind.starts_with("int") || kind.starts_with("decimal");
     for from in all {
         for to in all {
             let from_type = FieldType::parse(from).unwrap().arrow();
-            let rows = RecordBatch::new_empty(Arc::new(Schema::new(vec![
-                arrow::datatypes::Field::new("x", from_type, true),
-            ])));
+            let rows =
+                RecordBatch::new_empty(Arc::new(Schema::new(vec![arrow::datatypes::Field::new(
+                    "x", from_type, true,
+                )])));
             let planned = keep(&fields(json!({ "x": { "type": to } })), rows);
             let expected = from == to
                 || digits(from) && digits(to)
@@ -96,7 +109,10 @@ fn only_conversions_that_keep_every_value_are_planned() {
             assert_eq!(planned.is_ok(), expected, "{from} to {to}");
             if !expected {
                 let said = said(planned, Class::Contract);
-                assert!(said.contains(from) && said.contains(to) && said.contains("CAST"), "{said}");
+                assert!(
+                    said.contains(from) && said.contains(to) && said.contains("CAST"),
+                    "{said}"
+                );
             }
         }
     }
@@ -113,7 +129,8 @@ fn a_value_that_does_not_fit_exactly_refuses_its_row() {
     assert_eq!(kept.iter().collect::<Vec<_>>(), [Some(1), None, Some(i32::MIN)]);
 
     let nines = 10i128.pow(38) - 1;
-    let values = vec![Some(12_500_000_000), Some(12_345_000_000), Some(12_345_678_901), Some(nines)];
+    let values =
+        vec![Some(12_500_000_000), Some(12_345_000_000), Some(12_345_678_901), Some(nines)];
     let rows = one("x", decimals(values, 38, 10));
     let done = keep(&fields(json!({ "x": { "type": "decimal(15,2)" } })), rows).unwrap();
     assert_eq!(rules(&done), ["type decimal(15,2)"; 3]);
@@ -146,7 +163,9 @@ fn null_breaks_required_and_keys_and_nothing_else() {
     let done = keep(&config, rows).unwrap();
     assert_eq!(rules(&done), ["primary-key", "required", "primary-key"]);
     assert_eq!(done.rows.num_rows(), 1);
-    assert!(!done.rows.schema().field(0).is_nullable() && done.rows.schema().field(2).is_nullable());
+    assert!(
+        !done.rows.schema().field(0).is_nullable() && done.rows.schema().field(2).is_nullable()
+    );
 }
 
 #[test]
@@ -166,7 +185,8 @@ fn bounds_are_compared_exactly() {
     assert_eq!(rules(&keep(&config, rows).unwrap()), ["min 0", "max 1"]);
 
     let rows = one("x", Date32Array::from(vec![-1, 0, 1]));
-    let config = fields(json!({ "x": { "type": "date", "min": "1970-01-01", "max": "1970-01-01" } }));
+    let config =
+        fields(json!({ "x": { "type": "date", "min": "1970-01-01", "max": "1970-01-01" } }));
     let done = keep(&config, rows).unwrap();
     assert_eq!(rules(&done), ["min 1970-01-01", "max 1970-01-01"]);
     assert_eq!(done.refused[0].row["x"], "1969-12-31");
@@ -179,7 +199,8 @@ fn bounds_are_compared_exactly() {
     let kind = json!({ "x": { "type": "timestamp(us)", "max": "1970-01-01T00:00:00" } });
     assert_eq!(keep(&fields(kind), rows).unwrap().refused.len(), 1);
 
-    let rows = one("x", arrow::array::Time64MicrosecondArray::from(vec![86_399_999_998, 86_399_999_999]));
+    let rows =
+        one("x", arrow::array::Time64MicrosecondArray::from(vec![86_399_999_998, 86_399_999_999]));
     let kind = json!({ "x": { "type": "time(us)", "min": "23:59:59.999999" } });
     assert_eq!(keep(&fields(kind), rows).unwrap().refused.len(), 1);
 }
@@ -249,7 +270,11 @@ fn a_refused_row_is_exact_json() {
         ("b", Arc::new(BinaryArray::from(vec![&b"\xff\x00"[..]])) as ArrayRef, true),
         ("f", Arc::new(Float64Array::from(vec![f64::NAN])) as ArrayRef, true),
         ("g", Arc::new(arrow::array::Float32Array::from(vec![0.1])) as ArrayRef, true),
-        ("t", Arc::new(TimestampMicrosecondArray::from(vec![1]).with_timezone("UTC")) as ArrayRef, true),
+        (
+            "t",
+            Arc::new(TimestampMicrosecondArray::from(vec![1]).with_timezone("UTC")) as ArrayRef,
+            true,
+        ),
         ("c", Arc::new(TimestampMicrosecondArray::from(vec![1])) as ArrayRef, true),
         ("n", Arc::new(StringArray::from(vec![None::<&str>])) as ArrayRef, true),
         ("far", Arc::new(Date32Array::from(vec![i32::MAX])) as ArrayRef, true),
@@ -298,7 +323,9 @@ fn shares_read_back_and_are_exact() {
         let share: Share = serde_json::from_value(json!(text)).unwrap();
         assert_eq!(serde_json::to_value(share).unwrap(), json!(text));
     }
-    for bad in ["0.1", "-1%", "100.1%", "1e1%", "NaN%", ".5%", "5.%", "%", "+5%", "99999999999999999999%"] {
+    for bad in
+        ["0.1", "-1%", "100.1%", "1e1%", "NaN%", ".5%", "5.%", "%", "+5%", "99999999999999999999%"]
+    {
         assert!(serde_json::from_value::<Share>(json!(bad)).is_err(), "{bad}");
     }
     let share = Share::parse("0.1%").unwrap();

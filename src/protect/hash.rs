@@ -68,9 +68,7 @@ impl Pseudonyms {
                     if column.is_null(row) {
                         to.append(None)?;
                     } else {
-                        to.append_text(|text| {
-                            formatter.value(row).write(text).map_err(unshown)
-                        })?;
+                        to.append_text(|text| formatter.value(row).write(text).map_err(unshown))?;
                     }
                 }
             }

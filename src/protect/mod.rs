@@ -75,8 +75,9 @@ impl Protect {
         for name in config.keys() {
             if input.column_with_name(name).is_none() {
                 let names = input.fields().iter().map(|field| field.name().as_str());
-                return Err(refuse(format!("there is no column `{name}`"))
-                    .help(nearest(name, names)));
+                return Err(
+                    refuse(format!("there is no column `{name}`")).help(nearest(name, names))
+                );
             }
         }
         let mut columns = Vec::new();
@@ -89,8 +90,10 @@ impl Protect {
                 Some(Protection::Drop) => continue,
                 Some(Protection::Mask) if is_text => (Step::Mask, field.as_ref().clone()),
                 Some(Protection::Mask) => {
-                    return Err(refuse(format!("column `{name}` is not text and has no characters"))
-                        .help("Use drop, redact or hash, or CAST it to varchar in [transform]."));
+                    return Err(refuse(format!(
+                        "column `{name}` is not text and has no characters"
+                    ))
+                    .help("Use drop, redact or hash, or CAST it to varchar in [transform]."));
                 }
                 Some(Protection::Redact) if is_text => {
                     (Step::RedactText, Field::new(name, DataType::Utf8, false))

@@ -19,16 +19,11 @@ const KEY: &str = "a key of some length";
 fn rows() -> RecordBatch {
     RecordBatch::try_from_iter_with_nullable([
         ("id", Arc::new(Int64Array::from(vec![i64::MIN, 2])) as ArrayRef, false),
-        (
-            "email",
-            Arc::new(StringArray::from(vec![Some("åse@x.no!"), None])) as ArrayRef,
-            true,
-        ),
+        ("email", Arc::new(StringArray::from(vec![Some("åse@x.no!"), None])) as ArrayRef, true),
         (
             "amount",
-            Arc::new(
-                Decimal128Array::from(vec![1230, -5]).with_precision_and_scale(9, 2).unwrap(),
-            ) as ArrayRef,
+            Arc::new(Decimal128Array::from(vec![1230, -5]).with_precision_and_scale(9, 2).unwrap())
+                as ArrayRef,
             false,
         ),
     ])

@@ -107,8 +107,8 @@ fn expression(expr: &Expr) -> Result<()> {
 }
 
 /// Calls `visit` with every expression of the plan, however deep, and the schema it is over.
-fn each<'a>(
-    plan: &'a LogicalPlan,
+fn each(
+    plan: &LogicalPlan,
     visit: &mut impl FnMut(&Expr, &DFSchema) -> Result<(), DataFusionError>,
 ) -> Result<(), DataFusionError> {
     if let Some(input) = plan.inputs().first() {
@@ -173,8 +173,10 @@ pub(super) fn conversions(written: &LogicalPlan, typed: &LogicalPlan) -> Result<
     if all.len() > own.len() {
         all.retain(|cast| !own.contains(cast));
         let found = all.first().map_or("a conversion", String::as_str);
-        return Err(refuse(format!("{found} would happen in silence, and can lose digits or zone"))
-            .help("Write the CAST that is meant, or give both sides one type."));
+        return Err(refuse(format!(
+            "{found} would happen in silence, and can lose digits or zone"
+        ))
+        .help("Write the CAST that is meant, or give both sides one type."));
     }
     floats(typed)
 }

@@ -60,10 +60,7 @@ impl Transform {
         let transform = plan::plan(&config.sql, input.clone())?;
         // What fails without a row would fail for every row.
         transform.run(&RecordBatch::new_empty(input)).map_err(|cause| {
-            plan::refuse(format!(
-                "an expression cannot be evaluated: {}",
-                cause.strip_backtrace()
-            ))
+            plan::refuse(format!("an expression cannot be evaluated: {}", cause.strip_backtrace()))
         })?;
         Ok(transform)
     }

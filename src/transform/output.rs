@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray, RecordBatch};
 use arrow::array::RecordBatchOptions;
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray, RecordBatch};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{
     DataType, Field, Schema, SchemaRef, Time64NanosecondType, TimeUnit, TimestampNanosecondType,
@@ -26,8 +26,10 @@ pub(super) fn schema(schema: &Schema) -> Result<SchemaRef> {
                 let found = field.data_type();
                 let refusal =
                     refuse(format!("column `{name}` has type {found}, which cannot be delivered"));
-                refusal.help(format!("Say which type is meant: CAST(… AS bigint) AS {name}, or \
-                     decimal(38, 0), varchar, timestamp, double."))
+                refusal.help(format!(
+                    "Say which type is meant: CAST(… AS bigint) AS {name}, or \
+                     decimal(38, 0), varchar, timestamp, double."
+                ))
             })?;
             Ok(Field::new(name, kind, field.is_nullable()))
         })
