@@ -9,6 +9,7 @@ pub mod error;
 pub mod export;
 pub mod format;
 pub mod job;
+pub mod ledger;
 pub mod limits;
 pub mod protect;
 pub mod queue;

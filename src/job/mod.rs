@@ -1,9 +1,13 @@
 //! What a job is: message, key, window, parameters, and the state machine of its run. Pure: no
 //! clock, no network, no file.
 
+pub mod book;
 pub mod decision;
+pub mod machine;
 pub mod manifest;
 pub mod param;
+pub mod run;
+pub mod waiting;
 pub mod window;
 
 use std::fmt;

@@ -1,0 +1,338 @@
+//! The state machine of one run (PROTOCOL, "States"): which event is allowed when, and what it
+//! changes. Each function takes the run as the ledger has it under its lock and either changes it
+//! or says why not; what that means for other runs and for the outbox is [`super::book`]'s matter.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::decision::Decision;
+use super::run::{End, Failure, Run, State};
+use crate::error::Class;
+
+/// How many heartbeats may expire without an outcome before a run counts as poison. Far below the
+/// broker's delivery limit, since a crash also returns the messages that were prefetched beside it.
+pub const CRASH_LIMIT: i32 = 3;
+
+/// Why an event was not allowed; nothing has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// There is no such run.
+    NoRun,
+    /// A newer fence holds the run, or its heartbeat was taken over.
+    Fenced,
+    /// The run stands where this event does not apply.
+    Stands(State),
+    /// A newer edition of the key is committing or done.
+    Superseded,
+    /// The decision is not the one that stands.
+    OtherDecision,
+    /// The cursor is not where the run read from.
+    CursorMoved,
+    /// The message belongs to an epoch that has passed.
+    OldEpoch,
+}
+
+/// What stands in the way of opening a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closed {
+    /// It has ended.
+    Ended(State),
+    /// A living worker holds it until then.
+    Held(Timestamp),
+    /// It does not start before then.
+    NotYet(Timestamp),
+    /// It is parked; who frees what it waits for wakes it.
+    Parked,
+}
+
+/// Whether a worker may look at the run now.
+///
+/// # Errors
+/// What stands in the way.
+pub fn may_open(run: &Run, now: Timestamp) -> Result<(), Closed> {
+    if run.state.ended() {
+        return Err(Closed::Ended(run.state));
+    }
+    if let Some(until) = run.heartbeat.filter(|until| *until > now) {
+        return Err(Closed::Held(until));
+    }
+    if let Some(until) = run.order.not_before.filter(|until| *until > now) {
+        return Err(Closed::NotYet(until));
+    }
+    if run.parked.is_some() {
+        return Err(Closed::Parked);
+    }
+    Ok(())
+}
+
+/// Before opening: what the passing of time has done to the run. An expired heartbeat without an
+/// outcome is a crash and a failure; too many close the run, as do a passed deadline and a newer
+/// edition.
+pub fn reckon(run: &mut Run, attempts: i32, superseded: bool, now: Timestamp) {
+    if run.state == State::Running {
+        run.crashes += 1;
+        run.failures += 1;
+        let worker = run.worker.as_deref().unwrap_or("its worker");
+        let failure = Failure {
+            class: Class::Transient,
+            message: format!("{worker} ended or fell silent without an outcome"),
+            at: now,
+        };
+        note(run, failure);
+        if run.crashes >= CRASH_LIMIT {
+            let failure = Failure {
+                class: Class::Poison,
+                message: format!("{} workers ended or fell silent while they had it", run.crashes),
+                at: now,
+            };
+            shut(run, End::Dead, Some(failure));
+        } else if run.failures >= attempts {
+            shut(run, End::Dead, None);
+        }
+    }
+    if matches!(run.state, State::Queued | State::Running) {
+        if superseded {
+            shut(run, End::Cancelled, Some(superseded_failure(now)));
+        } else if run.order.deadline.is_some_and(|deadline| deadline <= now) {
+            shut(run, End::Expired, None);
+        }
+    }
+}
+
+fn superseded_failure(now: Timestamp) -> Failure {
+    Failure {
+        class: Class::Cancelled,
+        message: "a newer edition of the same key is committing or done".to_owned(),
+        at: now,
+    }
+}
+
+/// Open: the worker holds the run under a new fence. `committing` and `closing` stay as they are,
+/// to be gone on with.
+pub fn open(run: &mut Run, worker: &str, lease: Duration, now: Timestamp) {
+    if run.state == State::Queued {
+        run.state = State::Running;
+    }
+    run.fence += 1;
+    run.worker = Some(worker.to_owned());
+    run.heartbeat = Some(now + lease);
+    run.waiting_since = None;
+    run.opened_at.get_or_insert(now);
+    run.changed_at = now;
+}
+
+fn held_by(run: &Run, fence: i64) -> Result<(), Refusal> {
+    if run.state.ended() {
+        return Err(Refusal::Stands(run.state));
+    }
+    // A run that was handed back has no heartbeat; whoever had it may not act on it any more.
+    if run.fence != fence || run.heartbeat.is_none() {
+        return Err(Refusal::Fenced);
+    }
+    Ok(())
+}
+
+/// Heartbeat: the worker lives. An expired lease may still be renewed while nobody took over.
+///
+/// # Errors
+/// [`Refusal::Fenced`] or [`Refusal::Stands`]: the run is lost to this worker.
+pub fn beat(run: &mut Run, fence: i64, lease: Duration, now: Timestamp) -> Result<(), Refusal> {
+    held_by(run, fence)?;
+    run.heartbeat = Some(now + lease);
+    Ok(())
+}
+
+/// Decide: from here the delivery is only ever rolled forward.
+///
+/// # Errors
+/// An old fence, a run that is not running (a cancel came first), a newer edition.
+pub fn decide(
+    run: &mut Run,
+    fence: i64,
+    decision: Decision,
+    superseded: bool,
+    now: Timestamp,
+) -> Result<(), Refusal> {
+    held_by(run, fence)?;
+    if run.state != State::Running {
+        return Err(Refusal::Stands(run.state));
+    }
+    if superseded {
+        return Err(Refusal::Superseded);
+    }
+    run.state = State::Committing;
+    run.decision = Some(decision);
+    run.changed_at = now;
+    Ok(())
+}
+
+/// By what a delivery is known to be committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proof {
+    /// The ledger's own decision was carried out: it must still stand.
+    Decision,
+    /// The target's commit point was read, and holds this decision.
+    Target,
+}
+
+/// Record: the delivery is there.
+///
+/// # Errors
+/// [`Refusal::OtherDecision`] where the ledger's decision is another one, [`Refusal::Stands`]
+/// where the run has ended otherwise. Recording what is recorded already is fine.
+pub fn record(
+    run: &mut Run,
+    decision: Decision,
+    proof: Proof,
+    now: Timestamp,
+) -> Result<(), Refusal> {
+    match (proof, run.state) {
+        (_, State::Done) if run.decision.as_ref() == Some(&decision) => return Ok(()),
+        (Proof::Decision, State::Committing) if run.decision.as_ref() == Some(&decision) => {}
+        (Proof::Decision, State::Committing) => return Err(Refusal::OtherDecision),
+        (Proof::Target, State::Queued | State::Running | State::Closing) => {}
+        (_, state) => return Err(Refusal::Stands(state)),
+    }
+    run.counts = Some(decision.counts);
+    run.decision = Some(decision);
+    run.failure = None;
+    run.end = None;
+    finish(run, State::Done, now);
+    Ok(())
+}
+
+/// Retry, snooze or hand back: the run is let go and due again at `at`. A decided or closing run
+/// stays what it is, and is gone on with then.
+///
+/// # Errors
+/// An old fence, or a run that has ended.
+pub fn retry(
+    run: &mut Run,
+    fence: i64,
+    at: Timestamp,
+    failure: Option<Failure>,
+    counted: bool,
+    now: Timestamp,
+) -> Result<(), Refusal> {
+    held_by(run, fence)?;
+    let outage = failure.is_some() && !counted;
+    if run.state == State::Running {
+        run.state = State::Queued;
+        run.failures += i32::from(counted);
+    }
+    run.waits = if outage { run.waits + 1 } else { 0 };
+    if let Some(failure) = failure {
+        note(run, failure);
+    }
+    run.heartbeat = None;
+    run.order.not_before = Some(at);
+    run.changed_at = now;
+    Ok(())
+}
+
+/// A permanent error, or failures used up: the run is to end.
+///
+/// # Errors
+/// An old fence, or a run that is decided, closing or ended.
+pub fn fail(run: &mut Run, fence: i64, end: End, failure: Failure) -> Result<(), Refusal> {
+    held_by(run, fence)?;
+    if run.state != State::Running {
+        return Err(Refusal::Stands(run.state));
+    }
+    run.failures += 1;
+    shut(run, end, Some(failure));
+    Ok(())
+}
+
+/// Close: the commit point is known to be empty and blocked, and the run ends.
+///
+/// # Errors
+/// An old fence, or a run that is not closing.
+pub fn close(run: &mut Run, fence: i64, now: Timestamp) -> Result<(), Refusal> {
+    held_by(run, fence)?;
+    if run.state != State::Closing {
+        return Err(Refusal::Stands(run.state));
+    }
+    let end = run.end.unwrap_or(End::Dead);
+    finish(run, end.state(), now);
+    Ok(())
+}
+
+/// Cancel or deadline: a run that was never opened ends at once, another one is to be closed by
+/// its worker, or by the next.
+///
+/// # Errors
+/// [`Refusal::Stands`] where the run is decided, closing already, or ended.
+pub fn stop(run: &mut Run, end: End, failure: Failure, now: Timestamp) -> Result<(), Refusal> {
+    if !matches!(run.state, State::Queued | State::Running) {
+        return Err(Refusal::Stands(run.state));
+    }
+    shut(run, end, Some(failure));
+    if run.fence == 0 {
+        finish(run, end.state(), now);
+    }
+    Ok(())
+}
+
+/// Replay: a dead or expired run is queued again, in a new epoch.
+///
+/// # Errors
+/// [`Refusal::OldEpoch`] where the letter is of an epoch that has passed, [`Refusal::Stands`]
+/// where the run is open or done.
+pub fn replay(
+    run: &mut Run,
+    epoch: i32,
+    definition: Option<(String, i32)>,
+    deadline: Option<Timestamp>,
+    now: Timestamp,
+) -> Result<(), Refusal> {
+    if run.epoch != epoch {
+        return Err(Refusal::OldEpoch);
+    }
+    if !matches!(run.state, State::Dead | State::Expired) {
+        return Err(Refusal::Stands(run.state));
+    }
+    run.epoch += 1;
+    run.state = State::Queued;
+    run.end = None;
+    run.failures = 0;
+    run.crashes = 0;
+    run.waits = 0;
+    run.failure = None;
+    run.first_failed_at = None;
+    run.decision = None;
+    run.opened_at = None;
+    run.ended_at = None;
+    run.order.not_before = None;
+    run.order.deadline = deadline;
+    if let Some((hash, revision)) = definition {
+        run.order.definition = hash;
+        run.order.revision = revision;
+    }
+    run.changed_at = now;
+    Ok(())
+}
+
+fn note(run: &mut Run, failure: Failure) {
+    run.first_failed_at.get_or_insert(failure.at);
+    run.failure = Some(failure);
+}
+
+fn shut(run: &mut Run, end: End, failure: Option<Failure>) {
+    run.state = State::Closing;
+    run.end = Some(end);
+    run.order.not_before = None;
+    if let Some(failure) = failure {
+        run.changed_at = failure.at;
+        note(run, failure);
+    }
+}
+
+fn finish(run: &mut Run, state: State, now: Timestamp) {
+    run.state = state;
+    run.heartbeat = None;
+    run.waiting_since = None;
+    run.ended_at = Some(now);
+    run.changed_at = now;
+}

@@ -1,0 +1,273 @@
+//! The ledger's record of a run, and the states it goes through (PROTOCOL, "States").
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json};
+
+use super::decision::Decision;
+use super::{RunId, Window};
+use crate::error::Class;
+use crate::rows::Counts;
+
+/// Where a run stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// It waits for a worker, for a time, or, parked, for what another run holds.
+    Queued,
+    /// A worker holds it by a fence and a heartbeat.
+    Running,
+    /// It is decided what is delivered; from here only forward.
+    Committing,
+    /// It is to end without a delivery, once the commit point is known to be empty and blocked.
+    Closing,
+    /// Delivered and recorded.
+    Done,
+    /// Given up; its dead letter waits for an operator.
+    Dead,
+    /// Ended by somebody, or superseded.
+    Cancelled,
+    /// Its deadline passed.
+    Expired,
+}
+
+impl State {
+    /// All states.
+    pub const ALL: [State; 8] = [
+        State::Queued,
+        State::Running,
+        State::Committing,
+        State::Closing,
+        State::Done,
+        State::Dead,
+        State::Cancelled,
+        State::Expired,
+    ];
+
+    /// The word in the ledger, in tables and in events.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Queued => "queued",
+            State::Running => "running",
+            State::Committing => "committing",
+            State::Closing => "closing",
+            State::Done => "done",
+            State::Dead => "dead",
+            State::Cancelled => "cancelled",
+            State::Expired => "expired",
+        }
+    }
+
+    /// The state that `word` names.
+    pub fn parse(word: &str) -> Option<State> {
+        State::ALL.into_iter().find(|state| state.as_str() == word)
+    }
+
+    /// Whether the run has ended.
+    pub fn ended(self) -> bool {
+        matches!(self, State::Done | State::Dead | State::Cancelled | State::Expired)
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How a run ends without a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum End {
+    /// Given up.
+    Dead,
+    /// Ended by somebody, or superseded.
+    Cancelled,
+    /// Its deadline passed.
+    Expired,
+}
+
+impl End {
+    /// The state that it ends in.
+    pub fn state(self) -> State {
+        match self {
+            End::Dead => State::Dead,
+            End::Cancelled => State::Cancelled,
+            End::Expired => State::Expired,
+        }
+    }
+}
+
+/// What last went wrong with a run; fit to be shown, since it is scrubbed and holds no row value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The class of the error.
+    pub class: Class,
+    /// What went wrong, and what to do about it.
+    pub message: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// What makes a run the run it is: fixed when it is accepted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Order {
+    /// The idempotency key.
+    pub key: String,
+    /// Which delivery of the key this is: 1, and one more with every rerun.
+    pub edition: i32,
+    /// SHA-256 (hex) of what must agree between two messages of one key.
+    pub content: String,
+    /// The export's name.
+    pub export: String,
+    /// Hash of the definition that it is bound to.
+    pub definition: String,
+    /// The ledger's number of that definition.
+    pub revision: i32,
+    /// Who receives it, where it is for somebody.
+    pub recipient: Option<String>,
+    /// The params as the job gave them.
+    pub params: Map<String, Json>,
+    /// The span of time that it delivers.
+    #[serde(flatten, with = "window_columns")]
+    pub window: Option<Window>,
+    /// The pool whose workers run it.
+    pub pool: String,
+    /// The body as it was published first. The ledger keeps it beside the record: it is empty in
+    /// a run that was loaded.
+    #[serde(skip)]
+    pub body: String,
+    /// Carried to the outcome event.
+    pub correlation_id: Option<String>,
+    /// Carried to the traces.
+    pub traceparent: Option<String>,
+    /// Who asked for it.
+    pub requested_by: Option<String>,
+    /// It does not start before this.
+    pub not_before: Option<Timestamp>,
+    /// It is given up when it has not ended by then.
+    pub deadline: Option<Timestamp>,
+}
+
+/// The ledger's record of a key's edition.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// Its name.
+    pub id: RunId,
+    /// What it is.
+    #[serde(flatten)]
+    pub order: Order,
+    /// Where it stands.
+    pub state: State,
+    /// In `closing`: how it is to end.
+    pub end: Option<End>,
+    /// One more with every replay.
+    pub epoch: i32,
+    /// One more with every attempt.
+    pub fence: i64,
+    /// Who opened it last.
+    pub worker: Option<String>,
+    /// In `running`, `committing`, `closing`: until when its worker is believed to live.
+    pub heartbeat: Option<Timestamp>,
+    /// Failures of the job itself, in this epoch.
+    pub failures: i32,
+    /// Heartbeats that expired without an outcome, in this epoch.
+    pub crashes: i32,
+    /// Waits that use up no attempts (outages, throttling), since the last progress.
+    pub waits: i32,
+    /// What last went wrong.
+    pub failure: Option<Failure>,
+    /// When something first went wrong in this epoch.
+    pub first_failed_at: Option<Timestamp>,
+    /// What is decided, from `committing` on.
+    pub decision: Option<Decision>,
+    /// What became of the rows, when done.
+    pub counts: Option<Counts>,
+    /// When it was accepted.
+    pub accepted_at: Timestamp,
+    /// When it was first opened, in this epoch.
+    pub opened_at: Option<Timestamp>,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+    /// When anything last changed.
+    pub changed_at: Timestamp,
+    /// The names of the resources that it takes when it is opened; known from its first open.
+    pub needs: Vec<String>,
+    /// What it is parked on: the name of a resource. Kept in the ledger's list of waiters.
+    pub parked: Option<String>,
+    /// Since when it waits for resources; keeps its place among the waiters until it is opened.
+    pub waiting_since: Option<Timestamp>,
+}
+
+impl Run {
+    /// A run as it is accepted.
+    pub fn new(id: RunId, order: Order, now: Timestamp) -> Run {
+        Run {
+            id,
+            order,
+            state: State::Queued,
+            end: None,
+            epoch: 0,
+            fence: 0,
+            worker: None,
+            heartbeat: None,
+            failures: 0,
+            crashes: 0,
+            waits: 0,
+            failure: None,
+            first_failed_at: None,
+            decision: None,
+            counts: None,
+            accepted_at: now,
+            opened_at: None,
+            ended_at: None,
+            changed_at: now,
+            needs: Vec::new(),
+            parked: None,
+            waiting_since: None,
+        }
+    }
+
+    /// Whether a worker holds it and is believed to live.
+    pub fn alive(&self, now: Timestamp) -> bool {
+        self.heartbeat.is_some_and(|until| until > now)
+    }
+
+    /// When its wake-up is due, if it is open: a held run's when the heartbeat expires, a queued
+    /// one's when it may start.
+    pub fn wake_at(&self, now: Timestamp) -> Timestamp {
+        match self.state {
+            State::Queued => self.order.not_before.unwrap_or(now).max(now),
+            _ => self.heartbeat.unwrap_or(now).max(now),
+        }
+    }
+}
+
+/// A window as two columns that may both be null.
+mod window_columns {
+    use jiff::Timestamp;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Window;
+
+    #[derive(Serialize, Deserialize)]
+    struct Columns {
+        window_start: Option<Timestamp>,
+        window_end: Option<Timestamp>,
+    }
+
+    pub fn serialize<S: Serializer>(window: &Option<Window>, to: S) -> Result<S::Ok, S::Error> {
+        Columns {
+            window_start: window.map(|window| window.start),
+            window_end: window.map(|window| window.end),
+        }
+        .serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Window>, D::Error> {
+        let columns = Columns::deserialize(from)?;
+        Ok(columns.window_start.zip(columns.window_end).map(|(start, end)| Window { start, end }))
+    }
+}

@@ -1,0 +1,1 @@
+DELETE FROM waiters WHERE run IN (SELECT value ->> 'run' FROM json_each(?1))

@@ -1,0 +1,24 @@
+SELECT json_object(
+        'id', r.id, 'key', r.key, 'edition', r.edition, 'content', r.content, 'export', r.export,
+        'definition', r.definition, 'revision', r.revision, 'recipient', r.recipient,
+        'params', json(r.params), 'window_start', stamp(r.window_start),
+        'window_end', stamp(r.window_end), 'pool', r.pool, 'correlation_id', r.correlation_id,
+        'traceparent', r.traceparent, 'requested_by', r.requested_by,
+        'not_before', stamp(r.not_before), 'deadline', stamp(r.deadline), 'state', r.state,
+        'end', r."end", 'epoch', r.epoch, 'fence', r.fence, 'worker', r.worker,
+        'heartbeat', stamp(r.heartbeat), 'failures', r.failures, 'crashes', r.crashes,
+        'waits', r.waits, 'failure', json(r.failure),
+        'first_failed_at', stamp(r.first_failed_at), 'decision', json(r.decision),
+        'counts', json(r.counts), 'accepted_at', stamp(r.accepted_at),
+        'opened_at', stamp(r.opened_at), 'ended_at', stamp(r.ended_at),
+        'changed_at', stamp(r.changed_at), 'needs', json(r.needs),
+        'waiting_since', stamp(r.waiting_since),
+        'parked', w.resource)
+FROM runs r LEFT JOIN waiters w ON w.run = r.id
+WHERE (?1 IS NULL OR r.export = ?1)
+  AND (json_array_length(?2) = 0 OR r.state IN (SELECT value FROM json_each(?2)))
+  AND (?3 IS NULL OR r.accepted_at >= ?3)
+  AND (?4 IS NULL OR replace(r.id, '-', '') LIKE '%' || ?4)
+  AND (?5 IS NULL OR r.key = ?5)
+ORDER BY r.accepted_at DESC, r.id DESC
+LIMIT ?6

@@ -1,0 +1,316 @@
+//! The ledger: the truth about runs, deliveries, cursors and definitions.
+//!
+//! States of runs change only by [`Ledger::apply`], which loads what a batch of commands concerns
+//! under locks, lets [`crate::job::book::Book`] apply them, and stores what changed, all in one
+//! transaction. Everything else here reads, or keeps what has no state machine.
+
+pub mod embedded;
+pub mod postgres;
+mod sheet;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::error::{Error, Result};
+use crate::job::RunId;
+use crate::job::book::{Audit, Command, Outcome};
+use crate::job::run::{Run, State};
+use crate::rows::Counts;
+
+/// A definition as the ledger keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredDefinition {
+    /// The export's name.
+    pub export: String,
+    /// Its number among this export's contents, from 1.
+    pub revision: i32,
+    /// SHA-256 (hex) of the content.
+    pub hash: String,
+    /// The definition as canonical JSON.
+    pub content: String,
+    /// When it was first applied.
+    pub applied_at: Timestamp,
+    /// By whom.
+    pub applied_by: String,
+    /// Whether it is the one that new runs are bound to.
+    pub active: bool,
+}
+
+/// A definition that is to become active.
+#[derive(Debug, Clone)]
+pub struct NewDefinition {
+    /// The export's name.
+    pub export: String,
+    /// SHA-256 (hex) of the content.
+    pub hash: String,
+    /// The definition as canonical JSON.
+    pub content: String,
+}
+
+/// What applying a definition changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Applied {
+    /// The export's name.
+    pub export: String,
+    /// The revision that is active now; 0 where the export was retired.
+    pub revision: i32,
+    /// What happened.
+    pub change: Change,
+}
+
+/// What applying does to an export.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Change {
+    /// The ledger had no such export.
+    New,
+    /// Another content is active now.
+    Changed,
+    /// Nothing.
+    Unchanged,
+    /// The export is not among the definitions any more, and takes no new jobs.
+    Retired,
+}
+
+/// Something that waits in the outbox to be published.
+#[derive(Debug, Clone)]
+pub enum Posting {
+    /// A wake-up.
+    Wake {
+        /// The number by which it is marked sent.
+        version: i64,
+        /// The run to wake.
+        run: RunId,
+        /// The run's epoch.
+        epoch: i32,
+        /// Whose workers to wake.
+        pool: String,
+    },
+    /// A dead letter.
+    Letter {
+        /// The number by which it is marked sent.
+        version: i64,
+        /// The run that died, with the job's own body.
+        run: Box<Run>,
+    },
+}
+
+impl Posting {
+    /// The number by which it is marked sent.
+    pub fn version(&self) -> i64 {
+        match self {
+            Posting::Wake { version, .. } | Posting::Letter { version, .. } => *version,
+        }
+    }
+}
+
+/// Which runs are wanted. Everything that is given must hold.
+#[derive(Debug, Clone, Default)]
+pub struct RunFilter {
+    /// Of this export.
+    pub export: Option<String>,
+    /// In one of these states; empty: any.
+    pub states: Vec<State>,
+    /// Accepted at or after.
+    pub since: Option<Timestamp>,
+    /// Whose name ends so, without dashes.
+    pub ending: Option<String>,
+    /// With this key.
+    pub key: Option<String>,
+    /// At the most, newest first.
+    pub limit: u32,
+}
+
+/// One attempt of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// The fence that it held.
+    pub fence: i64,
+    /// The epoch that it was in.
+    pub epoch: i32,
+    /// Who made it.
+    pub worker: String,
+    /// When it was opened.
+    pub opened_at: Timestamp,
+    /// When it ended, if it has.
+    pub ended_at: Option<Timestamp>,
+    /// How: `done`, `retry`, `handed back`, `crashed`, `dead`, …
+    pub outcome: Option<String>,
+    /// The class of what went wrong.
+    pub class: Option<String>,
+    /// What went wrong.
+    pub message: Option<String>,
+}
+
+/// A recorded delivery.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordedDelivery {
+    /// Its name, as in the manifest.
+    pub id: Uuid,
+    /// The run that made it.
+    pub run: RunId,
+    /// The export.
+    pub export: String,
+    /// What it was delivered to.
+    pub target: String,
+    /// SHA-256 (hex) of the manifest's bytes.
+    pub manifest_sha256: String,
+    /// The manifest.
+    pub manifest: String,
+    /// What became of the rows.
+    pub counts: Counts,
+    /// When.
+    pub recorded_at: Timestamp,
+}
+
+/// A line of the audit trail, as it was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Audited {
+    /// When.
+    pub at: Timestamp,
+    /// Who did it.
+    pub by: String,
+    /// What was done.
+    pub action: String,
+    /// To what.
+    pub subject: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// Why the sweeper looks at a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Adrift {
+    /// It is open, nobody holds it, and no wake-up is on its way.
+    Silent,
+    /// Its deadline has passed.
+    Overdue,
+    /// It is parked on something that is free, or that it holds itself.
+    Free,
+    /// It has been committing or closing for more than an hour.
+    Stuck,
+}
+
+/// The ledger of an installation.
+///
+/// Errors are of class `unavailable` (cannot be reached), `transient` (serialization, deadlock:
+/// already tried several times here) or `permanent`.
+#[async_trait]
+pub trait Ledger: Send + Sync {
+    /// Applies commands in their order, in one transaction; the outcomes are in the same order. A
+    /// refusal is an outcome, not an error: it leaves the others standing. On an error nothing has
+    /// changed, or (connection lost during commit) everything may have: every command can be
+    /// repeated safely.
+    async fn apply(&self, commands: Vec<Command>) -> Result<Vec<Outcome>>;
+
+    /// Makes definitions active. With `retire`, exports that are not among them take no new jobs.
+    async fn activate(
+        &self,
+        definitions: &[NewDefinition],
+        retire: bool,
+        by: &str,
+        dry_run: bool,
+    ) -> Result<Vec<Applied>>;
+
+    /// All revisions of an export, the newest first.
+    async fn revisions(&self, export: &str) -> Result<Vec<StoredDefinition>>;
+
+    /// The definition of an export that has this content.
+    async fn definition(&self, export: &str, hash: &str) -> Result<Option<StoredDefinition>>;
+
+    /// The definition that new runs of an export are bound to.
+    async fn active(&self, export: &str) -> Result<Option<StoredDefinition>>;
+
+    /// All definitions that are active, by name.
+    async fn all_active(&self) -> Result<Vec<StoredDefinition>>;
+
+    /// Takes what is due from the outbox, for `lease`: other dispatchers leave it alone so long.
+    async fn take_due(&self, limit: u32, lease: Duration) -> Result<Vec<Posting>>;
+
+    /// Marks postings sent, by version: what was replaced meanwhile stays to be sent.
+    async fn mark_sent(&self, versions: &[i64]) -> Result<()>;
+
+    /// One run.
+    async fn run(&self, id: RunId) -> Result<Option<Run>>;
+
+    /// The runs that a filter picks, newest first.
+    async fn runs(&self, filter: &RunFilter) -> Result<Vec<Run>>;
+
+    /// The attempts of a run, in order.
+    async fn attempts(&self, run: RunId) -> Result<Vec<Attempt>>;
+
+    /// The delivery of a run, if it has one.
+    async fn delivery(&self, run: RunId) -> Result<Option<RecordedDelivery>>;
+
+    /// The audit trail about a subject (all, if none is given), newest first.
+    async fn audit_trail(&self, subject: Option<&str>, limit: u32) -> Result<Vec<Audited>>;
+
+    /// Adds to the audit trail what was done outside of the state machine.
+    async fn audit(&self, line: Audit) -> Result<()>;
+
+    /// Runs that the sweeper should look at.
+    async fn adrift(&self, limit: u32) -> Result<Vec<(RunId, Adrift)>>;
+
+    /// Starts of the windows from `from` on for which an export has a run.
+    async fn windows(&self, export: &str, from: Timestamp) -> Result<BTreeSet<Timestamp>>;
+
+    /// When the scheduler last looked at an export.
+    async fn last_tick(&self, export: &str) -> Result<Option<Timestamp>>;
+
+    /// Notes when the scheduler looked at an export; never moves backwards.
+    async fn ticked(&self, export: &str, at: Timestamp) -> Result<()>;
+
+    /// Deletes runs that ended before `before`, with what belongs to them, at most `limit` of
+    /// them, and resources that nobody holds or waits for. Answers how many runs went.
+    async fn purge(&self, before: Timestamp, limit: u32) -> Result<u64>;
+
+    /// The ledger's clock, and that it can be reached.
+    async fn now(&self) -> Result<Timestamp>;
+}
+
+/// A migration and whether the ledger has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Migration {
+    /// Its number.
+    pub version: i32,
+    /// Its name.
+    pub name: String,
+    /// Whether it was applied.
+    pub applied: bool,
+}
+
+/// The one run whose name ends so.
+///
+/// # Errors
+/// `not-found` where there is none, `usage` where there are several or the ending is no such.
+pub async fn one_run(ledger: &dyn Ledger, ending: &str) -> Result<Run> {
+    const DOING: &str = "find the run";
+    let plain: String = ending.chars().filter(|c| *c != '-').collect();
+    if plain.len() < 4 || !plain.chars().all(|c| c.is_ascii_hexdigit()) {
+        return Err(Error::usage(DOING, format!("`{ending}` is no ending of a run's name"))
+            .help("Give at least the last four characters, as `longshore runs` shows them."));
+    }
+    let filter = RunFilter { ending: Some(plain.to_lowercase()), limit: 2, ..RunFilter::default() };
+    let mut found = ledger.runs(&filter).await?;
+    match (found.pop(), found.pop()) {
+        (Some(run), None) => Ok(run),
+        (None, _) => Err(Error::not_found(DOING, "no run's name ends so")
+            .with("run", ending)
+            .help("See `longshore runs list`.")),
+        (Some(_), Some(_)) => Err(Error::usage(DOING, "several runs' names end so")
+            .with("run", ending)
+            .help("Give more of its name.")),
+    }
+}
+
+/// The one outcome of a single command.
+pub async fn apply_one(ledger: &dyn Ledger, command: Command) -> Result<Outcome> {
+    ledger.apply(vec![command]).await?.pop().ok_or_else(|| {
+        Error::permanent("write to the ledger", "the ledger gave no outcome for a command")
+    })
+}

@@ -1,0 +1,96 @@
+//! Migrations of the ledger, built into the binary, and the guard against a newer schema.
+
+use super::pool;
+use crate::connect::postgres::classify;
+use crate::error::{Error, Result};
+use crate::ledger::Migration;
+use crate::secret::Secret;
+
+const DOING: &str = "migrate the ledger";
+
+refinery::embed_migrations!("migrations");
+
+/// Applies the migrations that the ledger lacks. Answers all of them.
+///
+/// # Errors
+/// `refused` where the ledger is newer than this binary; else as the server's answer.
+pub async fn migrate(url: &str, password: Option<&Secret>) -> Result<Vec<Migration>> {
+    let pool = pool::pool(url, password, 1)?;
+    let mut client = pool::checkout(&pool).await?;
+    check(&client).await?;
+    migrations::runner().run_async(&mut **client).await.map_err(|cause| {
+        Error::permanent(DOING, "a migration failed; nothing of it remains")
+            .help("The log has the server's words. The user needs the right to create tables.")
+            .caused_by(cause)
+    })?;
+    known(&client).await
+}
+
+/// The migrations that this binary knows, and whether the ledger has them.
+pub async fn status(url: &str, password: Option<&Secret>) -> Result<Vec<Migration>> {
+    let pool = pool::pool(url, password, 1)?;
+    known(&*pool::checkout(&pool).await?).await
+}
+
+/// Refuses a ledger that is newer than this binary, or not migrated yet.
+///
+/// # Errors
+/// `refused`, with what to do.
+pub async fn guard(client: &tokio_postgres::Client) -> Result<()> {
+    check(client).await?;
+    if known(client).await?.iter().any(|migration| !migration.applied) {
+        return Err(Error::refused("use the ledger", "it lacks migrations of this Longshore")
+            .help("Run `longshore migrate`."));
+    }
+    Ok(())
+}
+
+async fn check(client: &tokio_postgres::Client) -> Result<()> {
+    let newest = migrations::runner()
+        .get_migrations()
+        .iter()
+        .map(|migration| migration.version())
+        .max()
+        .unwrap_or(0);
+    match applied(client).await?.last() {
+        Some(version) if *version > newest => {
+            Err(Error::refused("use the ledger", "it was migrated by a newer Longshore")
+                .with("ledger", version)
+                .with("binary", newest)
+                .help("Update this binary; an older one could damage what the newer one wrote."))
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn known(client: &tokio_postgres::Client) -> Result<Vec<Migration>> {
+    let applied = applied(client).await?;
+    let mut known: Vec<Migration> = migrations::runner()
+        .get_migrations()
+        .iter()
+        .map(|migration| Migration {
+            version: migration.version(),
+            name: migration.name().to_owned(),
+            applied: applied.iter().any(|have| *have == migration.version()),
+        })
+        .collect();
+    known.sort_by_key(|migration| migration.version);
+    Ok(known)
+}
+
+async fn applied(client: &tokio_postgres::Client) -> Result<Vec<i32>> {
+    let there = client
+        .query_one("SELECT to_regclass('refinery_schema_history') IS NOT NULL", &[])
+        .await
+        .map_err(|e| classify(DOING, e))?;
+    if !super::column::<bool>(&there, 0)? {
+        return Ok(Vec::new());
+    }
+    client
+        .query("SELECT version FROM refinery_schema_history ORDER BY version", &[])
+        .await
+        .map_err(|e| classify(DOING, e))?
+        .iter()
+        .map(|row| super::column(row, 0))
+        .collect()
+}

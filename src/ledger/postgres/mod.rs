@@ -1,0 +1,590 @@
+//! The ledger in PostgreSQL.
+//!
+//! A batch of commands is one transaction of a fixed number of statements, whatever its size, and
+//! statements that do not wait for one another's answers are sent together. Locks are taken in one
+//! order: runs by name, then resources by name, then outbox rows; a deadlock or a lost race for a
+//! key makes the whole batch start again.
+
+mod migrate;
+mod pool;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use deadpool_postgres::{Object, Pool, Transaction};
+use jiff::Timestamp;
+use tokio_postgres::Row;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::{FromSql, ToSql};
+use uuid::Uuid;
+
+use super::sheet::{Named, Sheets, run_of};
+use super::{
+    Adrift, Applied, Attempt, Audited, Change, Ledger, NewDefinition, Posting, RecordedDelivery,
+    RunFilter, StoredDefinition,
+};
+use crate::connect::postgres::classify;
+use crate::error::{Error, Result};
+use crate::job::RunId;
+use crate::job::book::{Audit, Book, Changes, Command, Facts, Outcome};
+use crate::job::run::Run;
+use crate::job::waiting::{Resource, Waiter};
+use crate::secret::Secret;
+
+pub use migrate::{migrate, status};
+
+/// How often a batch is tried again when it lost a race.
+const TRIES: u32 = 8;
+
+macro_rules! sql {
+    ($name:literal) => {
+        include_str!(concat!("queries/", $name, ".sql"))
+    };
+}
+
+/// The ledger in a PostgreSQL database.
+pub struct PostgresLedger {
+    pool: Pool,
+}
+
+impl PostgresLedger {
+    /// A ledger over at most `connections` connections, which are made when they are needed.
+    ///
+    /// # Errors
+    /// `config` where the url cannot be understood.
+    pub fn open(
+        url: &str,
+        password: Option<&Secret>,
+        connections: usize,
+    ) -> Result<PostgresLedger> {
+        Ok(PostgresLedger { pool: pool::pool(url, password, connections)? })
+    }
+
+    /// Makes sure that the ledger's schema is the one that this binary knows.
+    ///
+    /// # Errors
+    /// `refused` where it is newer, or lacks migrations; `unavailable` where it cannot be reached.
+    pub async fn guard(&self) -> Result<()> {
+        let client = self.client().await?;
+        migrate::guard(&client).await
+    }
+
+    async fn client(&self) -> Result<Object> {
+        pool::checkout(&self.pool).await
+    }
+
+    async fn texts(
+        &self,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+        doing: &'static str,
+    ) -> Result<Vec<String>> {
+        let client = self.client().await?;
+        let statement = client.prepare_cached(sql).await.map_err(|e| classify(doing, e))?;
+        let rows = client.query(&statement, params).await.map_err(|e| classify(doing, e))?;
+        rows.iter().map(|row| column(row, 0)).collect()
+    }
+
+    async fn records<T: serde::de::DeserializeOwned>(
+        &self,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+        doing: &'static str,
+    ) -> Result<Vec<T>> {
+        self.texts(sql, params, doing)
+            .await?
+            .iter()
+            .map(|text| {
+                serde_json::from_str(text).map_err(|cause| {
+                    Error::permanent(doing, "a record is not as it should be").caused_by(cause)
+                })
+            })
+            .collect()
+    }
+
+    async fn execute(
+        &self,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+        doing: &'static str,
+    ) -> Result<u64> {
+        let client = self.client().await?;
+        let statement = client.prepare_cached(sql).await.map_err(|e| classify(doing, e))?;
+        client.execute(&statement, params).await.map_err(|e| classify(doing, e))
+    }
+
+    async fn try_apply(&self, commands: &[Command]) -> Result<Vec<Outcome>> {
+        let mut client = self.client().await?;
+        let tx = client.transaction().await.map_err(|e| classify(APPLYING, e))?;
+        let facts = load(&tx, commands).await?;
+        let mut book = Book::new(facts);
+        let outcomes = commands.iter().map(|command| book.apply(command.clone())).collect();
+        store(&tx, book.close()).await?;
+        tx.commit().await.map_err(|e| classify(APPLYING, e))?;
+        Ok(outcomes)
+    }
+}
+
+const APPLYING: &str = "write to the ledger";
+
+fn column<'a, T: FromSql<'a>>(row: &'a Row, index: usize) -> Result<T> {
+    row.try_get(index).map_err(|cause| {
+        Error::permanent("read from the ledger", "a column is not as it should be").caused_by(cause)
+    })
+}
+
+async fn query(
+    tx: &Transaction<'_>,
+    sql: &str,
+    params: &[&(dyn ToSql + Sync)],
+) -> Result<Vec<Row>> {
+    let statement = tx.prepare_cached(sql).await.map_err(|e| classify(APPLYING, e))?;
+    tx.query(&statement, params).await.map_err(|e| classify(APPLYING, e))
+}
+
+async fn put(tx: &Transaction<'_>, sql: &str, sheet: Option<&String>) -> Result<()> {
+    if let Some(sheet) = sheet {
+        let statement = tx.prepare_cached(sql).await.map_err(|e| classify(APPLYING, e))?;
+        tx.execute(&statement, &[&Sheet(sheet)]).await.map_err(|e| classify(APPLYING, e))?;
+    }
+    Ok(())
+}
+
+/// JSON text as a parameter of type json, sent as it is.
+#[derive(Debug)]
+struct Sheet<'a>(&'a str);
+
+impl ToSql for Sheet<'_> {
+    fn to_sql(
+        &self,
+        _: &tokio_postgres::types::Type,
+        out: &mut bytes::BytesMut,
+    ) -> Result<tokio_postgres::types::IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        out.extend_from_slice(self.0.as_bytes());
+        Ok(tokio_postgres::types::IsNull::No)
+    }
+
+    fn accepts(kind: &tokio_postgres::types::Type) -> bool {
+        *kind == tokio_postgres::types::Type::JSON
+    }
+
+    tokio_postgres::types::to_sql_checked!();
+}
+
+async fn load(tx: &Transaction<'_>, commands: &[Command]) -> Result<Facts> {
+    let named = Named::of(commands);
+    let runs: Vec<Uuid> = named.runs.iter().map(|run| run.0).collect();
+    let keys: Vec<&String> = named.keys.iter().collect();
+    let exports: Vec<&String> = named.exports.iter().collect();
+    let cursors: Vec<&String> = named.cursors.iter().collect();
+    let targets: Vec<&String> = named.targets.iter().collect();
+    query(tx, sql!("lock_runs"), &[&runs, &keys]).await?;
+    let (rows, active, clock) = tokio::try_join!(
+        async { query(tx, sql!("load_runs"), &[&runs, &keys]).await },
+        async {
+            match exports.is_empty() {
+                true => Ok(Vec::new()),
+                false => query(tx, sql!("load_active"), &[&exports]).await,
+            }
+        },
+        query(tx, "SELECT clock_timestamp()", &[]),
+    )?;
+    let now = match clock.first() {
+        Some(row) => column(row, 0)?,
+        None => return Err(Error::transient(APPLYING, "the server did not tell its time")),
+    };
+    let mut facts = Facts { now, ..Facts::default() };
+    for row in &rows {
+        let run = run_of(column(row, 0)?)?;
+        if column(row, 1)? {
+            facts.superseded.insert(run.id);
+        }
+        facts.runs.push(run);
+    }
+    for row in &active {
+        facts.active.insert(column(row, 0)?, column(row, 1)?);
+    }
+    let mut resources: BTreeSet<String> = named.needs.keys().cloned().collect();
+    for run in &facts.runs {
+        resources.extend(run.needs.iter().cloned());
+        resources.extend(run.parked.clone());
+    }
+    if !resources.is_empty() {
+        let ids: Vec<Uuid> = facts.runs.iter().map(|run| run.id.0).collect();
+        facts.resources = load_resources(tx, &named, resources, commands.len(), ids).await?;
+    }
+    if !cursors.is_empty() {
+        for row in &query(tx, sql!("load_cursors"), &[&cursors]).await? {
+            facts.cursors.insert(column(row, 0)?, column(row, 1)?);
+        }
+    }
+    if !targets.is_empty() {
+        for row in &query(tx, sql!("load_heads"), &[&targets]).await? {
+            facts.heads.insert(column(row, 0)?, column(row, 1)?);
+        }
+    }
+    Ok(facts)
+}
+
+async fn load_resources(
+    tx: &Transaction<'_>,
+    named: &Named,
+    resources: BTreeSet<String>,
+    commands: usize,
+    runs: Vec<Uuid>,
+) -> Result<BTreeMap<String, Resource>> {
+    if !named.needs.is_empty() {
+        let (names, capacities): (Vec<&String>, Vec<i32>) = named
+            .needs
+            .iter()
+            .map(|(name, capacity)| (name, i32::try_from(*capacity).unwrap_or(i32::MAX)))
+            .unzip();
+        query(tx, sql!("lock_needs"), &[&names, &capacities]).await?;
+    }
+    let names: Vec<String> = resources.into_iter().collect();
+    let most = i64::try_from(commands).unwrap_or(i64::MAX);
+    let locked = query(tx, sql!("lock_resources"), &[&names]).await?;
+    let (holdings, waiters) =
+        tokio::try_join!(async { query(tx, sql!("load_holdings"), &[&names]).await }, async {
+            query(tx, sql!("load_waiters"), &[&names, &most, &runs]).await
+        },)?;
+    let mut found: BTreeMap<String, Resource> = BTreeMap::new();
+    for row in &locked {
+        let capacity: i32 = column(row, 1)?;
+        found.entry(column(row, 0)?).or_default().capacity = capacity.unsigned_abs();
+    }
+    for row in &holdings {
+        found.entry(column(row, 0)?).or_default().holders.insert(RunId(column(row, 1)?));
+    }
+    for row in &waiters {
+        found.entry(column(row, 0)?).or_default().waiters.insert(Waiter {
+            run: RunId(column(row, 1)?),
+            since: column(row, 2)?,
+            pool: column(row, 3)?,
+            epoch: column(row, 4)?,
+        });
+    }
+    Ok(found)
+}
+
+async fn store(tx: &Transaction<'_>, changes: Changes) -> Result<()> {
+    let sheets = Sheets::of(&changes)?;
+    // Polled in this order, so they reach the server in this order; each waits only for itself.
+    tokio::try_join!(
+        biased;
+        put(tx, sql!("insert_runs"), sheets.inserted.as_ref()),
+        put(tx, sql!("update_runs"), sheets.updated.as_ref()),
+    )?;
+    tokio::try_join!(
+        biased;
+        put(tx, sql!("put_resources"), sheets.resources.as_ref()),
+        put(tx, sql!("delete_holdings"), sheets.freed.as_ref()),
+        put(tx, sql!("end_attempts"), sheets.ended.as_ref()),
+        put(tx, sql!("delete_waiters"), sheets.unparked.as_ref()),
+        put(tx, sql!("delete_wakes"), sheets.unwoken.as_ref()),
+        put(tx, sql!("insert_deliveries"), sheets.deliveries.as_ref()),
+        put(tx, sql!("put_cursors"), sheets.cursors.as_ref()),
+        put(tx, sql!("insert_audit"), sheets.audit.as_ref()),
+    )?;
+    tokio::try_join!(
+        biased;
+        put(tx, sql!("insert_holdings"), sheets.taken.as_ref()),
+        put(tx, sql!("insert_attempts"), sheets.opened.as_ref()),
+        put(tx, sql!("insert_waiters"), sheets.parked.as_ref()),
+        put(tx, sql!("put_outbox"), sheets.wakes.as_ref()),
+        put(tx, sql!("put_outbox"), sheets.letters.as_ref()),
+    )?;
+    Ok(())
+}
+
+#[async_trait]
+impl Ledger for PostgresLedger {
+    async fn apply(&self, commands: Vec<Command>) -> Result<Vec<Outcome>> {
+        let mut tried = 0;
+        loop {
+            match self.try_apply(&commands).await {
+                Err(error) if tried < TRIES && lost_a_race(&error) => {
+                    tried += 1;
+                    let most = 4_u64 << tried;
+                    tokio::time::sleep(Duration::from_millis(rand::random_range(1..most))).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn activate(
+        &self,
+        definitions: &[NewDefinition],
+        retire: bool,
+        by: &str,
+        dry_run: bool,
+    ) -> Result<Vec<Applied>> {
+        const DOING: &str = "apply the definitions";
+        let failed = |e| classify(DOING, e);
+        let mut client = self.client().await?;
+        let tx = client.transaction().await.map_err(failed)?;
+        // Two applies at once would number their revisions alike.
+        tx.execute("LOCK TABLE definitions IN SHARE ROW EXCLUSIVE MODE", &[])
+            .await
+            .map_err(failed)?;
+        let mut applied = Vec::new();
+        for new in definitions {
+            let active: Option<String> = tx
+                .query_opt("SELECT hash FROM active_definitions WHERE export = $1", &[&new.export])
+                .await
+                .map_err(failed)?
+                .map(|row| column(&row, 0))
+                .transpose()?;
+            let row = tx
+                .query_one(sql!("put_definition"), &[&new.export, &new.hash, &new.content, &by])
+                .await
+                .map_err(failed)?;
+            let change = match active {
+                None => Change::New,
+                Some(hash) if hash == new.hash => Change::Unchanged,
+                Some(_) => Change::Changed,
+            };
+            if change != Change::Unchanged {
+                tx.execute(sql!("activate"), &[&new.export, &new.hash]).await.map_err(failed)?;
+            }
+            applied.push(Applied {
+                export: new.export.clone(),
+                revision: column(&row, 0)?,
+                change,
+            });
+        }
+        if retire {
+            let names: Vec<&String> = definitions.iter().map(|new| &new.export).collect();
+            let gone = tx
+                .query(
+                    "DELETE FROM active_definitions WHERE export <> ALL ($1) RETURNING export",
+                    &[&names],
+                )
+                .await
+                .map_err(failed)?;
+            for row in &gone {
+                applied.push(Applied {
+                    export: column(row, 0)?,
+                    revision: 0,
+                    change: Change::Retired,
+                });
+            }
+        }
+        for line in applied.iter().filter(|line| line.change != Change::Unchanged) {
+            let reason = format!("revision {}", line.revision);
+            tx.execute(
+                r#"INSERT INTO audit ("by", action, subject, reason) VALUES ($1, 'apply', $2, $3)"#,
+                &[&by, &line.export, &reason],
+            )
+            .await
+            .map_err(failed)?;
+        }
+        if dry_run {
+            tx.rollback().await.map_err(failed)?;
+        } else {
+            tx.commit().await.map_err(failed)?;
+        }
+        Ok(applied)
+    }
+
+    async fn revisions(&self, export: &str) -> Result<Vec<StoredDefinition>> {
+        self.definitions(Some(export), None, false).await
+    }
+
+    async fn definition(&self, export: &str, hash: &str) -> Result<Option<StoredDefinition>> {
+        Ok(self.definitions(Some(export), Some(hash), false).await?.pop())
+    }
+
+    async fn active(&self, export: &str) -> Result<Option<StoredDefinition>> {
+        Ok(self.definitions(Some(export), None, true).await?.pop())
+    }
+
+    async fn all_active(&self) -> Result<Vec<StoredDefinition>> {
+        self.definitions(None, None, true).await
+    }
+
+    async fn take_due(&self, limit: u32, lease: Duration) -> Result<Vec<Posting>> {
+        const DOING: &str = "read the outbox";
+        let client = self.client().await?;
+        let statement =
+            client.prepare_cached(sql!("take_due")).await.map_err(|e| classify(DOING, e))?;
+        let rows = client
+            .query(&statement, &[&i64::from(limit), &lease.as_secs_f64()])
+            .await
+            .map_err(|e| classify(DOING, e))?;
+        rows.iter().map(posting).collect()
+    }
+
+    async fn mark_sent(&self, versions: &[i64]) -> Result<()> {
+        self.execute(sql!("mark_sent"), &[&versions], "mark postings sent").await.map(drop)
+    }
+
+    async fn run(&self, id: RunId) -> Result<Option<Run>> {
+        self.texts(sql!("load_runs"), &[&vec![id.0], &Vec::<String>::new()], "read a run")
+            .await?
+            .first()
+            .map(|text| run_of(text))
+            .transpose()
+    }
+
+    async fn runs(&self, filter: &RunFilter) -> Result<Vec<Run>> {
+        let states: Vec<&str> = filter.states.iter().map(|state| state.as_str()).collect();
+        self.texts(
+            sql!("find_runs"),
+            &[
+                &filter.export,
+                &states,
+                &filter.since,
+                &filter.ending,
+                &filter.key,
+                &i64::from(filter.limit),
+            ],
+            "list runs",
+        )
+        .await?
+        .iter()
+        .map(|text| run_of(text))
+        .collect()
+    }
+
+    async fn attempts(&self, run: RunId) -> Result<Vec<Attempt>> {
+        self.records(sql!("attempts"), &[&run.0], "read the attempts").await
+    }
+
+    async fn delivery(&self, run: RunId) -> Result<Option<RecordedDelivery>> {
+        Ok(self.records(sql!("delivery"), &[&run.0], "read the delivery").await?.pop())
+    }
+
+    async fn audit_trail(&self, subject: Option<&str>, limit: u32) -> Result<Vec<Audited>> {
+        self.records(sql!("audit_trail"), &[&subject, &i64::from(limit)], "read the audit trail")
+            .await
+    }
+
+    async fn audit(&self, line: Audit) -> Result<()> {
+        self.execute(
+            r#"INSERT INTO audit ("by", action, subject, reason) VALUES ($1, $2, $3, $4)"#,
+            &[&line.by, &line.action, &line.subject, &line.reason],
+            "write the audit trail",
+        )
+        .await
+        .map(drop)
+    }
+
+    async fn adrift(&self, limit: u32) -> Result<Vec<(RunId, Adrift)>> {
+        const DOING: &str = "look for runs that are adrift";
+        let client = self.client().await?;
+        let statement =
+            client.prepare_cached(sql!("adrift")).await.map_err(|e| classify(DOING, e))?;
+        let rows =
+            client.query(&statement, &[&i64::from(limit)]).await.map_err(|e| classify(DOING, e))?;
+        rows.iter()
+            .map(|row| {
+                let why = match column(row, 1)? {
+                    "overdue" => Adrift::Overdue,
+                    "free" => Adrift::Free,
+                    "stuck" => Adrift::Stuck,
+                    _ => Adrift::Silent,
+                };
+                Ok((RunId(column(row, 0)?), why))
+            })
+            .collect()
+    }
+
+    async fn windows(&self, export: &str, from: Timestamp) -> Result<BTreeSet<Timestamp>> {
+        const DOING: &str = "read the windows that have runs";
+        let client = self.client().await?;
+        let rows = client
+            .query(
+                "SELECT window_start FROM runs WHERE export = $1 AND window_start >= $2",
+                &[&export, &from],
+            )
+            .await
+            .map_err(|e| classify(DOING, e))?;
+        rows.iter().map(|row| column(row, 0)).collect()
+    }
+
+    async fn last_tick(&self, export: &str) -> Result<Option<Timestamp>> {
+        let client = self.client().await?;
+        client
+            .query_opt("SELECT last_tick FROM schedules WHERE export = $1", &[&export])
+            .await
+            .map_err(|e| classify("read the last tick", e))?
+            .map(|row| column(&row, 0))
+            .transpose()
+    }
+
+    async fn ticked(&self, export: &str, at: Timestamp) -> Result<()> {
+        self.execute(
+            "INSERT INTO schedules (export, last_tick) VALUES ($1, $2) ON CONFLICT (export) \
+             DO UPDATE SET last_tick = greatest(schedules.last_tick, excluded.last_tick)",
+            &[&export, &at],
+            "note the tick",
+        )
+        .await
+        .map(drop)
+    }
+
+    async fn purge(&self, before: Timestamp, limit: u32) -> Result<u64> {
+        const DOING: &str = "delete old history";
+        self.execute(sql!("purge_resources"), &[&i64::from(limit)], DOING).await?;
+        self.execute(sql!("purge"), &[&before, &i64::from(limit)], DOING).await
+    }
+
+    async fn now(&self) -> Result<Timestamp> {
+        let client = self.client().await?;
+        let row = client
+            .query_one("SELECT clock_timestamp()", &[])
+            .await
+            .map_err(|e| classify("ask the ledger for its time", e))?;
+        column(&row, 0)
+    }
+}
+
+impl PostgresLedger {
+    async fn definitions(
+        &self,
+        export: Option<&str>,
+        hash: Option<&str>,
+        active: bool,
+    ) -> Result<Vec<StoredDefinition>> {
+        self.records(sql!("definitions"), &[&export, &hash, &active], "read definitions").await
+    }
+}
+
+fn posting(row: &Row) -> Result<Posting> {
+    let version = column(row, 0)?;
+    let kind: &str = column(row, 1)?;
+    if kind == "letter" {
+        let record: Option<String> = column(row, 5)?;
+        let record = record
+            .ok_or_else(|| Error::permanent("read the outbox", "a dead letter's run has gone"))?;
+        let mut run = run_of(&record)?;
+        run.order.body = column::<Option<String>>(row, 6)?.unwrap_or_default();
+        Ok(Posting::Letter { version, run: Box::new(run) })
+    } else {
+        Ok(Posting::Wake {
+            version,
+            run: RunId(column(row, 2)?),
+            epoch: column(row, 3)?,
+            pool: column::<Option<String>>(row, 4)?.unwrap_or_default(),
+        })
+    }
+}
+
+/// A deadlock, a serialization failure, or two that accepted one key at once: starting again
+/// finds what the other did.
+fn lost_a_race(error: &Error) -> bool {
+    let Some(cause) = std::error::Error::source(error)
+        .and_then(|source| source.downcast_ref::<tokio_postgres::Error>())
+    else {
+        return false;
+    };
+    let Some(state) = cause.code() else { return false };
+    let key_race = *state == SqlState::UNIQUE_VIOLATION
+        && cause.as_db_error().and_then(|db| db.constraint()) == Some("runs_key_edition_key");
+    key_race
+        || *state == SqlState::T_R_DEADLOCK_DETECTED
+        || *state == SqlState::T_R_SERIALIZATION_FAILURE
+}

@@ -1,0 +1,89 @@
+//! The ledger's connections: made when needed, checked when taken, the password read for each.
+
+use std::time::Duration;
+
+use deadpool_postgres::{
+    Connect, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
+};
+use tokio::task::JoinHandle;
+use tokio_postgres::{Client, Config};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::connect::postgres::{self as connect, classify};
+use crate::error::{Error, Result};
+use crate::secret::Secret;
+
+/// How long a free connection is waited for. Longer means that the ledger is overloaded or away.
+const WAIT: Duration = Duration::from_secs(15);
+
+/// A pool of at most `connections` connections. Nothing is connected before it is needed.
+///
+/// # Errors
+/// `config` where the url cannot be understood.
+pub fn pool(url: &str, password: Option<&Secret>, connections: usize) -> Result<Pool> {
+    let config = connect::config(url, None, None, "ledger")?;
+    let connector = Connector { tls: connect::tls(&config, None)?, password: password.cloned() };
+    let manager = Manager::from_connect(
+        config,
+        connector,
+        ManagerConfig { recycling_method: RecyclingMethod::Fast },
+    );
+    Pool::builder(manager)
+        .max_size(connections)
+        .wait_timeout(Some(WAIT))
+        .create_timeout(Some(WAIT))
+        .recycle_timeout(Some(WAIT))
+        .runtime(Runtime::Tokio1)
+        .build()
+        .map_err(|cause| {
+            Error::config("set up the ledger's connections", "the pool cannot be built")
+                .caused_by(cause)
+        })
+}
+
+/// A connection of the pool.
+///
+/// # Errors
+/// `unavailable` where none can be had in time; else as the server's answer is classified.
+pub async fn checkout(pool: &Pool) -> Result<Object> {
+    const DOING: &str = "reach the ledger";
+    pool.get().await.map_err(|error| match error {
+        PoolError::Backend(cause) => classify(DOING, cause),
+        PoolError::Timeout(_) => {
+            Error::unavailable(DOING, "no connection to the database was free in time")
+                .help("Is PostgreSQL up? Has it reached its max_connections?")
+        }
+        other => Error::unavailable(DOING, "no connection to the database").caused_by(other),
+    })
+}
+
+struct Connector {
+    tls: MakeRustlsConnect,
+    password: Option<Secret>,
+}
+
+impl Connect for Connector {
+    fn connect(
+        &self,
+        config: &Config,
+    ) -> futures::future::BoxFuture<
+        '_,
+        std::result::Result<(Client, JoinHandle<()>), tokio_postgres::Error>,
+    > {
+        let mut config = config.clone();
+        Box::pin(async move {
+            // Read anew each time, so that a rotated password needs no restart. One that cannot be
+            // read shows as a refused login.
+            if let Some(Ok(password)) = self.password.as_ref().map(Secret::read) {
+                config.password(secrecy::ExposeSecret::expose_secret(&password));
+            }
+            let (client, connection) = config.connect(self.tls.clone()).await?;
+            let task = tokio::spawn(async move {
+                if let Err(error) = connection.await {
+                    tracing::warn!(%error, "a connection to the ledger was lost");
+                }
+            });
+            Ok((client, task))
+        })
+    }
+}

@@ -1,0 +1,1 @@
+SELECT export, hash FROM active_definitions WHERE export = ANY ($1)

@@ -1,0 +1,1 @@
+SELECT name, value FROM cursors WHERE name = ANY ($1) FOR UPDATE

@@ -1,0 +1,1 @@
+SELECT resource, run FROM holdings WHERE resource = ANY ($1)

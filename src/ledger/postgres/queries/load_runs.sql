@@ -1,0 +1,15 @@
+SELECT row_to_json(x)::text AS run, x.superseded
+FROM (
+    SELECT r.id, r.key, r.edition, r.content, r.export, r.definition, r.revision, r.recipient,
+           r.params, r.window_start, r.window_end, r.pool, r.correlation_id, r.traceparent,
+           r.requested_by, r.not_before, r.deadline, r.state, r."end", r.epoch, r.fence,
+           r.worker, r.heartbeat, r.failures, r.crashes, r.waits, r.failure, r.first_failed_at,
+           r.decision, r.counts, r.accepted_at, r.opened_at, r.ended_at, r.changed_at, r.needs,
+           r.waiting_since,
+           w.resource AS parked,
+           EXISTS (SELECT 1 FROM runs n
+                   WHERE n.key = r.key AND n.edition > r.edition
+                     AND n.state IN ('committing', 'done')) AS superseded
+    FROM runs r LEFT JOIN waiters w ON w.run = r.id
+    WHERE r.id = ANY ($1) OR r.key = ANY ($2)
+) x

@@ -1,0 +1,1 @@
+SELECT name, capacity FROM resources WHERE name = ANY ($1) ORDER BY name FOR UPDATE

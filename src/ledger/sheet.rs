@@ -1,0 +1,230 @@
+//! What a transaction loads and stores, in the shape that both ledgers' statements take: one JSON
+//! array for each table, so that a batch of any size is one statement a table.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value as Json, json};
+
+use crate::error::{Error, Result};
+use crate::job::RunId;
+use crate::job::book::{Changes, Command};
+use crate::job::run::Run;
+
+/// What a batch of commands names.
+#[derive(Debug, Default)]
+pub struct Named {
+    /// Runs.
+    pub runs: BTreeSet<RunId>,
+    /// Keys, of which the latest edition is wanted.
+    pub keys: BTreeSet<String>,
+    /// Exports, of which the active definition is wanted.
+    pub exports: BTreeSet<String>,
+    /// Resources that a run needs, with their capacity.
+    pub needs: BTreeMap<String, u32>,
+    /// Cursors.
+    pub cursors: BTreeSet<String>,
+    /// Targets, of which the last recorded manifest is wanted.
+    pub targets: BTreeSet<String>,
+}
+
+impl Named {
+    /// Reads through the commands.
+    pub fn of(commands: &[Command]) -> Named {
+        let mut named = Named::default();
+        for command in commands {
+            match command {
+                Command::Accept { order, .. } => {
+                    named.keys.insert(order.key.clone());
+                    named.exports.insert(order.export.clone());
+                }
+                Command::Open(open) => {
+                    named.runs.insert(open.run);
+                    for need in &open.needs {
+                        named.needs.insert(need.name.clone(), need.capacity);
+                    }
+                    named.cursors.extend(open.cursor.clone());
+                    named.targets.extend(open.target.clone());
+                }
+                Command::Record { run, decision, .. } => {
+                    named.runs.insert(*run);
+                    named.cursors.extend(decision.cursor.as_ref().map(|step| step.name.clone()));
+                }
+                Command::Beat { run, .. }
+                | Command::Wake { run, .. }
+                | Command::Decide { run, .. }
+                | Command::Retry { run, .. }
+                | Command::Fail { run, .. }
+                | Command::Close { run, .. }
+                | Command::Cancel { run, .. }
+                | Command::Expire { run }
+                | Command::Replay { run, .. }
+                | Command::Unpark { run } => {
+                    named.runs.insert(*run);
+                }
+            }
+        }
+        named
+    }
+}
+
+/// The changes of a transaction, one JSON array for each statement; `None` where there is nothing
+/// to do.
+#[derive(Debug, Default)]
+pub struct Sheets {
+    pub inserted: Option<String>,
+    pub updated: Option<String>,
+    pub resources: Option<String>,
+    pub freed: Option<String>,
+    pub taken: Option<String>,
+    pub unparked: Option<String>,
+    pub parked: Option<String>,
+    pub unwoken: Option<String>,
+    pub wakes: Option<String>,
+    pub letters: Option<String>,
+    pub opened: Option<String>,
+    pub ended: Option<String>,
+    pub deliveries: Option<String>,
+    pub cursors: Option<String>,
+    pub audit: Option<String>,
+}
+
+fn sheet(rows: Vec<Json>) -> Option<String> {
+    (!rows.is_empty()).then(|| Json::Array(rows).to_string())
+}
+
+fn record(run: &Run) -> Result<Json> {
+    serde_json::to_value(run).map_err(|cause| {
+        Error::permanent("write a run to the ledger", "its record cannot be written as JSON")
+            .caused_by(cause)
+    })
+}
+
+impl Sheets {
+    /// Writes the changes out.
+    pub fn of(changes: &Changes) -> Result<Sheets> {
+        let holding = |(name, run): &(String, RunId)| json!({"resource": name, "run": run});
+        Ok(Sheets {
+            inserted: sheet(
+                changes
+                    .inserted
+                    .iter()
+                    .map(|run| {
+                        let mut row = record(run)?;
+                        row["body"] = Json::String(run.order.body.clone());
+                        Ok(row)
+                    })
+                    .collect::<Result<_>>()?,
+            ),
+            updated: sheet(changes.updated.iter().map(record).collect::<Result<_>>()?),
+            resources: sheet(
+                changes
+                    .resources
+                    .iter()
+                    .map(|(name, capacity)| json!({"name": name, "capacity": capacity}))
+                    .collect(),
+            ),
+            freed: sheet(changes.freed.iter().map(holding).collect()),
+            taken: sheet(changes.taken.iter().map(holding).collect()),
+            unparked: sheet(changes.unparked.iter().map(|run| json!({"run": run})).collect()),
+            parked: sheet(
+                changes
+                    .parked
+                    .iter()
+                    .map(|(run, (on, waiter))| {
+                        json!({
+                            "run": run, "resource": on, "since": waiter.since,
+                            "pool": waiter.pool, "epoch": waiter.epoch,
+                        })
+                    })
+                    .collect(),
+            ),
+            unwoken: sheet(changes.unwoken.iter().map(|run| json!({"run": run})).collect()),
+            wakes: sheet(
+                changes
+                    .wakes
+                    .iter()
+                    .map(|(run, wake)| {
+                        json!({
+                            "run": run, "kind": "wake", "epoch": wake.epoch, "pool": wake.pool,
+                            "due_at": wake.at,
+                        })
+                    })
+                    .collect(),
+            ),
+            letters: sheet(
+                changes
+                    .letters
+                    .iter()
+                    .map(|(run, epoch)| json!({"run": run, "kind": "letter", "epoch": epoch}))
+                    .collect(),
+            ),
+            opened: sheet(
+                changes
+                    .opened
+                    .iter()
+                    .map(|attempt| {
+                        json!({
+                            "run": attempt.run, "fence": attempt.fence, "epoch": attempt.epoch,
+                            "worker": attempt.worker,
+                        })
+                    })
+                    .collect(),
+            ),
+            ended: sheet(
+                changes
+                    .ended
+                    .iter()
+                    .map(|attempt| {
+                        let failure = attempt.failure.as_ref();
+                        json!({
+                            "run": attempt.run, "fence": attempt.fence,
+                            "outcome": attempt.outcome,
+                            "class": failure.map(|(class, _)| class.as_str()),
+                            "message": failure.map(|(_, message)| message),
+                        })
+                    })
+                    .collect(),
+            ),
+            deliveries: sheet(
+                changes
+                    .deliveries
+                    .iter()
+                    .map(|(run, delivery)| {
+                        json!({
+                            "id": delivery.id, "run": run, "target": delivery.target,
+                            "manifest_sha256": delivery.manifest_sha256,
+                        })
+                    })
+                    .collect(),
+            ),
+            cursors: sheet(
+                changes
+                    .cursors
+                    .iter()
+                    .map(|(name, (value, run))| json!({"name": name, "value": value, "run": run}))
+                    .collect(),
+            ),
+            audit: sheet(
+                changes
+                    .audit
+                    .iter()
+                    .map(|line| {
+                        json!({
+                            "by": line.by, "action": line.action, "subject": line.subject,
+                            "reason": line.reason,
+                        })
+                    })
+                    .collect(),
+            ),
+        })
+    }
+}
+
+/// A run out of the JSON object that a ledger's row is read as.
+pub fn run_of(text: &str) -> Result<Run> {
+    serde_json::from_str(text).map_err(|cause| {
+        Error::permanent("read a run from the ledger", "its record is not as it should be")
+            .help("Was the ledger written by a newer Longshore? See `longshore migrate --status`.")
+            .caused_by(cause)
+    })
+}
