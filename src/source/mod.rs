@@ -34,9 +34,6 @@ pub struct SourceConfig {
     /// Databases: a SELECT in the database's own SQL, with `:name` parameters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub query: Option<String>,
-    /// Incremental: the column whose highest value is remembered.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cursor: Option<String>,
     /// Files: a path under the connection's url, with `*` for any part of one name and `**` for
     /// any folders, and `{name}` for parameters.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -111,7 +108,6 @@ fn validate(config: &SourceConfig, kind: System) -> Result<()> {
         ("columns", config.columns.is_some()),
         ("where", config.filter.is_some()),
         ("query", config.query.is_some()),
-        ("cursor", config.cursor.is_some()),
         ("path", config.path.is_some()),
         ("format", config.format.is_some()),
         ("compression", config.compression.is_some()),
