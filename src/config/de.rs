@@ -2,11 +2,13 @@
 
 use std::fmt;
 
-use serde::de::value::{MapDeserializer, SeqDeserializer, StrDeserializer};
-use serde::de::{self, DeserializeOwned, Deserializer, Expected, IntoDeserializer, Visitor};
+use serde::de::value::StrDeserializer;
+use serde::de::{
+    self, DeserializeOwned, DeserializeSeed, Deserializer, Expected, MapAccess, SeqAccess, Visitor,
+};
 use serde::forward_to_deserialize_any;
 
-use super::problem::{Code, Problems, suggest};
+use super::problem::{Code, Problems, nearest, suggest};
 use super::tree::{Node, Place, Value};
 
 /// What did not fit, and where.
@@ -105,17 +107,43 @@ impl<'de> Deserializer<'de> for Key<'de> {
     }
 }
 
-impl<'de> IntoDeserializer<'de, Fault> for Key<'de> {
-    type Deserializer = Self;
-    fn into_deserializer(self) -> Self {
-        self
+/// The entries of a table. What is wrong with a value after it was read as text is blamed on it.
+struct Entries<'de> {
+    rest: indexmap::map::Iter<'de, String, Node>,
+    value: Option<&'de Node>,
+}
+
+impl<'de> MapAccess<'de> for Entries<'de> {
+    type Error = Fault;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, Fault> {
+        let Some((name, node)) = self.rest.next() else { return Ok(None) };
+        self.value = Some(node);
+        let place = node.key.as_ref().unwrap_or(&node.place);
+        seed.deserialize(Key { name, place }).map(Some).map_err(|fault| fault.at(place))
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Fault> {
+        let node = self.value.take().ok_or_else(|| de::Error::custom("a value without its key"))?;
+        seed.deserialize(node).map_err(|fault: Fault| fault.at(node.blamed()))
     }
 }
 
-impl<'de> IntoDeserializer<'de, Fault> for &'de Node {
-    type Deserializer = Self;
-    fn into_deserializer(self) -> Self {
-        self
+/// The items of a list.
+struct Items<'de>(std::slice::Iter<'de, Node>);
+
+impl<'de> SeqAccess<'de> for Items<'de> {
+    type Error = Fault;
+
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, Fault> {
+        let Some(node) = self.0.next() else { return Ok(None) };
+        seed.deserialize(node).map(Some).map_err(|fault| fault.at(node.blamed()))
     }
 }
 
@@ -128,12 +156,8 @@ impl<'de> Deserializer<'de> for &'de Node {
             Value::Integer(number) => visitor.visit_i64(*number),
             Value::Float(number) => visitor.visit_f64(*number),
             Value::String(text) => visitor.visit_borrowed_str(text),
-            Value::Array(items) => visitor.visit_seq(SeqDeserializer::new(items.iter())),
-            Value::Table(table) => {
-                visitor.visit_map(MapDeserializer::new(table.iter().map(|(name, node)| {
-                    (Key { name, place: node.key.as_ref().unwrap_or(&node.place) }, node)
-                })))
-            }
+            Value::Array(items) => visitor.visit_seq(Items(items.iter())),
+            Value::Table(table) => visitor.visit_map(Entries { rest: table.iter(), value: None }),
         }
         .map_err(|fault: Fault| fault.at(self.blamed()))
     }
@@ -184,13 +208,15 @@ pub(super) fn read<T: DeserializeOwned>(mut node: Node, problems: &mut Problems)
             Kind::MissingKey(name) if removed.iter().any(|gone| gone == name) => {}
             Kind::MissingKey(name) => {
                 problems
-                    .add(Code::MissingKey, &place, format!("the key `{name}` is missing"), "here")
+                    .add(Code::MissingKey, &place, format!("the key `{name}` is missing"), "")
                     .help(format!("add `{name} = …`"));
             }
             Kind::UnknownKey(name, known) => {
                 let message = format!("unknown key `{name}`");
                 let problem = problems.add(Code::UnknownKey, &place, message, "no such key");
                 problem.help = suggest(&name, known.iter().copied());
+                // The key that was meant is not missing as well.
+                removed.extend(nearest(&name, known.iter().copied()).map(str::to_owned));
             }
             Kind::UnknownValue(word, known) => {
                 let message = format!("unknown value `{word}`");

@@ -154,6 +154,9 @@ impl fmt::Display for Problem {
             }
             None => {
                 writeln!(f, "  --> {}", self.file)?;
+                if !self.label.is_empty() {
+                    writeln!(f, "   = note: {}", self.label)?;
+                }
                 2
             }
         };
@@ -215,16 +218,20 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
+/// The known word that was probably meant.
+pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .map(|one| (strsim::damerau_levenshtein(word, one), one))
+        .filter(|(distance, one)| *distance <= (one.chars().count() / 3).max(1))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, one)| one)
+}
+
 /// The help that names what was probably meant, or else everything that is known.
 pub(super) fn suggest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
     let known: Vec<&str> = known.collect();
-    let near = known
-        .iter()
-        .map(|one| (strsim::damerau_levenshtein(word, one), one))
-        .filter(|(distance, one)| *distance <= (one.chars().count() / 3).max(1))
-        .min_by_key(|(distance, _)| *distance);
-    match near {
-        Some((_, one)) => Some(format!("did you mean `{one}`?")),
+    match nearest(word, known.iter().copied()) {
+        Some(one) => Some(format!("did you mean `{one}`?")),
         None if known.is_empty() => None,
         None => Some(format!("known here: {}", known.join(", "))),
     }

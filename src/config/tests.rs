@@ -164,6 +164,8 @@ fn a_missing_folder_names_the_remedy() {
 fn no_message_has_a_secret() {
     for file in [
         "[shop]\npassword = \"hunter2\n",
+        "[shop]\npassword=hunter2\n",
+        "[shop]\npassword = \"\"\"\nhunter2\\q\n\"\"\"\n",
         "[shop]\ntype = \"postgres\"\nurl = \"postgres://a:hunter2@b/c\"\npasword = \"hunter2\"\n",
         "[shop]\ntype = \"postgres\"\nurl = \"postgres://b/c?password=hunter2\"\n",
         "shop = { tpye = \"files\", secret-key = \"hunter2\", url = \"s3://b\" }\n",

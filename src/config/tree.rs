@@ -307,7 +307,11 @@ fn suspicious_lines(text: &str) -> Vec<Range<usize>> {
             let value = &line[at + 1..];
             let spoken = line.split(['=', ',', '{', '}']).any(|part| is_sensitive(part.trim()));
             if spoken || holds_password(value) || value.contains('@') {
-                hidden.push(start + at + 2..start + line.trim_end().len().max(at + 2));
+                let from = start + line.len() - value.trim_start().len();
+                // What a string of several lines holds is hidden to the end of the file.
+                let long = value.contains("\"\"\"") || value.contains("'''");
+                let to = if long { text.len() } else { start + line.trim_end().len() };
+                hidden.push(from..to.max(from));
             }
         }
         start += line.len();

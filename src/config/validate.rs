@@ -151,7 +151,7 @@ fn no_connection(name: &str, known: &Connections, place: &Place, problems: &mut 
 
 fn missing(key: &str, tree: &Node, path: &[&str], help: &str, problems: &mut Problems) {
     problems
-        .add(Code::MissingKey, tree.key_at(path), format!("the key `{key}` is missing"), "here")
+        .add(Code::MissingKey, tree.key_at(path), format!("the key `{key}` is missing"), "")
         .help(help);
 }
 
