@@ -20,9 +20,7 @@ use crate::connect::Connection;
 use crate::export::{Definition, Export};
 
 pub use problem::{Code, Level, Position, Problem, Problems};
-pub use settings::{
-    Backing, HttpSettings, LogFormat, LogLevel, LogSettings, Server, Settings, WorkerSettings,
-};
+pub use settings::{Backing, HttpSettings, LogFormat, LogLevel, LogSettings, Server, Settings};
 use tree::{Node, Place};
 
 /// All that was configured.

@@ -1,6 +1,5 @@
 //! `longshore.toml`: how an installation runs.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,7 +9,7 @@ use serde::Deserialize;
 use super::problem::{Code, Problems};
 use super::tree::Node;
 use crate::secret::Secret;
-use crate::units::Size;
+use crate::worker::WorkerSettings;
 
 /// How an installation runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +17,7 @@ pub struct Settings {
     /// What queue, ledger and claims stand on.
     pub backing: Backing,
     /// How many messages a job queue holds before it refuses more. Default: 1,000,000.
-    pub max_length: u64,
+    pub max_length: u32,
     /// How long history and keys are remembered. Default: 400 days.
     pub keep: Duration,
     /// `[worker]`
@@ -59,40 +58,6 @@ pub struct Server {
     pub url: String,
     /// The password.
     pub password: Option<Secret>,
-}
-
-/// The `[worker]` of the settings.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-pub struct WorkerSettings {
-    /// The pools that it serves, each with its weight. Default: `{ default = 1 }`.
-    pub pools: BTreeMap<String, u32>,
-    /// How many jobs it works on at once. Default: 16.
-    pub concurrency: u16,
-    /// How much memory all its jobs may take together. Default: 1 GiB.
-    pub memory: Size,
-    /// How long a claim lasts unless it is renewed. Default: 60 s.
-    #[serde(with = "crate::units::duration")]
-    pub lease: Duration,
-    /// How long a message is held; longer jobs let it go and work on. Default: 10 min.
-    #[serde(with = "crate::units::duration")]
-    pub hold: Duration,
-    /// How long running jobs may go on after a stop was asked for. Default: 30 s.
-    #[serde(with = "crate::units::duration")]
-    pub drain: Duration,
-}
-
-impl Default for WorkerSettings {
-    fn default() -> Self {
-        WorkerSettings {
-            pools: BTreeMap::from([("default".to_owned(), 1)]),
-            concurrency: 16,
-            memory: Size(1 << 30),
-            lease: Duration::from_secs(60),
-            hold: Duration::from_secs(600),
-            drain: Duration::from_secs(30),
-        }
-    }
 }
 
 /// The `[http]` of the settings.
@@ -173,10 +138,10 @@ struct Queue {
     url: String,
     password: Option<Secret>,
     #[serde(default = "a_million")]
-    max_length: u64,
+    max_length: u32,
 }
 
-fn a_million() -> u64 {
+fn a_million() -> u32 {
     1_000_000
 }
 

@@ -108,7 +108,6 @@ params = { country = { type = "string" } }
     windows_meet => problems("exports/orders.toml", &format!(
         "{}[schedule]\ncron = \"5 * * * *\"\nwindow = \"hour\"\nstart = 2026-11-01\n",
         ORDERS.replace("path = \"orders\"", "path = \"o/{window_start:%Y-%m-%d}\"")));
-    increments_meet => problems("exports/orders.toml", &ORDERS.replace("table = \"orders\"", "table = \"o\", cursor = \"id\""));
     upsert_without_key => problems("exports/orders.toml",
         &ORDERS.replace("connection = \"lake\", path = \"orders\"", "connection = \"shop\", table = \"o\", mode = \"upsert\""));
     field_not_in_contract => of_export(r#"

@@ -311,7 +311,6 @@ fn check_source(export: &Export, kind: System, tree: &Node, problems: &mut Probl
                 ("query", source.query.is_some()),
                 ("columns", source.columns.is_some()),
                 ("where", source.filter.is_some()),
-                ("cursor", source.cursor.is_some()),
             ] {
                 if is_there {
                     unfit(key, system_name(kind), present(key), problems);
@@ -335,9 +334,8 @@ fn check_source(export: &Export, kind: System, tree: &Node, problems: &mut Probl
     check_csv(source.csv.as_ref(), "source", tree, problems);
     for (key, sql) in [("query", &source.query), ("where", &source.filter)] {
         for name in sql.iter().flat_map(|sql| sql_params(sql)) {
-            let is_known = export.params.contains_key(name)
-                || ["window_start", "window_end"].contains(&name)
-                || (name == "cursor" && source.cursor.is_some());
+            let is_known =
+                export.params.contains_key(name) || ["window_start", "window_end"].contains(&name);
             if !is_known {
                 let message = format!("the parameter `:{name}` is not declared");
                 let names = export.params.keys().map(String::as_str);
@@ -419,17 +417,6 @@ fn check_path(path: &str, export: &Export, place: &Place, problems: &mut Problem
     }
     let names: Vec<_> = holes(path).collect();
     if names.iter().any(|(name, _)| *name == "run") {
-        return;
-    }
-    if export.source.cursor.is_some() {
-        problems
-            .add(
-                Code::Meeting,
-                place,
-                "the increments of a cursor would meet in one folder",
-                "always the same",
-            )
-            .help("put {run} into the path");
         return;
     }
     let Some(window) = export.schedule.as_ref().and_then(|schedule| schedule.window) else {

@@ -103,22 +103,23 @@ fn validate(config: &SourceConfig, kind: System) -> Result<()> {
     let wrong = |message: String, help: &str| {
         Err(Error::config("understand the source", message).help(help))
     };
-    let given = [
+    let of_tables = [
         ("table", config.table.is_some()),
         ("columns", config.columns.is_some()),
         ("where", config.filter.is_some()),
         ("query", config.query.is_some()),
+    ];
+    let of_files = [
         ("path", config.path.is_some()),
         ("format", config.format.is_some()),
         ("compression", config.compression.is_some()),
         ("csv", config.csv.is_some()),
     ];
-    let (of_tables, of_files) = given.split_at(5);
     let (strange, help) = match kind {
         System::Postgres | System::Sqlite => {
-            (of_files, "A database is read by `table` (with `columns` and `where`) or by `query`.")
+            (&of_files, "A database is read by `table` (with `columns` and `where`) or by `query`.")
         }
-        System::Files => (of_tables, "Files are read by `path`, `format`, `compression`, `csv`."),
+        System::Files => (&of_tables, "Files are read by `path`, `format`, `compression`, `csv`."),
     };
     if let Some((key, _)) = strange.iter().find(|(_, given)| *given) {
         return wrong(format!("`{key}` makes no sense for this kind of connection"), help);
