@@ -2,5 +2,6 @@
 //! stamped once per backend.
 
 mod claims;
+mod ledger;
 mod limits;
 mod redis;
