@@ -784,3 +784,6 @@ impl Book {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,12 +1,12 @@
 -- Why the sweeper should look at a run; see ledger::Adrift for the words.
 (SELECT r.id, 'overdue' FROM runs r
- WHERE r.ended_at IS NULL AND r.state IN ('queued', 'running') AND r.deadline <= clock_timestamp()
+ WHERE r.ended_at IS NULL AND r.state IN ('queued', 'running') AND r.deadline <= now()
  LIMIT $1)
 UNION ALL
 -- A heartbeat that expired, unless a wake-up was sent for that.
 (SELECT r.id, 'silent' FROM runs r
  LEFT JOIN outbox o ON o.run = r.id AND o.kind = 'wake'
- WHERE r.ended_at IS NULL AND r.state <> 'queued' AND r.heartbeat < clock_timestamp()
+ WHERE r.ended_at IS NULL AND r.state <> 'queued' AND r.heartbeat < now()
    AND (o.run IS NULL OR o.sent_at < r.heartbeat - interval '1 minute')
  LIMIT $1)
 UNION ALL
@@ -14,11 +14,11 @@ UNION ALL
 -- whenever it is sent again.
 (SELECT r.id, 'silent' FROM runs r
  LEFT JOIN outbox o ON o.run = r.id AND o.kind = 'wake'
- WHERE r.ended_at IS NULL AND r.changed_at < clock_timestamp() - interval '1 hour'
-   AND (r.heartbeat IS NULL OR r.heartbeat < clock_timestamp())
+ WHERE r.ended_at IS NULL AND r.changed_at < now() - interval '1 hour'
+   AND (r.heartbeat IS NULL OR r.heartbeat < now())
    AND NOT EXISTS (SELECT 1 FROM waiters w WHERE w.run = r.id)
    AND (o.run IS NULL
-        OR o.sent_at < clock_timestamp() - greatest(interval '1 hour', o.sent_at - r.changed_at))
+        OR o.sent_at < now() - greatest(interval '1 hour', o.sent_at - r.changed_at))
    AND NOT (r.heartbeat IS NOT NULL
             AND (o.run IS NULL OR o.sent_at < r.heartbeat - interval '1 minute'))
  LIMIT $1)
@@ -29,7 +29,7 @@ UNION ALL
      FROM waiters
  ) w
  LEFT JOIN resources s ON s.name = w.resource
- WHERE w.since < clock_timestamp() - interval '10 seconds'
+ WHERE w.since < now() - interval '10 seconds'
    AND (w.place <= coalesce(s.capacity, 1)
                    - (SELECT count(*) FROM holdings h WHERE h.resource = w.resource)
         OR EXISTS (SELECT 1 FROM holdings h WHERE h.resource = w.resource AND h.run = w.run))
@@ -38,5 +38,5 @@ UNION ALL
 UNION ALL
 (SELECT r.id, 'stuck' FROM runs r
  WHERE r.ended_at IS NULL AND r.state IN ('committing', 'closing')
-   AND r.changed_at < clock_timestamp() - interval '1 hour'
+   AND r.changed_at < now() - interval '1 hour'
  LIMIT $1)
