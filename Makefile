@@ -1,12 +1,36 @@
 # A target folder outside the checkout lets clean clones share one build.
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/longshore/target
 
-.PHONY: test check
+SHELL := /bin/bash
 
+.PHONY: demo test check bench services services-stop
+
+# Four deliveries and one dead letter, with nothing but this checkout.
+demo:
+	cargo run --locked --release -- dev --demo
+
+# The tests need RabbitMQ, PostgreSQL, Redis and a Python; what is missing is started or installed.
 test:
+	set -euo pipefail; \
+	services=$$(scripts/services.sh); eval "$$services"; \
+	LONGSHORE_TEST_PYTHON=$$(scripts/python-env.sh); export LONGSHORE_TEST_PYTHON; \
 	cargo test --locked
 
 check:
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+	cargo deny --locked check
+
+bench:
+	set -euo pipefail; \
+	services=$$(scripts/services.sh); eval "$$services"; \
+	cargo bench --locked
+
+# Prints where the servers of the tests are, after starting those that are missing.
+services:
+	@scripts/services.sh
+
+# Ends those that were started here, and no others.
+services-stop:
+	@scripts/services.sh stop

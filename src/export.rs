@@ -1,10 +1,12 @@
 //! An export: a definition composed of what each part of the pipeline owns.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::contract::ContractConfig;
+use crate::error::{Error, Result};
 use crate::job::param::Params;
 use crate::protect::ProtectConfig;
 use crate::sink::SinkConfig;
@@ -52,6 +54,62 @@ pub struct Export {
     /// How it is tried again.
     #[serde(default)]
     pub retry: RetryConfig,
+}
+
+/// An export as it is applied: its name, what it says, and the hash of what it says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Definition {
+    /// The export's name.
+    pub name: String,
+    /// The file that it was read from; empty where it came from the ledger.
+    pub file: PathBuf,
+    /// What it says.
+    pub export: Export,
+    /// The export as JSON, with every default written out: the same for the same meaning, however
+    /// the file was formatted. Keys of tables that name columns keep their order, which is that of
+    /// the columns delivered; it is therefore not RFC 8785, which would sort them.
+    pub content: String,
+    /// SHA-256 of the content, in hex.
+    pub hash: String,
+}
+
+impl Definition {
+    /// The definition of an export that was read from `file`.
+    ///
+    /// # Errors
+    /// `config`, when it cannot be written as JSON.
+    pub fn new(name: String, file: PathBuf, export: Export) -> Result<Definition> {
+        let content = serde_json::to_string(&export).map_err(|cause| {
+            Error::config("write the definition", "it has no form in JSON").caused_by(cause)
+        })?;
+        let hash = hash_of(&content);
+        Ok(Definition { name, file, export, content, hash })
+    }
+
+    /// The definition that the ledger keeps as `content`, which stays as it is, byte for byte.
+    ///
+    /// # Errors
+    /// `config`, when this version of Longshore does not understand it.
+    pub fn from_content(name: &str, content: &str) -> Result<Definition> {
+        let export = serde_json::from_str(content).map_err(|cause| {
+            Error::config("read the definition", "this version does not understand it")
+                .with("export", name)
+                .caused_by(cause)
+                .help("Run the version that applied it, or apply it again with this one.")
+        })?;
+        Ok(Definition {
+            name: name.to_owned(),
+            file: PathBuf::new(),
+            export,
+            content: content.to_owned(),
+            hash: hash_of(content),
+        })
+    }
+}
+
+fn hash_of(content: &str) -> String {
+    use sha2::Digest;
+    hex::encode(sha2::Sha256::digest(content.as_bytes()))
 }
 
 fn default_pool() -> String {

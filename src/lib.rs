@@ -2,9 +2,11 @@
 //! pool, and can prove what was handed over.
 
 pub mod claims;
+pub mod config;
 pub mod connect;
 pub mod contract;
 pub mod delivery;
+pub mod demo;
 pub mod error;
 pub mod export;
 pub mod format;
@@ -26,4 +28,5 @@ pub mod source;
 pub mod telemetry;
 pub mod transform;
 pub mod units;
+pub mod wiring;
 pub mod worker;

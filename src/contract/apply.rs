@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
-use arrow::compute::{filter_record_batch, is_null};
+use arrow::compute::{filter, is_null};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use futures::StreamExt;
 
@@ -20,9 +20,6 @@ use crate::rows::{Batch, Refused, Rows};
 pub struct Contract {
     columns: Vec<Column>,
     schema: SchemaRef,
-    /// The promised columns as they are between conversion and checks, when a required one may
-    /// still hold NULL.
-    unchecked: SchemaRef,
 }
 
 /// One promised column.
@@ -83,18 +80,14 @@ impl Contract {
                 ));
             }
         }
-        let schema = |promised: bool| {
-            let fields: Vec<Field> = columns
-                .iter()
-                .zip(config.fields.values())
-                .map(|(column, field)| {
-                    let nullable = !promised || column.null_rule.is_none();
-                    Field::new(&column.name, field.kind.arrow(), nullable)
-                })
-                .collect();
-            Arc::new(Schema::new(fields))
-        };
-        Ok(Contract { schema: schema(true), unchecked: schema(false), columns })
+        let fields: Vec<Field> = columns
+            .iter()
+            .zip(config.fields.values())
+            .map(|(column, field)| {
+                Field::new(&column.name, field.kind.arrow(), column.null_rule.is_none())
+            })
+            .collect();
+        Ok(Contract { columns, schema: Arc::new(Schema::new(fields)) })
     }
 
     /// The schema that is promised.
@@ -118,10 +111,7 @@ impl Contract {
         }
 
         let mut refused = batch.refused;
-        let schema = if broken.any() { &self.unchecked } else { &self.schema };
-        let options = RecordBatchOptions::new().with_row_count(Some(count));
-        let mut rows = RecordBatch::try_new_with_options(schema.clone(), columns, &options)
-            .map_err(internal)?;
+        let mut kept = count;
         if broken.any() {
             for (row, (column, rule)) in broken.rows() {
                 let Some(column) = self.columns.get(column) else { continue };
@@ -131,9 +121,15 @@ impl Contract {
                     row: refused_row(&batch.rows, row),
                 });
             }
-            rows = filter_record_batch(&rows, &broken.kept()).map_err(internal)?;
-            rows = rows.with_schema(self.schema.clone()).map_err(internal)?;
+            let mask = broken.kept();
+            kept = mask.true_count();
+            for column in &mut columns {
+                *column = filter(column, &mask).map_err(internal)?;
+            }
         }
+        let options = RecordBatchOptions::new().with_row_count(Some(kept));
+        let rows = RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)
+            .map_err(internal)?;
         Ok(Batch { rows, read: batch.read, filtered: batch.filtered, refused })
     }
 

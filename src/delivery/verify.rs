@@ -41,7 +41,7 @@ pub struct Verified {
     /// The export.
     pub export: String,
     /// Which delivery of its key it is.
-    pub edition: u32,
+    pub edition: i32,
     /// How many files it names.
     pub files: u64,
     /// How many rows it names.

@@ -31,13 +31,13 @@ pub struct Manifest {
     /// The run's key.
     pub key: String,
     /// Which delivery of that key it is, from 1.
-    pub edition: u32,
+    pub edition: i32,
     /// The delivery whose place it takes.
     pub supersedes: Option<Uuid>,
     /// The export's name.
     pub export: String,
     /// The number of the definition.
-    pub revision: u64,
+    pub revision: i32,
     /// The hash of the definition.
     pub definition: String,
     /// The version of the contract that every row was checked against.

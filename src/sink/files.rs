@@ -154,8 +154,9 @@ impl Sink for FilesSink {
 
     /// Nothing is raised: the ledger alone knows the fence of files. A store that does not keep
     /// the conditions of its writes is refused here, before anything is read.
-    async fn begin(&self, _holder: &Holder) -> Result<Begun> {
+    async fn begin(&self, holder: &Holder) -> Result<Begun> {
         probe::require(&self.connection, &self.store).await?;
+        self.expect_free(holder.run).await?;
         Ok(Begun::Open)
     }
 

@@ -34,9 +34,6 @@ pub struct SourceConfig {
     /// Databases: a SELECT in the database's own SQL, with `:name` parameters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub query: Option<String>,
-    /// Incremental: the column whose highest value is remembered.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cursor: Option<String>,
     /// Files: a path under the connection's url, with `*` for any part of one name and `**` for
     /// any folders, and `{name}` for parameters.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -106,23 +103,23 @@ fn validate(config: &SourceConfig, kind: System) -> Result<()> {
     let wrong = |message: String, help: &str| {
         Err(Error::config("understand the source", message).help(help))
     };
-    let given = [
+    let of_tables = [
         ("table", config.table.is_some()),
         ("columns", config.columns.is_some()),
         ("where", config.filter.is_some()),
         ("query", config.query.is_some()),
-        ("cursor", config.cursor.is_some()),
+    ];
+    let of_files = [
         ("path", config.path.is_some()),
         ("format", config.format.is_some()),
         ("compression", config.compression.is_some()),
         ("csv", config.csv.is_some()),
     ];
-    let (of_tables, of_files) = given.split_at(5);
     let (strange, help) = match kind {
         System::Postgres | System::Sqlite => {
-            (of_files, "A database is read by `table` (with `columns` and `where`) or by `query`.")
+            (&of_files, "A database is read by `table` (with `columns` and `where`) or by `query`.")
         }
-        System::Files => (of_tables, "Files are read by `path`, `format`, `compression`, `csv`."),
+        System::Files => (&of_tables, "Files are read by `path`, `format`, `compression`, `csv`."),
     };
     if let Some((key, _)) = strange.iter().find(|(_, given)| *given) {
         return wrong(format!("`{key}` makes no sense for this kind of connection"), help);
@@ -130,6 +127,10 @@ fn validate(config: &SourceConfig, kind: System) -> Result<()> {
     if kind == System::Files {
         return match config.path.as_deref() {
             None | Some("") => wrong("`path` is missing".to_owned(), help),
+            _ if config.csv.as_ref().is_some_and(|csv| "\"\r\n".contains(csv.delimiter)) => wrong(
+                "the delimiter is a quote or a line break".to_owned(),
+                "Use one like `,` or `;`.",
+            ),
             Some(_) => Ok(()),
         };
     }

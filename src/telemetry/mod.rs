@@ -53,7 +53,7 @@ fn twice() -> Error {
 fn filter(level: &str) -> Result<EnvFilter> {
     let wrong = || {
         Error::config("understand the log level", format!("`{level}` is no level")).help(
-            "Write error, warn, info, debug or trace, or a list such as \"info,lapin=debug\".",
+            "Write error, warn, info, debug or trace, or a list such as \"info,longshore=debug\".",
         )
     };
     // A lone word that is no level would be taken as a target, and silence everything else.
@@ -63,7 +63,9 @@ fn filter(level: &str) -> Result<EnvFilter> {
         }
         part.trim().parse::<LevelFilter>().map_err(|error| wrong().caused_by(error))?;
     }
-    EnvFilter::try_new(level).map_err(|error| wrong().caused_by(error))
+    // At warn and below, lapin logs addresses with their passwords, and messages with their bodies.
+    EnvFilter::try_new(format!("{level},lapin=error,amq_protocol_tcp=off"))
+        .map_err(|error| wrong().caused_by(error))
 }
 
 #[cfg(test)]

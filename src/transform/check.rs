@@ -107,8 +107,8 @@ fn expression(expr: &Expr) -> Result<()> {
 }
 
 /// Calls `visit` with every expression of the plan, however deep, and the schema it is over.
-fn each<'a>(
-    plan: &'a LogicalPlan,
+fn each(
+    plan: &LogicalPlan,
     visit: &mut impl FnMut(&Expr, &DFSchema) -> Result<(), DataFusionError>,
 ) -> Result<(), DataFusionError> {
     if let Some(input) = plan.inputs().first() {

@@ -9,7 +9,7 @@ use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::{Transformed, TreeNode};
 use datafusion_common::{DFSchema, DataFusionError, ScalarValue, TableReference};
 use datafusion_expr::execution_props::ExecutionProps;
-use datafusion_expr::expr::ScalarFunction;
+use datafusion_expr::expr::{Cast, ScalarFunction};
 use datafusion_expr::planner::{ContextProvider, ExprPlanner, TypePlanner};
 use datafusion_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion_expr::{
@@ -26,6 +26,8 @@ use datafusion_sql::planner::SqlToRel;
 use datafusion_sql::sqlparser::ast::{
     DataType as SqlType, Statement as SqlStatement, TimezoneInfo,
 };
+use datafusion_sql::sqlparser::dialect::GenericDialect;
+use datafusion_sql::sqlparser::tokenizer::{Token, Tokenizer};
 
 use super::{Stage, Transform, check, output};
 use crate::error::{Error, Result};
@@ -37,6 +39,10 @@ const ALLOWED: &str = "A transform is one SELECT … FROM input [WHERE …], row
 const MAX_SQL: usize = 64 << 10;
 /// Enough stack for [`MAX_SQL`] bytes of the deepest nesting; only what is used is ever mapped.
 const STACK: usize = 512 << 20;
+
+/// How many words and operators one column or condition may have: the planner's time grows with
+/// the square of their nesting.
+const MAX_WORDS: usize = 1000;
 
 /// The error for SQL that cannot be a transform.
 pub(super) fn refuse(message: impl Into<String>) -> Error {
@@ -72,7 +78,34 @@ pub(super) fn plan(sql: &str, input: SchemaRef) -> Result<Transform> {
     })
 }
 
+/// How many words and operators the longest column or condition has. Literals do not count, so
+/// that lists may be long.
+fn words(sql: &str) -> Result<usize> {
+    let tokens = Tokenizer::new(&GenericDialect {}, sql)
+        .tokenize()
+        .map_err(|cause| refuse(format!("the SQL cannot be understood: {cause}")))?;
+    let (mut depth, mut count, mut longest) = (0_usize, 0, 0);
+    for token in tokens {
+        match token {
+            Token::LParen => depth += 1,
+            Token::RParen => depth = depth.saturating_sub(1),
+            Token::Comma if depth == 0 => count = 0,
+            Token::Comma
+            | Token::Whitespace(_)
+            | Token::Number(..)
+            | Token::SingleQuotedString(_) => {}
+            _ => count += 1,
+        }
+        longest = longest.max(count);
+    }
+    Ok(longest)
+}
+
 fn plan_here(sql: &str, input: SchemaRef) -> Result<Transform> {
+    if words(sql)? > MAX_WORDS {
+        return Err(refuse(format!("an expression has more than {MAX_WORDS} words"))
+            .help("A long OR of comparisons can be written with IN (…)."));
+    }
     let statements = DFParser::parse_sql(sql).map_err(foreign)?;
     let mut statements = statements.into_iter();
     let (Some(Statement::Statement(statement)), None) = (statements.next(), statements.next())
@@ -179,6 +212,25 @@ fn physical(
                 Transformed::yes(binary_expr(zero, Operator::Minus, *inner))
             } else {
                 Transformed::no(Expr::Negative(inner))
+            })
+        }
+        // A time compared with text is compared in nanoseconds, which end in the year 2262.
+        Expr::Cast(Cast { expr, field }) => {
+            let narrow = match field.data_type() {
+                DataType::Timestamp(TimeUnit::Nanosecond, zone) => match expr.get_type(input)? {
+                    DataType::Timestamp(TimeUnit::Microsecond, _) | DataType::Utf8 => {
+                        Some(DataType::Timestamp(TimeUnit::Microsecond, zone.clone()))
+                    }
+                    _ => None,
+                },
+                _ => None,
+            };
+            Ok(match narrow {
+                Some(kind) => {
+                    let field = Arc::new(field.as_ref().clone().with_data_type(kind));
+                    Transformed::yes(Expr::Cast(Cast { expr, field }))
+                }
+                None => Transformed::no(Expr::Cast(Cast { expr, field })),
             })
         }
         other => Ok(Transformed::no(other)),

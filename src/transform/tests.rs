@@ -76,7 +76,7 @@ fn kind(batch: &Batch, column: &str) -> DataType {
 fn it_projects_and_filters_and_keeps_the_accounts() {
     let done = run("SELECT *, amount * 0.25 AS vat FROM input WHERE amount > 0");
     assert_eq!((done.read, done.filtered, done.rows.num_rows()), (4, 2, 2));
-    assert_eq!(kind(&done, "vat"), DataType::Decimal128(19, 4));
+    assert_eq!(kind(&done, "vat"), DataType::Decimal128(18, 4));
     let vat = done.rows.column_by_name("vat").unwrap();
     assert_eq!(vat.as_primitive::<Decimal128Type>().value(0), 25_000);
 }

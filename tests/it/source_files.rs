@@ -276,6 +276,7 @@ async fn keys_that_make_no_sense_are_refused() {
         ("sqlite", "sqlite:x", json!({"table": "t", "format": "csv"}), "`format`"),
         ("files", "file:x", json!({}), "`path` is missing"),
         ("files", "file:x", json!({"path": "x", "table": "t"}), "`table`"),
+        ("files", "file:x", json!({"path": "x", "csv": {"delimiter": "\""}}), "delimiter"),
     ] {
         let error = source(kind, url, config, &[]).map(|_| ()).unwrap_err();
         assert_eq!(error.class(), Class::Config);

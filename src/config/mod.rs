@@ -1,0 +1,310 @@
+//! Configuration: read every file, find every problem, then freeze what was read.
+//!
+//! [`load`] reads `longshore.toml`, `connections.toml` and `exports/**/*.toml`, lays overlays and
+//! environment variables over them, and checks all of it without touching the network. What comes
+//! back never changes.
+
+mod de;
+mod problem;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod validate;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::connect::Connection;
+use crate::export::{Definition, Export};
+
+pub use problem::{Code, Level, Position, Problem, Problems};
+pub use settings::{Backing, HttpSettings, LogFormat, LogLevel, LogSettings, Server, Settings};
+use tree::{Node, Place};
+
+/// All that was configured.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// How this installation runs.
+    pub settings: Settings,
+    /// Systems by name.
+    pub connections: BTreeMap<String, Arc<Connection>>,
+    /// Exports by name.
+    pub exports: BTreeMap<String, Definition>,
+    /// What is accepted and worth knowing.
+    pub notes: Vec<Problem>,
+}
+
+/// What [`load`] is told besides the folder.
+#[derive(Debug, Clone)]
+pub struct LoadOptions {
+    /// The overlay to lay over the plain files (`LONGSHORE_ENV`).
+    pub env: Option<String>,
+    /// Environment variables; those named `LONGSHORE__SECTION__KEY` override single settings.
+    pub variables: Vec<(String, String)>,
+    /// Whether secrets may stand in the files, as they do in the demo.
+    pub allow_literal_secrets: bool,
+    /// Whether exports are read. Workers and schedulers take theirs from the ledger.
+    pub exports: bool,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        LoadOptions {
+            env: None,
+            variables: Vec::new(),
+            allow_literal_secrets: false,
+            exports: true,
+        }
+    }
+}
+
+/// The process's own environment, for [`LoadOptions::variables`]. What is no UTF-8 is left out.
+pub fn variables() -> Vec<(String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(name, _)| name.starts_with("LONGSHORE_"))
+        .collect()
+}
+
+/// Reads and checks the configuration in `dir`. Nothing is reached over the network.
+///
+/// # Errors
+/// All problems of all files, at once.
+pub fn load(dir: &Path, options: LoadOptions) -> Result<Config, Problems> {
+    let mut problems = Problems::default();
+    let literal = options.allow_literal_secrets;
+
+    let settings_tree = settings_tree(dir, &options, &mut problems);
+    let settings = settings_tree.as_ref().and_then(|tree| {
+        de::read::<settings::SettingsFile>(tree.clone(), &mut problems)?.check(
+            tree,
+            literal,
+            &mut problems,
+        )
+    });
+
+    let connections_tree = overlaid(dir, "connections", &options, &mut problems);
+    let mut connections = BTreeMap::new();
+    for (name, node) in connections_tree.iter().flat_map(Node::entries) {
+        if !is_name(name) {
+            bad_name("connection", name, node.blamed(), &mut problems);
+        }
+        let connection = de::read::<Connection>(node.clone(), &mut problems).map(|mut one| {
+            one.name = name.clone();
+            validate::connection(&one, node, literal, &mut problems);
+            Arc::new(one)
+        });
+        connections.insert(name.clone(), connection);
+    }
+
+    if let (Some(tree), Some(settings)) = (&settings_tree, &settings) {
+        validate::quarantine(settings, tree, &connections, &mut problems);
+    }
+    let mut exports = BTreeMap::new();
+    if options.exports {
+        let known = validate::Known {
+            settings: settings.as_ref(),
+            connections: &connections,
+            connections_read: connections_tree.is_some(),
+        };
+        for (name, file, tree) in export_trees(dir, &mut problems) {
+            let Some(export) = de::read::<Export>(tree.clone(), &mut problems) else { continue };
+            validate::export(&export, &tree, &known, &mut problems);
+            match Definition::new(name.clone(), file, export) {
+                Ok(definition) => {
+                    exports.insert(name, definition);
+                }
+                Err(error) => {
+                    problems.add(Code::BadValue, &tree.place, error.message(), "");
+                }
+            }
+        }
+    }
+
+    let (problems, notes) = problems.sort();
+    match settings {
+        Some(settings) if problems.0.is_empty() => Ok(Config {
+            settings,
+            connections: connections
+                .into_iter()
+                .filter_map(|(name, connection)| Some((name, connection?)))
+                .collect(),
+            exports,
+            notes,
+        }),
+        _ => Err(problems),
+    }
+}
+
+/// `longshore.toml` with overlay and variables.
+fn settings_tree(dir: &Path, options: &LoadOptions, problems: &mut Problems) -> Option<Node> {
+    if let Some(env) = &options.env {
+        let exists = |stem: &str| dir.join(format!("{stem}.{env}.toml")).is_file();
+        if !is_name(env) || !(exists("longshore") || exists("connections")) {
+            problems
+                .add(
+                    Code::Unreadable,
+                    &Place::whole("environment variable LONGSHORE_ENV"),
+                    format!("nothing is configured for `{env}`"),
+                    "",
+                )
+                .help(format!(
+                    "{} or connections.{env}.toml would be laid over the plain file",
+                    dir.join(format!("longshore.{env}.toml")).display()
+                ));
+        }
+    }
+    let plain = dir.join("longshore.toml");
+    if !plain.is_file() {
+        problems
+            .add(
+                Code::Unreadable,
+                &Place::whole(plain.display().to_string()),
+                "the file is missing",
+                "",
+            )
+            .help("name the right folder with --config, or begin one with `longshore init DIR`");
+        return None;
+    }
+    let mut tree = overlaid(dir, "longshore", options, problems)?;
+    for (name, value) in &options.variables {
+        if let Some(node) = tree::of_variable(name, value) {
+            tree.merge(node);
+        }
+    }
+    Some(tree)
+}
+
+/// `STEM.toml` with `STEM.ENV.toml` over it; an empty table where neither exists. `None` after a
+/// problem.
+fn overlaid(
+    dir: &Path,
+    stem: &str,
+    options: &LoadOptions,
+    problems: &mut Problems,
+) -> Option<Node> {
+    let plain = dir.join(format!("{stem}.toml"));
+    let mut tree = if plain.is_file() {
+        read_file(&plain, problems)
+    } else {
+        Some(Node::empty(Place::whole(plain.display().to_string())))
+    };
+    let overlay = options
+        .env
+        .as_deref()
+        .filter(|env| is_name(env))
+        .map(|env| dir.join(format!("{stem}.{env}.toml")))
+        .filter(|path| path.is_file());
+    if let Some(path) = overlay {
+        let over = read_file(&path, problems);
+        match (&mut tree, over) {
+            (Some(tree), Some(over)) => tree.merge(over),
+            _ => tree = None,
+        }
+    }
+    tree
+}
+
+fn read_file(path: &Path, problems: &mut Problems) -> Option<Node> {
+    let name = path.display().to_string();
+    match std::fs::read_to_string(path) {
+        Ok(text) => tree::parse(name, text, problems),
+        Err(cause) => {
+            let message = format!("the file cannot be read: {}", cause.kind());
+            problems.add(Code::Unreadable, &Place::whole(name), message, "");
+            None
+        }
+    }
+}
+
+/// All exports with the defaults of their folders under them, in the order of their files.
+fn export_trees(dir: &Path, problems: &mut Problems) -> Vec<(String, PathBuf, Node)> {
+    let mut found = Vec::new();
+    walk(&dir.join("exports"), None, &mut found, problems);
+    let mut seen: BTreeMap<String, PathBuf> = BTreeMap::new();
+    found.retain(|(name, file, tree)| match seen.get(name) {
+        Some(first) => {
+            problems
+                .add(
+                    Code::Duplicate,
+                    &tree.place,
+                    format!("a second export is called `{name}`"),
+                    "",
+                )
+                .help(format!("the first is {}; rename one of the files", first.display()));
+            false
+        }
+        None => {
+            if !is_name(name) {
+                bad_name("export", name, &tree.place, problems);
+            }
+            seen.insert(name.clone(), file.clone());
+            true
+        }
+    });
+    found
+}
+
+fn walk(
+    folder: &Path,
+    above: Option<&Node>,
+    found: &mut Vec<(String, PathBuf, Node)>,
+    problems: &mut Problems,
+) {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return,
+        Err(cause) => {
+            let place = Place::whole(folder.display().to_string());
+            let message = format!("the folder cannot be read: {}", cause.kind());
+            problems.add(Code::Unreadable, &place, message, "");
+            return;
+        }
+    };
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+
+    let mut defaults = above.cloned();
+    let own = folder.join("_defaults.toml");
+    if own.is_file()
+        && let Some(over) = read_file(&own, problems)
+    {
+        match &mut defaults {
+            Some(below) => below.merge(over),
+            None => defaults = Some(over),
+        }
+    }
+    for path in paths {
+        let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        if stem.starts_with(['_', '.']) {
+            continue;
+        }
+        if path.is_dir() {
+            walk(&path, defaults.as_ref(), found, problems);
+        } else if path.extension().is_some_and(|ext| ext == "toml")
+            && let Some(node) = read_file(&path, problems)
+        {
+            let place = node.place.clone();
+            let mut tree = defaults.clone().unwrap_or_else(|| Node::empty(place.clone()));
+            tree.merge(node);
+            // What is missing is missing in the export's own file, not in its defaults.
+            tree.place = place;
+            found.push((stem.to_owned(), path, tree));
+        }
+    }
+}
+
+/// Whether something may be called so: names become parts of queues, routing keys and paths.
+fn is_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.len() <= 100
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+}
+
+fn bad_name(what: &str, name: &str, place: &Place, problems: &mut Problems) {
+    problems
+        .add(Code::Name, place, format!("no {what} can be called `{name}`"), "")
+        .help("use letters, digits, `-` and `_`, at most 100, a letter or digit first");
+}

@@ -1,0 +1,309 @@
+//! `longshore.toml`: how an installation runs.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::problem::{Code, Problems};
+use super::tree::Node;
+use crate::secret::Secret;
+use crate::worker::WorkerSettings;
+
+/// How an installation runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// What queue, ledger and claims stand on.
+    pub backing: Backing,
+    /// How many messages a job queue holds before it refuses more. Default: 1,000,000.
+    pub max_length: u32,
+    /// How long history and keys are remembered. Default: 400 days.
+    pub keep: Duration,
+    /// `[worker]`
+    pub worker: WorkerSettings,
+    /// `[http]`
+    pub http: HttpSettings,
+    /// `[keys] pseudonyms`: the key from which hashes are made. Without it, nothing can be hashed.
+    pub pseudonyms: Option<Secret>,
+    /// `[quarantine] connection`: where refused rows are kept. Without it, they are only counted.
+    pub quarantine: Option<String>,
+    /// `[log]`
+    pub log: LogSettings,
+}
+
+/// What queue, ledger and claims stand on: one file, or three servers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Backing {
+    /// One SQLite file, relative to the working directory.
+    Embedded {
+        /// The file.
+        path: PathBuf,
+    },
+    /// RabbitMQ, PostgreSQL and Redis.
+    Servers {
+        /// The queue.
+        amqp: Server,
+        /// The ledger.
+        postgres: Server,
+        /// The claims.
+        redis: Server,
+    },
+}
+
+/// A server's address, and the password that goes with the user in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// The address. Holds no secret.
+    pub url: String,
+    /// The password.
+    pub password: Option<Secret>,
+}
+
+/// The `[http]` of the settings.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct HttpSettings {
+    /// Where probes and metrics are served. Default: `127.0.0.1:8640`.
+    pub listen: SocketAddr,
+}
+
+impl Default for HttpSettings {
+    fn default() -> Self {
+        HttpSettings { listen: SocketAddr::from(([127, 0, 0, 1], 8640)) }
+    }
+}
+
+/// The `[log]` of the settings.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct LogSettings {
+    /// How lines are written. Default: `auto`.
+    pub format: LogFormat,
+    /// The least important lines that are written. Default: `info`.
+    pub level: LogLevel,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// Pretty on a terminal, JSON elsewhere.
+    #[default]
+    Auto,
+    /// For people.
+    Pretty,
+    /// One object a line.
+    Json,
+}
+
+/// How important a log line is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogLevel {
+    /// Something is lost or stuck unless somebody acts.
+    Error,
+    /// Something is not as it should be.
+    Warn,
+    /// What a reader wants to know.
+    #[default]
+    Info,
+    /// What a developer wants to know.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct SettingsFile {
+    queue: Queue,
+    ledger: Ledger,
+    claims: Claims,
+    #[serde(default)]
+    worker: WorkerSettings,
+    #[serde(default)]
+    http: HttpSettings,
+    #[serde(default)]
+    keys: Keys,
+    #[serde(default)]
+    quarantine: Option<Quarantine>,
+    #[serde(default)]
+    log: LogSettings,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Queue {
+    url: String,
+    password: Option<Secret>,
+    #[serde(default = "a_million")]
+    max_length: u32,
+}
+
+fn a_million() -> u32 {
+    1_000_000
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Ledger {
+    url: String,
+    password: Option<Secret>,
+    #[serde(with = "crate::units::duration", default = "four_hundred_days")]
+    keep: Duration,
+}
+
+fn four_hundred_days() -> Duration {
+    Duration::from_secs(400 * 86_400)
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Claims {
+    url: String,
+    password: Option<Secret>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+struct Keys {
+    pseudonyms: Option<Secret>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Quarantine {
+    connection: String,
+}
+
+impl SettingsFile {
+    /// Checks what one key alone cannot tell. `None` after a problem with the three addresses.
+    pub fn check(self, tree: &Node, literal: bool, problems: &mut Problems) -> Option<Settings> {
+        for (section, secret) in [
+            ("queue", &self.queue.password),
+            ("ledger", &self.ledger.password),
+            ("claims", &self.claims.password),
+        ] {
+            super::validate::secret(
+                secret.as_ref(),
+                tree,
+                &[section, "password"],
+                literal,
+                problems,
+            );
+        }
+        let keys = &["keys", "pseudonyms"];
+        super::validate::secret(self.keys.pseudonyms.as_ref(), tree, keys, literal, problems);
+        self.worker(tree, problems);
+        let backing = self.backing(tree, problems);
+        Some(Settings {
+            backing: backing?,
+            max_length: self.queue.max_length,
+            keep: self.ledger.keep,
+            worker: self.worker,
+            http: self.http,
+            pseudonyms: self.keys.pseudonyms,
+            quarantine: self.quarantine.map(|one| one.connection),
+            log: self.log,
+        })
+    }
+
+    fn worker(&self, tree: &Node, problems: &mut Problems) {
+        let mut refuse = |key: &str, wrong: bool, what: &str, help: &str| {
+            if wrong {
+                problems.add(Code::BadValue, tree.at(&["worker", key]), what, "").help(help);
+            }
+        };
+        let worker = &self.worker;
+        refuse("concurrency", worker.concurrency == 0, "a worker without jobs", "write 1 or more");
+        refuse(
+            "pools",
+            worker.pools.is_empty() || worker.pools.values().any(|weight| *weight == 0),
+            "a worker needs a pool, and each pool a weight of 1 or more",
+            "write `pools = { default = 1 }`",
+        );
+        refuse(
+            "lease",
+            worker.lease < Duration::from_secs(5),
+            "the lease is too short to be renewed in time",
+            "write \"5s\" or more; \"60s\" is usual",
+        );
+        refuse(
+            "hold",
+            worker.hold > Duration::from_secs(25 * 60),
+            "messages would be held too near the broker's consumer timeout of 30 minutes",
+            "write \"25m\" or less; longer jobs let their message go and work on",
+        );
+        for pool in worker.pools.keys().filter(|pool| !super::is_name(pool)) {
+            let place = tree.key_at(&["worker", "pools", pool]);
+            super::bad_name("pool", pool, place, problems);
+        }
+    }
+
+    fn backing(&self, tree: &Node, problems: &mut Problems) -> Option<Backing> {
+        let parts = [
+            ("queue", &self.queue.url, &self.queue.password, ["amqp", "amqps"]),
+            ("ledger", &self.ledger.url, &self.ledger.password, ["postgres", "postgresql"]),
+            ("claims", &self.claims.url, &self.claims.password, ["redis", "rediss"]),
+        ];
+        let mut schemes = Vec::new();
+        for (section, url, _, known) in &parts {
+            let place = tree.at(&[section, "url"]);
+            super::validate::no_password(url, place, problems);
+            let scheme = url.split_once(':').map(|(scheme, _)| scheme).unwrap_or_default();
+            let fits = match scheme {
+                "sqlite" => url.len() > "sqlite:".len(),
+                other => known.contains(&other) && url::Url::parse(url).is_ok_and(|u| u.has_host()),
+            };
+            if !fits {
+                problems
+                    .add(Code::BadUrl, place, format!("this is no address for the {section}"), "")
+                    .help(format!("write \"{}://host\" or \"sqlite:longshore.db\"", known[0]));
+                continue;
+            }
+            schemes.push((*section, scheme, place));
+        }
+        let &[(_, first, _), ..] = schemes.as_slice() else { return None };
+        if schemes.len() < parts.len() {
+            return None;
+        }
+        let embedded = first == "sqlite";
+        if let Some((_, _, place)) =
+            schemes.iter().find(|(_, scheme, _)| (*scheme == "sqlite") != embedded)
+        {
+            let list: Vec<_> =
+                schemes.iter().map(|(s, scheme, _)| format!("{s} {scheme}:")).collect();
+            problems
+                .add(
+                    Code::Mixture,
+                    place,
+                    format!("servers and a file are mixed: {}", list.join(", ")),
+                    if embedded { "a server" } else { "a file" },
+                )
+                .help("all three are sqlite: with one file, or amqp:, postgres: and redis:");
+            return None;
+        }
+        if !embedded {
+            let [amqp, postgres, redis] = parts.map(|(_, url, password, _)| Server {
+                url: url.clone(),
+                password: password.clone(),
+            });
+            return Some(Backing::Servers { amqp, postgres, redis });
+        }
+        for (section, url, password, _) in &parts {
+            if *url != parts[0].1 {
+                let place = tree.at(&[section, "url"]);
+                problems
+                    .add(Code::Apart, place, "queue, ledger and claims name different files", "")
+                    .help(format!("write \"{}\" in all three", parts[0].1));
+                return None;
+            }
+            if password.is_some() {
+                let place = tree.key_at(&[section, "password"]);
+                problems.add(Code::Unfit, place, "a file has no password", "remove it");
+            }
+        }
+        Some(Backing::Embedded { path: PathBuf::from(parts[0].1.trim_start_matches("sqlite:")) })
+    }
+}

@@ -1,0 +1,290 @@
+//! Golden tests: what people are told about each kind of mistake, and what is read when there is
+//! none. The messages are in `snapshots/`.
+
+use std::path::Path;
+
+use super::*;
+
+const SETTINGS: &str = r#"
+[queue]
+url = "sqlite:longshore.db"
+[ledger]
+url = "sqlite:longshore.db"
+[claims]
+url = "sqlite:longshore.db"
+[keys]
+pseudonyms = "${env:PSEUDONYMS}"
+"#;
+const CONNECTIONS: &str = r#"
+[shop]
+type = "postgres"
+url = "postgres://exporter@db.internal/shop"
+[lake]
+type = "files"
+url = "file:///srv/lake"
+"#;
+const ORDERS: &str = r#"
+source = { connection = "shop", table = "orders" }
+sink   = { connection = "lake", path = "orders" }
+"#;
+
+/// A folder with working files, of which some are replaced.
+fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let base = [
+        ("longshore.toml", SETTINGS),
+        ("connections.toml", CONNECTIONS),
+        ("exports/orders.toml", ORDERS),
+    ];
+    for (name, text) in base.iter().chain(files) {
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text.trim_start()).unwrap();
+    }
+    dir
+}
+
+fn load_in(dir: &Path, options: LoadOptions) -> Result<Config, String> {
+    load(dir, options)
+        .map_err(|problems| problems.to_string().replace(&dir.display().to_string(), "config"))
+}
+
+/// The problems of working files of which some are replaced.
+fn problems_with(files: &[(&str, &str)], options: LoadOptions) -> String {
+    load_in(folder(files).path(), options).expect_err("the files should have problems")
+}
+
+fn problems(file: &str, text: &str) -> String {
+    problems_with(&[(file, text)], LoadOptions::default())
+}
+
+/// The problems of an export with these lines after its source and sink.
+fn of_export(lines: &str) -> String {
+    problems("exports/orders.toml", &format!("{}{lines}", ORDERS.trim_start()))
+}
+
+fn variables(list: &[(&str, &str)]) -> LoadOptions {
+    let variables = list.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect();
+    LoadOptions { variables, ..LoadOptions::default() }
+}
+
+macro_rules! golden {
+    ($($name:ident => $problems:expr;)*) => {
+        $(#[test]
+        fn $name() {
+            insta::assert_snapshot!(stringify!($name), $problems);
+        })*
+    };
+}
+
+golden! {
+    syntax => problems("longshore.toml", "[queue]\nurl = amqp\n");
+    syntax_hides_passwords => problems("connections.toml", "[shop]\npassword = \"hunter2\n");
+    unknown_key => of_export("retyr = { attempts = 3 }\n");
+    unknown_key_inside => of_export("limits = { memori = \"1 MiB\" }\n");
+    unknown_section => problems("longshore.toml", &format!("{SETTINGS}[notify]\nurl = \"x\"\n"));
+    missing_key => problems("exports/orders.toml", "sink = { connection = \"lake\", path = \"o\" }\n");
+    wrong_type => of_export("retry = { attempts = \"three\" }\n");
+    unknown_value => of_export("[schedule]\ncron = \"* * * * *\"\ncatch-up = \"al\"\n");
+    bad_duration => of_export("limits = { timeout = \"2 hours\" }\n");
+    bad_window => of_export("[schedule]\ncron = \"* * * * *\"\nwindow = \"7m\"\n");
+    unknown_connection => problems("exports/orders.toml",
+        &ORDERS.replace("\"lake\"", "\"laek\""));
+    key_of_another_system => problems("exports/orders.toml",
+        "source = { connection = \"shop\", path = \"in/*.csv\" }\nsink = { connection = \"lake\", path = \"o\", mode = \"append\" }\n");
+    table_and_query => problems("exports/orders.toml",
+        "source = { connection = \"shop\", table = \"a\", query = \"SELECT 1\" }\nsink = { connection = \"lake\", path = \"o\" }\n");
+    unknown_pool => of_export("pool = \"defualt\"\n");
+    unknown_timezone => of_export("timezone = \"Europe/Olso\"\n");
+    bad_cron => of_export("[schedule]\ncron = \"61 * * * *\"\n");
+    window_without_start => problems("exports/orders.toml", &format!("{}[schedule]\ncron = \"5 * * * *\"\nwindow = \"day\"\n",
+        ORDERS.replace("path = \"orders\"", "path = \"o/{window_start:%F}\"")));
+    undeclared_param => problems("exports/orders.toml", r#"
+source = { connection = "shop", query = "SELECT ':x', a::text FROM t WHERE c = :contry -- :y" }
+sink   = { connection = "lake", path = "orders" }
+params = { country = { type = "string" } }
+"#);
+    unknown_placeholder => problems("exports/orders.toml", &ORDERS.replace("path = \"orders\"", "path = \"o/{contry}\""));
+    windows_meet => problems("exports/orders.toml", &format!(
+        "{}[schedule]\ncron = \"5 * * * *\"\nwindow = \"hour\"\nstart = 2026-11-01\n",
+        ORDERS.replace("path = \"orders\"", "path = \"o/{window_start:%Y-%m-%d}\"")));
+    upsert_without_key => problems("exports/orders.toml",
+        &ORDERS.replace("connection = \"lake\", path = \"orders\"", "connection = \"shop\", table = \"o\", mode = \"upsert\""));
+    field_not_in_contract => of_export(r#"
+[contract.fields]
+customer_email = { type = "string" }
+[protect]
+custmer_email = "hash"
+"#);
+    hash_without_pseudonyms => problems_with(&[
+        ("longshore.toml", SETTINGS.split("[keys]").next().unwrap()),
+        ("exports/orders.toml", &format!("{ORDERS}[protect]\nemail = \"hash\"\n")),
+    ], LoadOptions::default());
+    too_much_memory => of_export("limits = { memory = \"2 GiB\" }\n");
+    bad_delimiter => problems("exports/orders.toml", &ORDERS.replace("path = \"orders\"",
+        "path = \"o\", format = \"csv\", csv = { delimiter = \"→\" }"));
+    bad_default => of_export("params = { top = { type = \"int64\", default = \"ten\" } }\n");
+    literal_secret => problems("connections.toml",
+        &CONNECTIONS.replace("[lake]", "password = \"hunter2\"\n[lake]"));
+    hidden_in_inline_table => problems("connections.toml",
+        "lake = { type = \"files\", secret-key = \"hunter2\", url = \"s3://b\", regoin = \"x\" }\n");
+    secret_in_url => problems("connections.toml",
+        &CONNECTIONS.replace("exporter@", "exporter:hunter2@"));
+    mixture => problems("longshore.toml",
+        &SETTINGS.replacen("sqlite:longshore.db", "amqp://longshore@127.0.0.1/%2f", 1));
+    different_files => problems("longshore.toml", &SETTINGS.replacen("longshore.db", "other.db", 1));
+    bad_url => problems("longshore.toml", &SETTINGS.replacen("sqlite:longshore.db", "http://x", 1));
+    connection_key_unfit => problems("connections.toml",
+        &CONNECTIONS.replace("[lake]", "region = \"eu-north-1\"\n[lake]"));
+    duplicate_names => problems("exports/acme/orders.toml", ORDERS);
+    bad_name_of_export => problems("exports/my orders.toml", ORDERS);
+    quarantine_must_be_files => problems("longshore.toml",
+        &format!("{SETTINGS}[quarantine]\nconnection = \"shop\"\n"));
+    worker_out_of_range => problems("longshore.toml",
+        &format!("{SETTINGS}[worker]\nhold = \"30m\"\nlease = \"1s\"\npools = {{ default = 0 }}\n"));
+    wrong_variable => problems_with(&[], variables(&[("LONGSHORE__WORKER__CONCURRENCY", "many")]));
+    unknown_variable => problems_with(&[], variables(&[("LONGSHORE__QUEU__URL", "sqlite:x")]));
+    unknown_environment => problems_with(&[],
+        LoadOptions { env: Some("prdo".to_owned()), ..LoadOptions::default() });
+    several_at_once => problems_with(&[
+        ("longshore.toml", &format!("{SETTINGS}[worker]\nconcurency = 4\nmemory = 5\ndrain = \"x\"\n")),
+        ("exports/a.toml", "source = { conection = \"shop\", table = \"a\" }\n"),
+        ("exports/b.toml", "timezone = \"Mars\"\nsource = { connection = \"shpo\", table = \"b\" }\nsink = { connection = \"lake\", path = \"{x}\" }\n"),
+    ], LoadOptions::default());
+}
+
+#[test]
+fn a_missing_folder_names_the_remedy() {
+    let dir = tempfile::tempdir().unwrap();
+    insta::assert_snapshot!(load_in(dir.path(), LoadOptions::default()).unwrap_err());
+}
+
+#[test]
+fn no_message_has_a_secret() {
+    for file in [
+        "[shop]\npassword = \"hunter2\n",
+        "[shop]\npassword=hunter2\n",
+        "[shop]\npassword = \"\"\"\nhunter2\\q\n\"\"\"\n",
+        "[shop]\ntype = \"postgres\"\nurl = \"postgres://a:hunter2@b/c\"\npasword = \"hunter2\"\n",
+        "[shop]\ntype = \"postgres\"\nurl = \"postgres://b/c?password=hunter2\"\n",
+        "shop = { tpye = \"files\", secret-key = \"hunter2\", url = \"s3://b\" }\n",
+        "shop = { secret-key = \"hunter2\", url = \n",
+        "[shop]\ntype = \"postgres\"\nurl = \"postgres://a:hun/ter2hunter2@b/c\"\n",
+    ] {
+        let shown = problems("connections.toml", file);
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+}
+
+#[test]
+fn a_demo_may_hold_its_secrets() {
+    let files = CONNECTIONS.replace("[lake]", "password = \"demo\"\n[lake]");
+    let dir = folder(&[("connections.toml", &files)]);
+    let options = LoadOptions { allow_literal_secrets: true, ..LoadOptions::default() };
+    assert!(load_in(dir.path(), options).is_ok());
+}
+
+#[test]
+fn overlays_and_variables_lie_over_the_plain_files() {
+    let dir = folder(&[
+        ("longshore.toml", &format!("{SETTINGS}[worker]\nconcurrency = 2\nlease = \"20s\"\n")),
+        ("longshore.prod.toml", "[worker]\nconcurrency = 8\npools = { bulk = 2 }\n"),
+        (
+            "connections.prod.toml",
+            "[lake]\nurl = \"file:///prod\"\n[more]\ntype = \"files\"\nurl = \"file:///m\"\n",
+        ),
+        ("exports/orders.toml", &format!("pool = \"bulk\"\n{ORDERS}")),
+    ]);
+    let options = LoadOptions {
+        env: Some("prod".to_owned()),
+        ..variables(&[
+            ("LONGSHORE__WORKER__MEMORY", "512 MiB"),
+            ("LONGSHORE__QUEUE__MAX_LENGTH", "77"),
+            ("LONGSHORE_OTHER", "x"),
+        ])
+    };
+    let config = load_in(dir.path(), options).unwrap();
+    let worker = &config.settings.worker;
+    assert_eq!((worker.concurrency, worker.lease.as_secs()), (8, 20));
+    assert_eq!(worker.pools, BTreeMap::from([("bulk".to_owned(), 2)]));
+    assert_eq!(worker.memory.to_string(), "512 MiB");
+    assert_eq!(config.settings.max_length, 77);
+    assert_eq!(config.connections["lake"].url, "file:///prod");
+    assert_eq!(config.connections["more"].name, "more");
+}
+
+#[test]
+fn folders_have_defaults_and_a_problem_in_them_is_told_once() {
+    let defaults = "owner = \"acme\"\nretry = { attempts = 3 }\nsink = { connection = \"lake\" }\n";
+    let export = |path| {
+        format!(
+            "retry = {{ backoff = \"1s..2s\" }}\n[source]\nconnection = \"shop\"\ntable = \"t\"\n[sink]\npath = \"{path}\"\n"
+        )
+    };
+    let files = [
+        ("exports/acme/_defaults.toml", defaults),
+        ("exports/acme/a.toml", &export("a")),
+        ("exports/acme/deep/b.toml", &export("b")),
+    ];
+    let config = load_in(folder(&files).path(), LoadOptions::default()).unwrap();
+    for name in ["a", "b"] {
+        let export = &config.exports[name].export;
+        assert_eq!(export.owner.as_deref(), Some("acme"));
+        assert_eq!((export.retry.attempts, export.retry.backoff.first.as_secs()), (3, 1));
+        assert_eq!(export.sink.connection, "lake");
+    }
+    assert_eq!(config.exports["orders"].export.owner, None);
+
+    let wrong = defaults.replace("owner", "onwer");
+    let files = [("exports/acme/_defaults.toml", wrong.as_str()), files[1], files[2]];
+    let shown = problems_with(&files, LoadOptions::default());
+    assert_eq!(shown.matches("error[").count(), 1, "{shown}");
+    assert!(shown.contains("did you mean `owner`?"), "{shown}");
+}
+
+#[test]
+fn the_samples_load() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    let config = load_in(&dir, LoadOptions::default()).unwrap();
+    assert_eq!(config.exports.keys().collect::<Vec<_>>(), ["customers", "daily-orders", "orders"]);
+    assert_eq!(config.notes, []);
+    assert!(matches!(config.settings.backing, Backing::Servers { .. }));
+
+    let definition = &config.exports["daily-orders"];
+    let schedule = definition.export.schedule.as_ref().unwrap();
+    assert_eq!(schedule.start, Some(jiff::civil::date(2026, 11, 1)));
+    let fields = &definition.export.contract.as_ref().unwrap().fields;
+    assert_eq!(fields.keys().next_back().unwrap(), "created_at");
+}
+
+#[test]
+fn workers_read_no_exports() {
+    let dir = folder(&[("exports/orders.toml", "nonsense")]);
+    let options = LoadOptions { exports: false, ..LoadOptions::default() };
+    assert!(load_in(dir.path(), options).unwrap().exports.is_empty());
+}
+
+#[test]
+fn a_definition_reads_back_and_formatting_does_not_matter() {
+    let spread = "[sink]\npath='orders'  # here\nconnection = 'lake'\n[source]\ntable = 'orders'\nconnection = 'shop'\n";
+    let one = load_in(folder(&[]).path(), LoadOptions::default()).unwrap();
+    let two = folder(&[("exports/orders.toml", spread)]);
+    let two = load_in(two.path(), LoadOptions::default()).unwrap();
+    let (one, two) = (&one.exports["orders"], &two.exports["orders"]);
+    assert_eq!((&one.content, &one.hash), (&two.content, &two.hash));
+
+    let read = Definition::from_content("orders", &one.content).unwrap();
+    assert_eq!((&read.export, &read.hash), (&one.export, &one.hash));
+    assert!(Definition::from_content("orders", "{}").is_err());
+}
+
+#[test]
+fn what_is_unprotected_is_noted() {
+    let export = format!(
+        "{ORDERS}[contract.fields]\nemail = {{ type = \"string\", classification = \"personal\" }}\n"
+    );
+    let dir = folder(&[("exports/orders.toml", &export)]);
+    let notes = load_in(dir.path(), LoadOptions::default()).unwrap().notes;
+    assert_eq!(notes.len(), 1);
+    assert!(notes[0].to_string().starts_with("note[LS0315]: a personal field"), "{}", notes[0]);
+}
