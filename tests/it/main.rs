@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "how a test fails")]
 
+mod cli;
 mod conformance;
 mod sink_files_s3;
 mod sink_postgres;
