@@ -56,7 +56,7 @@ pub fn as_usage(error: Error) -> Error {
         return error;
     }
     let mut usage = Error::usage(error.operation(), error.message());
-    for (name, value) in error.context() {
+    for &(name, ref value) in error.context() {
         usage = usage.with(name, value);
     }
     match error.advice() {

@@ -131,7 +131,8 @@ fn sample(definition: &Definition) -> Result<JobMessage> {
 fn any_value(param: &Param, now: Timestamp) -> serde_json::Value {
     let first = param.values.as_ref().and_then(|values| values.first());
     param.default.as_ref().or(first).cloned().unwrap_or_else(|| match param.kind {
-        ParamType::String => json!(""),
+        // A path with the parameter in it wants a part of a name.
+        ParamType::String => json!("x"),
         ParamType::Int64 => json!(0),
         ParamType::Bool => json!(false),
         ParamType::Date => json!("2000-01-01"),

@@ -152,11 +152,14 @@ impl Picked {
     }
 }
 
-fn pools(picked: Option<&String>, config: &Config) -> Vec<String> {
-    match picked {
-        Some(pool) => vec![pool.clone()],
-        None => config.settings.worker.pools.keys().cloned().collect(),
+/// The pools to look at. Those of this installation are made sure of; another is taken as it is.
+async fn pools(picked: Option<&String>, config: &Config, parts: &Parts) -> Result<Vec<String>> {
+    if let Some(pool) = picked {
+        return Ok(vec![pool.clone()]);
     }
+    let pools: Vec<String> = config.settings.worker.pools.keys().cloned().collect();
+    parts.queue.declare(&pools).await?;
+    Ok(pools)
 }
 
 impl Dead {
@@ -172,23 +175,19 @@ impl Dead {
         let parts = wiring::parts(&config.settings)?;
         match self.command {
             What::List { picked, limit } => {
-                let pools = pools(picked.pool.as_ref(), &config);
-                parts.queue.declare(&pools).await?;
+                let pools = pools(picked.pool.as_ref(), &config, &parts).await?;
                 list(context, &parts, &pools, &picked.filter(), limit as usize).await
             }
             What::Show { run, pool } => {
-                let pools = pools(pool.as_ref(), &config);
-                parts.queue.declare(&pools).await?;
+                let pools = pools(pool.as_ref(), &config, &parts).await?;
                 show(context, &parts, &pools, run).await
             }
             What::Replay(replay) => {
-                let pools = pools(replay.picked.pool.as_ref(), &config);
-                parts.queue.declare(&pools).await?;
+                let pools = pools(replay.picked.pool.as_ref(), &config, &parts).await?;
                 replay.run(context, &parts, &pools).await
             }
             What::Drop { picked, change } => {
-                let pools = pools(picked.pool.as_ref(), &config);
-                parts.queue.declare(&pools).await?;
+                let pools = pools(picked.pool.as_ref(), &config, &parts).await?;
                 drop_letters(context, &parts, &pools, &picked, change).await
             }
         }

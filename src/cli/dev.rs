@@ -70,7 +70,7 @@ async fn serve(
                 new = watch_files(context, &*parts.ledger) => changed = Some(new),
             }
             let _ = end.send(true);
-            Ok(())
+            Ok::<(), Error>(())
         };
         tokio::try_join!(watching, worker.run(until()), scheduler.run(until())).map(drop)
     };

@@ -84,7 +84,12 @@ impl Enqueue {
         let placed = place(context, &ledger, &self.job, true).await?;
         let conflict = placed.tell(context, !(self.wait && context.out.json)).await?;
         let verdict = if self.wait {
-            let runs = wait::until_ended(&*ledger, placed.ids(), &mut async |_, _| Ok(())).await?;
+            let runs = wait::until_ended(
+                &*ledger,
+                placed.ids(),
+                &mut async |_: &Run, _: Timestamp| Ok(()),
+            )
+            .await?;
             wait::tell(context, &ledger, &runs).await?
         } else {
             Verdict::Done

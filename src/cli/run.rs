@@ -78,18 +78,22 @@ impl Run {
         let private = Parts { queue, ..parts.clone() };
         let worker = wiring::worker(&config, &private, &health);
         let (end, ended) = tokio::sync::oneshot::channel::<()>();
-        let working = tokio::spawn(worker.run(async move { drop(ended.await) }));
+        let working = worker.run(async move { drop(ended.await) });
+        tokio::pin!(working);
 
         let ledger = Arc::clone(&parts.ledger);
         let mut look = async |run: &Record, now: Timestamp| wake.look(&*ledger, run, now).await;
         let runs = tokio::select! {
             runs = wait::until_ended(&*ledger, placed.ids(), &mut look) => Some(runs),
-            () = stop.clone().asked() => None,
+            () = stop.asked() => None,
+            worked = &mut working => {
+                // It ends by itself only when it cannot go on.
+                worked?;
+                return Err(Failure::Interrupted);
+            }
         };
         drop(end);
-        working.await.map_err(|cause| {
-            Error::permanent("run the export", "the worker failed").caused_by(cause)
-        })??;
+        working.await?;
         let Some(runs) = runs else { return Err(Failure::Interrupted) };
         let runs = runs?;
         if runs.iter().any(|run| matches!(run.state, State::Dead | State::Expired)) {

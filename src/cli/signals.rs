@@ -16,11 +16,6 @@ impl Stop {
         // The sender lives as long as the process.
         let _ = self.0.wait_for(|asked| *asked).await;
     }
-
-    /// Whether the process was asked to end.
-    pub fn is_asked(&self) -> bool {
-        *self.0.borrow()
-    }
 }
 
 /// Starts to listen for signals.
@@ -32,19 +27,20 @@ pub fn stop() -> Result<Stop> {
     let mut interrupt = listen(SignalKind::interrupt())?;
     let (ask, asked) = watch::channel(false);
     tokio::spawn(async move {
-        let mut next = async || {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        };
-        next().await;
+        next(&mut terminate, &mut interrupt).await;
         let _ = ask.send(true);
-        next().await;
+        next(&mut terminate, &mut interrupt).await;
         told("interrupted again: ending at once\n");
         std::process::exit(130);
     });
     Ok(Stop(asked))
+}
+
+async fn next(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
 }
 
 fn listen(kind: SignalKind) -> Result<Signal> {

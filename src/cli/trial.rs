@@ -30,6 +30,8 @@ use crate::wiring;
 const DOING: &str = "try the export";
 /// The name of the folder among the connections. No file can define it.
 const HERE: &str = "--to";
+/// Where parts are staged in it.
+const STAGING: &str = ".staging";
 
 /// A run of a definition that no ledger knows.
 pub fn run(definition: &Definition, job: JobMessage) -> Result<Run> {
@@ -61,7 +63,9 @@ pub async fn deliver(context: &Context, job: &super::enqueue::Job, folder: &Path
     };
     let folder = made(folder)?;
     let mut house = wiring::house(&config);
-    house.connections.insert(HERE.to_owned(), Arc::new(connection(&folder)?));
+    let target = Arc::new(connection(&folder)?);
+    house.connections.insert(HERE.to_owned(), Arc::clone(&target));
+    house.quarantine = Some(target);
     let definition = here(definition);
     let jobs =
         job.messages(&definition.name, &definition.export, context.by(), Timestamp::now())?;
@@ -85,10 +89,10 @@ fn made(folder: &Path) -> Result<PathBuf> {
 fn connection(folder: &Path) -> Result<Connection> {
     let url = url::Url::from_directory_path(folder)
         .map_err(|()| Error::usage(DOING, "the folder's name has no address"))?;
-    let mut connection: Connection =
-        serde_json::from_value(json!({"type": "files", "url": url.as_str()})).map_err(|cause| {
-            Error::permanent(DOING, "the folder is no connection").caused_by(cause)
-        })?;
+    let mut connection: Connection = serde_json::from_value(
+        json!({"type": "files", "url": url.as_str(), "staging": STAGING}),
+    )
+    .map_err(|cause| Error::permanent(DOING, "the folder is no connection").caused_by(cause))?;
     connection.name = HERE.to_owned();
     Ok(connection)
 }
@@ -151,6 +155,8 @@ async fn one(
     let cleaned = plan.sink().clean(&holder).await;
     let decision = delivered?;
     cleaned?;
+    // Only an empty one goes.
+    let _ = std::fs::remove_dir(folder.join(STAGING));
     Ok((place, decision))
 }
 

@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::output::{counted, thousands};
 use super::{Context, Ended, Verdict};
-use crate::delivery::verify;
+use crate::delivery;
 use crate::units::Size;
 
 /// Holds a delivery against its manifest: every byte is read again. It needs no server and no
@@ -25,7 +25,7 @@ impl Verify {
     pub async fn run(self, context: &Context) -> Ended {
         context.log()?;
         let out = &context.out;
-        let found = verify::verify(&self.place).await?;
+        let found = delivery::verify(&self.place).await?;
         let verdict = if found.is_intact() { Verdict::Done } else { Verdict::Found };
         if out.json {
             out.object(&found)?;

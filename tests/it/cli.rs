@@ -254,8 +254,11 @@ fn a_run_delivers_and_its_delivery_verifies() {
     let verified = house.done(&["verify", "lake/daily/2026-11-19/SE"]);
     assert!(verified.contains("intact: daily of run ") && !verified.contains('✓'), "{verified}");
     let folder = house.path().join("lake/daily/2026-11-19/SE");
-    let part = std::fs::read_dir(folder).unwrap().flatten().map(|entry| entry.path());
-    let part = part.into_iter().find(|path| path.extension().unwrap() == "csv").unwrap();
+    let part = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "csv"))
+        .unwrap();
     std::fs::write(part, "id,amount,country\n2,200,SE\n").unwrap();
     let (code, found, _) = house.run(&["verify", "lake/daily/2026-11-19/SE"]);
     assert_eq!(code, 1);
