@@ -2,6 +2,7 @@
 //! pool, and can prove what was handed over.
 
 pub mod claims;
+pub mod cli;
 pub mod config;
 pub mod connect;
 pub mod contract;
