@@ -224,7 +224,7 @@ async fn two_thousand_jobs_of_four_kinds_arrive_once_whatever_happens() {
         assert_eq!(installation.states().await, first);
         taken_over(installation, &killed).await;
 
-        let letters = letters(installation, 500 + refused.len()).await;
+        let letters = installation.letters(500 + refused.len()).await;
         let of_runs = letters.iter().filter(|letter| letter["export"] == "customers" && !letter["run"].is_null());
         for letter in of_runs.clone() {
             assert_eq!(letter["class"], "contract", "{letter}");
@@ -295,19 +295,6 @@ async fn taken_over(installation: &Installation, (held, name): &(i64, String)) {
            AND r.state = 'done' AND a.outcome <> 'done'"
     );
     assert_eq!(installation.database.number(&sql).await, *held);
-}
-
-/// The dead letters, once all are there.
-async fn letters(installation: &Installation, expected: usize) -> Vec<Json> {
-    let started = Instant::now();
-    loop {
-        let letters = installation.objects(&["dead", "list", "--limit", "10000"]).await;
-        if letters.len() >= expected {
-            assert_eq!(letters.len(), expected);
-            return letters;
-        }
-        assert!(started.elapsed() < PATIENCE, "{} of {expected} dead letters", letters.len());
-    }
 }
 
 /// One key, one run, one delivery, and what is in the target is what is in the source.

@@ -12,6 +12,9 @@ use url::Url;
 use super::processes::{Process, python, succeeded};
 use super::servers::{Database, Pools, Redis, amqp};
 
+/// How long dead letters may take to come.
+const LETTERS: Duration = Duration::from_secs(30);
+
 /// How a test's Longshore runs: real servers, the real program, names that nobody else uses.
 pub struct Installation {
     folder: tempfile::TempDir,
@@ -156,6 +159,21 @@ impl Installation {
                 panic!("waited {within:?} until {what}; the runs are {states}");
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// The dead letters, once so many are there.
+    pub async fn letters(&self, expected: usize) -> Vec<Json> {
+        let started = Instant::now();
+        loop {
+            let letters = self.objects(&["dead", "list", "--limit", "10000"]).await;
+            if letters.len() >= expected {
+                assert_eq!(letters.len(), expected, "too many dead letters");
+                return letters;
+            }
+            let found = letters.len();
+            assert!(started.elapsed() < LETTERS, "{found} of {expected} dead letters");
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
 
