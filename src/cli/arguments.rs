@@ -18,14 +18,16 @@ pub fn pair(text: &str) -> Result<(String, String), String> {
 
 /// An instant that has passed: `24h` ago, a day of this machine's calendar, or RFC 3339.
 pub fn past(text: &str) -> Result<Timestamp, String> {
-    instant(text, |now, span| now.checked_sub(span).ok())
-        .ok_or_else(|| "write how long ago (24h, 7d), a day, or an instant like 2026-11-19T05:00:00Z".to_owned())
+    instant(text, |now, span| now.checked_sub(span).ok()).ok_or_else(|| {
+        "write how long ago (24h, 7d), a day, or an instant like 2026-11-19T05:00:00Z".to_owned()
+    })
 }
 
 /// An instant to come: `2h` from now, a day of this machine's calendar, or RFC 3339.
 pub fn future(text: &str) -> Result<Timestamp, String> {
-    instant(text, |now, span| now.checked_add(span).ok())
-        .ok_or_else(|| "write in how long (2h, 1d), a day, or an instant like 2026-11-19T05:00:00Z".to_owned())
+    instant(text, |now, span| now.checked_add(span).ok()).ok_or_else(|| {
+        "write in how long (2h, 1d), a day, or an instant like 2026-11-19T05:00:00Z".to_owned()
+    })
 }
 
 fn instant(

@@ -358,8 +358,7 @@ fn show_groups(context: &Context, letters: &[Letter]) -> Result<(), Failure> {
         .into_iter()
         .map(|(class, reason, group)| {
             let (first, last) = (at(&group.first, now), at(&group.last, now));
-            let when =
-                if first == last { first } else { format!("first {first}, last {last}") };
+            let when = if first == last { first } else { format!("first {first}, last {last}") };
             vec![thousands(group.count), class, reason, when]
         })
         .collect();
@@ -560,7 +559,10 @@ mod tests {
     #[test]
     fn what_is_left_alone_is_told() {
         assert_eq!(how_many(37, 4, 0), "37 of 41 dead letters (4 are of other exports)");
-        assert_eq!(how_many(1, 1, 2), "1 of 4 dead letters (1 is of other exports, 2 are not meant)");
+        assert_eq!(
+            how_many(1, 1, 2),
+            "1 of 4 dead letters (1 is of other exports, 2 are not meant)"
+        );
         assert_eq!(how_many(1, 0, 0), "1 dead letter");
     }
 }

@@ -185,9 +185,8 @@ async fn orders(
     let now = ledger.now().await?;
     let mut orders = Vec::new();
     for message in job.messages(&bound.name, &bound.export, context.by(), now)? {
-        let body = serde_json::to_string(&message).map_err(|cause| {
-            Error::usage(DOING, "the job has no form in JSON").caused_by(cause)
-        })?;
+        let body = serde_json::to_string(&message)
+            .map_err(|cause| Error::usage(DOING, "the job has no form in JSON").caused_by(cause))?;
         // As strictly as if it had come over the queue.
         let message = JobMessage::read(body.as_bytes()).map_err(arguments::as_usage)?;
         let key = Some(RunId::new().to_string());
@@ -204,8 +203,7 @@ async fn dry_run(context: &Context, ledger: &Arc<dyn Ledger>, job: &Job) -> Resu
         out.line(format!("would enqueue {}", understood(&bound, &orders)))?;
     }
     for order in &orders {
-        let filter =
-            RunFilter { key: Some(order.key.clone()), limit: 1, ..RunFilter::default() };
+        let filter = RunFilter { key: Some(order.key.clone()), limit: 1, ..RunFilter::default() };
         let there = ledger.runs(&filter).await?.pop();
         let outcome = match &there {
             None => "accepted",
@@ -227,11 +225,9 @@ async fn dry_run(context: &Context, ledger: &Arc<dyn Ledger>, job: &Job) -> Resu
         let about = about(order, &bound);
         match there {
             None => out.line(format!("  {about}"))?,
-            Some(run) => out.line(format!(
-                "  {about}: {outcome} of run {}, {}",
-                run.id.short(),
-                run.state
-            ))?,
+            Some(run) => {
+                out.line(format!("  {about}: {outcome} of run {}, {}", run.id.short(), run.state))?
+            }
         }
     }
     if out.json { Ok(()) } else { out.line("Nothing was changed. Run again without --dry-run.") }
@@ -247,8 +243,7 @@ fn understood(bound: &Bound, orders: &[Order]) -> String {
     );
     let first = orders.first().and_then(|order| order.window);
     let last = orders.last().and_then(|order| order.window);
-    if let (Some(first), Some(last), Ok(zone)) =
-        (first, last, window::zone(&bound.export.timezone))
+    if let (Some(first), Some(last), Ok(zone)) = (first, last, window::zone(&bound.export.timezone))
     {
         let show = |at: Timestamp| at.to_zoned(zone.clone()).strftime("%Y-%m-%dT%H:%M:%S%:z");
         text.push_str(&format!(
@@ -317,7 +312,8 @@ impl Placed {
     /// last are told here.
     pub async fn tell(&self, context: &Context, objects: bool) -> Result<Option<Error>, Failure> {
         let out = &context.out;
-        if !out.json && self.jobs.len() > 1 || self.jobs.iter().any(|(job, _)| job.window.is_some()) && !out.json {
+        let windows = self.jobs.iter().any(|(order, _)| order.window.is_some());
+        if windows && !out.json {
             let orders: Vec<Order> = self.jobs.iter().map(|(order, _)| order.clone()).collect();
             out.line(understood(&self.bound, &orders))?;
         }
@@ -375,10 +371,7 @@ fn in_conflict(order: &Order, run: &Run) -> Error {
     Error::new(Class::Conflict, DOING, "another job has the same key and other content")
         .with("key", &order.key)
         .with("run", run.id.short())
-        .help(format!(
-            "Give it a key of its own, or see `longshore runs show {}`.",
-            run.id.short()
-        ))
+        .help(format!("Give it a key of its own, or see `longshore runs show {}`.", run.id.short()))
 }
 
 /// One line about a run that has ended.

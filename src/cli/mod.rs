@@ -80,12 +80,7 @@ struct Global {
     #[arg(long, global = true, help_heading = "Options for every command")]
     json: bool,
     /// What is logged: error, warn, info, debug, trace, or a list like info,lapin=debug
-    #[arg(
-        long,
-        global = true,
-        value_name = "LEVEL",
-        help_heading = "Options for every command"
-    )]
+    #[arg(long, global = true, value_name = "LEVEL", help_heading = "Options for every command")]
     log_level: Option<String>,
 }
 

@@ -16,10 +16,10 @@ use jiff::Timestamp;
 use super::enqueue::{self, Job};
 use super::{Context, Ended, Failure, Verdict, signals, trial, wait};
 use crate::error::{Error, Result};
+use crate::job::RunId;
 use crate::job::book::Command;
 use crate::job::message::{WAKE_TYPE, WakeMessage};
 use crate::job::run::{Run as Record, State};
-use crate::job::RunId;
 use crate::ledger::{Ledger, apply_one};
 use crate::queue::{Depth, Destination, Event, Incoming, Outgoing, Properties, Queue, Settle};
 use crate::wiring::{self, Parts};
@@ -180,9 +180,9 @@ impl Queue for Private {
 
     async fn consume(&self, _: &str, _: u16) -> Result<BoxStream<'static, Incoming>> {
         let inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner).take();
-        inbox.map(StreamExt::boxed).ok_or_else(|| {
-            Error::permanent("consume the wake-ups", "they are consumed already")
-        })
+        inbox
+            .map(StreamExt::boxed)
+            .ok_or_else(|| Error::permanent("consume the wake-ups", "they are consumed already"))
     }
 
     async fn dead(&self, pool: &str) -> Result<BoxStream<'static, Result<Incoming>>> {

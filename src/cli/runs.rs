@@ -200,9 +200,11 @@ fn took_of(run: &Run, now: Timestamp) -> Option<SignedDuration> {
 
 /// When it ended, began or goes on, and what went wrong last.
 pub fn when(run: &Run, now: Timestamp) -> String {
-    let wrong = run.failure.as_ref().filter(|_| run.state != State::Done).map(|failure| {
-        format!(": {} ({})", first_line(&failure.message), failure.class)
-    });
+    let wrong = run
+        .failure
+        .as_ref()
+        .filter(|_| run.state != State::Done)
+        .map(|failure| format!(": {} ({})", first_line(&failure.message), failure.class));
     let when = match run.state {
         State::Queued => match &run.parked {
             Some(on) => format!("until {on} is free"),
@@ -255,9 +257,8 @@ async fn show(context: &Context, ledger: Arc<dyn Ledger>, ending: &str) -> Resul
     let now = ledger.now().await?;
     let definitions = Definitions::new(Arc::clone(&ledger));
     let order = &run.order;
-    let line = |name: &str, value: String| {
-        context.out.line(format!("{name:<11} {}", plain(&value)))
-    };
+    let line =
+        |name: &str, value: String| context.out.line(format!("{name:<11} {}", plain(&value)));
     let optional = |name: &str, value: Option<String>| match value {
         Some(value) => line(name, value),
         None => Ok(()),
@@ -354,11 +355,8 @@ async fn cancel(
         ))?;
         return context.out.line("Nothing was changed. Run again without --dry-run.");
     }
-    let command = Command::Cancel {
-        run: run.id,
-        by: context.by(),
-        reason: reason.unwrap_or_default(),
-    };
+    let command =
+        Command::Cancel { run: run.id, by: context.by(), reason: reason.unwrap_or_default() };
     match apply_one(ledger, command).await? {
         Outcome::Done(run) if context.out.json => context.out.object(&object(&run)?),
         Outcome::Done(run) => context.out.line(match run.state {

@@ -50,11 +50,7 @@ pub fn run(definition: &Definition, job: JobMessage) -> Result<Run> {
 }
 
 /// Delivers one job into a folder.
-pub async fn deliver(
-    context: &Context,
-    job: &super::enqueue::Job,
-    folder: &Path,
-) -> Ended {
+pub async fn deliver(context: &Context, job: &super::enqueue::Job, folder: &Path) -> Ended {
     let config = context.config(true)?;
     let Some(definition) = config.exports.get(&job.export) else {
         let known: Vec<&str> = config.exports.keys().map(String::as_str).collect();
@@ -67,7 +63,8 @@ pub async fn deliver(
     let mut house = wiring::house(&config);
     house.connections.insert(HERE.to_owned(), Arc::new(connection(&folder)?));
     let definition = here(definition);
-    let jobs = job.messages(&definition.name, &definition.export, context.by(), Timestamp::now())?;
+    let jobs =
+        job.messages(&definition.name, &definition.export, context.by(), Timestamp::now())?;
     for message in jobs {
         let run = run(&definition, message).map_err(arguments::as_usage)?;
         let (place, decision) = one(&definition, run, &house, &folder).await?;
@@ -124,14 +121,14 @@ async fn one(
     let plan = Plan::new(Arc::new(definition.export.clone()), &run, house)?;
     let place = folder.join(plan.target().trim_start_matches(HERE).trim_start_matches('/'));
     let predecessor = std::fs::read(place.join(MANIFEST_NAME)).ok();
-    let attempt =
-        Attempt { run, predecessor: predecessor.map(|bytes| pipeline::sha256(&bytes)) };
+    let attempt = Attempt { run, predecessor: predecessor.map(|bytes| pipeline::sha256(&bytes)) };
     let holder = attempt.holder();
     let rows = plan.progress();
     let delivering = async {
         match plan.begin(attempt).await? {
             Start::Ready(ready) => {
-                let staged = ready.extract().await?.transform()?.check()?.protect()?.stage().await?;
+                let staged =
+                    ready.extract().await?.transform()?.check()?.protect()?.stage().await?;
                 staged.publish_without_ledger().await
             }
             Start::Committed(_) => Err(Error::permanent(DOING, "it is delivered already")),

@@ -92,9 +92,10 @@ pub async fn tell(
             (State::Done, Some(counts), _) => {
                 let delivery = ledger.delivery(run.id).await?;
                 let to = delivery.map(|delivery| format!(", to {}", delivery.target));
-                let time = run.opened_at.zip(run.ended_at).map(|(from, to)| {
-                    format!(" in {}", took(to.duration_since(from)))
-                });
+                let time = run
+                    .opened_at
+                    .zip(run.ended_at)
+                    .map(|(from, to)| format!(" in {}", took(to.duration_since(from))));
                 let bytes = match counts.bytes {
                     0 => String::new(),
                     bytes => format!(", {}", Size(bytes).human()),
