@@ -467,7 +467,8 @@ impl Book {
             }
             return Outcome::Closed(closed);
         }
-        let crashed = run.state == State::Running;
+        // Whoever had it, in whatever state, has left no outcome.
+        let crashed = run.heartbeat.is_some();
         let (old_fence, old_failure) = (run.fence, run.failure.clone());
         machine::reckon(run, ask.attempts, superseded, now);
         if crashed {
