@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "how a test fails")]
 
 mod conformance;
+mod layers;
 mod sink_files_s3;
 mod sink_postgres;
 mod sink_sqlite;
