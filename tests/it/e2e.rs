@@ -192,7 +192,8 @@ async fn two_thousand_jobs_of_four_kinds_arrive_once_whatever_happens() {
     installation::with("concurrency = 8\nlease = \"5s\"", async |installation| {
         let database = &installation.database;
         tpch::fill(&database.client, SCALE).await;
-        let table = format!("CREATE SCHEMA warehouse; CREATE TABLE warehouse.orders ({})", tpch::ORDERS);
+        let table =
+            format!("CREATE SCHEMA warehouse; CREATE TABLE warehouse.orders ({})", tpch::ORDERS);
         database.client.batch_execute(&table).await.unwrap();
         installation.export("lines", LINES_EXPORT);
         installation.export("orders", ORDERS_EXPORT);
@@ -225,7 +226,9 @@ async fn two_thousand_jobs_of_four_kinds_arrive_once_whatever_happens() {
         taken_over(installation, &killed).await;
 
         let letters = installation.letters(500 + refused.len()).await;
-        let of_runs = letters.iter().filter(|letter| letter["export"] == "customers" && !letter["run"].is_null());
+        let of_runs = letters
+            .iter()
+            .filter(|letter| letter["export"] == "customers" && !letter["run"].is_null());
         for letter in of_runs.clone() {
             assert_eq!(letter["class"], "contract", "{letter}");
             assert_eq!(letter["reason"], "?", "{letter}");
@@ -238,15 +241,32 @@ async fn two_thousand_jobs_of_four_kinds_arrive_once_whatever_happens() {
         // The cause is mended, and what died of it is replayed.
         database
             .client
-            .batch_execute("ALTER TABLE shop.customer ADD c_email text NOT NULL DEFAULT 'a@b.example'")
+            .batch_execute(
+                "ALTER TABLE shop.customer ADD c_email text NOT NULL DEFAULT 'a@b.example'",
+            )
             .await
             .unwrap();
         let reason = "the column is there now";
-        let replay = ["dead", "replay", "--export", "customers", "--class", "contract", "--canary", "1", "--reason", reason];
+        let replay = [
+            "dead",
+            "replay",
+            "--export",
+            "customers",
+            "--class",
+            "contract",
+            "--canary",
+            "1",
+            "--reason",
+            reason,
+        ];
         let report = installation.objects(&replay).await;
         assert_eq!(report[0]["replayed"], 500, "{report:?}");
         installation
-            .until("the replayed runs have ended", PATIENCE, "SELECT bool_and(ended_at IS NOT NULL) FROM runs")
+            .until(
+                "the replayed runs have ended",
+                PATIENCE,
+                "SELECT bool_and(ended_at IS NOT NULL) FROM runs",
+            )
             .await;
         let second = "customers done 500, lines done 650, orders done 650, upserts done 200";
         assert_eq!(installation.states().await, second);
@@ -269,7 +289,9 @@ async fn kill_one(installation: &Installation, worker: Process) -> (i64, String)
     let database = &installation.database;
     let name = format!("-{}", worker.id());
     let busy = "a quarter of the runs are done";
-    installation.until(busy, PATIENCE, "SELECT count(*) > 500 FROM runs WHERE state = 'done'").await;
+    installation
+        .until(busy, PATIENCE, "SELECT count(*) > 500 FROM runs WHERE state = 'done'")
+        .await;
     loop {
         // Stopped, it cannot finish what it is seen to work on.
         worker.signal("STOP");
@@ -308,7 +330,10 @@ async fn delivered_once(installation: &Installation) {
         (2000, "SELECT count(*) FROM attempts WHERE outcome = 'done'"),
         (500, "SELECT count(*) FROM runs WHERE epoch = 1 AND export = 'customers'"),
         (1500, "SELECT count(*) FROM runs WHERE epoch = 0 AND failures = 0"),
-        (500, "SELECT count(*) FROM audit WHERE action = 'replay' AND reason = 'the column is there now'"),
+        (
+            500,
+            "SELECT count(*) FROM audit WHERE action = 'replay' AND reason = 'the column is there now'",
+        ),
     ] {
         assert_eq!(database.number(sql).await, count, "{sql}");
     }

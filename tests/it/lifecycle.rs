@@ -48,9 +48,8 @@ fn slow(installation: &Installation, id: i64, seconds: i64) -> Json {
 impl Installation {
     /// Waits until the run of `job-{id}` is in a state.
     async fn until_state(&self, id: i64, state: &str) {
-        let sql = format!(
-            "SELECT count(*) = 1 FROM runs WHERE key = 'job-{id}' AND state = '{state}'"
-        );
+        let sql =
+            format!("SELECT count(*) = 1 FROM runs WHERE key = 'job-{id}' AND state = '{state}'");
         self.until(&format!("job {id} is {state}"), SOON, &sql).await;
     }
 
