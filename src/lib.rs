@@ -33,6 +33,7 @@
 //! [`Record`]: job::book::Command::Record
 
 pub mod claims;
+pub mod cli;
 pub mod config;
 pub mod connect;
 pub mod contract;

@@ -91,6 +91,28 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// Asks the source for its columns, and plans every step on them. No row is read, and the
+    /// target is left alone.
+    ///
+    /// # Errors
+    /// What a run would fail with, as far as the columns tell.
+    pub async fn check(&self) -> Result<()> {
+        let mut schema = self.source.schema(&self.bindings).await?;
+        if let Some(config) = &self.export.transform {
+            schema = Transform::plan(config, schema)?.schema();
+        }
+        if let Some(config) = &self.export.contract {
+            schema = Contract::plan(config, schema)?.schema();
+        }
+        if !self.export.protect.is_empty() {
+            let key = self.pseudonyms()?;
+            Protect::plan(&self.export.protect, schema, key.as_ref())?;
+        }
+        Ok(())
+    }
+}
+
 /// Rows as the source gives them.
 pub struct Extracted<'a> {
     ready: Ready<'a>,
@@ -265,6 +287,15 @@ impl<'a> Staged<'a> {
             }
         }
         Ok(Decided { plan, holder, decision, way })
+    }
+}
+
+impl Staged<'_> {
+    /// Makes the delivery visible without deciding it: for a folder in which somebody tries the
+    /// export out, and which no run of the ledger delivers to.
+    pub async fn publish_without_ledger(self) -> Result<Decision> {
+        self.plan.sink.commit(&self.holder, &self.decision).await?;
+        Ok(self.decision)
     }
 }
 

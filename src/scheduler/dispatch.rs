@@ -45,6 +45,13 @@ pub async fn run(scheduler: &Scheduler) {
     }
 }
 
+/// Publishes what is due now.
+pub async fn due(scheduler: &Scheduler) -> Result<()> {
+    scheduler.queue.declare(&scheduler.pools).await?;
+    while once(scheduler).await? == BATCH {}
+    Ok(())
+}
+
 /// Publishes one batch. Answers how many postings it took.
 async fn once(scheduler: &Scheduler) -> Result<u32> {
     let postings = scheduler.ledger.take_due(BATCH, LEASE).await?;

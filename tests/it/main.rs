@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "how a test fails")]
 
+mod cli;
 mod conformance;
+mod e2e;
+mod lifecycle;
 mod layers;
 mod sink_files_s3;
 mod sink_postgres;

@@ -309,7 +309,7 @@ fn store(connection: &Connection, changes: &Changes, at: Timestamp) -> Result<()
     put(sql!("insert_holdings"), &sheets.taken)?;
     put(sql!("delete_waiters"), &sheets.unparked)?;
     put(sql!("insert_waiters"), &sheets.parked)?;
-    put(sql!("delete_wakes"), &sheets.unwoken)?;
+    put(sql!("delete_postings"), &sheets.unposted)?;
     for posts in [&sheets.wakes, &sheets.letters] {
         put_at(sql!("put_outbox"), posts)?;
         put("UPDATE outbox_version SET last = last + json_array_length(?1)", posts)?;

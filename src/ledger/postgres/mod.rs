@@ -234,26 +234,29 @@ async fn load_resources(
     commands: usize,
     runs: Vec<Uuid>,
 ) -> Result<BTreeMap<String, Resource>> {
-    if !named.needs.is_empty() {
-        let (names, capacities): (Vec<&String>, Vec<i32>) = named
-            .needs
-            .iter()
-            .map(|(name, capacity)| (name, i32::try_from(*capacity).unwrap_or(i32::MAX)))
-            .unzip();
-        query(tx, sql!("lock_needs"), &[&names, &capacities]).await?;
-    }
     let names: Vec<String> = resources.into_iter().collect();
     let most = i64::try_from(commands).unwrap_or(i64::MAX);
-    let locked = query(tx, sql!("lock_resources"), &[&names]).await?;
+    let mut found: BTreeMap<String, Resource> = BTreeMap::new();
+    for row in &query(tx, sql!("lock_resources"), &[&names]).await? {
+        let capacity: i32 = column(row, 1)?;
+        found.entry(column(row, 0)?).or_default().capacity = capacity.unsigned_abs();
+    }
+    // What is there is locked. What is not, or has another capacity now, is put there.
+    let (missing, capacities): (Vec<&String>, Vec<i32>) = named
+        .needs
+        .iter()
+        .filter(|(name, capacity)| {
+            found.get(*name).is_none_or(|resource| resource.capacity != **capacity)
+        })
+        .map(|(name, capacity)| (name, i32::try_from(*capacity).unwrap_or(i32::MAX)))
+        .unzip();
+    if !missing.is_empty() {
+        query(tx, sql!("lock_needs"), &[&missing, &capacities]).await?;
+    }
     let (holdings, waiters) =
         tokio::try_join!(async { query(tx, sql!("load_holdings"), &[&names]).await }, async {
             query(tx, sql!("load_waiters"), &[&names, &most, &runs]).await
         },)?;
-    let mut found: BTreeMap<String, Resource> = BTreeMap::new();
-    for row in &locked {
-        let capacity: i32 = column(row, 1)?;
-        found.entry(column(row, 0)?).or_default().capacity = capacity.unsigned_abs();
-    }
     for row in &holdings {
         found.entry(column(row, 0)?).or_default().holders.insert(RunId(column(row, 1)?));
     }
@@ -278,11 +281,10 @@ async fn store(tx: &Transaction<'_>, changes: Changes) -> Result<()> {
     )?;
     tokio::try_join!(
         biased;
-        put(tx, sql!("put_resources"), sheets.resources.as_ref()),
         put(tx, sql!("delete_holdings"), sheets.freed.as_ref()),
         put(tx, sql!("end_attempts"), sheets.ended.as_ref()),
         put(tx, sql!("delete_waiters"), sheets.unparked.as_ref()),
-        put(tx, sql!("delete_wakes"), sheets.unwoken.as_ref()),
+        put(tx, sql!("delete_postings"), sheets.unposted.as_ref()),
         put(tx, sql!("insert_deliveries"), sheets.deliveries.as_ref()),
         put(tx, sql!("put_cursors"), sheets.cursors.as_ref()),
         put(tx, sql!("insert_audit"), sheets.audit.as_ref()),
@@ -543,7 +545,20 @@ impl Ledger for PostgresLedger {
 
     async fn purge(&self, before: Timestamp, limit: u32) -> Result<u64> {
         const DOING: &str = "delete old history";
-        self.execute(sql!("purge_resources"), &[&i64::from(limit)], DOING).await?;
+        let failed = |e| classify(DOING, e);
+        let mut client = self.client().await?;
+        let tx = client.transaction().await.map_err(failed)?;
+        // Looked at in a statement of its own once they are locked: somebody may just have parked.
+        let locked: Vec<String> = tx
+            .query(sql!("lock_idle_resources"), &[&i64::from(limit)])
+            .await
+            .map_err(failed)?
+            .iter()
+            .map(|row| column(row, 0))
+            .collect::<Result<_>>()?;
+        tx.execute(sql!("purge_resources"), &[&locked]).await.map_err(failed)?;
+        tx.commit().await.map_err(failed)?;
+        drop(client);
         self.execute(sql!("purge"), &[&before, &i64::from(limit)], DOING).await
     }
 
