@@ -14,7 +14,7 @@ use futures::stream::BoxStream;
 use jiff::Timestamp;
 
 use super::enqueue::{self, Job};
-use super::{Context, Ended, Failure, Verdict, signals, trial, wait};
+use super::{Context, Ended, Failure, signals, trial, wait};
 use crate::error::{Error, Result};
 use crate::job::RunId;
 use crate::job::book::Command;
