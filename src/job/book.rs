@@ -355,9 +355,7 @@ impl Book {
                 self.change(run, |run| machine::beat(run, fence, lease, now))
             }
             Command::Wake { run, delay } => self.wake(run, delay),
-            Command::Decide { run, fence, decision } => {
-                self.decide(run, fence, *decision)
-            }
+            Command::Decide { run, fence, decision } => self.decide(run, fence, *decision),
             Command::Record { run, decision, proof, delivery } => {
                 self.record(run, *decision, proof, delivery)
             }
@@ -469,7 +467,8 @@ impl Book {
             }
             return Outcome::Closed(closed);
         }
-        let crashed = run.state == State::Running;
+        // Whoever had it, in whatever state, has left no outcome.
+        let crashed = run.heartbeat.is_some();
         let (old_fence, old_failure) = (run.fence, run.failure.clone());
         machine::reckon(run, ask.attempts, superseded, now);
         if crashed {
@@ -586,8 +585,7 @@ impl Book {
 
     fn decide(&mut self, id: RunId, fence: i64, decision: Decision) -> Outcome {
         let (now, superseded) = (self.now, self.superseded.contains(&id));
-        let outcome =
-            self.change(id, |run| machine::decide(run, fence, decision, superseded, now));
+        let outcome = self.change(id, |run| machine::decide(run, fence, decision, superseded, now));
         match &outcome {
             Outcome::Done(run) => self.supersede(run),
             Outcome::Refused(Refusal::Superseded) => {
@@ -600,9 +598,10 @@ impl Book {
 
     /// Older editions of the key, as far as this transaction has them, must not be decided now.
     fn supersede(&mut self, by: &Run) {
-        let older = self.runs.values().filter(|run| {
-            run.order.key == by.order.key && run.order.edition < by.order.edition
-        });
+        let older = self
+            .runs
+            .values()
+            .filter(|run| run.order.key == by.order.key && run.order.edition < by.order.edition);
         self.superseded.extend(older.map(|run| run.id));
     }
 
@@ -617,8 +616,7 @@ impl Book {
         let now = self.now;
         let at = machine::later(now, after);
         let noted = failure.clone().map(|failure| self.failure(failure));
-        let outcome =
-            self.change(id, |run| machine::retry(run, fence, at, noted, counted, now));
+        let outcome = self.change(id, |run| machine::retry(run, fence, at, noted, counted, now));
         if let Outcome::Done(run) = &outcome {
             self.changes.ended.push(AttemptEnded {
                 run: id,

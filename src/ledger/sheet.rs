@@ -144,10 +144,7 @@ impl Sheets {
                     .iter()
                     .map(|run| json!({"run": run, "kind": "wake"}))
                     .chain(
-                        changes
-                            .unlettered
-                            .iter()
-                            .map(|run| json!({"run": run, "kind": "letter"})),
+                        changes.unlettered.iter().map(|run| json!({"run": run, "kind": "letter"})),
                     )
                     .collect(),
             ),

@@ -4,6 +4,9 @@
 
 mod cli;
 mod conformance;
+mod e2e;
+mod lifecycle;
+mod layers;
 mod sink_files_s3;
 mod sink_postgres;
 mod sink_sqlite;

@@ -535,7 +535,10 @@ fn check(
             prop_assert_eq!(run.state, State::Done);
             done.insert(id);
         }
-        let lists = shelf.facts.resources.values()
+        let lists = shelf
+            .facts
+            .resources
+            .values()
             .filter(|resource| resource.waiters.iter().any(|waiter| waiter.run == id))
             .count();
         let holds = shelf.facts.resources.values().any(|resource| resource.holders.contains(&id));
@@ -557,9 +560,10 @@ fn check(
     for (name, resource) in &shelf.facts.resources {
         prop_assert!(resource.holders.len() <= resource.capacity as usize, "{name} is too full");
         if !resource.waiters.is_empty() && resource.holders.len() < resource.capacity as usize {
-            let turn = shelf.facts.runs.iter().any(|run| {
-                !run.state.ended() && run.parked.is_none() && run.needs.contains(name)
-            });
+            let turn =
+                shelf.facts.runs.iter().any(|run| {
+                    !run.state.ended() && run.parked.is_none() && run.needs.contains(name)
+                });
             prop_assert!(turn, "{name} is free, and nobody is woken for it");
         }
     }

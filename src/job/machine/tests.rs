@@ -89,7 +89,8 @@ type Event = fn(&mut Run) -> Result<(), Refusal>;
 fn every_event_in_every_state() {
     use Refusal::{Fenced, OtherDecision, Stands};
     use State::{Cancelled, Closing, Committing, Dead, Done, Expired, Queued, Running};
-    let ended = [Err(Stands(Done)), Err(Stands(Dead)), Err(Stands(Cancelled)), Err(Stands(Expired))];
+    let ended =
+        [Err(Stands(Done)), Err(Stands(Dead)), Err(Stands(Cancelled)), Err(Stands(Expired))];
     let then = |open: [Result<State, Refusal>; 4]| -> Vec<Result<State, Refusal>> {
         open.into_iter().chain(ended).collect()
     };
@@ -99,11 +100,7 @@ fn every_event_in_every_state() {
             |run| beat(run, 2, LEASE, now()),
             then([Err(Fenced), Ok(Running), Ok(Committing), Ok(Closing)]),
         ),
-        (
-            "beat of an old fence",
-            |run| beat(run, 1, LEASE, now()),
-            then([Err(Fenced); 4]),
-        ),
+        ("beat of an old fence", |run| beat(run, 1, LEASE, now()), then([Err(Fenced); 4])),
         (
             "decide",
             |run| decide(run, 2, decision("m"), false, now()),
@@ -203,10 +200,11 @@ fn every_event_in_every_state() {
                 Ok(Queued),
             ],
         ),
-        ("replay of another epoch", |run| replay(run, 1, None, None, now()), vec![
-            Err(Refusal::OldEpoch);
-            8
-        ]),
+        (
+            "replay of another epoch",
+            |run| replay(run, 1, None, None, now()),
+            vec![Err(Refusal::OldEpoch); 8],
+        ),
     ];
     for (name, event, expected) in table {
         assert_eq!(expected.len(), State::ALL.len());

@@ -6,7 +6,7 @@ mod outbox;
 mod runs;
 mod waiting;
 
-use bed::{Bed, on_embedded, on_postgres};
+use bed::{on_embedded, on_postgres};
 
 macro_rules! suite {
     ($($module:ident: $($name:ident),+;)+) => {

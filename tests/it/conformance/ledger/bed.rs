@@ -58,7 +58,7 @@ pub struct Bed {
     beside: Beside,
 }
 
-pub async fn on_postgres<F: Future<Output = ()> + Send>(
+pub async fn on_postgres<F: Future<Output = ()> + Send + 'static>(
     test: impl FnOnce(Bed) -> F + Send + 'static,
 ) {
     in_schema(|url| async move {

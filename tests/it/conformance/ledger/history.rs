@@ -17,7 +17,10 @@ pub async fn definitions_are_numbered_by_content(bed: Bed) {
     let apply = async |hashes: &[(&str, &str)], retire, dry_run| {
         let new: Vec<_> = hashes.iter().map(|(export, hash)| definition(export, hash)).collect();
         let applied = ledger.activate(&new, retire, "ann", dry_run).await.unwrap();
-        applied.into_iter().map(|line| (line.export, line.revision, line.change)).collect::<Vec<_>>()
+        applied
+            .into_iter()
+            .map(|line| (line.export, line.revision, line.change))
+            .collect::<Vec<_>>()
     };
     let orders = |revision, change| ("orders".to_owned(), revision, change);
     assert_eq!(apply(&[("orders", "d1")], false, false).await, [orders(1, Change::Unchanged)]);
@@ -63,7 +66,8 @@ pub async fn runs_are_found_by_what_is_asked(bed: Bed) {
         found.into_iter().map(|run| run.id).collect::<Vec<_>>()
     };
     let all = RunFilter { limit: 100, ..RunFilter::default() };
-    let newest_first: Vec<RunId> = std::iter::once(other.id).chain(ids.iter().rev().copied()).collect();
+    let newest_first: Vec<RunId> =
+        std::iter::once(other.id).chain(ids.iter().rev().copied()).collect();
     assert_eq!(find(all.clone()).await, newest_first);
     assert_eq!(find(RunFilter { limit: 2, ..all.clone() }).await, newest_first[..2]);
     let of_export = RunFilter { export: Some("orders".to_owned()), ..all.clone() };
@@ -77,9 +81,12 @@ pub async fn runs_are_found_by_what_is_asked(bed: Bed) {
     let ledger = &*bed.ledger;
     assert_eq!(one_run(ledger, &ids[0].short()).await.unwrap().id, ids[0]);
     assert_eq!(one_run(ledger, &ids[0].to_string().to_uppercase()).await.unwrap().id, ids[0]);
-    for (ending, class) in
-        [("123", Class::Usage), ("wxyz", Class::Usage), ("%%%%", Class::Usage), ("00000000", Class::NotFound)]
-    {
+    for (ending, class) in [
+        ("123", Class::Usage),
+        ("wxyz", Class::Usage),
+        ("%%%%", Class::Usage),
+        ("00000000", Class::NotFound),
+    ] {
         assert_eq!(one_run(ledger, ending).await.unwrap_err().class(), class, "{ending}");
     }
     let twin = uuid::Uuid::from_u128((1 << 100) | (ids[0].0.as_u128() & 0xffff_ffff));

@@ -85,7 +85,10 @@ pub async fn a_letter_carries_the_job_and_what_went_wrong(bed: Bed) {
     assert_eq!((letter.id, letter.state, letter.epoch), (run, State::Dead, 0));
     assert_eq!((letter.failures, letter.worker.as_deref()), (1, Some("w")));
     let failure = letter.failure.as_ref().unwrap();
-    assert_eq!((failure.class, failure.message.as_str()), (Class::Contract, "column `email` vanished"));
+    assert_eq!(
+        (failure.class, failure.message.as_str()),
+        (Class::Contract, "column `email` vanished")
+    );
     assert_eq!(letter.first_failed_at, Some(failure.at));
     bed.ledger.mark_sent(&[*version]).await.unwrap();
     assert_eq!(bed.sql("DELETE FROM outbox").await, 0, "a letter that was sent is not kept");

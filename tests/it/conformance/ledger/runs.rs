@@ -165,7 +165,10 @@ pub async fn a_decided_run_is_recorded_and_only_so(bed: Bed) {
     let kept = bed.ledger.delivery(run).await.unwrap().unwrap();
     assert_eq!((kept.id, kept.run, kept.export.as_str()), (delivery.id, run, "orders"));
     assert_eq!((kept.target.as_str(), kept.manifest.as_str()), ("lake/orders", "m"));
-    assert_eq!((kept.counts, kept.manifest_sha256), (decision("m").counts, delivery.manifest_sha256));
+    assert_eq!(
+        (kept.counts, kept.manifest_sha256),
+        (decision("m").counts, delivery.manifest_sha256)
+    );
     let attempts = bed.ledger.attempts(run).await.unwrap();
     assert_eq!(attempts[0].outcome.as_deref(), Some("done"));
     assert_eq!(closed(bed.apply(open(run, &[])).await), Closed::Ended(State::Done));
@@ -415,7 +418,8 @@ pub async fn a_batch_of_many_kinds_answers_in_order(bed: Bed) {
     for (n, (four, run)) in outcomes.chunks(4).zip(&ids).enumerate() {
         let state = match (n % 3, four) {
             (0, [Outcome::Opened(_), Outcome::Done(_), Outcome::Done(end), Outcome::Closed(_)])
-            | (1, [Outcome::Opened(_), Outcome::Done(_), Outcome::Done(end), Outcome::Closed(_)]) => {
+            | (1, [Outcome::Opened(_), Outcome::Done(_), Outcome::Done(end), Outcome::Closed(_)]) =>
+            {
                 assert_eq!(end.id, *run);
                 end.state
             }

@@ -108,8 +108,11 @@ pub async fn twenty_runs_get_through_three_slots(bed: Bed) {
     for n in 0..RUNS {
         bed.queued(&format!("k{n}")).await;
     }
-    let (inside, most, through) =
-        (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (inside, most, through) = (
+        Arc::new(AtomicUsize::new(0)),
+        Arc::new(AtomicUsize::new(0)),
+        Arc::new(AtomicUsize::new(0)),
+    );
     let begun = Instant::now();
     let workers = (0..6).map(|worker| {
         let (bed, needs) = (Arc::clone(&bed), needs.clone());
