@@ -38,7 +38,8 @@ impl Process {
 
     /// Sends it a signal: `STOP`, `CONT`, `TERM`.
     pub fn signal(&self, name: &str) {
-        let kill = Command::new("kill").args([&format!("-{name}"), &self.id().to_string()]).status();
+        let kill =
+            Command::new("kill").args([&format!("-{name}"), &self.id().to_string()]).status();
         assert!(kill.expect("kill is there").success(), "the signal {name} was not delivered");
     }
 
