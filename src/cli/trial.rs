@@ -125,7 +125,10 @@ async fn one(
     let plan = Plan::new(Arc::new(definition.export.clone()), &run, house)?;
     let place = folder.join(plan.target().trim_start_matches(HERE).trim_start_matches('/'));
     let predecessor = std::fs::read(place.join(MANIFEST_NAME)).ok();
-    let attempt = Attempt { run: Box::new(run), predecessor: predecessor.map(|bytes| pipeline::sha256(&bytes)) };
+    let attempt = Attempt {
+        run: Box::new(run),
+        predecessor: predecessor.map(|bytes| pipeline::sha256(&bytes)),
+    };
     let holder = attempt.holder();
     let rows = plan.progress();
     let delivering = async {

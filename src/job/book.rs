@@ -460,6 +460,10 @@ impl Book {
         let Some(run) = self.runs.get_mut(&ask.run) else {
             return Outcome::Refused(Refusal::NoRun);
         };
+        if run.alive(now) && run.worker.as_deref() == Some(ask.worker.as_str()) {
+            // This very open, whose answer was lost.
+            return self.opened(ask);
+        }
         if let Err(closed) = machine::may_open(run, now) {
             // Whoever finds that he may not act leaves a wake-up behind before he acks.
             if matches!(closed, Closed::Held(_) | Closed::NotYet(_)) {
@@ -506,8 +510,16 @@ impl Book {
             run: ask.run,
             fence: run.fence,
             epoch: run.epoch,
-            worker: ask.worker,
+            worker: ask.worker.clone(),
         });
+        self.opened(ask)
+    }
+
+    /// What whoever holds the run is told.
+    fn opened(&self, ask: Open) -> Outcome {
+        let Some(run) = self.runs.get(&ask.run).cloned() else {
+            return Outcome::Refused(Refusal::NoRun);
+        };
         let cursor = ask.cursor.and_then(|name| self.cursors.get(&name).cloned());
         let predecessor = ask.target.and_then(|target| self.heads.get(&target).cloned());
         Outcome::Opened(Box::new(Opened { run, cursor, predecessor }))

@@ -169,6 +169,10 @@ pub fn decide(
     now: Timestamp,
 ) -> Result<(), Refusal> {
     held_by(run, fence)?;
+    // The same again, since the answer was lost.
+    if run.state == State::Committing && run.decision.as_ref() == Some(&decision) {
+        return Ok(());
+    }
     if run.state != State::Running {
         return Err(Refusal::Stands(run.state));
     }

@@ -124,7 +124,8 @@ fn letter(run: Run) -> Outgoing {
         body: Bytes::from(run.order.body),
         properties: Properties {
             kind: Some(JOB_TYPE.to_owned()),
-            message_id: None,
+            // A letter that outlives its run's history is taken as a new job, under the same key.
+            message_id: Some(run.order.key),
             correlation_id: run.order.correlation_id,
             traceparent: run.order.traceparent,
             dead: Some(dead),

@@ -5,8 +5,8 @@
 mod cli;
 mod conformance;
 mod e2e;
-mod lifecycle;
 mod layers;
+mod lifecycle;
 mod sink_files_s3;
 mod sink_postgres;
 mod sink_sqlite;
