@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use serde_json::{Value as Json, json};
 
 use crate::support::installation::{self, Installation, message};
-use crate::support::processes::Process;
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -78,12 +77,6 @@ impl Installation {
     }
 }
 
-async fn end(processes: impl IntoIterator<Item = Process>) {
-    for process in processes {
-        assert!(process.end(SOON).await.success());
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_job_ends_without_a_delivery_queued_or_running() {
     with_slow("concurrency = 1\nlease = \"5s\"", "2h", async |installation| {
@@ -110,8 +103,7 @@ async fn a_cancelled_job_ends_without_a_delivery_queued_or_running() {
         // The worker is free again.
         installation.publish(&[slow(installation, 3, 0)]).await;
         installation.until_state(3, "done").await;
-        end([worker, scheduler]).await;
-        installation.assert_idle(0).await;
+        installation.end([worker, scheduler], 0).await;
         assert!(!installation.is_delivered(1) && !installation.is_delivered(2));
         assert!(installation.is_delivered(3));
         assert_eq!(installation.deliveries().await, 1);
@@ -132,8 +124,7 @@ async fn a_job_that_takes_too_long_is_tried_again_and_then_dead() {
         assert_eq!(letters[0]["attempts"], 2);
         let reason = letters[0]["reason"].as_str().unwrap();
         assert!(reason.contains("it took longer than its timeout"), "{reason}");
-        end([worker, scheduler]).await;
-        installation.assert_idle(1).await;
+        installation.end([worker, scheduler], 1).await;
         assert_eq!(installation.deliveries().await, 0);
     })
     .await;
@@ -148,7 +139,7 @@ async fn a_worker_that_is_to_end_hands_back_what_another_then_finishes() {
         installation.publish(&[slow(installation, 1, 5), slow(installation, 2, 0)]).await;
         installation.until_state(1, "running").await;
         installation.until_state(2, "done").await;
-        end([first]).await;
+        assert!(first.end(SOON).await.success());
         assert_eq!(installation.attempts(1).await, "1 handed back");
         assert_eq!(installation.of_run(1, "state").await, "queued");
 
@@ -156,8 +147,7 @@ async fn a_worker_that_is_to_end_hands_back_what_another_then_finishes() {
         installation.until_state(1, "done").await;
         assert_eq!(installation.attempts(1).await, "1 handed back, 2 done");
         assert_eq!(installation.of_run(1, "failures").await, "0");
-        end([second, scheduler]).await;
-        installation.assert_idle(0).await;
+        installation.end([second, scheduler], 0).await;
         assert_eq!(installation.deliveries().await, 2);
     })
     .await;
@@ -187,8 +177,7 @@ async fn a_long_job_lets_its_message_go_and_is_taken_up_when_its_worker_dies() {
         assert!(killed.elapsed() > Duration::from_secs(6), "taken up before the lease was over");
         assert_eq!(installation.attempts(2).await, "1 crashed, 2 done");
         assert_eq!(installation.of_run(2, "crashes || ' ' || failures").await, "1 1");
-        end([second, scheduler]).await;
-        installation.assert_idle(0).await;
+        installation.end([second, scheduler], 0).await;
         assert_eq!(installation.deliveries().await, 2);
     })
     .await;
@@ -209,8 +198,7 @@ async fn a_flushed_redis_costs_nothing_but_time() {
             installation.redis.flush().await;
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        end(workers.into_iter().chain([scheduler])).await;
-        installation.assert_idle(0).await;
+        installation.end(workers.into_iter().chain([scheduler]), 0).await;
         assert_eq!(installation.deliveries().await, 150);
         for (count, sql) in [
             (150, "SELECT count(*) FROM runs WHERE failures = 0 AND crashes = 0 AND fence = 1"),

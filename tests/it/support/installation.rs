@@ -185,9 +185,23 @@ impl Installation {
         self.database.text(sql).await
     }
 
-    /// Makes sure that nothing is left that waits for anything: no message, no reservation, no
-    /// posting, nothing staged. The processes must have ended: what they held is ready again.
-    pub async fn assert_idle(&self, letters: u64) {
+    /// Waits until all messages are worked off but for so many dead letters, ends the processes, and
+    /// makes sure that nothing is left that waits for anything: no message that was held, no
+    /// reservation, no posting, nothing staged.
+    pub async fn end(&self, processes: impl IntoIterator<Item = Process>, letters: u64) {
+        let started = Instant::now();
+        // A message that is being worked on is not ready; none is for longer than this.
+        let mut quiet = 0;
+        while quiet < 10 {
+            let ready = self.pools.ready().await;
+            quiet = if ready == (0, letters) { quiet + 1 } else { 0 };
+            assert!(started.elapsed() < LETTERS, "messages left: {ready:?} (jobs, dead letters)");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        for process in processes {
+            assert!(process.end(LETTERS).await.success());
+        }
+        // What they had held would be ready again.
         assert_eq!(self.pools.ready().await, (0, letters), "messages left: jobs, dead letters");
         for (what, sql) in [
             ("open runs", "SELECT count(*) FROM runs WHERE ended_at IS NULL"),
