@@ -11,7 +11,7 @@ use crate::job::run::State;
 use crate::units::Size;
 
 pub async fn run(context: &Context) -> Ended {
-    context.log_from("error")?;
+    context.log_from("off")?;
     let say = |text: &str| told(&format!("demo: {text}\n"));
     let demo = Demo::prepare(&say)?;
     say(
