@@ -321,7 +321,8 @@ async fn counted_letters(
     filter: &Filter,
 ) -> Result<(Vec<Letter>, u64, u64)> {
     let all = look(&*parts.queue, pools, &Filter::default(), false, LOOKED_AT).await?;
-    let picked = look(&*parts.queue, pools, filter, false, LOOKED_AT).await?;
+    let picked: Vec<Letter> =
+        all.iter().filter(|letter| filter.picks(&letter.dead)).cloned().collect();
     let foreign = match &filter.export {
         Some(export) => {
             all.iter().filter(|letter| letter.dead.export.as_ref() != Some(export)).count()

@@ -25,11 +25,19 @@ const LOOK: Duration = Duration::from_secs(1);
 #[command(after_help = "\
 Examples:
   longshore dev
-  longshore dev --config examples/shop")]
-pub struct Dev {}
+  longshore dev --config examples/shop
+  longshore dev --demo                 the main job on a shop made of TPC-H data, in ./out")]
+pub struct Dev {
+    /// Show the main job from end to end, in the folder `out`, and end.
+    #[arg(long)]
+    demo: bool,
+}
 
 impl Dev {
     pub async fn run(self, context: &Context) -> Ended {
+        if self.demo {
+            return super::demo::run(context).await;
+        }
         let (mut config, metrics) = context.service(true)?;
         let stop = signals::stop()?;
         while let Some(changed) = serve(context, config, metrics.clone(), &stop).await? {

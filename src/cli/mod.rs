@@ -8,6 +8,7 @@ mod apply;
 mod arguments;
 mod check;
 mod dead;
+mod demo;
 mod dev;
 mod enqueue;
 mod exports;
@@ -79,7 +80,7 @@ struct Global {
     /// Print one JSON object a line, for programs
     #[arg(long, global = true, help_heading = "Options for every command")]
     json: bool,
-    /// What is logged: error, warn, info, debug, trace, or a list like info,lapin=debug
+    /// What is logged: error, warn, info, debug, trace, or a list like info,longshore=debug
     #[arg(long, global = true, value_name = "LEVEL", help_heading = "Options for every command")]
     log_level: Option<String>,
 }
@@ -272,7 +273,12 @@ impl Context {
 
     /// Starts the log of a command that ends by itself.
     fn log(&self) -> Result<(), Failure> {
-        let level = self.global.log_level.as_deref().unwrap_or("warn");
+        self.log_from("warn")
+    }
+
+    /// The same, with another level where none is asked for.
+    fn log_from(&self, level: &str) -> Result<(), Failure> {
+        let level = self.global.log_level.as_deref().unwrap_or(level);
         telemetry::start(telemetry::LogFormat::Pretty, level, color_of_logs())?;
         Ok(())
     }

@@ -69,6 +69,7 @@ pub fn variables() -> Vec<(String, String)> {
 }
 
 /// The user who runs this process, as the environment tells.
+#[expect(clippy::disallowed_methods, reason = "configuration reads the environment")]
 pub fn user() -> String {
     ["USER", "LOGNAME"]
         .iter()
@@ -77,6 +78,7 @@ pub fn user() -> String {
 }
 
 /// Whether output is wanted without colour (`NO_COLOR`, see no-color.org).
+#[expect(clippy::disallowed_methods, reason = "configuration reads the environment")]
 pub fn no_color() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }

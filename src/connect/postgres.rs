@@ -225,25 +225,26 @@ fn is_refused_user(error: &tokio_postgres::Error) -> bool {
     error.code().is_some_and(|state| state.code().starts_with("28"))
 }
 
-fn classify_connect(error: tokio_postgres::Error) -> Error {
+/// What an error while connecting means; see [`classify`].
+pub fn classify_connect(error: tokio_postgres::Error) -> Error {
     if error.as_db_error().is_some() {
         return classify(CONNECT, error);
     }
     if let Some(reason) = cause::<rustls::Error>(&error) {
         return Error::permanent(CONNECT, format!("TLS failed: {reason}"))
             .help("Check the server's certificate, its name, and `ca`.")
-            .caused_by(error);
+            .caused_by(Quiet(error));
     }
     match cause::<std::io::Error>(&error).map(std::io::Error::kind) {
         Some(kind) => Error::unavailable(CONNECT, kind.to_string())
             .help("Check that the server runs and that this machine may reach it.")
-            .caused_by(error),
+            .caused_by(Quiet(error)),
         None if error.is_closed() => {
-            Error::unavailable(CONNECT, "the server closed the connection").caused_by(error)
+            Error::unavailable(CONNECT, "the server closed the connection").caused_by(Quiet(error))
         }
         None => Error::permanent(CONNECT, error.to_string())
             .help("Check user, password and TLS of the connection.")
-            .caused_by(error),
+            .caused_by(Quiet(error)),
     }
 }
 

@@ -4,6 +4,7 @@
 mod shop;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -91,10 +92,15 @@ impl Demo {
         }
         shop::send_suppliers(&folder.join("incoming/suppliers.csv"), SCALE)?;
         warehouse(&folder.join("warehouse.db"))?;
-        let options = LoadOptions { allow_literal_secrets: true, ..LoadOptions::default() };
-        let config = config::load(&folder.join("config"), options).map_err(|problems| {
-            Error::config("load the demo's configuration", problems.to_string())
-        })?;
+        // Made once, so that the same names give the same hashes in the next demo.
+        let key = folder.join("pseudonyms");
+        if !key.exists() {
+            std::fs::write(&key, hex::encode(rand::random::<[u8; 32]>())).map_err(written)?;
+        }
+        let config =
+            config::load(&folder.join("config"), LoadOptions::default()).map_err(|problems| {
+                Error::config("load the demo's configuration", problems.to_string())
+            })?;
         let parts = wiring::parts(&config.settings)?;
         Ok(Demo { folder, config, parts })
     }
@@ -113,17 +119,19 @@ impl Demo {
             let _ = stopped.wait_for(|stop| *stop).await;
         };
         let worker = tokio::spawn(worker.run(end(stopped.clone())));
-        let scheduler = tokio::spawn(scheduler.run(end(stopped)));
+        let scheduling = tokio::spawn(Arc::clone(&scheduler).run(end(stopped)));
         let result = tokio::time::timeout(PATIENCE, self.jobs(watch)).await.map_err(|_| {
             Error::transient("run the demo", "its jobs did not end in time")
                 .help("See the log above.")
         });
         let _ = stop.send(true);
-        for task in [worker, scheduler] {
+        for task in [worker, scheduling] {
             task.await.map_err(|cause| {
                 Error::permanent("end the demo", "a part of it was cut off").caused_by(cause)
             })??;
         }
+        // The dead letter may still be on its way.
+        scheduler.dispatch_due().await?;
         result?
     }
 

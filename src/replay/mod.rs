@@ -43,7 +43,8 @@ pub struct Filter {
 }
 
 impl Filter {
-    fn picks(&self, dead: &DeadHeaders) -> bool {
+    /// Whether a letter with these headers is meant.
+    pub fn picks(&self, dead: &DeadHeaders) -> bool {
         let at: Option<Timestamp> = dead.last_failed_at.parse().ok();
         let is = |want: &Option<String>, have: Option<&str>| {
             want.as_ref().is_none_or(|want| have == Some(want.as_str()))

@@ -1,8 +1,8 @@
 //! The worker pool: takes messages, and works on the runs that the ledger says they are about.
 //!
-//! [`Worker::run`] takes messages as long as slots are free; [`job`] is one message's way through
-//! claim, ledger and pipeline; [`settle`] says what became of it, always in the order: the
-//! ledger's transaction, the claim, the ack. [`heart`] keeps what is held alive.
+//! [`Worker::run`] takes messages as long as slots are free; `job` is one message's way through
+//! claim, ledger and pipeline; `settle` says what became of it, always in the order: the
+//! ledger's transaction, the claim, the ack. `heart` keeps what is held alive.
 
 mod heart;
 mod job;

@@ -82,6 +82,8 @@ fn run(state: State) -> Run {
     run
 }
 
+/// What an event makes of each state, in the order of [`State::ALL`].
+type Row = Vec<Result<State, Refusal>>;
 type Event = fn(&mut Run) -> Result<(), Refusal>;
 
 /// The whole table: for every event what it makes of every state, in the order of [`State::ALL`].
@@ -94,7 +96,7 @@ fn every_event_in_every_state() {
     let then = |open: [Result<State, Refusal>; 4]| -> Vec<Result<State, Refusal>> {
         open.into_iter().chain(ended).collect()
     };
-    let table: Vec<(&str, Event, Vec<Result<State, Refusal>>)> = vec![
+    let table: Vec<(&str, Event, Row)> = vec![
         (
             "beat",
             |run| beat(run, 2, LEASE, now()),
@@ -104,6 +106,11 @@ fn every_event_in_every_state() {
         (
             "decide",
             |run| decide(run, 2, decision("m"), false, now()),
+            then([Err(Fenced), Ok(Committing), Ok(Committing), Err(Stands(Closing))]),
+        ),
+        (
+            "decide something else",
+            |run| decide(run, 2, decision("other"), false, now()),
             then([Err(Fenced), Ok(Committing), Err(Stands(Committing)), Err(Stands(Closing))]),
         ),
         (

@@ -9,8 +9,8 @@ use tokio::task::JoinHandle;
 use tokio_postgres::{Client, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::connect::postgres::{self as connect, classify};
-use crate::error::{Error, Result};
+use crate::connect::postgres as connect;
+use crate::error::{Class, Error, Result};
 use crate::secret::Secret;
 
 /// How long a free connection is waited for. Longer means that the ledger is overloaded or away.
@@ -48,7 +48,10 @@ pub fn pool(url: &str, password: Option<&Secret>, connections: usize) -> Result<
 pub async fn checkout(pool: &Pool) -> Result<Object> {
     const DOING: &str = "reach the ledger";
     pool.get().await.map_err(|error| match error {
-        PoolError::Backend(cause) => classify(DOING, cause),
+        // Refused credentials too: somebody mends them, and until then the ledger is away.
+        PoolError::Backend(cause) => {
+            connect::classify_connect(cause).reclass(Class::Unavailable).with("for", "the ledger")
+        }
         PoolError::Timeout(_) => {
             Error::unavailable(DOING, "no connection to the database was free in time")
                 .help("Is PostgreSQL up? Has it reached its max_connections?")

@@ -68,7 +68,10 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("--- {}\n{}", self.log.display(), tail(&self.log()));
+            #[expect(clippy::print_stderr, reason = "what a failed test tells")]
+            {
+                eprintln!("--- {}\n{}", self.log.display(), tail(&self.log()));
+            }
         }
     }
 }

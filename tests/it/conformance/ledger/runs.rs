@@ -85,8 +85,19 @@ pub async fn what_stands_in_the_way_of_opening_is_told(bed: Bed) {
     assert_eq!(refused(bed.apply(open(RunId::new(), &[])).await), Refusal::NoRun);
     let (run, fence) = bed.running("held", &[]).await;
     let held = bed.run(run).await.heartbeat.unwrap();
-    assert_eq!(closed(bed.apply(open(run, &[])).await), Closed::Held(held));
+    let mut another = open(run, &[]);
+    if let Command::Open(ask) = &mut another {
+        ask.worker = "another".to_owned();
+    }
+    assert_eq!(closed(bed.apply(another).await), Closed::Held(held));
     assert_eq!(bed.run(run).await.fence, fence);
+
+    // The same open again, since its answer was lost: nothing is held against it.
+    let again = done(bed.apply(accept(order("again"))).await);
+    let ask = open(again.id, &[]);
+    let first = opened(bed.apply(ask.clone()).await);
+    let second = opened(bed.apply(ask).await);
+    assert_eq!((first.run.fence, first.run.crashes), (second.run.fence, second.run.crashes));
 
     let mut later = order("later");
     later.not_before = Some("2099-01-01T00:00:00Z".parse().unwrap());
