@@ -335,7 +335,7 @@ async fn kill_one(installation: &Installation, worker: Process) -> (i64, String)
         worker.signal("STOP");
         tokio::time::sleep(Duration::from_millis(100)).await;
         let sql = format!(
-            "SELECT count(*) FROM runs WHERE state IN ('running', 'committing') AND worker LIKE '%{name}%'"
+            "SELECT count(*) FROM runs WHERE heartbeat IS NOT NULL AND worker LIKE '%{name}%'"
         );
         let held = database.number(&sql).await;
         if held > 0 {
