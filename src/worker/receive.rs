@@ -137,7 +137,9 @@ async fn accept(worker: &Worker, message: &Mail, job: JobMessage) -> Result<Rece
             }
             other => return Err(strange(&other)),
         };
-        if let Some(delay) = delay {
+        // An ended run has nothing to wait for; but whoever has its claim may have died before he
+        // cleaned up, which is done where opening finds that it has ended.
+        if let Some(delay) = delay.filter(|_| !run.state.ended()) {
             leave_wake_up(worker, run.id, delay).await?;
             return Ok(Received::Nothing(Some(run)));
         }
@@ -162,10 +164,14 @@ async fn wake_up(worker: &Worker, wake: WakeMessage) -> Result<Received> {
         tracing::warn!(run = %wake.run, "a wake-up for a run that the ledger does not have");
         return Ok(Received::Nothing(None));
     };
-    if run.state.ended() || run.epoch != wake.epoch || run.parked.is_some() {
+    if run.epoch != wake.epoch || run.parked.is_some() {
         return Ok(Received::Nothing(None));
     }
     let claim = Held { key: run.order.key.clone(), token: Uuid::new_v4().to_string() };
+    // Whoever ended it may have died before he cleaned up. No claim is needed to do that.
+    if run.state.ended() {
+        return Ok(Received::Run(Box::new(run), claim));
+    }
     match claimed(worker, &claim).await? {
         Claimed::Granted => {}
         Claimed::Held(rest) => {

@@ -61,7 +61,8 @@ def main():
         seen["deliveries"] += 1
         seen["files"] += len(manifest["files"])
         seen["rows"] += rows
-    print(json.dumps({**seen, "sums": {name: str(total) for name, total in sums.items()}}))
+    totals = {name: format(total.normalize(), "f") for name, total in sums.items()}
+    print(json.dumps({**seen, "sums": totals}))
 
 
 main()
