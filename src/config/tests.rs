@@ -94,6 +94,11 @@ golden! {
         "source = { connection = \"shop\", path = \"in/*.csv\" }\nsink = { connection = \"lake\", path = \"o\", mode = \"append\" }\n");
     table_and_query => problems("exports/orders.toml",
         "source = { connection = \"shop\", table = \"a\", query = \"SELECT 1\" }\nsink = { connection = \"lake\", path = \"o\" }\n");
+    keys_of_discard => problems_with(&[
+        ("connections.toml", &format!("{CONNECTIONS}[nowhere]\ntype = \"discard\"\nurl = \"x:\"\n")),
+        ("exports/orders.toml",
+            "source = { connection = \"nowhere\", table = \"t\" }\nsink = { connection = \"nowhere\", path = \"{rn}\", format = \"csv\" }\n"),
+    ], LoadOptions::default());
     unknown_pool => of_export("pool = \"defualt\"\n");
     unknown_timezone => of_export("timezone = \"Europe/Olso\"\n");
     bad_cron => of_export("[schedule]\ncron = \"61 * * * *\"\n");
@@ -255,6 +260,26 @@ fn the_samples_load() {
     assert_eq!(schedule.start, Some(jiff::civil::date(2026, 11, 1)));
     let fields = &definition.export.contract.as_ref().unwrap().fields;
     assert_eq!(fields.keys().next_back().unwrap(), "created_at");
+}
+
+#[test]
+fn discard_needs_nothing() {
+    let dir = folder(&[
+        (
+            "connections.toml",
+            &format!("{CONNECTIONS}[nowhere]\ntype = \"discard\"\nurl = \"discard:\"\n"),
+        ),
+        (
+            "exports/noop.toml",
+            "source = { connection = \"nowhere\" }\nsink = { connection = \"nowhere\", path = \"{run}\" }\n",
+        ),
+        (
+            "exports/count.toml",
+            "source = { connection = \"shop\", table = \"t\" }\nsink = { connection = \"nowhere\" }\n",
+        ),
+    ]);
+    let config = load_in(dir.path(), LoadOptions::default()).unwrap();
+    assert!(config.exports.contains_key("noop") && config.exports.contains_key("count"));
 }
 
 #[test]
