@@ -21,7 +21,6 @@ use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
 use longshore::claims::redis::RedisClaims;
 use longshore::config::{Backing, Config, Server};
 use longshore::job::message::{JOB_TYPE, JobMessage};
-use longshore::ledger;
 use longshore::limits::redis::RedisLimits;
 use longshore::queue::rabbitmq::{RabbitMq, Settings};
 use longshore::queue::{Destination, Outgoing, Properties, Queue};

@@ -21,7 +21,7 @@ use longshore::ledger::RunFilter;
 use longshore::queue::{Destination, Outgoing, Properties};
 use longshore::wiring;
 use serde_json::json;
-use support::{Address, Done, Options, Role, Spread, grouped};
+use support::{Address, Done, Options, Role, grouped};
 use tpchgen::csv::LineItemCsv;
 use tpchgen::generators::LineItemGenerator;
 
@@ -74,6 +74,30 @@ fn main() -> Done {
             let folder = args.first().ok_or("the child is told no folder")?;
             runtime.block_on(Box::pin(child(Path::new(folder))))
         }
+    }
+}
+
+/// The middle, the least and the greatest of some measurements.
+struct Spread {
+    median: f64,
+    min: f64,
+    max: f64,
+}
+
+impl Spread {
+    fn of(values: impl Iterator<Item = f64>) -> Spread {
+        let mut sorted: Vec<f64> = values.collect();
+        sorted.sort_by(f64::total_cmp);
+        let at = |index: usize| sorted.get(index).copied().unwrap_or(f64::NAN);
+        let (last, half) = (sorted.len().saturating_sub(1), sorted.len() / 2);
+        let median = if sorted.len() % 2 == 1 { at(half) } else { (at(half - 1) + at(half)) / 2.0 };
+        Spread { median, min: at(0), max: at(last) }
+    }
+
+    /// `5.21 (5.02–5.60)`
+    fn show(&self, digits: usize) -> String {
+        let Spread { median, min, max } = self;
+        format!("{median:.digits$} ({min:.digits$}–{max:.digits$})")
     }
 }
 

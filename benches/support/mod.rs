@@ -139,30 +139,6 @@ pub fn peak_memory() -> Done<u64> {
     Ok(kib.parse::<u64>()? << 10)
 }
 
-/// The middle, the least and the greatest of some measurements.
-pub struct Spread {
-    pub median: f64,
-    pub min: f64,
-    pub max: f64,
-}
-
-impl Spread {
-    pub fn of(values: impl Iterator<Item = f64>) -> Spread {
-        let mut sorted: Vec<f64> = values.collect();
-        sorted.sort_by(f64::total_cmp);
-        let at = |index: usize| sorted.get(index).copied().unwrap_or(f64::NAN);
-        let (last, half) = (sorted.len().saturating_sub(1), sorted.len() / 2);
-        let median = if sorted.len() % 2 == 1 { at(half) } else { (at(half - 1) + at(half)) / 2.0 };
-        Spread { median, min: at(0), max: at(last) }
-    }
-
-    /// `5.21 (5.02–5.60)`
-    pub fn show(&self, digits: usize) -> String {
-        let Spread { median, min, max } = self;
-        format!("{median:.digits$} ({min:.digits$}–{max:.digits$})")
-    }
-}
-
 /// A whole number with its thousands parted.
 pub fn grouped(number: f64) -> String {
     let digits = format!("{number:.0}");
