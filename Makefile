@@ -7,7 +7,7 @@ SHELL := /bin/bash
 
 # Four deliveries and one dead letter, with nothing but this checkout.
 demo:
-	cargo run --locked --release -- dev --demo
+	cargo run --locked -- dev --demo
 
 # The tests need RabbitMQ, PostgreSQL, Redis and a Python; what is missing is started or installed.
 test:

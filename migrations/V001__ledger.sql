@@ -59,6 +59,9 @@ CREATE TABLE runs (
     UNIQUE (key, edition)
 );
 CREATE INDEX runs_open ON runs (changed_at) WHERE ended_at IS NULL;
+-- What the sweeper asks for: few of the open runs are held or have a deadline.
+CREATE INDEX runs_held ON runs (state) WHERE ended_at IS NULL AND state <> 'queued';
+CREATE INDEX runs_deadline ON runs (deadline) WHERE ended_at IS NULL AND deadline IS NOT NULL;
 CREATE INDEX runs_export ON runs (export, accepted_at DESC);
 CREATE INDEX runs_accepted ON runs (accepted_at DESC);
 CREATE INDEX runs_ended ON runs (ended_at) WHERE ended_at IS NOT NULL;

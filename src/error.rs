@@ -175,6 +175,13 @@ impl Error {
         self
     }
 
+    /// The same error under another class: what is permanent for a statement may be an outage for
+    /// whoever depends on the server.
+    pub fn reclass(mut self, class: Class) -> Error {
+        self.0.class = class;
+        self
+    }
+
     /// The class, by which retry is decided.
     pub fn class(&self) -> Class {
         self.0.class

@@ -148,6 +148,9 @@ pub struct Sender {
 /// `malformed`, with the exact reason: params, window, recipient, a missing key.
 pub fn order(job: JobMessage, sender: Sender, bound: &Bound, now: Timestamp) -> Result<Order> {
     let export = &bound.export;
+    if let Some(name) = job.params.iter().find_map(|(name, value)| has_nul(value).then_some(name)) {
+        return Err(Error::malformed(DOING, "the value holds a NUL character").with("param", name));
+    }
     let params = param::resolve(&export.params, &job.params)?;
     if let Some(recipient) = &job.recipient {
         return Err(Error::malformed(DOING, "there is no such recipient")
@@ -184,8 +187,8 @@ pub fn order(job: JobMessage, sender: Sender, bound: &Bound, now: Timestamp) -> 
         window: job.window,
         pool: export.pool.clone(),
         body: sender.body,
-        correlation_id: sender.correlation_id,
-        traceparent: sender.traceparent,
+        correlation_id: sender.correlation_id.filter(plain),
+        traceparent: sender.traceparent.filter(plain),
         requested_by: job.requested_by,
         not_before,
         deadline: match (job.deadline, give_up) {
@@ -193,6 +196,20 @@ pub fn order(job: JobMessage, sender: Sender, bound: &Bound, now: Timestamp) -> 
             (asked, give_up) => asked.or(give_up),
         },
     })
+}
+
+/// NUL is no character of PostgreSQL's texts.
+fn has_nul(value: &serde_json::Value) -> bool {
+    match value {
+        serde_json::Value::String(text) => text.contains('\0'),
+        _ => false,
+    }
+}
+
+/// What only accompanies a job is left out where it could not be stored or would garble a log.
+#[expect(clippy::ptr_arg, reason = "Option::filter gives this")]
+fn plain(text: &String) -> bool {
+    !text.chars().any(char::is_control)
 }
 
 fn check_window(job: &JobMessage, bound: &Bound) -> Result<()> {

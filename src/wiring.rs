@@ -23,6 +23,7 @@ const PREFIX: &str = "longshore";
 const DEPENDENCIES: [&str; 3] = ["queue", "ledger", "claims"];
 
 /// The parts that an installation's processes share.
+#[derive(Clone)]
 pub struct Parts {
     /// Carries jobs.
     pub queue: Arc<dyn Queue>,
@@ -181,7 +182,12 @@ pub fn scheduler(config: &Config, parts: &Parts, health: &Arc<Health>) -> Arc<Sc
 }
 
 fn name() -> String {
+    format!("{}-{}", host(), std::process::id())
+}
+
+/// This machine's name.
+#[must_use]
+pub fn host() -> String {
     let host = std::fs::read_to_string(Path::new("/proc/sys/kernel/hostname"));
-    let host = host.as_deref().map_or("worker", str::trim);
-    format!("{host}-{}", std::process::id())
+    host.as_deref().map_or("localhost", str::trim).to_owned()
 }

@@ -2,6 +2,7 @@
 //! ledger; losing its contents costs speed, never correctness.
 
 pub mod embedded;
+pub(crate) mod file;
 pub(crate) mod link;
 pub mod redis;
 

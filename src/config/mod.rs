@@ -68,6 +68,19 @@ pub fn variables() -> Vec<(String, String)> {
         .collect()
 }
 
+/// The user who runs this process, as the environment tells.
+pub fn user() -> String {
+    ["USER", "LOGNAME"]
+        .iter()
+        .find_map(|name| std::env::var_os(name)?.into_string().ok().filter(|user| !user.is_empty()))
+        .unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// Whether output is wanted without colour (`NO_COLOR`, see no-color.org).
+pub fn no_color() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
 /// Reads and checks the configuration in `dir`. Nothing is reached over the network.
 ///
 /// # Errors

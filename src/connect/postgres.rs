@@ -269,12 +269,37 @@ fn cause<T: std::error::Error + 'static>(error: &tokio_postgres::Error) -> Optio
 /// The message has the SQLSTATE, names of tables, columns and constraints, and the server's own
 /// words only where those cannot quote a value.
 pub fn classify(operation: &'static str, error: tokio_postgres::Error) -> Error {
+    let found = classified(operation, &error);
+    found.caused_by(Quiet(error))
+}
+
+/// A driver's error as the cause of ours. It shows nothing, since the server's words and details
+/// may quote rows; its SQLSTATE and the names that it carries can still be asked for.
+#[derive(Debug)]
+pub struct Quiet(
+    /// The driver's own.
+    pub tokio_postgres::Error,
+);
+
+impl std::fmt::Display for Quiet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (self.0.code(), self.0.source()) {
+            (Some(state), _) => write!(f, "SQLSTATE {}", state.code()),
+            (None, Some(cause)) => write!(f, "{}: {cause}", self.0),
+            (None, None) => self.0.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Quiet {}
+
+fn classified(operation: &'static str, error: &tokio_postgres::Error) -> Error {
     let Some(server) = error.as_db_error() else {
         // Without an answer of the server, the connection is gone or the answer is not one.
-        return if error.is_closed() || cause::<std::io::Error>(&error).is_some() {
-            Error::transient(operation, "the connection was cut").caused_by(error)
+        return if error.is_closed() || cause::<std::io::Error>(error).is_some() {
+            Error::transient(operation, "the connection was cut")
         } else {
-            Error::permanent(operation, error.to_string()).caused_by(error)
+            Error::permanent(operation, error.to_string())
         };
     };
     let state = server.code().code().to_owned();
@@ -293,7 +318,7 @@ pub fn classify(operation: &'static str, error: tokio_postgres::Error) -> Error 
     if let Some(help) = help_for(&state) {
         found = found.help(help);
     }
-    found.caused_by(error)
+    found
 }
 
 fn class_of(state: &str) -> Class {

@@ -48,6 +48,8 @@ pub struct Verified {
     pub rows: u64,
     /// How many bytes it names.
     pub bytes: u64,
+    /// The files as the manifest has them.
+    pub parts: Vec<ManifestFile>,
     /// Everything that does not agree. Empty: the delivery is what its manifest says.
     pub mismatches: Vec<Mismatch>,
     /// What is worth knowing and no error: files that the manifest does not name.
@@ -165,6 +167,7 @@ async fn check(store: &Store, folder: &str, name: &str, place: &str) -> Result<V
         files: manifest.files.len() as u64,
         rows: manifest.files.iter().map(|file| file.rows).sum(),
         bytes: manifest.files.iter().map(|file| file.bytes).sum(),
+        parts: manifest.files.clone(),
         mismatches: Vec::new(),
         notes: Vec::new(),
     };

@@ -291,6 +291,8 @@ pub struct Changes {
     pub wakes: BTreeMap<RunId, WakeUp>,
     /// Runs whose wake-ups are to be deleted.
     pub unwoken: BTreeSet<RunId>,
+    /// Runs whose dead letters, if they are still there, are to be deleted.
+    pub unlettered: BTreeSet<RunId>,
     /// Runs (with epoch) whose dead letter goes into the outbox.
     pub letters: BTreeSet<(RunId, i32)>,
     /// Attempts that were opened.
@@ -353,10 +355,7 @@ impl Book {
                 self.change(run, |run| machine::beat(run, fence, lease, now))
             }
             Command::Wake { run, delay } => self.wake(run, delay),
-            Command::Decide { run, fence, decision } => {
-                let (now, superseded) = (self.now, self.superseded.contains(&run));
-                self.change(run, |run| machine::decide(run, fence, *decision, superseded, now))
-            }
+            Command::Decide { run, fence, decision } => self.decide(run, fence, *decision),
             Command::Record { run, decision, proof, delivery } => {
                 self.record(run, *decision, proof, delivery)
             }
@@ -401,6 +400,9 @@ impl Book {
                 match outcome {
                     Outcome::Done(_) => {
                         self.audit(&by, "replay", run, &reason);
+                        // One that is still to be sent would tell of the new epoch.
+                        self.changes.letters.retain(|(letter, _)| *letter != run);
+                        self.changes.unlettered.insert(run);
                         self.wake(run, Duration::ZERO)
                     }
                     // A letter of a run that has not ended: a wake-up, nothing else.
@@ -458,6 +460,10 @@ impl Book {
         let Some(run) = self.runs.get_mut(&ask.run) else {
             return Outcome::Refused(Refusal::NoRun);
         };
+        if run.alive(now) && run.worker.as_deref() == Some(ask.worker.as_str()) {
+            // This very open, whose answer was lost.
+            return self.opened(ask);
+        }
         if let Err(closed) = machine::may_open(run, now) {
             // Whoever finds that he may not act leaves a wake-up behind before he acks.
             if matches!(closed, Closed::Held(_) | Closed::NotYet(_)) {
@@ -465,9 +471,19 @@ impl Book {
             }
             return Outcome::Closed(closed);
         }
-        let crashed = run.state == State::Running;
+        // Whoever had it, in whatever state, has left no outcome.
+        let crashed = run.heartbeat.is_some();
         let (old_fence, old_failure) = (run.fence, run.failure.clone());
         machine::reckon(run, ask.attempts, superseded, now);
+        if crashed {
+            let failure = run.failure.clone().filter(|new| Some(new) != old_failure.as_ref());
+            self.changes.ended.push(AttemptEnded {
+                run: ask.run,
+                fence: old_fence,
+                outcome: "crashed".to_owned(),
+                failure: failure.map(|failure| (failure.class, failure.message)),
+            });
+        }
         if matches!(run.state, State::Queued | State::Running) {
             let needs: Vec<String> = ask.needs.iter().map(|need| need.name.clone()).collect();
             let before = std::mem::replace(&mut run.needs, needs);
@@ -489,22 +505,21 @@ impl Book {
         };
         machine::open(run, &ask.worker, ask.lease, now);
         let run = run.clone();
-        if crashed {
-            let failure = run.failure.clone().filter(|new| Some(new) != old_failure.as_ref());
-            self.changes.ended.push(AttemptEnded {
-                run: ask.run,
-                fence: old_fence,
-                outcome: "crashed".to_owned(),
-                failure: failure.map(|failure| (failure.class, failure.message)),
-            });
-        }
         self.touched.insert(ask.run);
         self.changes.opened.push(AttemptOpened {
             run: ask.run,
             fence: run.fence,
             epoch: run.epoch,
-            worker: ask.worker,
+            worker: ask.worker.clone(),
         });
+        self.opened(ask)
+    }
+
+    /// What whoever holds the run is told.
+    fn opened(&self, ask: Open) -> Outcome {
+        let Some(run) = self.runs.get(&ask.run).cloned() else {
+            return Outcome::Refused(Refusal::NoRun);
+        };
         let cursor = ask.cursor.and_then(|name| self.cursors.get(&name).cloned());
         let predecessor = ask.target.and_then(|target| self.heads.get(&target).cloned());
         Outcome::Opened(Box::new(Opened { run, cursor, predecessor }))
@@ -549,23 +564,25 @@ impl Book {
         proof: Proof,
         delivery: Delivery,
     ) -> Outcome {
-        let now = self.now;
-        let Some(run) = self.runs.get_mut(&id) else {
+        let Some(run) = self.runs.get(&id) else {
             return Outcome::Refused(Refusal::NoRun);
         };
         let already = run.state == State::Done;
         let moved = decision.cursor.clone();
+        let mut run = run.clone();
+        if let Err(refusal) = machine::record(&mut run, decision, proof, self.now) {
+            return Outcome::Refused(refusal);
+        }
         if let Some(step) = moved.as_ref().filter(|_| !already) {
             // Under the reservation nobody else moves it: this is an assertion.
             if self.cursors.get(&step.name) != step.from.as_ref() {
                 return Outcome::Refused(Refusal::CursorMoved);
             }
         }
-        if let Err(refusal) = machine::record(run, decision, proof, now) {
-            return Outcome::Refused(refusal);
-        }
-        let (run, fence) = (run.clone(), run.fence);
         if !already {
+            let fence = run.fence;
+            self.runs.insert(id, run.clone());
+            self.supersede(&run);
             if let Some(step) = moved {
                 self.cursors.insert(step.name.clone(), step.to.clone());
                 self.changes.cursors.insert(step.name, (step.to, id));
@@ -578,6 +595,28 @@ impl Book {
         Outcome::Done(Box::new(run))
     }
 
+    fn decide(&mut self, id: RunId, fence: i64, decision: Decision) -> Outcome {
+        let (now, superseded) = (self.now, self.superseded.contains(&id));
+        let outcome = self.change(id, |run| machine::decide(run, fence, decision, superseded, now));
+        match &outcome {
+            Outcome::Done(run) => self.supersede(run),
+            Outcome::Refused(Refusal::Superseded) => {
+                self.touched.insert(id);
+            }
+            _ => {}
+        }
+        outcome
+    }
+
+    /// Older editions of the key, as far as this transaction has them, must not be decided now.
+    fn supersede(&mut self, by: &Run) {
+        let older = self
+            .runs
+            .values()
+            .filter(|run| run.order.key == by.order.key && run.order.edition < by.order.edition);
+        self.superseded.extend(older.map(|run| run.id));
+    }
+
     fn retry(
         &mut self,
         id: RunId,
@@ -587,9 +626,9 @@ impl Book {
         counted: bool,
     ) -> Outcome {
         let now = self.now;
+        let at = machine::later(now, after);
         let noted = failure.clone().map(|failure| self.failure(failure));
-        let outcome =
-            self.change(id, |run| machine::retry(run, fence, now + after, noted, counted, now));
+        let outcome = self.change(id, |run| machine::retry(run, fence, at, noted, counted, now));
         if let Outcome::Done(run) = &outcome {
             self.changes.ended.push(AttemptEnded {
                 run: id,
@@ -716,7 +755,7 @@ impl Book {
         }
         // A parked run is woken by whoever frees what it waits for.
         if run.parked.is_none() {
-            let at = run.wake_at(self.now).max(self.now + delay);
+            let at = run.wake_at(self.now).max(machine::later(self.now, delay));
             self.changes.unwoken.remove(&id);
             self.changes
                 .wakes
@@ -755,3 +794,6 @@ impl Book {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

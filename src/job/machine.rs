@@ -14,7 +14,8 @@ use crate::error::Class;
 /// broker's delivery limit, since a crash also returns the messages that were prefetched beside it.
 pub const CRASH_LIMIT: i32 = 3;
 
-/// Why an event was not allowed; nothing has changed.
+/// Why an event was not allowed. Nothing has changed, except that a run that is superseded when it
+/// decides is closing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
     /// There is no such run.
@@ -67,8 +68,8 @@ pub fn may_open(run: &Run, now: Timestamp) -> Result<(), Closed> {
 }
 
 /// Before opening: what the passing of time has done to the run. An expired heartbeat without an
-/// outcome is a crash and a failure; too many close the run, as do a passed deadline and a newer
-/// edition.
+/// outcome is a crash and a failure; too many close the run, as does a passed deadline. A newer
+/// edition closes it whatever else there is.
 pub fn reckon(run: &mut Run, attempts: i32, superseded: bool, now: Timestamp) {
     if run.state == State::Running {
         run.crashes += 1;
@@ -80,7 +81,9 @@ pub fn reckon(run: &mut Run, attempts: i32, superseded: bool, now: Timestamp) {
             at: now,
         };
         note(run, failure);
-        if run.crashes >= CRASH_LIMIT {
+        if superseded {
+            shut(run, End::Cancelled, Some(superseded_failure(now)));
+        } else if run.crashes >= CRASH_LIMIT {
             let failure = Failure {
                 class: Class::Poison,
                 message: format!("{} workers ended or fell silent while they had it", run.crashes),
@@ -95,7 +98,12 @@ pub fn reckon(run: &mut Run, attempts: i32, superseded: bool, now: Timestamp) {
         if superseded {
             shut(run, End::Cancelled, Some(superseded_failure(now)));
         } else if run.order.deadline.is_some_and(|deadline| deadline <= now) {
-            shut(run, End::Expired, None);
+            let failure = Failure {
+                class: Class::Expired,
+                message: "the deadline passed".to_owned(),
+                at: now,
+            };
+            shut(run, End::Expired, Some(failure));
         }
     }
 }
@@ -111,15 +119,20 @@ fn superseded_failure(now: Timestamp) -> Failure {
 /// Open: the worker holds the run under a new fence. `committing` and `closing` stay as they are,
 /// to be gone on with.
 pub fn open(run: &mut Run, worker: &str, lease: Duration, now: Timestamp) {
-    if run.state == State::Queued {
+    if matches!(run.state, State::Queued | State::Running) {
         run.state = State::Running;
+        run.changed_at = now;
     }
     run.fence += 1;
     run.worker = Some(worker.to_owned());
-    run.heartbeat = Some(now + lease);
+    run.heartbeat = Some(later(now, lease));
     run.waiting_since = None;
     run.opened_at.get_or_insert(now);
-    run.changed_at = now;
+}
+
+/// Now and so long, or the end of time: a foreign server may ask for any patience.
+pub fn later(now: Timestamp, by: Duration) -> Timestamp {
+    now.checked_add(by).unwrap_or(Timestamp::MAX)
 }
 
 fn held_by(run: &Run, fence: i64) -> Result<(), Refusal> {
@@ -139,14 +152,15 @@ fn held_by(run: &Run, fence: i64) -> Result<(), Refusal> {
 /// [`Refusal::Fenced`] or [`Refusal::Stands`]: the run is lost to this worker.
 pub fn beat(run: &mut Run, fence: i64, lease: Duration, now: Timestamp) -> Result<(), Refusal> {
     held_by(run, fence)?;
-    run.heartbeat = Some(now + lease);
+    run.heartbeat = Some(later(now, lease));
     Ok(())
 }
 
 /// Decide: from here the delivery is only ever rolled forward.
 ///
 /// # Errors
-/// An old fence, a run that is not running (a cancel came first), a newer edition.
+/// An old fence, or a run that is not running (a cancel came first). A newer edition: the run is
+/// closing then, to end as cancelled.
 pub fn decide(
     run: &mut Run,
     fence: i64,
@@ -155,10 +169,15 @@ pub fn decide(
     now: Timestamp,
 ) -> Result<(), Refusal> {
     held_by(run, fence)?;
+    // The same again, since the answer was lost.
+    if run.state == State::Committing && run.decision.as_ref() == Some(&decision) {
+        return Ok(());
+    }
     if run.state != State::Running {
         return Err(Refusal::Stands(run.state));
     }
     if superseded {
+        shut(run, End::Cancelled, Some(superseded_failure(now)));
         return Err(Refusal::Superseded);
     }
     run.state = State::Committing;
@@ -220,6 +239,7 @@ pub fn retry(
     if run.state == State::Running {
         run.state = State::Queued;
         run.failures += i32::from(counted);
+        run.changed_at = now;
     }
     run.waits = if outage { run.waits + 1 } else { 0 };
     if let Some(failure) = failure {
@@ -227,7 +247,6 @@ pub fn retry(
     }
     run.heartbeat = None;
     run.order.not_before = Some(at);
-    run.changed_at = now;
     Ok(())
 }
 
@@ -336,3 +355,6 @@ fn finish(run: &mut Run, state: State, now: Timestamp) {
     run.ended_at = Some(now);
     run.changed_at = now;
 }
+
+#[cfg(test)]
+mod tests;

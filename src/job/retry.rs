@@ -6,6 +6,9 @@ use super::run::End;
 use crate::error::Class;
 use crate::units::Backoff;
 
+/// How long a foreign server may at most ask to be left alone.
+const PATIENCE: Duration = Duration::from_secs(3600);
+
 /// What a definition says about trying again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryPolicy {
@@ -75,7 +78,7 @@ fn wait(before: u32, policy: &RetryPolicy, retry_after: Option<Duration>, jitter
     let Backoff { first, last } = policy.backoff;
     let jitter = jitter.clamp(0.0, 1.0);
     match retry_after {
-        Some(asked) => asked.saturating_add(first.mul_f64(jitter)),
+        Some(asked) => asked.min(PATIENCE).saturating_add(first.mul_f64(jitter)),
         None => {
             let factor = 2u32.checked_pow(before).unwrap_or(u32::MAX);
             first.saturating_mul(factor).min(last).mul_f64(jitter)

@@ -191,7 +191,7 @@ pub struct Run {
     pub opened_at: Option<Timestamp>,
     /// When it ended.
     pub ended_at: Option<Timestamp>,
-    /// When anything last changed.
+    /// When anything last changed; in `committing` and `closing`, since when it is.
     pub changed_at: Timestamp,
     /// The names of the resources that it takes when it is opened; known from its first open.
     pub needs: Vec<String>,
@@ -235,13 +235,11 @@ impl Run {
         self.heartbeat.is_some_and(|until| until > now)
     }
 
-    /// When its wake-up is due, if it is open: a held run's when the heartbeat expires, a queued
-    /// one's when it may start.
+    /// When its wake-up is due, if it is open: a held run's when the heartbeat expires, one that was
+    /// let go when it may be gone on with.
     pub fn wake_at(&self, now: Timestamp) -> Timestamp {
-        match self.state {
-            State::Queued => self.order.not_before.unwrap_or(now).max(now),
-            _ => self.heartbeat.unwrap_or(now).max(now),
-        }
+        let held_until = self.heartbeat.unwrap_or(now);
+        self.order.not_before.unwrap_or(now).max(held_until).max(now)
     }
 }
 

@@ -78,7 +78,7 @@ pub struct Sheets {
     pub taken: Option<String>,
     pub unparked: Option<String>,
     pub parked: Option<String>,
-    pub unwoken: Option<String>,
+    pub unposted: Option<String>,
     pub wakes: Option<String>,
     pub letters: Option<String>,
     pub opened: Option<String>,
@@ -138,7 +138,16 @@ impl Sheets {
                     })
                     .collect(),
             ),
-            unwoken: sheet(changes.unwoken.iter().map(|run| json!({"run": run})).collect()),
+            unposted: sheet(
+                changes
+                    .unwoken
+                    .iter()
+                    .map(|run| json!({"run": run, "kind": "wake"}))
+                    .chain(
+                        changes.unlettered.iter().map(|run| json!({"run": run, "kind": "letter"})),
+                    )
+                    .collect(),
+            ),
             wakes: sheet(
                 changes
                     .wakes

@@ -8,7 +8,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::gcra::{Spacing, Turn};
 use super::{Rate, SharedLimits};
-use crate::claims::embedded::Database;
+use crate::claims::file::Database;
 use crate::error::Result;
 
 const SCHEMA: &str = "

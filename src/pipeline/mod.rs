@@ -15,19 +15,20 @@ mod plan;
 mod quarantine;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::contract::{Contract, check_share};
-use crate::error::{Error, Result};
+use crate::error::{Class, Error, Result};
 use crate::format::FieldType;
 use crate::job::RunId;
 use crate::job::book::{Command, Delivery, Outcome};
 use crate::job::decision::Decision;
 use crate::job::machine::{Proof, Refusal};
 use crate::job::manifest::{MANIFEST_LIMIT, Manifest, ManifestColumn, ManifestFile};
-use crate::job::run::Run;
+use crate::job::run::{Run, State};
 use crate::ledger::{Ledger, apply_one};
 use crate::protect::Protect;
 use crate::rows::{Counts, Rows};
@@ -71,7 +72,12 @@ pub enum Start<'a> {
 impl Plan {
     /// Raises the fence at the target, and finds out what an earlier attempt left there.
     pub async fn begin(&self, attempt: Attempt) -> Result<Start<'_>> {
-        Ok(match self.sink.begin(&attempt.holder()).await? {
+        let begun = self.sink.begin(&attempt.holder()).await?;
+        if begun == Begun::Open {
+            // Before anything is read, and again before it is decided.
+            self.replaced(&attempt).await?;
+        }
+        Ok(match begun {
             Begun::Open => Start::Ready(Ready { plan: self, attempt }),
             Begun::Committed(decision) => Start::Committed(Committed {
                 plan: self,
@@ -82,12 +88,53 @@ impl Plan {
         })
     }
 
+    /// The manifest that this delivery takes the place of. What stands there must be what the
+    /// ledger recorded last for this target, or nothing: a decision that could never be carried
+    /// out must not be taken.
+    async fn replaced(&self, attempt: &Attempt) -> Result<Option<String>> {
+        if !self.replaces() {
+            return Ok(None);
+        }
+        let standing = self.sink.standing().await?;
+        if standing.is_none() || standing == attempt.predecessor {
+            return Ok(standing);
+        }
+        Err(Error::refused(
+            "replace the delivery",
+            "the delivery that stands there is not the last one that this ledger recorded",
+        )
+        .with("target", self.target())
+        .help("Find out who wrote it; move it away, or use another path."))
+    }
+
     /// Goes on with what an earlier attempt decided.
     pub fn resume(&self, attempt: &Attempt) -> Result<Decided<'_>> {
         let decision = attempt.run.decision.clone().ok_or_else(|| {
             Error::permanent("go on with the decision", "the ledger has no decision of this run")
         })?;
         Ok(Decided { plan: self, holder: attempt.holder(), decision, way: Way::Decision })
+    }
+}
+
+impl Plan {
+    /// Asks the source for its columns, and plans every step on them. No row is read, and the
+    /// target is left alone.
+    ///
+    /// # Errors
+    /// What a run would fail with, as far as the columns tell.
+    pub async fn check(&self) -> Result<()> {
+        let mut schema = self.source.schema(&self.bindings).await?;
+        if let Some(config) = &self.export.transform {
+            schema = Transform::plan(config, schema)?.schema();
+        }
+        if let Some(config) = &self.export.contract {
+            schema = Contract::plan(config, schema)?.schema();
+        }
+        if !self.export.protect.is_empty() {
+            let key = self.pseudonyms()?;
+            Protect::plan(&self.export.protect, schema, key.as_ref())?;
+        }
+        Ok(())
     }
 }
 
@@ -224,7 +271,7 @@ impl<'a> Protected<'a> {
                 sha256: part.sha256.clone(),
             })
             .collect();
-        let replaces = if plan.replaces() { attempt.predecessor.clone() } else { None };
+        let replaces = plan.replaced(&attempt).await?;
         let manifest = plan.manifest(&attempt.run, fields, snapshot, files, counts);
         let decision = Decision {
             manifest: manifest.to_bytes()?,
@@ -258,13 +305,22 @@ impl<'a> Staged<'a> {
                 fence: holder.fence,
                 decision: Box::new(decision.clone()),
             };
-            match apply_one(ledger, command).await? {
+            match insist(ledger, command).await? {
                 Outcome::Done(_) => {}
                 Outcome::Refused(refusal) => return Err(refused("decide the delivery", refusal)),
                 other => return Err(unexpected("decide the delivery", &other)),
             }
         }
         Ok(Decided { plan, holder, decision, way })
+    }
+}
+
+impl Staged<'_> {
+    /// Makes the delivery visible without deciding it: for a folder in which somebody tries the
+    /// export out, and which no run of the ledger delivers to.
+    pub async fn publish_without_ledger(self) -> Result<Decision> {
+        self.plan.sink.commit(&self.holder, &self.decision).await?;
+        Ok(self.decision)
     }
 }
 
@@ -317,7 +373,7 @@ impl Committed<'_> {
             proof: self.proof,
             delivery,
         };
-        match apply_one(ledger, command).await? {
+        match insist(ledger, command).await? {
             Outcome::Done(run) => Ok(Recorded { run }),
             Outcome::Refused(refusal) => Err(refused(DOING, refusal)),
             other => Err(unexpected(DOING, &other)),
@@ -325,9 +381,28 @@ impl Committed<'_> {
     }
 }
 
+/// Applies a command that may be repeated, until the ledger answers: a delivery that is staged or
+/// committed is not thrown away because the ledger was away for a moment.
+async fn insist(ledger: &dyn Ledger, command: Command) -> Result<Outcome> {
+    let mut wait = Duration::from_millis(100);
+    loop {
+        match apply_one(ledger, command.clone()).await {
+            Err(error) if matches!(error.class(), Class::Unavailable | Class::Transient) => {
+                tracing::warn!(error = error.chain(), "the ledger is away; trying again");
+                tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..1.0))).await;
+                wait = (wait * 2).min(Duration::from_secs(5));
+            }
+            other => return other,
+        }
+    }
+}
+
 /// The error that a refusal by the ledger is to a worker: it may not act any more.
 pub fn refused(doing: &'static str, refusal: Refusal) -> Error {
     match refusal {
+        Refusal::Stands(State::Closing) | Refusal::Superseded => {
+            Error::new(Class::Cancelled, doing, "the run is to end without a delivery")
+        }
         Refusal::CursorMoved => {
             Error::permanent(doing, "the cursor is not where the run read from")
                 .help("Another program moved it under the reservation; an operator must look.")

@@ -10,14 +10,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::error::{Error, Result};
+use crate::error::{Class, Error, Result};
+use crate::export::RetryConfig;
 use crate::intake::Definitions;
 use crate::job::RunId;
 use crate::job::book::{Audit, Command, Outcome};
 use crate::job::machine::Refusal;
+use crate::job::message::JobMessage;
 use crate::job::run::State;
 use crate::ledger::{Ledger, apply_one};
 use crate::limits::Rate;
@@ -129,6 +131,8 @@ pub struct Report {
     pub replayed: u64,
     /// Letters that had been replayed before, or whose run has ended otherwise; removed.
     pub superseded: u64,
+    /// Letters of exports that are not active any more; they stay.
+    pub skipped: u64,
     /// Replayed runs that were seen to be done.
     pub done: u64,
     /// Replayed runs that were seen to have died again.
@@ -227,20 +231,27 @@ impl Replayer {
             report.replayed += 1;
             return Ok(None);
         };
-        let definition = match (&dead.export, pass.as_failed) {
-            (Some(export), false) => {
-                self.definitions.forget(export);
-                Some(self.definitions.active(export).await?)
+        let mut active = None;
+        if let Some(export) = &dead.export {
+            self.definitions.forget(export);
+            match self.definitions.active(export).await {
+                Ok(bound) => active = Some(bound),
+                // Retired: its letters stay where they are.
+                Err(error) if error.class() == Class::Malformed => {
+                    report.skipped += 1;
+                    return Ok(None);
+                }
+                Err(error) => return Err(error),
             }
-            _ => None,
-        };
-        let deadline = match &definition {
-            Some(bound) => {
-                let patience = SignedDuration::try_from(bound.export.retry.give_up_after);
-                self.ledger.now().await?.checked_add(patience.unwrap_or(SignedDuration::MAX)).ok()
-            }
-            None => None,
-        };
+        }
+        let patience = active.as_ref().map_or_else(
+            || RetryConfig::default().give_up_after,
+            |bound| bound.export.retry.give_up_after,
+        );
+        let deadline = self.ledger.now().await?.checked_add(patience).ok();
+        // A job that pins its definition keeps it.
+        let pinned = JobMessage::read(&letter.body).is_ok_and(|job| job.definition.is_some());
+        let definition = active.filter(|_| !pass.as_failed && !pinned);
         let command = Command::Replay {
             run,
             epoch,

@@ -45,6 +45,13 @@ pub async fn run(scheduler: &Scheduler) {
     }
 }
 
+/// Publishes what is due now.
+pub async fn due(scheduler: &Scheduler) -> Result<()> {
+    scheduler.queue.declare(&scheduler.pools).await?;
+    while once(scheduler).await? == BATCH {}
+    Ok(())
+}
+
 /// Publishes one batch. Answers how many postings it took.
 async fn once(scheduler: &Scheduler) -> Result<u32> {
     let postings = scheduler.ledger.take_due(BATCH, LEASE).await?;
@@ -117,7 +124,8 @@ fn letter(run: Run) -> Outgoing {
         body: Bytes::from(run.order.body),
         properties: Properties {
             kind: Some(JOB_TYPE.to_owned()),
-            message_id: None,
+            // A letter that outlives its run's history is taken as a new job, under the same key.
+            message_id: Some(run.order.key),
             correlation_id: run.order.correlation_id,
             traceparent: run.order.traceparent,
             dead: Some(dead),

@@ -60,6 +60,15 @@ impl Scheduler {
         Ok(())
     }
 
+    /// Publishes what is due in the outbox now. For processes that end, where no scheduler may be
+    /// running; others use [`Scheduler::run`].
+    ///
+    /// # Errors
+    /// Where queue or ledger cannot be reached; what was not published stays in the outbox.
+    pub async fn dispatch_due(&self) -> Result<()> {
+        dispatch::due(self).await
+    }
+
     async fn every(
         &self,
         period: Duration,

@@ -160,6 +160,10 @@ impl Sink for FilesSink {
         Ok(Begun::Open)
     }
 
+    async fn standing(&self) -> Result<Option<String>> {
+        self.current_manifest().await
+    }
+
     async fn stage(&self, holder: &Holder, mut rows: Rows) -> Result<Staged> {
         const DOING: &str = "stage the rows";
         let stager = Stager {

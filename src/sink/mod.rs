@@ -129,6 +129,12 @@ pub trait Sink: Send + Sync {
     /// is an error of class `fenced`.
     async fn begin(&self, holder: &Holder) -> Result<Begun>;
 
+    /// SHA-256 (hex) of the manifest that stands at the target, where deliveries replace one
+    /// another there.
+    async fn standing(&self) -> Result<Option<String>> {
+        Ok(None)
+    }
+
     /// Pulls all rows and puts them where no recipient looks, under the run and its fence. Never
     /// overwrites what another fence staged. The refused rows of the batches are not its business:
     /// the pipeline has taken them out before.

@@ -31,7 +31,7 @@ use self::plan::Table;
 use super::table::{self, MARKER};
 use super::{Begun, Holder, Mode, Sink, Staged, Way};
 use crate::connect::Connection;
-use crate::connect::postgres::{Client, classify, connect, quote_ident, quote_table};
+use crate::connect::postgres::{Client, Quiet, classify, connect, quote_ident, quote_table};
 use crate::error::{Error, Result};
 use crate::format::pgcopy;
 use crate::job::decision::Decision;
@@ -198,7 +198,7 @@ impl Sink for PostgresSink {
                 Some(_) => failed("commit the rows", error),
                 None => Error::transient("commit the rows", "the connection was lost meanwhile")
                     .with("table", &self.table)
-                    .caused_by(error)
+                    .caused_by(Quiet(error))
                     .help(
                         "Whether it took effect stands at the target; the next attempt reads it.",
                     ),
@@ -211,7 +211,7 @@ impl Sink for PostgresSink {
                     format!("a value is none of its column's type (SQLSTATE {})", state(&error)),
                 )
                 .with("table", &self.table)
-                .caused_by(error)
+                .caused_by(Quiet(error))
                 .help("Check such values in the contract, or convert them in the transform.");
                 return Err(match column {
                     Some(column) => error.with("column", column),
@@ -360,7 +360,7 @@ fn failed(doing: &'static str, error: tokio_postgres::Error) -> Error {
             doing,
             format!("a lock was not free within {} s", LOCK_WAIT.as_secs()),
         )
-        .caused_by(error)
+        .caused_by(Quiet(error))
         .help("Something else holds the table or the run's row; see pg_locks if this goes on.");
     }
     if !server.code().code().starts_with("23") {
@@ -373,6 +373,6 @@ fn failed(doing: &'static str, error: tokio_postgres::Error) -> Error {
     };
     let message = format!("{what} (SQLSTATE {})", server.code().code());
     Error::contract(doing, message)
-        .caused_by(error)
+        .caused_by(Quiet(error))
         .help("Refuse such rows in the contract, or correct the table.")
 }

@@ -157,7 +157,9 @@ impl Sink for SqliteSink {
     }
 
     async fn close(&self, holder: &Holder) -> Result<Option<Box<Decision>>> {
-        let holder = holder.clone();
+        // A commit of this very fence, whose future was dropped, may still wait for the file on its
+        // thread: the fence that is raised here, which is the next attempt's, keeps it out.
+        let holder = Holder { run: holder.run, fence: holder.fence + 1 };
         self.blocking(move |target, mut database| {
             let tx = transaction(&mut database)?;
             let found = target.raise(&tx, &holder)?;

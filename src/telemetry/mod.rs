@@ -64,7 +64,7 @@ fn filter(level: &str) -> Result<EnvFilter> {
         part.trim().parse::<LevelFilter>().map_err(|error| wrong().caused_by(error))?;
     }
     // At warn and below, lapin logs addresses with their passwords, and messages with their bodies.
-    EnvFilter::try_new(format!("{level},lapin=error,amq_protocol_tcp=off"))
+    EnvFilter::try_new(format!("{level},lapin=error,amq_protocol_tcp=off,tokio_postgres=warn"))
         .map_err(|error| wrong().caused_by(error))
 }
 

@@ -2,6 +2,7 @@
 //! claims' leases. What the ledger answers tells each job whether it may go on.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -32,7 +33,11 @@ struct Beating {
 
 /// The runs that this worker holds.
 #[derive(Default)]
-pub struct Heart(Mutex<HashMap<RunId, Beating>>);
+pub struct Heart {
+    held: Mutex<HashMap<RunId, Beating>>,
+    /// Whether runs are handed back, those too that are opened late.
+    handing_back: AtomicBool,
+}
 
 /// A run that is kept alive until this is dropped.
 pub struct Beat {
@@ -45,18 +50,20 @@ pub struct Beat {
 impl Heart {
     fn held(&self) -> std::sync::MutexGuard<'_, HashMap<RunId, Beating>> {
         // Nothing is left half-done under this lock.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps a run alive.
     pub fn start(self: &Arc<Heart>, run: RunId, fence: i64, claim: Held) -> Beat {
-        let (stop, receiver) = watch::channel(None);
+        let handed = self.handing_back.load(Ordering::SeqCst).then_some(Stop::HandBack);
+        let (stop, receiver) = watch::channel(handed);
         self.held().insert(run, Beating { fence, claim, stop });
         Beat { heart: Arc::clone(self), run, fence, stop: receiver }
     }
 
     /// Tells every job to hand its run back.
     pub fn hand_back(&self) {
+        self.handing_back.store(true, Ordering::SeqCst);
         for beating in self.held().values() {
             tell(&beating.stop, Stop::HandBack);
         }

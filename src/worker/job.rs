@@ -1,8 +1,13 @@
 //! One message's way: received, opened, worked on, settled.
 
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use bytes::Bytes;
+use futures::FutureExt;
 use tracing::Instrument;
 
 use super::Worker;
@@ -18,8 +23,18 @@ use crate::job::run::{Run, State};
 use crate::ledger::apply_one;
 use crate::limits::local::Pass;
 use crate::pipeline::{Attempt, Plan, Recorded, Start};
-use crate::queue::{Incoming, Settle};
+use crate::queue::{Incoming, Properties, Settle};
 use crate::telemetry::metrics;
+
+/// What a message says.
+pub struct Mail {
+    /// Its body.
+    pub body: Bytes,
+    /// Its properties.
+    pub properties: Properties,
+    /// The pool on whose queue it was.
+    pub pool: String,
+}
 
 /// A message that is acked once, either when it is let go or when its job is settled.
 pub struct Letter(Option<Box<dyn Settle>>);
@@ -44,13 +59,26 @@ impl Letter {
     }
 }
 
+impl Drop for Letter {
+    /// A job that was cut off, by a panic or at the end of the process, leaves its message behind:
+    /// it goes back, or the broker would take it for one that is worked on.
+    fn drop(&mut self) {
+        if let Some(settle) = self.0.take()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(settle.requeue());
+        }
+    }
+}
+
 /// Takes a message all its way. Whatever happens, it is acked only after what it was about stands
 /// in the ledger, on a queue, or both.
 pub async fn handle(worker: &Arc<Worker>, message: Incoming) {
     let _flying = metrics::in_flight(&message.pool);
-    let received = receive::receive(worker, &message).await;
-    let (pool, body, properties) = (message.pool, message.body, message.properties);
     let mut letter = Letter(Some(message.settle));
+    let mail = Mail { body: message.body, properties: message.properties, pool: message.pool };
+    let received = receive::receive(worker, &mail).await;
+    let Mail { body, properties, pool } = mail;
     match received {
         Ok(Received::Run(run, claim)) => {
             let span = tracing::info_span!(
@@ -114,7 +142,7 @@ async fn open(worker: &Arc<Worker>, run: Run, claim: Held, letter: &mut Letter) 
     let attempts = plan.as_ref().map_or(1, |plan| plan.export().retry.attempts);
     let ask = Open {
         run: run.id,
-        worker: worker.name.clone(),
+        worker: format!("{}/{}", worker.name, worker.jobs.fetch_add(1, Ordering::Relaxed)),
         lease: worker.settings.lease,
         needs: plan.as_ref().map(Plan::needs).unwrap_or_default(),
         attempts: i32::try_from(attempts).unwrap_or(i32::MAX),
@@ -134,8 +162,16 @@ async fn open(worker: &Arc<Worker>, run: Run, claim: Held, letter: &mut Letter) 
             metrics::lag(&run.order.pool, settle::lag(&opened.run));
             Box::pin(work(worker, plan, *opened, claim, letter)).await
         }
-        Outcome::Closed(Closed::Ended(State::Done)) => {
-            settle::done_mark(worker, &run).await;
+        Outcome::Closed(Closed::Ended(state)) => {
+            // Whoever ended it may not have got to these.
+            if let Ok(plan) = &plan {
+                settle::clean(plan, &run).await;
+            }
+            if state == State::Done {
+                settle::done_mark(worker, &run).await;
+            } else {
+                release(worker, &claim).await;
+            }
             letter.ack().await;
             Ok(())
         }
@@ -171,28 +207,22 @@ async fn work(
     let run = opened.run.clone();
     let mut beat = worker.heart.start(run.id, run.fence, claim.clone());
     let outcome = {
-        let attempt = attempt(worker, plan.as_ref(), opened);
+        let attempt = AssertUnwindSafe(attempt(worker, plan.as_ref(), opened)).catch_unwind();
         tokio::pin!(attempt);
-        let hold = tokio::time::sleep(worker.settings.hold);
-        tokio::pin!(hold);
-        let mut holding = true;
-        loop {
-            tokio::select! {
-                result = &mut attempt => break result,
-                stop = beat.stopped() => break match stop {
-                    Stop::Close => Settled::Close,
-                    Stop::Lost => Settled::Lost,
-                    Stop::HandBack => Settled::HandBack,
-                },
-                () = &mut hold, if holding => {
-                    holding = false;
-                    // From here the ledger's wake-up, at the heartbeat's expiry, stands for the
-                    // message: nothing is held near the broker's timeout.
-                    leave_wake_up(worker, run.id, std::time::Duration::ZERO).await?;
-                    letter.ack().await;
-                    tracing::info!("the message is let go; the work goes on");
-                }
-            }
+        let let_go = let_go(worker, &run, letter);
+        tokio::pin!(let_go);
+        tokio::select! {
+            biased;
+            result = &mut attempt => result.unwrap_or_else(|_| {
+                Settled::Failed(Error::transient("run the export", "its worker panicked")
+                    .help("This is a fault of Longshore; the log has the place. Please report it."))
+            }),
+            stop = beat.stopped() => match stop {
+                Stop::Close => Settled::Close,
+                Stop::Lost => Settled::Lost,
+                Stop::HandBack => Settled::HandBack,
+            },
+            never = &mut let_go => match never {},
         }
     };
     let done = matches!(outcome, Settled::Done(_));
@@ -205,6 +235,22 @@ async fn work(
     }
     letter.ack().await;
     Ok(())
+}
+
+/// Lets the message go once it was held too long: from then on the ledger's wake-up, at the
+/// heartbeat's expiry, stands for it, and nothing is held near the broker's timeout.
+async fn let_go(worker: &Worker, run: &Run, letter: &mut Letter) -> Infallible {
+    loop {
+        tokio::time::sleep(worker.settings.hold).await;
+        match leave_wake_up(worker, run.id, std::time::Duration::ZERO).await {
+            Ok(()) => {
+                letter.ack().await;
+                tracing::info!("the message is let go; the work goes on");
+                return std::future::pending().await;
+            }
+            Err(error) => tracing::warn!(error = error.chain(), "the message is held on to"),
+        }
+    }
 }
 
 /// What one attempt comes to.
@@ -235,6 +281,7 @@ async fn attempt(worker: &Worker, plan: Result<&Plan, &Error>, opened: Opened) -
             tracing::warn!(error = error.chain(), "overtaken");
             Settled::Lost
         }
+        Err(error) if error.class() == Class::Cancelled => Settled::Close,
         Err(error) => Settled::Failed(error),
     }
 }
@@ -242,7 +289,9 @@ async fn attempt(worker: &Worker, plan: Result<&Plan, &Error>, opened: Opened) -
 /// A turn of every connection that has a rate limit.
 async fn pass(worker: &Worker, plan: &Plan) -> Result<Pass> {
     for (name, rate) in plan.rates() {
-        if let Pass::Later(wait) = worker.gate.pass(name, rate).await? {
+        // Whatever is wrong with the limits is no fault of the job.
+        let pass = worker.gate.pass(name, rate).await;
+        if let Pass::Later(wait) = pass.map_err(|error| error.reclass(Class::Unavailable))? {
             return Ok(Pass::Later(wait));
         }
     }

@@ -1,8 +1,8 @@
 //! The worker pool: takes messages, and works on the runs that the ledger says they are about.
 //!
-//! [`Worker::run`] takes messages as long as slots are free; [`job`] is one message's way through
-//! claim, ledger and pipeline; [`settle`] says what became of it, always in the order: the
-//! ledger's transaction, the claim, the ack. [`heart`] keeps what is held alive.
+//! [`Worker::run`] takes messages as long as slots are free; `job` is one message's way through
+//! claim, ledger and pipeline; `settle` says what became of it, always in the order: the
+//! ledger's transaction, the claim, the ack. `heart` keeps what is held alive.
 
 mod heart;
 mod job;
@@ -13,7 +13,7 @@ mod settle;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -91,6 +91,8 @@ pub struct Worker {
     heart: Arc<Heart>,
     /// How many jobs wait for a dependency that is away. While there are any, none is taken.
     waiting: AtomicUsize,
+    /// Numbers the jobs, so that an open whose answer was lost is known again.
+    jobs: AtomicU64,
     draining: watch::Sender<bool>,
 }
 
@@ -121,6 +123,7 @@ impl Worker {
             health,
             heart: Arc::default(),
             waiting: AtomicUsize::new(0),
+            jobs: AtomicU64::new(1),
             draining: watch::Sender::new(false),
         }
     }
@@ -190,7 +193,10 @@ impl Worker {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            self.heart.beat(&*self.ledger, &*self.claims, self.settings.lease).await;
+            let beat = self.heart.beat(&*self.ledger, &*self.claims, self.settings.lease);
+            if tokio::time::timeout(self.settings.lease / 3, beat).await.is_err() {
+                tracing::warn!("the heartbeat did not arrive in time");
+            }
         }
     }
 
@@ -233,7 +239,7 @@ impl Worker {
         let mut noted = None;
         loop {
             match attempt().await {
-                Err(error) if matches!(error.class(), Class::Unavailable | Class::Transient) => {
+                Err(error) if passes(dependency, error.class()) => {
                     self.health.set(dependency, Err(&error));
                     if tries.is_multiple_of(10) {
                         tracing::warn!(
@@ -261,6 +267,16 @@ impl Worker {
                 }
             }
         }
+    }
+}
+
+/// Whether an error of a dependency is waited out. Of the claims all are: refused credentials too
+/// are an outage, which somebody mends. A full queue is one as well.
+fn passes(dependency: &str, class: Class) -> bool {
+    match class {
+        Class::Unavailable | Class::Transient => true,
+        Class::Throttled => dependency == "queue",
+        _ => dependency == "claims",
     }
 }
 

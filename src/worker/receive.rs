@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::Worker;
+use super::job::Mail;
 use crate::claims::{Claimed, Held};
 use crate::error::{Class, Error, Result};
 use crate::intake::{self, Bound, Sender};
@@ -12,7 +13,6 @@ use crate::job::book::{Command, Outcome};
 use crate::job::message::{self, JobMessage, Message, WakeMessage};
 use crate::job::run::{Order, Run};
 use crate::ledger::apply_one;
-use crate::queue::Incoming;
 use crate::telemetry::metrics;
 
 /// What a message turned out to be.
@@ -36,7 +36,7 @@ pub enum Received {
 ///
 /// # Errors
 /// Only what does not pass while this worker lives: the message goes back.
-pub async fn receive(worker: &Worker, message: &Incoming) -> Result<Received> {
+pub async fn receive(worker: &Worker, message: &Mail) -> Result<Received> {
     let properties = &message.properties;
     match message::read(&message.body, properties.kind.as_deref(), properties.message_id.as_deref())
     {
@@ -47,10 +47,13 @@ pub async fn receive(worker: &Worker, message: &Incoming) -> Result<Received> {
 }
 
 /// A producer's message: it is accepted into the ledger before anything else becomes of it.
-async fn accept(worker: &Worker, message: &Incoming, job: JobMessage) -> Result<Received> {
+async fn accept(worker: &Worker, message: &Mail, job: JobMessage) -> Result<Received> {
     let name = job.export.clone();
+    let pinned = job.definition.is_some();
+    // What is known to be active may have been replaced: a job is refused or sent elsewhere only
+    // by a definition that was just read.
+    let mut fresh = pinned;
     loop {
-        let pinned = job.definition.is_some();
         let bound = worker
             .patiently("ledger", "read the definition", || async {
                 match &job.definition {
@@ -66,11 +69,19 @@ async fn accept(worker: &Worker, message: &Incoming, job: JobMessage) -> Result<
         let (bound, order) = match ordered {
             Ok(both) => both,
             Err(error) if is_the_senders(&error) => {
+                if !std::mem::replace(&mut fresh, true) {
+                    worker.definitions.forget(&name);
+                    continue;
+                }
                 return Ok(Received::Refused { export: Some(name), error });
             }
             Err(error) => return Err(error),
         };
         if bound.export.pool != message.pool {
+            if !std::mem::replace(&mut fresh, true) {
+                worker.definitions.forget(&name);
+                continue;
+            }
             return Ok(Received::Elsewhere(bound.export.pool.clone()));
         }
         let claim = Held { key: order.key.clone(), token: Uuid::new_v4().to_string() };
@@ -134,7 +145,7 @@ async fn accept(worker: &Worker, message: &Incoming, job: JobMessage) -> Result<
     }
 }
 
-fn order(message: &Incoming, job: &JobMessage, bound: &Bound) -> Result<Order> {
+fn order(message: &Mail, job: &JobMessage, bound: &Bound) -> Result<Order> {
     let sender = Sender {
         body: String::from_utf8_lossy(&message.body).into_owned(),
         correlation_id: message.properties.correlation_id.clone(),

@@ -225,7 +225,8 @@ fn forward_wait(run: &Run) -> Duration {
     FORWARD.first.saturating_mul(factor).min(FORWARD.last).mul_f64(rand::random_range(0.5..1.0))
 }
 
-async fn clean(plan: &Plan, run: &Run) {
+/// Removes what the run staged.
+pub async fn clean(plan: &Plan, run: &Run) {
     let holder = Holder { run: run.id, fence: run.fence };
     if let Err(error) = plan.sink().clean(&holder).await {
         tracing::warn!(error = error.chain(), "what was staged is not cleaned up yet");
@@ -309,6 +310,9 @@ pub async fn forward(
     body: Bytes,
     properties: Properties,
 ) -> Result<()> {
+    // Its workers may not have made its queue yet.
+    let pools = [pool.clone()];
+    worker.patiently("queue", "declare the queue", || worker.queue.declare(&pools)).await?;
     publish(worker, Destination::Jobs(pool), body, properties).await
 }
 

@@ -2,7 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "how a test fails")]
 
+mod cli;
 mod conformance;
+mod e2e;
+mod layers;
+mod lifecycle;
 mod sink_files_s3;
 mod sink_postgres;
 mod sink_sqlite;

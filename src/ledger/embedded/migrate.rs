@@ -12,8 +12,9 @@ use crate::ledger::Migration;
 
 const DOING: &str = "migrate the embedded ledger";
 
+// Not named like those of PostgreSQL, which are taken from all folders beneath theirs.
 const MIGRATIONS: [(i32, &str, &str); 1] =
-    [(1, "ledger", include_str!("../../../migrations/embedded/V001__ledger.sql"))];
+    [(1, "ledger", include_str!("../../../migrations/embedded/001_ledger.sql"))];
 
 /// Applies what is missing.
 pub fn migrate(connection: &mut Connection) -> Result<()> {

@@ -309,7 +309,7 @@ fn store(connection: &Connection, changes: &Changes, at: Timestamp) -> Result<()
     put(sql!("insert_holdings"), &sheets.taken)?;
     put(sql!("delete_waiters"), &sheets.unparked)?;
     put(sql!("insert_waiters"), &sheets.parked)?;
-    put(sql!("delete_wakes"), &sheets.unwoken)?;
+    put(sql!("delete_postings"), &sheets.unposted)?;
     for posts in [&sheets.wakes, &sheets.letters] {
         put_at(sql!("put_outbox"), posts)?;
         put("UPDATE outbox_version SET last = last + json_array_length(?1)", posts)?;
@@ -635,6 +635,13 @@ impl Ledger for EmbeddedLedger {
                 "SELECT id FROM runs WHERE ended_at < ?1 ORDER BY ended_at LIMIT ?2",
                 params![before.as_microsecond(), limit],
             )?);
+            // A window whose history is gone was still delivered: no schedule may find it missing.
+            tx.execute(
+                "INSERT OR IGNORE INTO skipped (export, window_start, window_end, at) \
+                 SELECT export, window_start, window_end, ended_at FROM runs \
+                 WHERE id IN (SELECT value FROM json_each(?1)) AND window_start IS NOT NULL",
+                [&old],
+            )?;
             tx.execute(
                 "DELETE FROM outbox WHERE run IN (SELECT value FROM json_each(?1))",
                 [&old],

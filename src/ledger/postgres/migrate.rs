@@ -18,6 +18,8 @@ pub async fn migrate(url: &str, password: Option<&Secret>) -> Result<Vec<Migrati
     let pool = pool::pool(url, password, 1)?;
     let mut client = pool::checkout(&pool).await?;
     check(&client).await?;
+    // A migration may take as long as the data is large.
+    client.batch_execute("SET statement_timeout = 0").await.map_err(|e| classify(DOING, e))?;
     migrations::runner().run_async(&mut **client).await.map_err(|cause| {
         Error::permanent(DOING, "a migration failed; nothing of it remains")
             .help("The log has the server's words. The user needs the right to create tables.")

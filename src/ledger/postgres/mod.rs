@@ -24,8 +24,8 @@ use super::{
     Adrift, Applied, Attempt, Audited, Change, Ledger, NewDefinition, Posting, RecordedDelivery,
     RunFilter, StoredDefinition,
 };
-use crate::connect::postgres::classify;
-use crate::error::{Error, Result};
+use crate::connect::postgres as server;
+use crate::error::{Class, Error, Result};
 use crate::job::book::{Audit, Book, Changes, Command, Facts, Outcome};
 use crate::job::run::Run;
 use crate::job::waiting::{Resource, Waiter};
@@ -34,6 +34,8 @@ use crate::secret::Secret;
 
 pub use migrate::{migrate, status};
 
+/// How long a batch may take.
+const APPLY: Duration = Duration::from_secs(30);
 /// How often a batch is tried again when it lost a race.
 const TRIES: u32 = 8;
 
@@ -127,6 +129,22 @@ impl PostgresLedger {
 }
 
 const APPLYING: &str = "write to the ledger";
+
+/// What the server's error means for whoever depends on the ledger. Refused credentials, a server
+/// that only reads, a missing right or table: all that is an outage, which somebody mends while
+/// the workers wait. Only what the data itself causes stays permanent.
+fn classify(operation: &'static str, cause: tokio_postgres::Error) -> Error {
+    let of_the_data = cause.code().is_some_and(|state| {
+        let state = state.code();
+        state.starts_with("22") || state.starts_with("23") || state.starts_with("54")
+    });
+    let error = server::classify(operation, cause);
+    if error.class() == Class::Permanent && !of_the_data {
+        error.reclass(Class::Unavailable)
+    } else {
+        error
+    }
+}
 
 fn column<'a, T: FromSql<'a>>(row: &'a Row, index: usize) -> Result<T> {
     row.try_get(index).map_err(|cause| {
@@ -234,26 +252,29 @@ async fn load_resources(
     commands: usize,
     runs: Vec<Uuid>,
 ) -> Result<BTreeMap<String, Resource>> {
-    if !named.needs.is_empty() {
-        let (names, capacities): (Vec<&String>, Vec<i32>) = named
-            .needs
-            .iter()
-            .map(|(name, capacity)| (name, i32::try_from(*capacity).unwrap_or(i32::MAX)))
-            .unzip();
-        query(tx, sql!("lock_needs"), &[&names, &capacities]).await?;
-    }
     let names: Vec<String> = resources.into_iter().collect();
     let most = i64::try_from(commands).unwrap_or(i64::MAX);
-    let locked = query(tx, sql!("lock_resources"), &[&names]).await?;
+    let mut found: BTreeMap<String, Resource> = BTreeMap::new();
+    for row in &query(tx, sql!("lock_resources"), &[&names]).await? {
+        let capacity: i32 = column(row, 1)?;
+        found.entry(column(row, 0)?).or_default().capacity = capacity.unsigned_abs();
+    }
+    // What is there is locked. What is not, or has another capacity now, is put there.
+    let (missing, capacities): (Vec<&String>, Vec<i32>) = named
+        .needs
+        .iter()
+        .filter(|(name, capacity)| {
+            found.get(*name).is_none_or(|resource| resource.capacity != **capacity)
+        })
+        .map(|(name, capacity)| (name, i32::try_from(*capacity).unwrap_or(i32::MAX)))
+        .unzip();
+    if !missing.is_empty() {
+        query(tx, sql!("lock_needs"), &[&missing, &capacities]).await?;
+    }
     let (holdings, waiters) =
         tokio::try_join!(async { query(tx, sql!("load_holdings"), &[&names]).await }, async {
             query(tx, sql!("load_waiters"), &[&names, &most, &runs]).await
         },)?;
-    let mut found: BTreeMap<String, Resource> = BTreeMap::new();
-    for row in &locked {
-        let capacity: i32 = column(row, 1)?;
-        found.entry(column(row, 0)?).or_default().capacity = capacity.unsigned_abs();
-    }
     for row in &holdings {
         found.entry(column(row, 0)?).or_default().holders.insert(RunId(column(row, 1)?));
     }
@@ -278,11 +299,10 @@ async fn store(tx: &Transaction<'_>, changes: Changes) -> Result<()> {
     )?;
     tokio::try_join!(
         biased;
-        put(tx, sql!("put_resources"), sheets.resources.as_ref()),
         put(tx, sql!("delete_holdings"), sheets.freed.as_ref()),
         put(tx, sql!("end_attempts"), sheets.ended.as_ref()),
         put(tx, sql!("delete_waiters"), sheets.unparked.as_ref()),
-        put(tx, sql!("delete_wakes"), sheets.unwoken.as_ref()),
+        put(tx, sql!("delete_postings"), sheets.unposted.as_ref()),
         put(tx, sql!("insert_deliveries"), sheets.deliveries.as_ref()),
         put(tx, sql!("put_cursors"), sheets.cursors.as_ref()),
         put(tx, sql!("insert_audit"), sheets.audit.as_ref()),
@@ -303,7 +323,11 @@ impl Ledger for PostgresLedger {
     async fn apply(&self, commands: Vec<Command>) -> Result<Vec<Outcome>> {
         let mut tried = 0;
         loop {
-            match self.try_apply(&commands).await {
+            let tried_in_time = tokio::time::timeout(APPLY, self.try_apply(&commands)).await;
+            let result = tried_in_time.unwrap_or_else(|_| {
+                Err(Error::unavailable(APPLYING, "the database did not answer in time"))
+            });
+            match result {
                 Err(error) if tried < TRIES && lost_a_race(&error) => {
                     tried += 1;
                     let most = 4_u64 << tried;
@@ -414,7 +438,17 @@ impl Ledger for PostgresLedger {
             .query(&statement, &[&i64::from(limit), &lease.as_secs_f64()])
             .await
             .map_err(|e| classify(DOING, e))?;
-        rows.iter().map(posting).collect()
+        // One that cannot be read must not hold up the others.
+        Ok(rows
+            .iter()
+            .filter_map(|row| {
+                posting(row)
+                    .inspect_err(|error| {
+                        tracing::error!(error = error.chain(), "a posting cannot be read");
+                    })
+                    .ok()
+            })
+            .collect())
     }
 
     async fn mark_sent(&self, versions: &[i64]) -> Result<()> {
@@ -543,7 +577,20 @@ impl Ledger for PostgresLedger {
 
     async fn purge(&self, before: Timestamp, limit: u32) -> Result<u64> {
         const DOING: &str = "delete old history";
-        self.execute(sql!("purge_resources"), &[&i64::from(limit)], DOING).await?;
+        let failed = |e| classify(DOING, e);
+        let mut client = self.client().await?;
+        let tx = client.transaction().await.map_err(failed)?;
+        // Looked at in a statement of its own once they are locked: somebody may just have parked.
+        let locked: Vec<String> = tx
+            .query(sql!("lock_idle_resources"), &[&i64::from(limit)])
+            .await
+            .map_err(failed)?
+            .iter()
+            .map(|row| column(row, 0))
+            .collect::<Result<_>>()?;
+        tx.execute(sql!("purge_resources"), &[&locked]).await.map_err(failed)?;
+        tx.commit().await.map_err(failed)?;
+        drop(client);
         self.execute(sql!("purge"), &[&before, &i64::from(limit)], DOING).await
     }
 
@@ -591,14 +638,14 @@ fn posting(row: &Row) -> Result<Posting> {
 /// A deadlock, a serialization failure, or two that accepted one key at once: starting again
 /// finds what the other did.
 fn lost_a_race(error: &Error) -> bool {
-    let Some(cause) = std::error::Error::source(error)
-        .and_then(|source| source.downcast_ref::<tokio_postgres::Error>())
+    let Some(cause) =
+        std::error::Error::source(error).and_then(|source| source.downcast_ref::<server::Quiet>())
     else {
         return false;
     };
-    let Some(state) = cause.code() else { return false };
+    let Some(state) = cause.0.code() else { return false };
     let key_race = *state == SqlState::UNIQUE_VIOLATION
-        && cause.as_db_error().and_then(|db| db.constraint()) == Some("runs_key_edition_key");
+        && cause.0.as_db_error().and_then(|db| db.constraint()) == Some("runs_key_edition_key");
     key_race
         || *state == SqlState::T_R_DEADLOCK_DETECTED
         || *state == SqlState::T_R_SERIALIZATION_FAILURE

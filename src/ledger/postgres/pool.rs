@@ -77,12 +77,21 @@ impl Connect for Connector {
             if let Some(Ok(password)) = self.password.as_ref().map(Secret::read) {
                 config.password(secrecy::ExposeSecret::expose_secret(&password));
             }
+            // A black hole shows within seconds rather than minutes.
+            config.tcp_user_timeout(Duration::from_secs(20));
             let (client, connection) = config.connect(self.tls.clone()).await?;
             let task = tokio::spawn(async move {
                 if let Err(error) = connection.await {
                     tracing::warn!(%error, "a connection to the ledger was lost");
                 }
             });
+            // A worker that is frozen within a transaction must not keep its locks from the others.
+            client
+                .batch_execute(
+                    "SET idle_in_transaction_session_timeout = '15s'; SET lock_timeout = '15s'; \
+                     SET statement_timeout = '60s'",
+                )
+                .await?;
             Ok((client, task))
         })
     }

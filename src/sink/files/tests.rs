@@ -181,7 +181,7 @@ async fn fail_keeps_what_is_there_and_replace_takes_only_its_predecessor() {
     swap.expect_free(b).await.unwrap();
     assert_eq!(keep.expect_free(b).await.unwrap_err().class(), Class::Refused);
 
-    let second = decide(b, staged(&keep, &holder(b, 1), 2).await, None);
+    let second = decide(b, staged(&swap, &holder(b, 1), 2).await, None);
     let error = keep.commit(&holder(b, 1), &second).await.unwrap_err();
     assert_eq!(error.class(), Class::Refused);
     assert_eq!(delivered(dir.path()).len(), 2, "no part of the loser is left");

@@ -2,6 +2,7 @@
 //! stamped once per backend.
 
 mod claims;
+mod ledger;
 mod limits;
 pub mod queue;
 pub mod rabbitmq;

@@ -1,4 +1,8 @@
 //! What several suites need.
 
+pub mod installation;
+pub mod processes;
 pub mod proxy;
 pub mod s3;
+pub mod servers;
+pub mod tpch;

@@ -1,4 +1,5 @@
--- Why the sweeper should look at a run, now (?1), at most ?2 for each reason; see ledger::Adrift.
+-- Why the sweeper should look at a run, now (?1), at most ?2 for each reason; see ledger::Adrift,
+-- and the PostgreSQL query of this name.
 SELECT id, why FROM (
     SELECT id, 'overdue' AS why FROM runs
     WHERE ended_at IS NULL AND state IN ('queued', 'running') AND deadline <= ?1
@@ -7,22 +8,31 @@ UNION ALL
 SELECT id, why FROM (
     SELECT r.id, 'silent' AS why FROM runs r
     LEFT JOIN outbox o ON o.run = r.id AND o.kind = 'wake'
-    WHERE r.ended_at IS NULL
+    WHERE r.ended_at IS NULL AND r.state <> 'queued' AND r.heartbeat < ?1
+      AND (o.run IS NULL OR o.sent_at < r.heartbeat - 60000000)
+    LIMIT ?2)
+UNION ALL
+SELECT id, why FROM (
+    SELECT r.id, 'silent' AS why FROM runs r
+    LEFT JOIN outbox o ON o.run = r.id AND o.kind = 'wake'
+    WHERE r.ended_at IS NULL AND r.changed_at < ?1 - 3600000000
+      AND (r.heartbeat IS NULL OR r.heartbeat < ?1)
       AND NOT EXISTS (SELECT 1 FROM waiters w WHERE w.run = r.id)
-      AND (o.run IS NULL OR o.sent_at IS NOT NULL)
-      AND CASE
-          WHEN r.heartbeat IS NOT NULL
-          THEN r.heartbeat < ?1
-               AND coalesce(o.sent_at, 0) < max(r.heartbeat, ?1 - 60000000)
-          ELSE max(r.changed_at, coalesce(o.sent_at, 0)) < ?1 - 3600000000
-          END
+      AND (o.run IS NULL OR o.sent_at < ?1 - max(3600000000, o.sent_at - r.changed_at))
+      AND NOT (r.heartbeat IS NOT NULL
+               AND (o.run IS NULL OR o.sent_at < r.heartbeat - 60000000))
     LIMIT ?2)
 UNION ALL
 SELECT run, why FROM (
-    SELECT w.run, 'free' AS why FROM waiters w
+    SELECT w.run, 'free' AS why FROM (
+        SELECT resource, run, since,
+               row_number() OVER (PARTITION BY resource ORDER BY since, run) AS place
+        FROM waiters
+    ) w
     LEFT JOIN resources s ON s.name = w.resource
     WHERE w.since < ?1 - 10000000
-      AND ((SELECT count(*) FROM holdings h WHERE h.resource = w.resource) < coalesce(s.capacity, 1)
+      AND (w.place <= coalesce(s.capacity, 1)
+                      - (SELECT count(*) FROM holdings h WHERE h.resource = w.resource)
            OR EXISTS (SELECT 1 FROM holdings h WHERE h.resource = w.resource AND h.run = w.run))
     ORDER BY w.since, w.run
     LIMIT ?2)

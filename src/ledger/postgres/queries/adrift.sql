@@ -1,31 +1,42 @@
 -- Why the sweeper should look at a run; see ledger::Adrift for the words.
 (SELECT r.id, 'overdue' FROM runs r
- WHERE r.ended_at IS NULL AND r.state IN ('queued', 'running') AND r.deadline <= clock_timestamp()
+ WHERE r.ended_at IS NULL AND r.state IN ('queued', 'running') AND r.deadline <= now()
  LIMIT $1)
 UNION ALL
+-- A heartbeat that expired, unless a wake-up was sent for that.
 (SELECT r.id, 'silent' FROM runs r
  LEFT JOIN outbox o ON o.run = r.id AND o.kind = 'wake'
- WHERE r.ended_at IS NULL
-   AND NOT EXISTS (SELECT 1 FROM waiters w WHERE w.run = r.id)
-   AND (o.run IS NULL OR o.sent_at IS NOT NULL)
-   AND CASE
-       WHEN r.heartbeat IS NOT NULL
-       THEN r.heartbeat < clock_timestamp()
-            AND coalesce(o.sent_at, '-infinity') < greatest(r.heartbeat, clock_timestamp() - interval '1 minute')
-       ELSE greatest(r.changed_at, coalesce(o.sent_at, '-infinity'))
-            < clock_timestamp() - interval '1 hour'
-       END
+ WHERE r.ended_at IS NULL AND r.state <> 'queued' AND r.heartbeat < now()
+   AND (o.run IS NULL OR o.sent_at < r.heartbeat - interval '1 minute')
  LIMIT $1)
 UNION ALL
-(SELECT w.run, 'free' FROM waiters w
+-- A wake-up that was sent may wait in its queue for long: it has an hour, and twice the time
+-- whenever it is sent again.
+(SELECT r.id, 'silent' FROM runs r
+ LEFT JOIN outbox o ON o.run = r.id AND o.kind = 'wake'
+ WHERE r.ended_at IS NULL AND r.changed_at < now() - interval '1 hour'
+   AND (r.heartbeat IS NULL OR r.heartbeat < now())
+   AND NOT EXISTS (SELECT 1 FROM waiters w WHERE w.run = r.id)
+   AND (o.run IS NULL
+        OR o.sent_at < now() - greatest(interval '1 hour', o.sent_at - r.changed_at))
+   AND NOT (r.heartbeat IS NOT NULL
+            AND (o.run IS NULL OR o.sent_at < r.heartbeat - interval '1 minute'))
+ LIMIT $1)
+UNION ALL
+-- As many of the first waiters as there are free places.
+(SELECT w.run, 'free' FROM (
+     SELECT resource, run, since, row_number() OVER (PARTITION BY resource ORDER BY since, run) AS place
+     FROM waiters
+ ) w
  LEFT JOIN resources s ON s.name = w.resource
- WHERE w.since < clock_timestamp() - interval '10 seconds'
-   AND ((SELECT count(*) FROM holdings h WHERE h.resource = w.resource) < coalesce(s.capacity, 1)
+ WHERE w.since < now() - interval '10 seconds'
+   AND (w.place <= coalesce(s.capacity, 1)
+                   - (SELECT count(*) FROM holdings h WHERE h.resource = w.resource)
         OR EXISTS (SELECT 1 FROM holdings h WHERE h.resource = w.resource AND h.run = w.run))
  ORDER BY w.since, w.run
  LIMIT $1)
 UNION ALL
 (SELECT r.id, 'stuck' FROM runs r
  WHERE r.ended_at IS NULL AND r.state IN ('committing', 'closing')
-   AND r.changed_at < clock_timestamp() - interval '1 hour'
+   AND r.changed_at < now() - interval '1 hour'
  LIMIT $1)

@@ -1,1 +1,1 @@
-SELECT name, value FROM cursors WHERE name = ANY ($1) FOR UPDATE
+SELECT name, value FROM cursors WHERE name = ANY ($1) ORDER BY name FOR UPDATE

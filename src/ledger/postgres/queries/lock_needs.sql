@@ -1,4 +1,4 @@
--- Makes and locks the resources that an open needs. $1: names, sorted; $2: capacities.
+-- Makes and locks resources that an open needs. $1: names, sorted; $2: capacities.
 INSERT INTO resources (name, capacity)
 SELECT * FROM unnest($1::text[], $2::int[])
 ON CONFLICT (name) DO UPDATE SET capacity = excluded.capacity

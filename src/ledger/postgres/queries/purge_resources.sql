@@ -1,7 +1,4 @@
-DELETE FROM resources WHERE name IN (
-    SELECT s.name FROM resources s
-    WHERE NOT EXISTS (SELECT 1 FROM holdings h WHERE h.resource = s.name)
-      AND NOT EXISTS (SELECT 1 FROM waiters w WHERE w.resource = s.name)
-    LIMIT $1
-    FOR UPDATE SKIP LOCKED
-)
+DELETE FROM resources s
+WHERE s.name = ANY ($1)
+  AND NOT EXISTS (SELECT 1 FROM holdings h WHERE h.resource = s.name)
+  AND NOT EXISTS (SELECT 1 FROM waiters w WHERE w.resource = s.name)

@@ -1,8 +1,9 @@
--- Takes what is due, oldest first, for a while; two dispatchers never wait for one another.
+-- Takes what is due, oldest first, for a while; two dispatchers never wait for one another. An
+-- index can be asked for what is before now(), which stands still, not for clock_timestamp().
 WITH due AS (
     SELECT run, kind FROM outbox
-    WHERE sent_at IS NULL AND due_at <= clock_timestamp()
-      AND (taken_until IS NULL OR taken_until < clock_timestamp())
+    WHERE sent_at IS NULL AND due_at <= now()
+      AND (taken_until IS NULL OR taken_until < now())
     ORDER BY due_at
     LIMIT $1
     FOR UPDATE SKIP LOCKED

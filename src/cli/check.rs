@@ -1,0 +1,141 @@
+//! `longshore check`
+
+use std::sync::Arc;
+
+use clap::Args;
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::output::counted;
+use super::{Context, Ended, Failure, Verdict, trial};
+use crate::config::Config;
+use crate::error::Result;
+use crate::export::Definition;
+use crate::job::message::JobMessage;
+use crate::job::param::{Param, ParamType};
+use crate::job::window::{self, WindowSpec};
+use crate::pipeline::Plan;
+use crate::scrub::scrub;
+use crate::wiring;
+
+/// Reads every file and follows every reference. Exit 1 if anything is wrong.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  longshore check
+  longshore check --connect        also ask each source for its columns
+  longshore check --json | jq -r .message")]
+pub struct Check {
+    /// Ask each export's source for its columns, and plan transform, contract and protection on
+    /// them. No row is read, and nothing is written anywhere
+    #[arg(long)]
+    connect: bool,
+}
+
+impl Check {
+    pub async fn run(self, context: &Context) -> Ended {
+        context.log()?;
+        let out = &context.out;
+        let config = match context.read(true) {
+            Ok(config) => config,
+            Err(problems) => {
+                for problem in &problems.0 {
+                    if out.json {
+                        out.object(problem)?;
+                    } else {
+                        out.line(problem.to_string())?;
+                    }
+                }
+                if !out.json {
+                    out.line(format!("{} found", counted(problems.0.len() as u64, "problem")))?;
+                }
+                return Ok(Verdict::Found);
+            }
+        };
+        for note in &config.notes {
+            if out.json {
+                out.object(note)?;
+            } else {
+                out.line(note.to_string())?;
+            }
+        }
+        let failed = if self.connect { connect(context, &config).await? } else { 0 };
+        if !out.json {
+            out.line(format!(
+                "checked {} and {}: {}",
+                counted(config.exports.len() as u64, "export"),
+                counted(config.connections.len() as u64, "connection"),
+                match failed {
+                    0 => "all is well".to_owned(),
+                    failed => format!("{} cannot run", counted(failed, "export")),
+                }
+            ))?;
+        }
+        Ok(if failed == 0 { Verdict::Done } else { Verdict::Found })
+    }
+}
+
+/// Plans every export on the columns that its source has now. Answers how many cannot run.
+async fn connect(context: &Context, config: &Config) -> Result<u64, Failure> {
+    let house = wiring::house(config);
+    let mut failed = 0;
+    for definition in config.exports.values() {
+        let checked = async {
+            let run = trial::run(definition, sample(definition)?)?;
+            Plan::new(Arc::new(definition.export.clone()), &run, &house)?.check().await
+        };
+        let Err(error) = checked.await else { continue };
+        failed += 1;
+        let (message, help) = (scrub(&error.to_string()), error.advice().map(scrub));
+        if context.out.json {
+            context.out.object(&json!({
+                "level": "error",
+                "export": definition.name,
+                "file": definition.file,
+                "class": error.class(),
+                "message": message,
+                "help": help,
+            }))?;
+        } else {
+            let file = definition.file.display();
+            let help = help.map(|help| format!("\n   = help: {help}")).unwrap_or_default();
+            context.out.line(format!("error: {message}\n  --> {file}{help}\n"))?;
+        }
+    }
+    Ok(failed)
+}
+
+/// A job as the export might get one: the current window, and the first value that is allowed for
+/// each parameter.
+fn sample(definition: &Definition) -> Result<JobMessage> {
+    let export = &definition.export;
+    let zone = window::zone(&export.timezone)?;
+    let now = Timestamp::now();
+    let schedule = export.schedule.as_ref();
+    let spec = schedule.and_then(|schedule| schedule.window).unwrap_or(WindowSpec::Day);
+    let start = schedule.and_then(|schedule| schedule.start);
+    let first = start.map(|day| window::first_at(day.at(0, 0, 0, 0), &zone));
+    let window = spec.containing(first.map_or(now, |first| now.max(first)), &zone);
+    let mut params = serde_json::Map::new();
+    for (name, param) in &export.params {
+        params.insert(name.clone(), any_value(param, now));
+    }
+    Ok(JobMessage {
+        export: definition.name.clone(),
+        window: Some(window),
+        params,
+        ..JobMessage::default()
+    })
+}
+
+fn any_value(param: &Param, now: Timestamp) -> serde_json::Value {
+    let first = param.values.as_ref().and_then(|values| values.first());
+    param.default.as_ref().or(first).cloned().unwrap_or_else(|| match param.kind {
+        // A path with the parameter in it wants a part of a name.
+        ParamType::String => json!("x"),
+        ParamType::Int64 => json!(0),
+        ParamType::Bool => json!(false),
+        ParamType::Date => json!("2000-01-01"),
+        ParamType::Timestamp => json!(now),
+    })
+}

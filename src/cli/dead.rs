@@ -1,0 +1,567 @@
+//! `longshore dead`
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::arguments::{past, rate};
+use super::output::{clock, counted, plain, thousands};
+use super::progress::Progress;
+use super::{Context, Ended, Failure, Verdict};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::intake::Definitions;
+use crate::job::RunId;
+use crate::limits::Rate;
+use crate::replay::{Filter, Letter, Pass, Replayer, look};
+use crate::wiring::{self, Parts};
+
+const REPLAY: &str = "replay dead letters";
+const DROP: &str = "drop dead letters";
+/// Letters that a dry run looks at.
+const LOOKED_AT: usize = 100_000;
+
+/// Jobs that were given up. Alone it is `dead list`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  longshore dead list --export partner-feed --since 24h
+  longshore dead show 1e8d02c3
+  longshore dead replay --export partner-feed --canary 1 --dry-run
+  longshore dead replay --export partner-feed --canary 1 --reason 'the column is back'
+  longshore dead drop --class malformed --reason 'a test of the producer'")]
+pub struct Dead {
+    #[command(subcommand)]
+    command: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Dead letters, oldest first
+    List {
+        #[command(flatten)]
+        picked: Picked,
+        /// At the most so many
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        limit: u32,
+    },
+    /// One dead letter, with the job's own body
+    Show {
+        /// The ending of the run's name, as tables show it
+        run: String,
+        /// Look only at this pool's; default: those of [worker] pools
+        #[arg(long)]
+        pool: Option<String>,
+    },
+    /// Queue the runs of dead letters again
+    Replay(Replay),
+    /// Remove dead letters for good; their runs stay dead
+    Drop {
+        #[command(flatten)]
+        picked: Picked,
+        #[command(flatten)]
+        change: Changing,
+    },
+}
+
+/// Which letters are meant.
+#[derive(Debug, Args)]
+struct Picked {
+    /// Only of this export
+    #[arg(long)]
+    export: Option<String>,
+    /// Only of this class of error: contract, permanent, malformed, ...
+    #[arg(long)]
+    class: Option<String>,
+    /// Only of the run whose name ends so
+    #[arg(long)]
+    run: Option<String>,
+    /// Only where the reason holds this text
+    #[arg(long)]
+    text: Option<String>,
+    /// Only those that last failed since: 24h, a day, or an instant
+    #[arg(long, value_name = "WHEN", value_parser = past)]
+    since: Option<Timestamp>,
+    /// Only those that last failed before: 1h, a day, or an instant
+    #[arg(long, value_name = "WHEN", value_parser = past)]
+    until: Option<Timestamp>,
+    /// Only this pool's; default: those of [worker] pools
+    #[arg(long)]
+    pool: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct Changing {
+    /// Only tell what would be done
+    #[arg(long)]
+    dry_run: bool,
+    /// All of them; required where nothing else says which
+    #[arg(long)]
+    all: bool,
+    /// Why, for the audit trail
+    #[arg(long, required_unless_present = "dry_run")]
+    reason: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct Replay {
+    #[command(flatten)]
+    picked: Picked,
+    #[command(flatten)]
+    change: Changing,
+    /// Replay so many first, and the others only once all of these are done
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    canary: Option<u32>,
+    /// Not faster than: 10/s, 600/m, 1000/h
+    #[arg(long, value_parser = rate)]
+    rate: Option<Rate>,
+    /// Stop once so many have failed again
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    stop_after_failures: Option<u32>,
+    /// With the definition that each failed with, rather than the active one
+    #[arg(long)]
+    as_failed: bool,
+}
+
+impl Picked {
+    fn filter(&self) -> Filter {
+        Filter {
+            export: self.export.clone(),
+            class: self.class.clone(),
+            run: self.run.clone(),
+            text: self.text.clone(),
+            since: self.since,
+            until: self.until,
+        }
+    }
+
+    /// Whoever means all of them must say so.
+    fn expect_some(&self, doing: &'static str, all: bool) -> Result<()> {
+        let Filter { export, class, run, text, since, until } = self.filter();
+        let narrowed = [&export, &class, &run, &text, &self.pool].iter().any(|one| one.is_some())
+            || since.is_some()
+            || until.is_some();
+        if narrowed || all {
+            return Ok(());
+        }
+        Err(Error::usage(doing, "nothing says which")
+            .help("Say which by --export, --class, --run, --text, --since, --until or --pool, or give --all."))
+    }
+}
+
+/// The pools to look at. Those of this installation are made sure of; another is taken as it is.
+async fn pools(picked: Option<&String>, config: &Config, parts: &Parts) -> Result<Vec<String>> {
+    if let Some(pool) = picked {
+        return Ok(vec![pool.clone()]);
+    }
+    let pools: Vec<String> = config.settings.worker.pools.keys().cloned().collect();
+    parts.queue.declare(&pools).await?;
+    Ok(pools)
+}
+
+impl Dead {
+    pub async fn run(self, context: &Context) -> Ended {
+        // What is asked for wrongly need not wait for a server to be found out.
+        match &self.command {
+            What::Replay(replay) => replay.picked.expect_some(REPLAY, replay.change.all)?,
+            What::Drop { picked, change } => picked.expect_some(DROP, change.all)?,
+            What::List { .. } | What::Show { .. } => {}
+        }
+        let config = context.config(false)?;
+        wiring::guard(&config.settings).await?;
+        let parts = wiring::parts(&config.settings)?;
+        match self.command {
+            What::List { picked, limit } => {
+                let pools = pools(picked.pool.as_ref(), &config, &parts).await?;
+                list(context, &parts, &pools, &picked.filter(), limit as usize).await
+            }
+            What::Show { run, pool } => {
+                let pools = pools(pool.as_ref(), &config, &parts).await?;
+                show(context, &parts, &pools, run).await
+            }
+            What::Replay(replay) => {
+                let pools = pools(replay.picked.pool.as_ref(), &config, &parts).await?;
+                replay.run(context, &parts, &pools).await
+            }
+            What::Drop { picked, change } => {
+                let pools = pools(picked.pool.as_ref(), &config, &parts).await?;
+                drop_letters(context, &parts, &pools, &picked, change).await
+            }
+        }
+    }
+}
+
+async fn list(
+    context: &Context,
+    parts: &Parts,
+    pools: &[String],
+    filter: &Filter,
+    limit: usize,
+) -> Ended {
+    let letters = look(&*parts.queue, pools, filter, false, limit).await?;
+    if context.out.json {
+        for letter in &letters {
+            context.out.object(letter)?;
+        }
+        return Ok(Verdict::Done);
+    }
+    let now = Timestamp::now();
+    let rows = letters
+        .iter()
+        .map(|letter| {
+            let dead = &letter.dead;
+            vec![
+                ending(letter),
+                dead.export.clone().unwrap_or_else(|| "-".to_owned()),
+                dead.class.clone(),
+                dead.attempts.to_string(),
+                at(&dead.first_failed_at, now),
+                at(&dead.last_failed_at, now),
+                dead.reason.clone(),
+            ]
+        })
+        .collect();
+    let header = ["RUN", "EXPORT", "CLASS", "TRY", "FIRST", "LAST", "REASON"];
+    context.out.table(&header, rows)?;
+    Ok(Verdict::Done)
+}
+
+fn run_id(letter: &Letter) -> Option<RunId> {
+    letter.dead.run.as_ref()?.parse().ok()
+}
+
+fn ending(letter: &Letter) -> String {
+    run_id(letter).map_or_else(|| "-".to_owned(), |run| run.short())
+}
+
+fn at(text: &str, now: Timestamp) -> String {
+    text.parse().map_or_else(|_| "-".to_owned(), |at| clock(at, now))
+}
+
+async fn show(context: &Context, parts: &Parts, pools: &[String], run: String) -> Ended {
+    let filter = Filter { run: Some(run.clone()), ..Filter::default() };
+    let mut letters = look(&*parts.queue, pools, &filter, true, 2).await?;
+    let letter = match (letters.pop(), letters.is_empty()) {
+        (Some(letter), true) => letter,
+        (Some(_), false) => {
+            return Err(Error::usage("show the dead letter", "several runs' names end so")
+                .with("run", run)
+                .help("Give more of its name.")
+                .into());
+        }
+        (None, _) => {
+            return Err(Error::not_found("show the dead letter", "no dead letter is of this run")
+                .with("run", run)
+                .help("See `longshore dead list`.")
+                .into());
+        }
+    };
+    if context.out.json {
+        context.out.object(&letter)?;
+        return Ok(Verdict::Done);
+    }
+    let dead = &letter.dead;
+    let now = Timestamp::now();
+    let none = || "-".to_owned();
+    for (name, value) in [
+        ("run", dead.run.clone().unwrap_or_else(none)),
+        ("export", dead.export.clone().unwrap_or_else(none)),
+        ("class", dead.class.clone()),
+        ("reason", dead.reason.clone()),
+        ("attempts", dead.attempts.to_string()),
+        ("first", at(&dead.first_failed_at, now)),
+        ("last", at(&dead.last_failed_at, now)),
+        ("worker", dead.worker.clone()),
+        ("pool", letter.pool.clone()),
+        ("routing key", dead.routing_key.clone()),
+    ] {
+        context.out.line(format!("{name:<11} {}", plain(&value)))?;
+    }
+    if let Some(body) = &letter.body {
+        context.out.line(format!("\n{}", plain(body)))?;
+    }
+    Ok(Verdict::Done)
+}
+
+/// Letters that have class and reason in common.
+#[derive(Default)]
+struct Group {
+    count: u64,
+    first: String,
+    last: String,
+}
+
+fn groups(letters: &[Letter]) -> Vec<(String, String, Group)> {
+    let mut groups: BTreeMap<(String, String), Group> = BTreeMap::new();
+    for letter in letters {
+        let dead = &letter.dead;
+        let group = groups.entry((dead.class.clone(), dead.reason.clone())).or_default();
+        group.count += 1;
+        // RFC 3339 in UTC sorts as text.
+        if group.first.is_empty() || dead.first_failed_at < group.first {
+            group.first.clone_from(&dead.first_failed_at);
+        }
+        if dead.last_failed_at > group.last {
+            group.last.clone_from(&dead.last_failed_at);
+        }
+    }
+    let mut groups: Vec<_> =
+        groups.into_iter().map(|((class, reason), group)| (class, reason, group)).collect();
+    groups.sort_by_key(|(_, _, group)| std::cmp::Reverse(group.count));
+    groups
+}
+
+/// The letters that are picked, and how many others there are: of other exports, and otherwise.
+async fn counted_letters(
+    parts: &Parts,
+    pools: &[String],
+    filter: &Filter,
+) -> Result<(Vec<Letter>, u64, u64)> {
+    let all = look(&*parts.queue, pools, &Filter::default(), false, LOOKED_AT).await?;
+    let picked = look(&*parts.queue, pools, filter, false, LOOKED_AT).await?;
+    let foreign = match &filter.export {
+        Some(export) => {
+            all.iter().filter(|letter| letter.dead.export.as_ref() != Some(export)).count()
+        }
+        None => 0,
+    };
+    let others = all.len().saturating_sub(picked.len() + foreign);
+    Ok((picked, foreign as u64, others as u64))
+}
+
+/// `37 of 41 dead letters (4 are of other exports)`
+fn how_many(picked: usize, foreign: u64, others: u64) -> String {
+    let all = picked as u64 + foreign + others;
+    let picked = thousands(picked as u64);
+    let (foreign, others) = match (foreign, others) {
+        (0, 0) => return counted(all, "dead letter"),
+        (foreign, 0) => (format!("{} of other exports", be(foreign)), String::new()),
+        (0, others) => (String::new(), format!("{} not meant", be(others))),
+        (foreign, others) => {
+            (format!("{} of other exports, ", be(foreign)), format!("{} not meant", be(others)))
+        }
+    };
+    format!("{picked} of {} ({foreign}{others})", counted(all, "dead letter"))
+}
+
+fn be(count: u64) -> String {
+    format!("{} {}", thousands(count), if count == 1 { "is" } else { "are" })
+}
+
+fn show_groups(context: &Context, letters: &[Letter]) -> Result<(), Failure> {
+    let now = Timestamp::now();
+    let rows = groups(letters)
+        .into_iter()
+        .map(|(class, reason, group)| {
+            let (first, last) = (at(&group.first, now), at(&group.last, now));
+            let when = if first == last { first } else { format!("first {first}, last {last}") };
+            vec![thousands(group.count), class, reason, when]
+        })
+        .collect();
+    context.out.table(&["COUNT", "CLASS", "REASON", "WHEN"], rows)
+}
+
+impl Replay {
+    async fn run(self, context: &Context, parts: &Parts, pools: &[String]) -> Ended {
+        let replayer = Replayer {
+            queue: Arc::clone(&parts.queue),
+            ledger: Arc::clone(&parts.ledger),
+            definitions: Definitions::new(Arc::clone(&parts.ledger)),
+        };
+        if self.change.dry_run {
+            return self.dry_run(context, parts, &replayer, pools).await;
+        }
+        let pass = Pass {
+            filter: self.picked.filter(),
+            canary: self.canary,
+            rate: self.rate,
+            stop_after: self.stop_after_failures,
+            as_failed: self.as_failed,
+            by: context.by(),
+            reason: self.change.reason.unwrap_or_default(),
+        };
+        let progress = std::cell::RefCell::new(Progress::new(None, "replayed"));
+        let report = replayer
+            .replay(pools, &pass, |report| {
+                let now = format!("{} looked at, {} replayed", report.seen, report.replayed);
+                progress.borrow_mut().at(report.replayed, &now);
+            })
+            .await?;
+        drop(progress);
+        if context.out.json {
+            context.out.object(&report)?;
+        } else {
+            let mut text = format!("replayed {}", counted(report.replayed, "dead letter"));
+            for (count, what) in [
+                (report.done, "done"),
+                (report.failed, "failed again"),
+                (report.superseded, "had been replayed before"),
+            ] {
+                if count > 0 {
+                    text.push_str(&format!(", {} {what}", thousands(count)));
+                }
+            }
+            context.out.line(text)?;
+            if let Some(why) = &report.stopped {
+                context.out.line(format!("stopped: {why}; the others stay where they are"))?;
+            }
+        }
+        Ok(if report.stopped.is_some() { Verdict::Found } else { Verdict::Done })
+    }
+
+    async fn dry_run(
+        &self,
+        context: &Context,
+        parts: &Parts,
+        replayer: &Replayer,
+        pools: &[String],
+    ) -> Ended {
+        let (letters, foreign, others) =
+            counted_letters(parts, pools, &self.picked.filter()).await?;
+        if context.out.json {
+            for (class, reason, group) in groups(&letters) {
+                context.out.object(&json!({
+                    "dry_run": true,
+                    "count": group.count,
+                    "class": class,
+                    "reason": reason,
+                    "first_failed_at": group.first,
+                    "last_failed_at": group.last,
+                }))?;
+            }
+            return Ok(Verdict::Done);
+        }
+        let mut text = format!("would replay {}", how_many(letters.len(), foreign, others));
+        text.push_str(&self.revisions(parts, replayer, &letters).await?);
+        if let Some(canary) = self.canary {
+            text.push_str(&format!(", {canary} first as canary"));
+        }
+        context.out.line(text)?;
+        show_groups(context, &letters)?;
+        context.out.line("Nothing was changed. Run again without --dry-run.")?;
+        Ok(Verdict::Done)
+    }
+
+    /// ` with revision 5 (they failed with 4)`
+    async fn revisions(
+        &self,
+        parts: &Parts,
+        replayer: &Replayer,
+        letters: &[Letter],
+    ) -> Result<String> {
+        let exports: BTreeSet<&String> =
+            letters.iter().filter_map(|letter| letter.dead.export.as_ref()).collect();
+        let mut failed = BTreeSet::new();
+        // A run of each reason tells enough, and a dead-letter queue may be long.
+        let mut seen = BTreeSet::new();
+        for letter in letters {
+            if !seen.insert((&letter.dead.export, &letter.dead.reason)) {
+                continue;
+            }
+            if let Some(id) = run_id(letter)
+                && let Some(run) = parts.ledger.run(id).await?
+            {
+                failed.insert(run.order.revision);
+            }
+        }
+        let list = |numbers: BTreeSet<i32>| {
+            numbers.iter().map(i32::to_string).collect::<Vec<_>>().join(", ")
+        };
+        if failed.is_empty() {
+            return Ok(String::new());
+        }
+        if self.as_failed {
+            return Ok(format!(" with revision {}, as they failed", list(failed)));
+        }
+        let mut active = BTreeSet::new();
+        for export in exports {
+            active.insert(replayer.definitions.active(export).await?.revision);
+        }
+        Ok(format!(" with revision {} (they failed with {})", list(active), list(failed)))
+    }
+}
+
+async fn drop_letters(
+    context: &Context,
+    parts: &Parts,
+    pools: &[String],
+    picked: &Picked,
+    change: Changing,
+) -> Ended {
+    let filter = picked.filter();
+    if change.dry_run {
+        let (letters, foreign, others) = counted_letters(parts, pools, &filter).await?;
+        if context.out.json {
+            context.out.object(&json!({"dry_run": true, "dropped": letters.len()}))?;
+        } else {
+            context.out.line(format!("would drop {}", how_many(letters.len(), foreign, others)))?;
+            show_groups(context, &letters)?;
+            context.out.line("Nothing was changed. Run again without --dry-run.")?;
+        }
+        return Ok(Verdict::Done);
+    }
+    let replayer = Replayer {
+        queue: Arc::clone(&parts.queue),
+        ledger: Arc::clone(&parts.ledger),
+        definitions: Definitions::new(Arc::clone(&parts.ledger)),
+    };
+    let reason = change.reason.unwrap_or_default();
+    let dropped = replayer.drop_letters(pools, &filter, &context.by(), &reason).await?;
+    if context.out.json {
+        context.out.object(&json!({"dropped": dropped}))?;
+    } else {
+        context.out.line(format!("dropped {}", counted(dropped, "dead letter")))?;
+    }
+    Ok(Verdict::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::DeadHeaders;
+
+    #[test]
+    fn letters_are_grouped_by_what_is_wrong() {
+        let letter = |class: &str, first: &str, last: &str| Letter {
+            pool: "default".to_owned(),
+            dead: DeadHeaders {
+                class: class.to_owned(),
+                reason: "r".to_owned(),
+                first_failed_at: first.to_owned(),
+                last_failed_at: last.to_owned(),
+                ..DeadHeaders::default()
+            },
+            body: None,
+        };
+        let letters = [
+            letter("permanent", "1", "1"),
+            letter("contract", "3", "5"),
+            letter("contract", "2", "4"),
+        ];
+        let found: Vec<_> = groups(&letters)
+            .into_iter()
+            .map(|(class, _, group)| (class, group.count, group.first, group.last))
+            .collect();
+        let text = |text: &str| text.to_owned();
+        assert_eq!(
+            found,
+            [
+                (text("contract"), 2, text("2"), text("5")),
+                (text("permanent"), 1, text("1"), text("1")),
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_left_alone_is_told() {
+        assert_eq!(how_many(37, 4, 0), "37 of 41 dead letters (4 are of other exports)");
+        assert_eq!(
+            how_many(1, 1, 2),
+            "1 of 4 dead letters (1 is of other exports, 2 are not meant)"
+        );
+        assert_eq!(how_many(1, 0, 0), "1 dead letter");
+    }
+}

@@ -1,0 +1,414 @@
+//! `longshore enqueue`
+
+use std::sync::Arc;
+
+use clap::Args;
+use jiff::Timestamp;
+use serde_json::{Map, Value as Json, json};
+
+use super::output::counted;
+use super::{Context, Ended, Failure, Verdict, arguments, exports, runs, tell, wait};
+use crate::error::{Class, Error, Result};
+use crate::export::Export;
+use crate::intake::{self, Bound, Definitions, Sender};
+use crate::job::book::{Command, Outcome};
+use crate::job::message::JobMessage;
+use crate::job::param::{ParamType, Params};
+use crate::job::run::{Order, Run};
+use crate::job::{RunId, Window, span, window};
+use crate::ledger::{Ledger, RunFilter};
+use crate::wiring;
+
+const DOING: &str = "enqueue the job";
+/// Windows that one command asks for.
+const WINDOWS: usize = 1000;
+/// How often a definition may change under a command before that gives up.
+const TRIES: usize = 5;
+
+/// Which job is asked for.
+#[derive(Debug, Args)]
+pub struct Job {
+    /// The export's name
+    pub export: String,
+    /// What to deliver: 2026-11-19, 2026-11-19T05, 2026-11, yesterday, or A..B with both ends
+    /// included; one job for each window of the export in it
+    #[arg(long)]
+    pub window: Option<String>,
+    /// The value of a parameter; may be given several times
+    #[arg(long = "param", value_name = "NAME=VALUE", value_parser = arguments::pair)]
+    pub params: Vec<(String, String)>,
+    /// The idempotency key. Default: it follows from export, parameters and window; a job without
+    /// a window gets a new one
+    #[arg(long)]
+    pub key: Option<String>,
+    /// Who receives it
+    #[arg(long)]
+    pub recipient: Option<String>,
+    /// Not to be started before: 2h, a day, or an instant
+    #[arg(long, value_name = "WHEN", value_parser = arguments::future)]
+    pub not_before: Option<Timestamp>,
+    /// Given up when it has not ended by: 2h, a day, or an instant
+    #[arg(long, value_name = "WHEN", value_parser = arguments::future)]
+    pub deadline: Option<Timestamp>,
+}
+
+/// Asks for a run of an export: workers of its pool do it. The same job again is harmless, and
+/// tells what became of the first.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  longshore enqueue orders
+  longshore enqueue daily-orders --window yesterday --param country=SE --wait
+  longshore enqueue daily-orders --window 2026-11-01..2026-11-07 --param country=NO --dry-run
+  longshore enqueue orders --key nightly-2026-11-19")]
+pub struct Enqueue {
+    #[command(flatten)]
+    job: Job,
+    /// Wait until it has ended; exit 1 if it was not delivered
+    #[arg(long)]
+    wait: bool,
+    /// Only tell what would be enqueued
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Enqueue {
+    pub async fn run(self, context: &Context) -> Ended {
+        let config = context.config(false)?;
+        wiring::guard(&config.settings).await?;
+        let ledger = wiring::ledger(&config.settings)?;
+        if self.dry_run {
+            dry_run(context, &ledger, &self.job).await?;
+            return Ok(Verdict::Done);
+        }
+        let placed = place(context, &ledger, &self.job, true).await?;
+        let conflict = placed.tell(context, !(self.wait && context.out.json)).await?;
+        let verdict = if self.wait {
+            let runs = wait::until_ended(
+                &*ledger,
+                placed.ids(),
+                &mut async |_: &Run, _: Timestamp| Ok(()),
+            )
+            .await?;
+            wait::tell(context, &ledger, &runs).await?
+        } else {
+            Verdict::Done
+        };
+        match conflict {
+            Some(error) => Err(error.into()),
+            None => Ok(verdict),
+        }
+    }
+}
+
+impl Job {
+    /// The jobs that are asked for: one for each window.
+    ///
+    /// # Errors
+    /// `usage`: a window that cannot be understood, a value that is not of its parameter's type,
+    /// or one key for several windows.
+    pub fn messages(
+        &self,
+        name: &str,
+        export: &Export,
+        by: String,
+        now: Timestamp,
+    ) -> Result<Vec<JobMessage>> {
+        let windows = self.windows(export, now)?;
+        if windows.len() > 1 && self.key.is_some() {
+            return Err(Error::usage(DOING, "one key cannot be that of several windows")
+                .help("Leave --key out: the key follows from the window."));
+        }
+        let params = typed(&export.params, &self.params)?;
+        Ok(windows
+            .into_iter()
+            .map(|window| JobMessage {
+                export: name.to_owned(),
+                window,
+                params: params.clone(),
+                key: self.key.clone(),
+                recipient: self.recipient.clone(),
+                not_before: self.not_before,
+                deadline: self.deadline,
+                requested_by: Some(by.clone()),
+                definition: None,
+            })
+            .collect())
+    }
+
+    fn windows(&self, export: &Export, now: Timestamp) -> Result<Vec<Option<Window>>> {
+        let Some(text) = &self.window else { return Ok(vec![None]) };
+        let zone = window::zone(&export.timezone)?;
+        let spec = export.schedule.as_ref().and_then(|schedule| schedule.window);
+        let span = span::parse_span(text, spec, &zone, now)?;
+        let Some(spec) = spec else { return Ok(vec![Some(span)]) };
+        let windows: Vec<Option<Window>> =
+            spec.within(span, &zone).take(WINDOWS + 1).map(Some).collect();
+        if windows.len() > WINDOWS {
+            return Err(Error::usage(DOING, format!("that is more than {WINDOWS} windows"))
+                .with("window", text)
+                .help("Ask for a part of them at a time."));
+        }
+        Ok(windows)
+    }
+}
+
+/// The values by the types that the export declares; what it does not declare stays text, and is
+/// refused with the others' mistakes.
+fn typed(declared: &Params, given: &[(String, String)]) -> Result<Map<String, Json>> {
+    let mut params = Map::new();
+    for (name, text) in given {
+        let kind = declared.get(name).map(|param| param.kind);
+        let value = match kind {
+            Some(ParamType::Int64) => text.parse::<i64>().ok().map(Json::from),
+            Some(ParamType::Bool) => text.parse::<bool>().ok().map(Json::from),
+            Some(ParamType::String | ParamType::Date | ParamType::Timestamp) | None => {
+                Some(Json::from(text.as_str()))
+            }
+        };
+        let value = value.ok_or_else(|| {
+            let kind = kind.map(|kind| kind.to_string()).unwrap_or_default();
+            Error::usage(DOING, format!("the value is no {kind}")).with("param", name)
+        })?;
+        if params.insert(name.clone(), value).is_some() {
+            return Err(Error::usage(DOING, "a parameter is given twice").with("param", name));
+        }
+    }
+    Ok(params)
+}
+
+/// The active definition and the orders that a job is under it.
+async fn orders(
+    context: &Context,
+    ledger: &dyn Ledger,
+    job: &Job,
+) -> Result<(Bound, Vec<Order>), Failure> {
+    let Some(stored) = ledger.active(&job.export).await? else {
+        return Err(exports::unknown(DOING, ledger, &job.export).await?.into());
+    };
+    let bound = Bound::of(&stored)?;
+    let now = ledger.now().await?;
+    let mut orders = Vec::new();
+    for message in job.messages(&bound.name, &bound.export, context.by(), now)? {
+        let body = serde_json::to_string(&message)
+            .map_err(|cause| Error::usage(DOING, "the job has no form in JSON").caused_by(cause))?;
+        // As strictly as if it had come over the queue.
+        let message = JobMessage::read(body.as_bytes()).map_err(arguments::as_usage)?;
+        let key = Some(RunId::new().to_string());
+        let sender = Sender { body, key, ..Sender::default() };
+        orders.push(intake::order(message, sender, &bound, now).map_err(arguments::as_usage)?);
+    }
+    Ok((bound, orders))
+}
+
+async fn dry_run(context: &Context, ledger: &Arc<dyn Ledger>, job: &Job) -> Result<(), Failure> {
+    let (bound, orders) = orders(context, &**ledger, job).await?;
+    let out = &context.out;
+    if !out.json {
+        out.line(format!("would enqueue {}", understood(&bound, &orders)))?;
+    }
+    for order in &orders {
+        let filter = RunFilter { key: Some(order.key.clone()), limit: 1, ..RunFilter::default() };
+        let there = ledger.runs(&filter).await?.pop();
+        let outcome = match &there {
+            None => "accepted",
+            Some(run) if run.order.content == order.content => "duplicate",
+            Some(_) => "conflict",
+        };
+        if out.json {
+            out.object(&json!({
+                "outcome": outcome,
+                "dry_run": true,
+                "run": there.as_ref().map(|run| run.id),
+                "export": order.export,
+                "revision": order.revision,
+                "window": order.window,
+                "key": order.key,
+            }))?;
+            continue;
+        }
+        let about = about(order, &bound);
+        match there {
+            None => out.line(format!("  {about}"))?,
+            Some(run) => {
+                out.line(format!("  {about}: {outcome} of run {}, {}", run.id.short(), run.state))?
+            }
+        }
+    }
+    if out.json { Ok(()) } else { out.line("Nothing was changed. Run again without --dry-run.") }
+}
+
+/// What was understood: `3 jobs of daily-orders (revision 5), 2026-11-17T00:00:00+01:00 to …`
+fn understood(bound: &Bound, orders: &[Order]) -> String {
+    let mut text = format!(
+        "{} of {} (revision {})",
+        counted(orders.len() as u64, "job"),
+        bound.name,
+        bound.revision
+    );
+    let first = orders.first().and_then(|order| order.window);
+    let last = orders.last().and_then(|order| order.window);
+    if let (Some(first), Some(last), Ok(zone)) = (first, last, window::zone(&bound.export.timezone))
+    {
+        let show = |at: Timestamp| at.to_zoned(zone.clone()).strftime("%Y-%m-%dT%H:%M:%S%:z");
+        text.push_str(&format!(
+            ", from {} to {} ({})",
+            show(first.start),
+            show(last.end),
+            bound.export.timezone
+        ));
+    }
+    text
+}
+
+/// `window 2026-11-19, key ab12…`
+fn about(order: &Order, bound: &Bound) -> String {
+    let spec = bound.export.schedule.as_ref().and_then(|schedule| schedule.window);
+    let zone = window::zone(&bound.export.timezone).unwrap_or(jiff::tz::TimeZone::UTC);
+    let window = order.window.map(|one| format!("window {}, ", span::show(&one, spec, &zone)));
+    format!("{}key {}", window.unwrap_or_default(), order.key)
+}
+
+/// What became of the jobs when they were put into the ledger.
+pub struct Placed {
+    bound: Bound,
+    jobs: Vec<(Order, Outcome)>,
+}
+
+/// Puts the jobs into the ledger; `wake`: for a worker elsewhere.
+pub async fn place(
+    context: &Context,
+    ledger: &Arc<dyn Ledger>,
+    job: &Job,
+    wake: bool,
+) -> Result<Placed, Failure> {
+    for _ in 0..TRIES {
+        let (bound, orders) = orders(context, &**ledger, job).await?;
+        let commands = orders
+            .iter()
+            .map(|order| Command::Accept {
+                id: RunId::new(),
+                order: Box::new(order.clone()),
+                wake,
+                pinned: false,
+            })
+            .collect();
+        let outcomes = ledger.apply(commands).await?;
+        // All in one transaction: with another definition, none of them is there.
+        if !outcomes.iter().any(|outcome| matches!(outcome, Outcome::Stale)) {
+            return Ok(Placed { bound, jobs: orders.into_iter().zip(outcomes).collect() });
+        }
+    }
+    Err(Error::transient(DOING, "its definition was changed again and again").into())
+}
+
+impl Placed {
+    /// The runs that stand for the jobs.
+    pub fn ids(&self) -> Vec<RunId> {
+        self.jobs.iter().filter_map(|(_, outcome)| Some(run_of(outcome)?.id)).collect()
+    }
+
+    /// The pool whose workers run them.
+    pub fn pool(&self) -> &str {
+        &self.bound.export.pool
+    }
+
+    /// Tells what became of each. Answers the error that the conflicts among them are; all but the
+    /// last are told here.
+    pub async fn tell(&self, context: &Context, objects: bool) -> Result<Option<Error>, Failure> {
+        let out = &context.out;
+        let windows = self.jobs.iter().any(|(order, _)| order.window.is_some());
+        if windows && !out.json {
+            let orders: Vec<Order> = self.jobs.iter().map(|(order, _)| order.clone()).collect();
+            out.line(understood(&self.bound, &orders))?;
+        }
+        let mut conflict: Option<Error> = None;
+        for (order, outcome) in &self.jobs {
+            let (word, run) = match outcome {
+                Outcome::Accepted(run) => ("accepted", run),
+                Outcome::Duplicate(run) => ("duplicate", run),
+                Outcome::Conflict(run) => {
+                    if let Some(earlier) = conflict.replace(in_conflict(order, run)) {
+                        tell(&earlier);
+                    }
+                    ("conflict", run)
+                }
+                other => {
+                    let message = format!("the ledger gave a strange outcome: {other:?}");
+                    return Err(Error::permanent(DOING, message).into());
+                }
+            };
+            if out.json {
+                if objects {
+                    out.object(&json!({
+                        "outcome": word,
+                        "run": run.id,
+                        "state": run.state,
+                        "export": order.export,
+                        "revision": run.order.revision,
+                        "window": order.window,
+                        "key": order.key,
+                    }))?;
+                }
+                continue;
+            }
+            let (name, about) = (run.id.short(), about(order, &self.bound));
+            match outcome {
+                Outcome::Accepted(_) => out.line(format!("accepted: run {name}, {about}"))?,
+                Outcome::Duplicate(run) => {
+                    out.line(format!("already accepted: run {name}, {}, {about}", run.state))?;
+                }
+                _ => {}
+            }
+        }
+        Ok(conflict)
+    }
+}
+
+fn run_of(outcome: &Outcome) -> Option<&Run> {
+    match outcome {
+        Outcome::Accepted(run) | Outcome::Duplicate(run) => Some(run),
+        _ => None,
+    }
+}
+
+fn in_conflict(order: &Order, run: &Run) -> Error {
+    Error::new(Class::Conflict, DOING, "another job has the same key and other content")
+        .with("key", &order.key)
+        .with("run", run.id.short())
+        .help(format!("Give it a key of its own, or see `longshore runs show {}`.", run.id.short()))
+}
+
+/// One line about a run that has ended.
+pub async fn ending(run: &Run, definitions: &Definitions) -> String {
+    let window = match run.order.window {
+        Some(_) => format!(" {}", runs::window_of(run, definitions).await),
+        None => String::new(),
+    };
+    format!("run {}, {}{window}", run.id.short(), run.order.export)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_take_the_types_of_their_declarations() {
+        let declared: Params = serde_json::from_value(json!({
+            "country": {"type": "string"},
+            "top": {"type": "int64"},
+            "all": {"type": "bool"},
+        }))
+        .unwrap();
+        let given = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+            pairs.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
+        };
+        let pairs = [("country", "1"), ("top", "10"), ("all", "true"), ("else", "x")];
+        let params = typed(&declared, &given(&pairs)).unwrap();
+        let expected = json!({"country": "1", "top": 10, "all": true, "else": "x"});
+        assert_eq!(Json::Object(params), expected);
+        for bad in [vec![("top", "1.5")], vec![("all", "yes")], vec![("top", "1"), ("top", "2")]] {
+            assert_eq!(typed(&declared, &given(&bad)).unwrap_err().class(), Class::Usage);
+        }
+    }
+}

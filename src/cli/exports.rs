@@ -1,0 +1,164 @@
+//! `longshore exports`
+
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use serde_json::{Value as Json, json};
+
+use super::output::clock;
+use super::{Context, Ended, Failure, Verdict};
+use crate::error::{Error, Result};
+use crate::intake::Bound;
+use crate::ledger::{Ledger, StoredDefinition};
+use crate::wiring;
+
+/// The definitions that are active in the ledger. Alone it is `exports list`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  longshore exports
+  longshore exports show daily-orders
+  longshore exports show daily-orders --json | jq .definition")]
+pub struct Exports {
+    #[command(subcommand)]
+    command: Option<What>,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// All exports that take jobs
+    List,
+    /// One export: its definition, and the revisions before it
+    Show {
+        /// The export's name
+        name: String,
+    },
+}
+
+impl Exports {
+    pub async fn run(self, context: &Context) -> Ended {
+        let config = context.config(false)?;
+        wiring::guard(&config.settings).await?;
+        let ledger = wiring::ledger(&config.settings)?;
+        match self.command.unwrap_or(What::List) {
+            What::List => list(context, &*ledger).await?,
+            What::Show { name } => show(context, &*ledger, &name).await?,
+        }
+        Ok(Verdict::Done)
+    }
+}
+
+async fn list(context: &Context, ledger: &dyn Ledger) -> Result<(), Failure> {
+    let now = ledger.now().await?;
+    let mut rows = Vec::new();
+    for stored in ledger.all_active().await? {
+        if context.out.json {
+            context.out.object(&object(&stored)?)?;
+            continue;
+        }
+        rows.push(match Bound::of(&stored) {
+            Ok(bound) => {
+                let export = &bound.export;
+                let schedule = export.schedule.as_ref();
+                let window = schedule.and_then(|schedule| schedule.window);
+                let from = &export.source.connection;
+                let to = &export.sink;
+                let place = to.path.as_ref().or(to.table.as_ref());
+                vec![
+                    stored.export,
+                    stored.revision.to_string(),
+                    schedule.map_or_else(|| "-".to_owned(), |schedule| schedule.cron.clone()),
+                    window.map_or_else(|| "-".to_owned(), |window| window.to_string()),
+                    from.clone(),
+                    place.map_or_else(
+                        || to.connection.clone(),
+                        |place| format!("{}/{place}", to.connection),
+                    ),
+                    clock(stored.applied_at, now),
+                ]
+            }
+            Err(_) => {
+                let unknown = || "?".to_owned();
+                let applied = clock(stored.applied_at, now);
+                let revision = stored.revision.to_string();
+                vec![stored.export, revision, unknown(), unknown(), unknown(), unknown(), applied]
+            }
+        });
+    }
+    if context.out.json {
+        return Ok(());
+    }
+    let header = ["EXPORT", "REVISION", "CRON", "WINDOW", "SOURCE", "SINK", "APPLIED"];
+    context.out.table(&header, rows)
+}
+
+async fn show(context: &Context, ledger: &dyn Ledger, name: &str) -> Result<(), Failure> {
+    let revisions = ledger.revisions(name).await?;
+    let Some(shown) = revisions.iter().find(|one| one.active).or(revisions.first()) else {
+        return Err(unknown("show the export", ledger, name).await?.into());
+    };
+    if context.out.json {
+        return context.out.object(&object(shown)?);
+    }
+    let now = Timestamp::now();
+    let state = if shown.active { "" } else { " (retired: it takes no new jobs)" };
+    context.out.line(format!("export    {name}, revision {}{state}", shown.revision))?;
+    context.out.line(format!("hash      {}", shown.hash))?;
+    context.out.line(format!(
+        "applied   {} by {}",
+        clock(shown.applied_at, now),
+        shown.applied_by
+    ))?;
+    let content = definition(shown)?;
+    let pretty = serde_json::to_string_pretty(&content).map_err(|cause| {
+        Error::permanent("show the export", "it has no form in JSON").caused_by(cause)
+    })?;
+    context.out.line(format!("\n{pretty}"))?;
+    if revisions.len() > 1 {
+        context.out.line("")?;
+        let rows = revisions
+            .iter()
+            .map(|one| {
+                vec![
+                    one.revision.to_string(),
+                    one.hash.chars().take(8).collect(),
+                    clock(one.applied_at, now),
+                    one.applied_by.clone(),
+                ]
+            })
+            .collect();
+        context.out.table(&["REVISION", "HASH", "APPLIED", "BY"], rows)?;
+    }
+    Ok(())
+}
+
+/// The error for an export that takes no jobs; it names those that do.
+pub async fn unknown(doing: &'static str, ledger: &dyn Ledger, name: &str) -> Result<Error> {
+    let active = ledger.all_active().await?;
+    let names: Vec<&str> = active.iter().map(|one| one.export.as_str()).take(20).collect();
+    let help = if names.is_empty() {
+        "None is active yet: `longshore apply` makes definitions active.".to_owned()
+    } else {
+        format!("Active are: {}. `longshore apply` makes others active.", names.join(", "))
+    };
+    Ok(Error::not_found(doing, "no export of this name is active").with("export", name).help(help))
+}
+
+fn object(stored: &StoredDefinition) -> Result<Json> {
+    Ok(json!({
+        "export": stored.export,
+        "revision": stored.revision,
+        "active": stored.active,
+        "hash": stored.hash,
+        "applied_at": stored.applied_at,
+        "applied_by": stored.applied_by,
+        "definition": definition(stored)?,
+    }))
+}
+
+fn definition(stored: &StoredDefinition) -> Result<Json> {
+    serde_json::from_str(&stored.content).map_err(|cause| {
+        Error::permanent("show the export", "the ledger's definition is no JSON")
+            .with("export", &stored.export)
+            .caused_by(cause)
+    })
+}

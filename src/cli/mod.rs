@@ -1,0 +1,344 @@
+//! The command line, one file per command.
+//!
+//! Results go to standard output, as tables for people or (`--json`) one object a line for
+//! programs; errors, progress and logs go to standard error. How a command ended is told by its
+//! exit code: see [`Failure::code`].
+
+mod apply;
+mod arguments;
+mod check;
+mod dead;
+mod dev;
+mod enqueue;
+mod exports;
+mod migrate;
+mod output;
+mod progress;
+mod run;
+mod runs;
+mod scheduler;
+mod service;
+mod signals;
+mod trial;
+mod verify;
+mod wait;
+mod worker;
+
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use metrics_exporter_prometheus::PrometheusHandle;
+
+use crate::config::{self, Config, LoadOptions, Problems};
+use crate::error::{Class, Error};
+use crate::scrub::scrub;
+use crate::telemetry;
+use crate::wiring;
+
+use output::Out;
+
+/// Hands data out of systems to partners and analysts, and can prove what was handed over.
+#[derive(Debug, Parser)]
+#[command(
+    name = "longshore",
+    version,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    after_help = "\
+Examples:
+  longshore check                                 look for mistakes in ./config
+  longshore apply                                 make its definitions active
+  longshore enqueue daily-orders --window 2026-11-19 --param country=SE --wait
+  longshore runs                                  what became of it
+  longshore dead list                             what was given up, and why
+
+Exit codes: 0 done, 1 failed or something was found, 2 wrong usage, 3 configuration invalid,
+4 a dependency cannot be reached, 5 not found, 6 refused, 130 interrupted."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args)]
+struct Global {
+    /// The folder of the configuration
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "LONGSHORE_CONFIG",
+        default_value = "config",
+        help_heading = "Options for every command"
+    )]
+    config: PathBuf,
+    /// Print one JSON object a line, for programs
+    #[arg(long, global = true, help_heading = "Options for every command")]
+    json: bool,
+    /// What is logged: error, warn, info, debug, trace, or a list like info,lapin=debug
+    #[arg(long, global = true, value_name = "LEVEL", help_heading = "Options for every command")]
+    log_level: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check every file and every reference
+    Check(check::Check),
+    /// Make the definitions active in the ledger; a step of every deployment
+    Apply(apply::Apply),
+    /// Run an export in this process, now
+    Run(run::Run),
+    /// Scheduler, worker and HTTP in one process, on one file
+    Dev(dev::Dev),
+    /// Work on jobs until told to stop
+    Worker(worker::Worker),
+    /// Enqueue what is due, and publish what waits, until told to stop
+    Scheduler(scheduler::Scheduler),
+    /// Bring the ledger's schema up to date
+    Migrate(migrate::Migrate),
+    /// Ask for a run of an export
+    Enqueue(enqueue::Enqueue),
+    /// See runs, and cancel them
+    Runs(runs::Runs),
+    /// See dead letters, replay them, drop them
+    Dead(dead::Dead),
+    /// See the definitions that are active
+    Exports(exports::Exports),
+    /// Hold a delivery against its manifest; needs no server
+    Verify(verify::Verify),
+}
+
+/// How a command ended that did what it was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// All is well.
+    Done,
+    /// The work failed, or something was found; it is told already.
+    Found,
+}
+
+/// Why a command could not do what it was asked.
+#[derive(Debug)]
+enum Failure {
+    Error(Error),
+    Problems(Problems),
+    /// Nobody reads what is printed any more.
+    Unread,
+    Interrupted,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure::Error(error)
+    }
+}
+
+impl From<Problems> for Failure {
+    fn from(problems: Problems) -> Failure {
+        Failure::Problems(problems)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(cause: io::Error) -> Failure {
+        match cause.kind() {
+            io::ErrorKind::BrokenPipe => Failure::Unread,
+            _ => Error::permanent("print the result", "standard output cannot be written to")
+                .caused_by(cause)
+                .into(),
+        }
+    }
+}
+
+impl Failure {
+    fn code(&self) -> u8 {
+        match self {
+            Failure::Unread => 0,
+            Failure::Problems(_) => 3,
+            Failure::Interrupted => 130,
+            Failure::Error(error) => match error.class() {
+                Class::Usage => 2,
+                Class::Config => 3,
+                Class::Unavailable | Class::Throttled => 4,
+                Class::NotFound => 5,
+                Class::Refused | Class::Conflict | Class::Fenced => 6,
+                Class::Transient
+                | Class::Contract
+                | Class::Permanent
+                | Class::Malformed
+                | Class::Poison
+                | Class::Cancelled
+                | Class::Expired => 1,
+            },
+        }
+    }
+
+    fn tell(&self) {
+        match self {
+            Failure::Unread | Failure::Interrupted => {}
+            Failure::Problems(problems) => told(&problems.to_string()),
+            Failure::Error(error) => {
+                tracing::debug!(error = error.chain(), "failed");
+                tell(error);
+            }
+        }
+    }
+}
+
+type Ended = Result<Verdict, Failure>;
+
+/// Does what the command line asks for. Answers the exit code.
+pub async fn run(cli: Cli) -> u8 {
+    let context = Context { out: Out::new(cli.global.json), global: cli.global };
+    let ended = match cli.command {
+        Command::Worker(command) => command.run(&context).await,
+        Command::Scheduler(command) => command.run(&context).await,
+        Command::Dev(command) => command.run(&context).await,
+        Command::Run(command) => command.run(&context).await,
+        Command::Check(command) => interruptible(command.run(&context)).await,
+        Command::Apply(command) => interruptible(command.run(&context)).await,
+        Command::Migrate(command) => interruptible(command.run(&context)).await,
+        Command::Enqueue(command) => interruptible(command.run(&context)).await,
+        Command::Runs(command) => interruptible(command.run(&context)).await,
+        Command::Dead(command) => interruptible(command.run(&context)).await,
+        Command::Exports(command) => interruptible(command.run(&context)).await,
+        Command::Verify(command) => interruptible(command.run(&context)).await,
+    };
+    match ended {
+        Ok(Verdict::Done) => 0,
+        Ok(Verdict::Found) => 1,
+        Err(failure) => {
+            failure.tell();
+            failure.code()
+        }
+    }
+}
+
+/// For a command of which nothing is left half-done when it is cut off.
+async fn interruptible(command: impl Future<Output = Ended>) -> Ended {
+    tokio::select! {
+        ended = command => ended,
+        Ok(()) = tokio::signal::ctrl_c() => Err(Failure::Interrupted),
+    }
+}
+
+/// Tells that the process could not even begin.
+pub fn no_runtime(cause: &io::Error) -> ExitCode {
+    told(&format!("error: cannot start: {cause}\n"));
+    ExitCode::FAILURE
+}
+
+/// Prints an error for people, with what to do about it on a line of its own.
+fn tell(error: &Error) {
+    let mut text = format!("error: {}\n", scrub(&error.to_string()));
+    if let Some(advice) = error.advice() {
+        text.push_str(&format!("help: {}\n", scrub(advice)));
+    }
+    told(&text);
+}
+
+/// Prints to standard error; that nobody reads it is no reason to fail.
+fn told(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// What every command is given.
+struct Context {
+    global: Global,
+    out: Out,
+}
+
+impl Context {
+    /// Reads the configuration. Anything wrong in it is a failure.
+    fn read(&self, exports: bool) -> Result<Config, Problems> {
+        let variables = config::variables();
+        let env = variables
+            .iter()
+            .find(|(name, value)| name == "LONGSHORE_ENV" && !value.is_empty())
+            .map(|(_, value)| value.clone());
+        let options = LoadOptions { env, variables, exports, ..LoadOptions::default() };
+        config::load(&self.global.config, options)
+    }
+
+    /// The configuration, for a command that ends by itself: warnings are logged.
+    fn config(&self, exports: bool) -> Result<Config, Failure> {
+        self.log()?;
+        Ok(self.read(exports)?)
+    }
+
+    /// Starts the log of a command that ends by itself.
+    fn log(&self) -> Result<(), Failure> {
+        let level = self.global.log_level.as_deref().unwrap_or("warn");
+        telemetry::start(telemetry::LogFormat::Pretty, level, color_of_logs())?;
+        Ok(())
+    }
+
+    /// The configuration, for a process that stays: the log is as the settings say.
+    fn service(&self, exports: bool) -> Result<(Config, PrometheusHandle), Failure> {
+        let config = self.read(exports)?;
+        let log = &config.settings.log;
+        let level = self.global.log_level.as_deref().unwrap_or(match log.level {
+            config::LogLevel::Error => "error",
+            config::LogLevel::Warn => "warn",
+            config::LogLevel::Info => "info",
+            config::LogLevel::Debug => "debug",
+            config::LogLevel::Trace => "trace",
+        });
+        let format = match log.format {
+            config::LogFormat::Json => telemetry::LogFormat::Json,
+            config::LogFormat::Auto if !io::stderr().is_terminal() => telemetry::LogFormat::Json,
+            config::LogFormat::Auto | config::LogFormat::Pretty => telemetry::LogFormat::Pretty,
+        };
+        let metrics = telemetry::start(format, level, color_of_logs())?;
+        Ok((config, metrics))
+    }
+
+    /// Who does this, for the audit trail.
+    fn by(&self) -> String {
+        format!("{}@{}", config::user(), wiring::host())
+    }
+}
+
+fn color_of_logs() -> bool {
+    io::stderr().is_terminal() && !config::no_color()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_tree_of_commands_is_sound_and_every_help_has_examples() {
+        let mut root = Cli::command();
+        root.clone().debug_assert();
+        for command in root.get_subcommands_mut() {
+            let help = command.render_help().to_string();
+            assert!(help.contains("Examples:\n  longshore "), "{help}");
+        }
+    }
+
+    #[test]
+    fn classes_of_errors_become_exit_codes() {
+        for (class, code) in [
+            (Class::Contract, 1),
+            (Class::Usage, 2),
+            (Class::Config, 3),
+            (Class::Unavailable, 4),
+            (Class::NotFound, 5),
+            (Class::Conflict, 6),
+            (Class::Refused, 6),
+        ] {
+            assert_eq!(Failure::Error(Error::new(class, "test", "it")).code(), code);
+        }
+        assert_eq!(Failure::Problems(Problems::default()).code(), 3);
+        assert_eq!(Failure::Interrupted.code(), 130);
+        let unread = Failure::from(io::Error::from(io::ErrorKind::BrokenPipe));
+        assert_eq!(unread.code(), 0);
+    }
+}

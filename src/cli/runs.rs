@@ -1,0 +1,405 @@
+//! `longshore runs`
+
+use std::sync::Arc;
+
+use clap::{Args, Subcommand};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value as Json, json};
+
+use super::arguments::past;
+use super::output::{ahead, clock, plain, thousands, took};
+use super::{Context, Ended, Failure, Verdict};
+use crate::error::{Error, Result};
+use crate::intake::Definitions;
+use crate::job::book::{Command, Outcome};
+use crate::job::machine::Refusal;
+use crate::job::run::{Run, State};
+use crate::job::{RunId, span, window};
+use crate::ledger::{Ledger, RunFilter, apply_one, one_run};
+use crate::units::Size;
+use crate::wiring;
+
+const CANCEL: &str = "cancel the run";
+
+/// Runs and what became of them. Alone it is `runs list`.
+#[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
+Examples:
+  longshore runs
+  longshore runs --export daily-orders --state dead --since 24h
+  longshore runs show 7c2f9a1e
+  longshore runs cancel 7c2f9a1e --reason 'wrong country'"
+)]
+pub struct Runs {
+    #[command(subcommand)]
+    command: Option<What>,
+    #[command(flatten)]
+    list: List,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Runs, newest first
+    List(List),
+    /// Everything that is known about a run
+    Show {
+        /// The ending of the run's name, as tables show it
+        run: String,
+    },
+    /// End a run that is not decided yet
+    Cancel {
+        /// The ending of the run's name, as tables show it
+        run: String,
+        /// Why, for the audit trail
+        #[arg(long, required_unless_present = "dry_run")]
+        reason: Option<String>,
+        /// Only tell what would be cancelled
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+struct List {
+    /// Only runs of this export
+    #[arg(long)]
+    export: Option<String>,
+    /// Only runs in this state; may be given several times
+    #[arg(long, value_name = "STATE", value_parser = state)]
+    state: Vec<Wanted>,
+    /// Only runs accepted since: 24h, a day, or an instant
+    #[arg(long, value_name = "WHEN", value_parser = past)]
+    since: Option<Timestamp>,
+    /// At the most so many
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    limit: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    State(State),
+    /// Queued, and not to be started now.
+    Waiting,
+}
+
+fn state(word: &str) -> Result<Wanted, String> {
+    if word == "waiting" {
+        return Ok(Wanted::Waiting);
+    }
+    State::parse(word).map(Wanted::State).ok_or_else(|| {
+        let words: Vec<&str> = State::ALL.iter().map(|state| state.as_str()).collect();
+        format!("the states are waiting, {}", words.join(", "))
+    })
+}
+
+impl Runs {
+    pub async fn run(self, context: &Context) -> Ended {
+        let config = context.config(false)?;
+        wiring::guard(&config.settings).await?;
+        let ledger = wiring::ledger(&config.settings)?;
+        match self.command.unwrap_or(What::List(self.list)) {
+            What::List(list) => list.run(context, ledger).await?,
+            What::Show { run } => show(context, ledger, &run).await?,
+            What::Cancel { run, reason, dry_run } => {
+                let run = one_run(&*ledger, &run).await?;
+                cancel(context, &*ledger, run, reason, dry_run).await?;
+            }
+        }
+        Ok(Verdict::Done)
+    }
+}
+
+impl List {
+    async fn run(self, context: &Context, ledger: Arc<dyn Ledger>) -> Result<(), Failure> {
+        let now = ledger.now().await?;
+        let mut states: Vec<State> = self
+            .state
+            .iter()
+            .map(|wanted| match wanted {
+                Wanted::State(state) => *state,
+                Wanted::Waiting => State::Queued,
+            })
+            .collect();
+        states.sort_unstable();
+        states.dedup();
+        let filter = RunFilter {
+            export: self.export,
+            states,
+            since: self.since,
+            limit: self.limit,
+            ..RunFilter::default()
+        };
+        let waiting_only = self.state.contains(&Wanted::Waiting)
+            && !self.state.contains(&Wanted::State(State::Queued));
+        let mut runs = ledger.runs(&filter).await?;
+        runs.retain(|run| !waiting_only || run.state != State::Queued || waits(run, now));
+        if context.out.json {
+            return runs.iter().try_for_each(|run| context.out.object(&object(run)?));
+        }
+        let definitions = Definitions::new(ledger);
+        let ids: Vec<RunId> = runs.iter().map(|run| run.id).collect();
+        let mut rows = Vec::with_capacity(runs.len());
+        for (run, ending) in runs.iter().zip(endings(&ids)) {
+            rows.push(vec![
+                ending,
+                run.order.export.clone(),
+                window_of(run, &definitions).await,
+                state_of(run, now).to_owned(),
+                run.fence.to_string(),
+                run.counts.map_or_else(dash, |counts| thousands(counts.written)),
+                run.counts.map_or_else(dash, |counts| Size(counts.bytes).human()),
+                took_of(run, now).map_or_else(dash, took),
+                when(run, now),
+            ]);
+        }
+        let header = ["RUN", "EXPORT", "WINDOW", "STATE", "TRY", "ROWS", "BYTES", "TOOK", "WHEN"];
+        context.out.table(&header, rows)
+    }
+}
+
+fn dash() -> String {
+    "-".to_owned()
+}
+
+/// The run as programs see it: without the decision, which repeats the whole manifest.
+pub fn object(run: &Run) -> Result<Json> {
+    let mut object = serde_json::to_value(run).map_err(|cause| {
+        Error::permanent("show the run", "it has no form in JSON").caused_by(cause)
+    })?;
+    if let Some(fields) = object.as_object_mut() {
+        fields.remove("decision");
+    }
+    Ok(object)
+}
+
+/// Whether a queued run is not to be started now.
+fn waits(run: &Run, now: Timestamp) -> bool {
+    run.state == State::Queued && (run.parked.is_some() || run.wake_at(now) > now)
+}
+
+/// The state, as tables show it.
+pub fn state_of(run: &Run, now: Timestamp) -> &'static str {
+    if waits(run, now) { "waiting" } else { run.state.as_str() }
+}
+
+/// The span of time that it delivers, as its export writes windows.
+pub async fn window_of(run: &Run, definitions: &Definitions) -> String {
+    let Some(given) = &run.order.window else { return dash() };
+    let bound = definitions.bound(&run.order.export, &run.order.definition).await.ok();
+    let zone = bound.as_ref().and_then(|bound| window::zone(&bound.export.timezone).ok());
+    let spec = bound.as_ref().and_then(|bound| bound.export.schedule.as_ref()?.window);
+    span::show(given, spec, &zone.unwrap_or(jiff::tz::TimeZone::UTC))
+}
+
+fn took_of(run: &Run, now: Timestamp) -> Option<SignedDuration> {
+    let since = run.opened_at.filter(|_| run.state != State::Queued)?;
+    Some(run.ended_at.unwrap_or(now).duration_since(since))
+}
+
+/// When it ended, began or goes on, and what went wrong last.
+pub fn when(run: &Run, now: Timestamp) -> String {
+    let wrong = run
+        .failure
+        .as_ref()
+        .filter(|_| run.state != State::Done)
+        .map(|failure| format!(": {} ({})", first_line(&failure.message), failure.class));
+    let when = match run.state {
+        State::Queued => match &run.parked {
+            Some(on) => format!("until {on} is free"),
+            None if waits(run, now) => ahead(run.wake_at(now), now),
+            None => clock(run.accepted_at, now),
+        },
+        state if state.ended() => clock(run.ended_at.unwrap_or(run.changed_at), now),
+        _ => clock(run.opened_at.unwrap_or(run.changed_at), now),
+    };
+    when + &wrong.unwrap_or_default()
+}
+
+fn first_line(text: &str) -> String {
+    plain(text.lines().next().unwrap_or_default())
+}
+
+/// The shortest endings, of at least eight characters, by which these runs can be told apart.
+pub fn endings(runs: &[RunId]) -> Vec<String> {
+    let names: Vec<String> = runs.iter().map(|run| run.0.simple().to_string()).collect();
+    let ending = |name: &str, length: usize| name[name.len() - length..].to_owned();
+    names
+        .iter()
+        .map(|name| {
+            let length = (8..name.len())
+                .find(|length| {
+                    let own = ending(name, *length);
+                    names.iter().filter(|other| other.ends_with(&own)).count() == 1
+                })
+                .unwrap_or(name.len());
+            ending(name, length)
+        })
+        .collect()
+}
+
+async fn show(context: &Context, ledger: Arc<dyn Ledger>, ending: &str) -> Result<(), Failure> {
+    let run = one_run(&*ledger, ending).await?;
+    let attempts = ledger.attempts(run.id).await?;
+    let delivery = ledger.delivery(run.id).await?;
+    let audit = ledger.audit_trail(Some(&run.id.to_string()), 100).await?;
+    if context.out.json {
+        let mut object = object(&run)?;
+        if let Some(fields) = object.as_object_mut() {
+            fields.insert("decision".to_owned(), json!(run.decision));
+            fields.insert("attempts".to_owned(), json!(attempts));
+            fields.insert("delivery".to_owned(), json!(delivery));
+            fields.insert("audit".to_owned(), json!(audit));
+        }
+        return context.out.object(&object);
+    }
+    let now = ledger.now().await?;
+    let definitions = Definitions::new(Arc::clone(&ledger));
+    let order = &run.order;
+    let line =
+        |name: &str, value: String| context.out.line(format!("{name:<11} {}", plain(&value)));
+    let optional = |name: &str, value: Option<String>| match value {
+        Some(value) => line(name, value),
+        None => Ok(()),
+    };
+    line("run", run.id.to_string())?;
+    line("export", format!("{}, revision {}", order.export, order.revision))?;
+    let shown = window_of(&run, &definitions).await;
+    optional("window", order.window.map(|w| format!("{shown} ({} to {})", w.start, w.end)))?;
+    line("state", format!("{}, {}", state_of(&run, now), when(&run, now)))?;
+    line("key", format!("{}, edition {}", order.key, order.edition))?;
+    if !order.params.is_empty() {
+        line("params", json!(order.params).to_string())?;
+    }
+    optional("recipient", order.recipient.clone())?;
+    line("pool", order.pool.clone())?;
+    let by = order.requested_by.as_ref().map(|by| format!(" for {by}")).unwrap_or_default();
+    line("accepted", format!("{}{by}", clock(run.accepted_at, now)))?;
+    optional("not before", order.not_before.map(|at| clock(at, now)))?;
+    optional("deadline", order.deadline.map(|at| clock(at, now)))?;
+    optional("worker", run.worker.clone())?;
+    optional("took", took_of(&run, now).map(took))?;
+    optional(
+        "rows",
+        run.counts.map(|counts| {
+            format!(
+                "{} read = {} written + {} filtered + {} quarantined",
+                thousands(counts.read),
+                thousands(counts.written),
+                thousands(counts.filtered),
+                thousands(counts.quarantined)
+            )
+        }),
+    )?;
+    optional("bytes", run.counts.map(|counts| Size(counts.bytes).human()))?;
+    let decision = run.decision.as_ref();
+    optional("quarantine", decision.and_then(|decision| decision.quarantine.clone()))?;
+    if let Some(delivery) = &delivery {
+        line("delivery", delivery.id.to_string())?;
+        line("target", delivery.target.clone())?;
+        line("manifest", format!("SHA-256 {}", delivery.manifest_sha256))?;
+    } else if let Some(decision) = decision {
+        line("decided", format!("{} files, not recorded yet", decision.parts.len()))?;
+    }
+    if !attempts.is_empty() {
+        context.out.line("")?;
+        let rows = attempts
+            .iter()
+            .map(|attempt| {
+                let wrong = attempt.message.as_deref().map(first_line);
+                let class = attempt.class.as_ref().map(|class| format!(" ({class})"));
+                let time = attempt.ended_at.unwrap_or(now).duration_since(attempt.opened_at);
+                vec![
+                    attempt.fence.to_string(),
+                    attempt.worker.clone(),
+                    clock(attempt.opened_at, now),
+                    took(time),
+                    attempt.outcome.clone().unwrap_or_else(|| "running".to_owned()),
+                    wrong.map_or_else(dash, |wrong| wrong + &class.unwrap_or_default()),
+                ]
+            })
+            .collect();
+        let header = ["ATTEMPT", "WORKER", "BEGAN", "TOOK", "OUTCOME", "WHY"];
+        context.out.table(&header, rows)?;
+    }
+    if !audit.is_empty() {
+        context.out.line("")?;
+        let rows = audit
+            .into_iter()
+            .map(|line| vec![clock(line.at, now), line.by, line.action, line.reason])
+            .collect();
+        context.out.table(&["WHEN", "WHO", "WHAT", "WHY"], rows)?;
+    }
+    Ok(())
+}
+
+async fn cancel(
+    context: &Context,
+    ledger: &dyn Ledger,
+    run: Run,
+    reason: Option<String>,
+    dry_run: bool,
+) -> Result<(), Failure> {
+    let name = run.id.short();
+    if dry_run {
+        if run.state.ended() || run.state == State::Committing {
+            return Err(stands(&run, run.state).into());
+        }
+        if context.out.json {
+            return context.out.object(&object(&run)?);
+        }
+        context.out.line(format!(
+            "would cancel run {name} of {}, which is {}",
+            run.order.export, run.state
+        ))?;
+        return context.out.line("Nothing was changed. Run again without --dry-run.");
+    }
+    let command =
+        Command::Cancel { run: run.id, by: context.by(), reason: reason.unwrap_or_default() };
+    match apply_one(ledger, command).await? {
+        Outcome::Done(run) if context.out.json => context.out.object(&object(&run)?),
+        Outcome::Done(run) => context.out.line(match run.state {
+            State::Cancelled => format!("cancelled: run {name}"),
+            state => format!("run {name} is {state}; it ends once nothing of it can be delivered"),
+        }),
+        Outcome::Refused(Refusal::Stands(state)) => Err(stands(&run, state).into()),
+        other => {
+            let message = format!("the ledger did not allow it: {other:?}");
+            Err(Error::refused(CANCEL, message).with("run", name).into())
+        }
+    }
+}
+
+fn stands(run: &Run, state: State) -> Error {
+    let error = Error::refused(CANCEL, format!("it is {state}")).with("run", run.id.short());
+    match state {
+        State::Committing => error.help("It is decided, and is delivered in any case."),
+        _ => error.help(format!("See `longshore runs show {}`.", run.id.short())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endings_are_as_short_as_they_can_be() {
+        let runs: Vec<RunId> = [
+            "01990000-0000-7000-8000-00007c2f9a1e",
+            "01990000-0000-7000-8000-0000a0b411d7",
+            "01990000-0000-7000-8000-0001a0b411d7",
+        ]
+        .iter()
+        .map(|name| name.parse().unwrap())
+        .collect();
+        assert_eq!(endings(&runs), ["7c2f9a1e", "0a0b411d7", "1a0b411d7"]);
+    }
+
+    #[test]
+    fn states_are_words() {
+        assert_eq!(state("waiting"), Ok(Wanted::Waiting));
+        assert_eq!(state("dead"), Ok(Wanted::State(State::Dead)));
+        assert!(state("ready").unwrap_err().contains("committing"));
+    }
+}

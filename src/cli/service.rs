@@ -1,0 +1,64 @@
+//! What processes that stay have in common: their address for probes, and patience at the start.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::oneshot;
+
+use super::signals::Stop;
+use crate::config::Settings;
+use crate::error::{Class, Result};
+use crate::http::{self, Health};
+use crate::wiring;
+
+/// How long is waited before a ledger that is away is asked again.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// Works, and serves probes and metrics until that has ended.
+///
+/// # Errors
+/// `config` where the address is in use; those of the work.
+pub async fn with_http(
+    listen: SocketAddr,
+    health: Arc<Health>,
+    metrics: PrometheusHandle,
+    work: impl Future<Output = Result<()>>,
+) -> Result<()> {
+    let listener = http::bind(listen).await?;
+    let (end, ended) = oneshot::channel::<()>();
+    let ended = async move { drop(ended.await) };
+    let server = tokio::spawn(http::serve_on(listener, health, metrics, ended));
+    let result = work.await;
+    drop(end);
+    if let Err(error) = server.await {
+        tracing::warn!(error = &error as &dyn std::error::Error, "the HTTP server failed");
+    }
+    result
+}
+
+/// Waits for the ledger, and makes sure that its schema is this binary's. Answers whether to go
+/// on: not, where the process was asked to end meanwhile.
+///
+/// # Errors
+/// `refused`, with what to do.
+pub async fn guarded(settings: &Settings, health: &Health, stop: &Stop) -> Result<bool> {
+    let mut told = false;
+    loop {
+        match wiring::guard(settings).await {
+            Ok(()) => return Ok(true),
+            Err(error) if error.class() == Class::Unavailable => {
+                health.set("ledger", Err(&error));
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(error = error.chain(), "waiting for the ledger");
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(AGAIN) => {}
+            () = stop.clone().asked() => return Ok(false),
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! `longshore run EXPORT --to DIR`: the way of the rows into a folder, without key, ledger or
+//! cursor.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::arguments;
+use super::output::{counted, thousands};
+use super::progress::Progress;
+use super::{Context, Ended, Failure, Verdict};
+use crate::connect::Connection;
+use crate::error::{Error, Result};
+use crate::export::Definition;
+use crate::format::Format;
+use crate::intake::{self, Bound, Sender};
+use crate::job::RunId;
+use crate::job::decision::Decision;
+use crate::job::manifest::MANIFEST_NAME;
+use crate::job::message::JobMessage;
+use crate::job::run::{Run, State};
+use crate::pipeline::{self, Attempt, House, Plan, Start};
+use crate::sink::{IfExists, SinkConfig};
+use crate::units::Size;
+use crate::wiring;
+
+const DOING: &str = "try the export";
+/// The name of the folder among the connections. No file can define it.
+const HERE: &str = "--to";
+/// Where parts are staged in it.
+const STAGING: &str = ".staging";
+
+/// A run of a definition that no ledger knows.
+pub fn run(definition: &Definition, job: JobMessage) -> Result<Run> {
+    let now = Timestamp::now();
+    let bound = Bound {
+        name: definition.name.clone(),
+        revision: 0,
+        hash: definition.hash.clone(),
+        applied_at: now,
+        export: Arc::new(definition.export.clone()),
+    };
+    let id = RunId::new();
+    let sender = Sender { key: Some(id.to_string()), ..Sender::default() };
+    let mut run = Run::new(id, intake::order(job, sender, &bound, now)?, now);
+    run.state = State::Running;
+    run.fence = 1;
+    Ok(run)
+}
+
+/// Delivers one job into a folder.
+pub async fn deliver(context: &Context, job: &super::enqueue::Job, folder: &Path) -> Ended {
+    let config = context.config(true)?;
+    let Some(definition) = config.exports.get(&job.export) else {
+        let known: Vec<&str> = config.exports.keys().map(String::as_str).collect();
+        return Err(Error::not_found(DOING, "no definition has this name")
+            .with("export", &job.export)
+            .help(format!("{} has: {}.", context.global.config.display(), known.join(", ")))
+            .into());
+    };
+    let folder = made(folder)?;
+    let mut house = wiring::house(&config);
+    let target = Arc::new(connection(&folder)?);
+    house.connections.insert(HERE.to_owned(), Arc::clone(&target));
+    house.quarantine = Some(target);
+    let definition = here(definition);
+    let jobs =
+        job.messages(&definition.name, &definition.export, context.by(), Timestamp::now())?;
+    for message in jobs {
+        let run = run(&definition, message).map_err(arguments::as_usage)?;
+        let (place, decision) = one(&definition, run, &house, &folder).await?;
+        show(context, &place, &decision)?;
+    }
+    Ok(Verdict::Done)
+}
+
+fn made(folder: &Path) -> Result<PathBuf> {
+    std::fs::create_dir_all(folder).and_then(|()| folder.canonicalize()).map_err(|cause| {
+        Error::permanent(DOING, "the folder cannot be made")
+            .with("folder", folder.display())
+            .caused_by(cause)
+            .help("Name a folder that this user may write to.")
+    })
+}
+
+fn connection(folder: &Path) -> Result<Connection> {
+    let url = url::Url::from_directory_path(folder)
+        .map_err(|()| Error::usage(DOING, "the folder's name has no address"))?;
+    let mut connection: Connection = serde_json::from_value(
+        json!({"type": "files", "url": url.as_str(), "staging": STAGING}),
+    )
+    .map_err(|cause| Error::permanent(DOING, "the folder is no connection").caused_by(cause))?;
+    connection.name = HERE.to_owned();
+    Ok(connection)
+}
+
+/// The definition with the folder as its sink. What goes to a table elsewhere is CSV here.
+fn here(definition: &Definition) -> Definition {
+    let mut definition = definition.clone();
+    let sink = &definition.export.sink;
+    let table = sink.table.is_some();
+    definition.export.sink = SinkConfig {
+        connection: HERE.to_owned(),
+        path: Some(sink.path.clone().unwrap_or_else(|| definition.name.clone())),
+        format: if table { Some(Format::Csv) } else { sink.format },
+        compression: sink.compression,
+        csv: sink.csv.clone(),
+        if_exists: Some(IfExists::Replace),
+        table: None,
+        mode: None,
+    };
+    definition
+}
+
+/// Answers where the delivery is and what it is.
+async fn one(
+    definition: &Definition,
+    run: Run,
+    house: &House,
+    folder: &Path,
+) -> Result<(PathBuf, Decision)> {
+    let plan = Plan::new(Arc::new(definition.export.clone()), &run, house)?;
+    let place = folder.join(plan.target().trim_start_matches(HERE).trim_start_matches('/'));
+    let predecessor = std::fs::read(place.join(MANIFEST_NAME)).ok();
+    let attempt = Attempt {
+        run: Box::new(run),
+        predecessor: predecessor.map(|bytes| pipeline::sha256(&bytes)),
+    };
+    let holder = attempt.holder();
+    let rows = plan.progress();
+    let delivering = async {
+        match plan.begin(attempt).await? {
+            Start::Ready(ready) => {
+                let staged =
+                    ready.extract().await?.transform()?.check()?.protect()?.stage().await?;
+                staged.publish_without_ledger().await
+            }
+            Start::Committed(_) => Err(Error::permanent(DOING, "it is delivered already")),
+        }
+    };
+    tokio::pin!(delivering);
+    let mut progress = Progress::new(None, "rows");
+    let mut tick = tokio::time::interval(Duration::from_millis(200));
+    let delivered = loop {
+        tokio::select! {
+            delivered = &mut delivering => break delivered,
+            _ = tick.tick() => {
+                let read = rows.read();
+                progress.at(read, &format!("{} read", counted(read, "row")));
+            }
+        }
+    };
+    drop(progress);
+    // Whatever became of it, nothing half-done stays.
+    let cleaned = plan.sink().clean(&holder).await;
+    let decision = delivered?;
+    cleaned?;
+    // Only an empty one goes.
+    let _ = std::fs::remove_dir(folder.join(STAGING));
+    Ok((place, decision))
+}
+
+fn show(context: &Context, place: &Path, decision: &Decision) -> Result<(), Failure> {
+    let counts = &decision.counts;
+    if context.out.json {
+        return context.out.object(&json!({
+            "folder": place,
+            "files": decision.parts.iter().map(|part| &part.name).collect::<Vec<_>>(),
+            "counts": counts,
+        }));
+    }
+    let rows = decision
+        .parts
+        .iter()
+        .map(|part| vec![part.name.clone(), thousands(part.rows), Size(part.bytes).human()])
+        .collect();
+    context.out.line(format!(
+        "{} in {}: {} written, {} filtered, {} quarantined",
+        counted(decision.parts.len() as u64, "file"),
+        place.display(),
+        thousands(counts.written),
+        thousands(counts.filtered),
+        thousands(counts.quarantined),
+    ))?;
+    context.out.table(&["FILE", "ROWS", "BYTES"], rows)
+}

@@ -1,0 +1,119 @@
+//! Waiting for runs to end, by what the ledger says of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::output::{counted, plain, took};
+use super::progress::Progress;
+use super::{Context, Failure, Verdict, enqueue, runs};
+use crate::error::{Class, Error, Result};
+use crate::intake::Definitions;
+use crate::job::RunId;
+use crate::job::run::{Run, State};
+use crate::ledger::Ledger;
+use crate::units::Size;
+
+/// How often the ledger is asked.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Waits until all these runs have ended, however long the ledger is away meanwhile. `look` is
+/// given each run that is still open, with the ledger's time, whenever it was asked.
+///
+/// # Errors
+/// `not-found` where the ledger does not have a run any more; those of `look`.
+pub async fn until_ended(
+    ledger: &dyn Ledger,
+    ids: Vec<RunId>,
+    look: &mut impl AsyncFnMut(&Run, Timestamp) -> Result<()>,
+) -> Result<Vec<Run>> {
+    let mut progress = Progress::new(Some(ids.len() as u64), "runs ended");
+    let mut ended: Vec<Run> = Vec::with_capacity(ids.len());
+    let mut open = ids;
+    loop {
+        match look_at(ledger, &mut open, &mut ended, look).await {
+            Ok(None) => return Ok(ended),
+            Ok(Some(now)) => progress.at(ended.len() as u64, &now),
+            Err(error) if matches!(error.class(), Class::Unavailable | Class::Transient) => {
+                progress.at(ended.len() as u64, &format!("waiting: {error}"));
+            }
+            Err(error) => return Err(error),
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Takes the runs off the list that have ended. Answers what the first of the others does.
+async fn look_at(
+    ledger: &dyn Ledger,
+    open: &mut Vec<RunId>,
+    ended: &mut Vec<Run>,
+    look: &mut impl AsyncFnMut(&Run, Timestamp) -> Result<()>,
+) -> Result<Option<String>> {
+    let now = ledger.now().await?;
+    let mut first = None;
+    let mut index = 0;
+    while let Some(id) = open.get(index) {
+        let run = ledger.run(*id).await?.ok_or_else(|| {
+            Error::not_found("wait for the run", "the ledger does not have it any more")
+                .with("run", id)
+        })?;
+        if run.state.ended() {
+            open.remove(index);
+            ended.push(run);
+            continue;
+        }
+        look(&run, now).await?;
+        first.get_or_insert_with(|| {
+            let (state, when) = (runs::state_of(&run, now), runs::when(&run, now));
+            format!("run {} {state}, {when}", run.id.short())
+        });
+        index += 1;
+    }
+    Ok(first)
+}
+
+/// Tells how runs ended: found something, where one was not delivered.
+pub async fn tell(
+    context: &Context,
+    ledger: &Arc<dyn Ledger>,
+    ended: &[Run],
+) -> Result<Verdict, Failure> {
+    let definitions = Definitions::new(Arc::clone(ledger));
+    for run in ended {
+        if context.out.json {
+            context.out.object(&runs::object(run)?)?;
+            continue;
+        }
+        let name = enqueue::ending(run, &definitions).await;
+        let failure = run.failure.as_ref().filter(|_| run.state != State::Done);
+        match (run.state, run.counts, failure) {
+            (State::Done, Some(counts), _) => {
+                let delivery = ledger.delivery(run.id).await?;
+                let to = delivery.map(|delivery| format!(", to {}", delivery.target));
+                let time = run
+                    .opened_at
+                    .zip(run.ended_at)
+                    .map(|(from, to)| format!(" in {}", took(to.duration_since(from))));
+                let bytes = match counts.bytes {
+                    0 => String::new(),
+                    bytes => format!(", {}", Size(bytes).human()),
+                };
+                context.out.line(format!(
+                    "done: {name}: {}{bytes}{}{}",
+                    counted(counts.written, "row"),
+                    time.unwrap_or_default(),
+                    to.unwrap_or_default()
+                ))?;
+            }
+            (state, _, Some(failure)) => {
+                let (message, class) = (plain(&failure.message), failure.class);
+                context.out.line(format!("{state}: {name}: {message} ({class})"))?;
+            }
+            (state, _, None) => context.out.line(format!("{state}: {name}"))?,
+        }
+    }
+    let all_done = ended.iter().all(|run| run.state == State::Done);
+    Ok(if all_done { Verdict::Done } else { Verdict::Found })
+}

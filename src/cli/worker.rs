@@ -1,0 +1,36 @@
+//! `longshore worker`
+
+use std::sync::Arc;
+
+use clap::Args;
+
+use super::{Context, Ended, Verdict, service, signals};
+use crate::wiring;
+
+/// Takes jobs from the pools of [worker] and works on them. SIGTERM or SIGINT: takes no more, lets
+/// running jobs finish within `drain`, hands the others back; a second one ends it at once.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  longshore worker
+  longshore worker --config /etc/longshore --log-level info,lapin=debug")]
+pub struct Worker {}
+
+impl Worker {
+    pub async fn run(self, context: &Context) -> Ended {
+        let (config, metrics) = context.service(false)?;
+        let stop = signals::stop()?;
+        let health = wiring::health();
+        let work = async {
+            if service::guarded(&config.settings, &health, &stop).await? {
+                let parts = wiring::parts(&config.settings)?;
+                let worker = wiring::worker(&config, &parts, &health);
+                worker.run(stop.clone().asked()).await?;
+            }
+            Ok(())
+        };
+        let listen = config.settings.http.listen;
+        service::with_http(listen, Arc::clone(&health), metrics, work).await?;
+        Ok(Verdict::Done)
+    }
+}

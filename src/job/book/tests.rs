@@ -1,0 +1,571 @@
+use proptest::prelude::*;
+use proptest::test_runner::TestCaseError;
+
+use super::*;
+use crate::job::decision::CursorMove;
+use crate::rows::Counts;
+
+const LEASE: Duration = Duration::from_secs(60);
+
+/// A ledger of maps: it loads all there is, and stores what the book says.
+#[derive(Default)]
+struct Shelf {
+    facts: Facts,
+    wakes: BTreeMap<RunId, WakeUp>,
+    letters: BTreeSet<(RunId, i32)>,
+    attempts: Vec<AttemptEnded>,
+    deliveries: usize,
+}
+
+impl Shelf {
+    fn new() -> Shelf {
+        let mut shelf = Shelf::default();
+        shelf.facts.now = "2026-11-20T12:00:00Z".parse().unwrap();
+        shelf.facts.active.insert("orders".to_owned(), "d".to_owned());
+        shelf
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.facts.now += time;
+    }
+
+    fn apply(&mut self, command: Command) -> Outcome {
+        let mut facts = self.facts.clone();
+        facts.superseded = self
+            .facts
+            .runs
+            .iter()
+            .filter(|run| {
+                self.facts.runs.iter().any(|newer| {
+                    newer.order.key == run.order.key
+                        && newer.order.edition > run.order.edition
+                        && matches!(newer.state, State::Committing | State::Done)
+                })
+            })
+            .map(|run| run.id)
+            .collect();
+        let mut book = Book::new(facts);
+        let outcome = book.apply(command);
+        self.store(book.close());
+        outcome
+    }
+
+    fn store(&mut self, changes: Changes) {
+        for run in changes.inserted.into_iter().chain(changes.updated) {
+            self.facts.runs.retain(|old| old.id != run.id);
+            self.facts.runs.push(run);
+        }
+        let resources = &mut self.facts.resources;
+        for (name, capacity) in changes.resources {
+            resources.entry(name).or_default().capacity = capacity;
+        }
+        for (name, run) in changes.freed {
+            resources.entry(name).or_default().holders.remove(&run);
+        }
+        for (name, run) in changes.taken {
+            resources.entry(name).or_default().holders.insert(run);
+        }
+        for resource in resources.values_mut() {
+            resource.waiters.retain(|waiter| {
+                !changes.unparked.contains(&waiter.run) && !changes.parked.contains_key(&waiter.run)
+            });
+        }
+        for (on, waiter) in changes.parked.into_values() {
+            resources.entry(on).or_default().waiters.insert(waiter);
+        }
+        // What a run is parked on is kept in the list of waiters alone.
+        for run in &mut self.facts.runs {
+            run.parked = resources
+                .iter()
+                .find(|(_, resource)| resource.waiters.iter().any(|waiter| waiter.run == run.id))
+                .map(|(name, _)| name.clone());
+        }
+        self.wakes.retain(|run, _| !changes.unwoken.contains(run));
+        self.wakes.extend(changes.wakes);
+        self.letters.retain(|(run, _)| !changes.unlettered.contains(run));
+        self.letters.extend(changes.letters);
+        self.attempts.extend(changes.ended);
+        self.deliveries += changes.deliveries.len();
+        for (name, (value, _)) in changes.cursors {
+            self.facts.cursors.insert(name, value);
+        }
+    }
+
+    fn run(&self, id: RunId) -> &Run {
+        self.facts.runs.iter().find(|run| run.id == id).unwrap()
+    }
+
+    fn accept(&mut self, key: &str) -> RunId {
+        match self.apply(accept(order(key), true)) {
+            Outcome::Accepted(run) => run.id,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn open(&mut self, run: RunId, needs: &[Need]) -> Outcome {
+        self.apply(Command::Open(Open {
+            run,
+            worker: "w".to_owned(),
+            lease: LEASE,
+            needs: needs.to_vec(),
+            attempts: 100,
+            cursor: Some("cursor/c".to_owned()),
+            target: None,
+        }))
+    }
+
+    fn opened(&mut self, run: RunId, needs: &[Need]) -> i64 {
+        match self.open(run, needs) {
+            Outcome::Opened(opened) => opened.run.fence,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn parked(&mut self, run: RunId, needs: &[Need], on: &str) {
+        let outcome = self.open(run, needs);
+        assert!(matches!(&outcome, Outcome::Parked(found) if found == on), "{outcome:?}");
+    }
+
+    fn dead(&mut self, run: RunId, fence: i64) {
+        let failure = (Class::Permanent, "no".to_owned());
+        yes(self.apply(Command::Fail { run, fence, end: End::Dead, failure }));
+        yes(self.apply(Command::Close { run, fence }));
+    }
+
+    /// Who was woken since the last look.
+    fn woken(&mut self) -> Vec<RunId> {
+        std::mem::take(&mut self.wakes).into_keys().collect()
+    }
+
+    fn holders(&self, name: &str) -> usize {
+        self.facts.resources.get(name).map_or(0, |resource| resource.holders.len())
+    }
+}
+
+fn order(key: &str) -> Order {
+    Order {
+        key: key.to_owned(),
+        edition: 1,
+        content: "c".to_owned(),
+        export: "orders".to_owned(),
+        definition: "d".to_owned(),
+        revision: 1,
+        recipient: None,
+        params: serde_json::Map::new(),
+        window: None,
+        pool: "default".to_owned(),
+        body: "{}".to_owned(),
+        correlation_id: None,
+        traceparent: None,
+        requested_by: None,
+        not_before: None,
+        deadline: None,
+    }
+}
+
+fn accept(order: Order, wake: bool) -> Command {
+    Command::Accept { id: RunId::new(), order: Box::new(order), wake, pinned: false }
+}
+
+fn decision(cursor: Option<CursorMove>) -> Box<Decision> {
+    Box::new(Decision {
+        manifest: "m".to_owned(),
+        parts: Vec::new(),
+        counts: Counts::default(),
+        cursor,
+        replaces: None,
+        quarantine: None,
+    })
+}
+
+fn record(run: RunId, proof: Proof, cursor: Option<CursorMove>) -> Command {
+    let delivery =
+        Delivery { id: Uuid::now_v7(), target: "t".to_owned(), manifest_sha256: "s".to_owned() };
+    Command::Record { run, decision: decision(cursor), proof, delivery }
+}
+
+fn retry(run: RunId, fence: i64, after: Duration) -> Command {
+    Command::Retry { run, fence, after, failure: None, counted: false }
+}
+
+fn cancel(run: RunId) -> Command {
+    Command::Cancel { run, by: "ann".to_owned(), reason: "why not".to_owned() }
+}
+
+fn replay(run: RunId, epoch: i32) -> Command {
+    Command::Replay {
+        run,
+        epoch,
+        definition: None,
+        deadline: None,
+        by: "ann".to_owned(),
+        reason: "mended".to_owned(),
+    }
+}
+
+#[track_caller]
+fn yes(outcome: Outcome) {
+    assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
+}
+
+#[track_caller]
+fn no(outcome: Outcome, why: Refusal) {
+    assert!(matches!(&outcome, Outcome::Refused(found) if *found == why), "{outcome:?}");
+}
+
+#[test]
+fn a_key_is_new_a_duplicate_a_conflict_or_stale() {
+    let mut shelf = Shelf::new();
+    let first = shelf.accept("k");
+    let again = shelf.apply(accept(order("k"), true));
+    assert!(matches!(again, Outcome::Duplicate(run) if run.id == first));
+    let mut other = order("k");
+    other.content = "other".to_owned();
+    assert!(matches!(shelf.apply(accept(other, true)), Outcome::Conflict(_)));
+    let mut old = order("k2");
+    old.definition = "d0".to_owned();
+    assert!(matches!(shelf.apply(accept(old, true)), Outcome::Stale));
+    assert_eq!(shelf.facts.runs.len(), 1);
+    assert_eq!(shelf.woken(), [first]);
+    assert!(matches!(shelf.apply(accept(order("k3"), false)), Outcome::Accepted(_)));
+    assert_eq!(shelf.woken(), []);
+}
+
+#[test]
+fn all_or_none_is_taken() {
+    let mut shelf = Shelf::new();
+    let both = [Need::slot("shop", 2), Need::target("t")];
+    let (a, b) = (shelf.accept("a"), shelf.accept("b"));
+    shelf.opened(a, &both);
+    shelf.parked(b, &both, "target/t");
+    assert_eq!((shelf.holders("slot/shop"), shelf.holders("target/t")), (1, 1));
+    let run = shelf.run(b);
+    assert_eq!((run.state, run.fence, run.heartbeat), (State::Queued, 0, None));
+    assert!(!shelf.wakes.contains_key(&b), "a parked run has no wake-up");
+}
+
+#[test]
+fn a_woken_run_parks_again_and_keeps_its_place() {
+    let mut shelf = Shelf::new();
+    let needs = [Need::slot("shop", 1)];
+    let [a, b, c, d] = ["a", "b", "c", "d"].map(|key| shelf.accept(key));
+    let fence = shelf.opened(a, &needs);
+    shelf.parked(b, &needs, "slot/shop");
+    let since = shelf.run(b).waiting_since;
+    shelf.pass(LEASE / 4);
+    shelf.parked(c, &needs, "slot/shop");
+    shelf.woken();
+    yes(shelf.apply(retry(a, fence, LEASE)));
+    assert!(shelf.wakes.contains_key(&b) && !shelf.wakes.contains_key(&c));
+    let overtaker = shelf.opened(d, &needs);
+    shelf.parked(b, &needs, "slot/shop");
+    assert_eq!(shelf.run(b).waiting_since, since);
+    shelf.woken();
+    shelf.dead(d, overtaker);
+    assert_eq!(shelf.woken(), [b]);
+}
+
+#[test]
+fn whoever_parks_wakes_the_first_waiter_of_what_it_leaves_free() {
+    let mut shelf = Shelf::new();
+    let (slot, target) = (Need::slot("shop", 1), Need::target("t"));
+    let [a, b, c, d] = ["a", "b", "c", "d"].map(|key| shelf.accept(key));
+    let slots = shelf.opened(a, std::slice::from_ref(&slot));
+    shelf.opened(b, std::slice::from_ref(&target));
+    shelf.parked(c, &[slot.clone(), target.clone()], "slot/shop");
+    shelf.pass(LEASE / 4);
+    shelf.parked(d, std::slice::from_ref(&slot), "slot/shop");
+    shelf.woken();
+    yes(shelf.apply(retry(a, slots, LEASE)));
+    shelf.parked(c, &[slot, target], "target/t");
+    assert!(shelf.wakes.contains_key(&d), "the slot that the woken one did not take");
+}
+
+#[test]
+fn slots_are_given_back_at_every_outcome_and_reservations_at_the_end() {
+    let mut shelf = Shelf::new();
+    let both = [Need::slot("shop", 1), Need::target("t")];
+    let run = shelf.accept("k");
+    let held = |shelf: &Shelf| (shelf.holders("slot/shop"), shelf.holders("target/t"));
+    let fence = shelf.opened(run, &both);
+    assert_eq!(held(&shelf), (1, 1));
+    yes(shelf.apply(retry(run, fence, Duration::ZERO)));
+    assert_eq!(held(&shelf), (0, 1));
+    shelf.opened(run, &both);
+    shelf.pass(LEASE * 2);
+    assert_eq!(held(&shelf), (1, 1), "a slot is kept when a heartbeat expires");
+    shelf.opened(run, &both);
+    yes(shelf.apply(record(run, Proof::Target, None)));
+    assert_eq!(held(&shelf), (0, 0));
+}
+
+#[test]
+fn a_taken_over_run_that_is_parked_gives_up_its_slot_and_its_attempt() {
+    let mut shelf = Shelf::new();
+    let (slot, target) = (Need::slot("shop", 1), Need::target("t"));
+    let (a, b) = (shelf.accept("a"), shelf.accept("b"));
+    let old = shelf.opened(a, std::slice::from_ref(&slot));
+    shelf.opened(b, std::slice::from_ref(&target));
+    shelf.pass(LEASE * 2);
+    shelf.parked(a, &[slot, target], "target/t");
+    assert_eq!(shelf.holders("slot/shop"), 0);
+    assert_eq!((shelf.attempts[0].fence, shelf.attempts[0].outcome.as_str()), (old, "crashed"));
+    assert_eq!((shelf.run(a).crashes, shelf.run(a).failures), (1, 1));
+    no(shelf.apply(retry(a, old, LEASE)), Refusal::Fenced);
+}
+
+#[test]
+fn a_woken_run_that_is_cancelled_passes_its_turn_on() {
+    let mut shelf = Shelf::new();
+    let needs = [Need::slot("shop", 1)];
+    let [a, b, c] = ["a", "b", "c"].map(|key| shelf.accept(key));
+    let fence = shelf.opened(a, &needs);
+    shelf.parked(b, &needs, "slot/shop");
+    shelf.pass(LEASE / 4);
+    shelf.parked(c, &needs, "slot/shop");
+    yes(shelf.apply(retry(a, fence, LEASE)));
+    yes(shelf.apply(cancel(b)));
+    assert!(!shelf.wakes.contains_key(&b) && shelf.wakes.contains_key(&c));
+}
+
+#[test]
+fn letters_are_for_the_dead_and_the_expired_alone() {
+    let mut shelf = Shelf::new();
+    let [dead, expired, cancelled, done] =
+        ["dead", "expired", "cancelled", "done"].map(|key| shelf.accept(key));
+    let fence = shelf.opened(dead, &[]);
+    shelf.dead(dead, fence);
+    yes(shelf.apply(cancel(cancelled)));
+    shelf.opened(done, &[]);
+    yes(shelf.apply(record(done, Proof::Target, None)));
+    shelf.facts.runs.iter_mut().find(|run| run.id == expired).unwrap().order.deadline =
+        Some(shelf.facts.now);
+    yes(shelf.apply(Command::Expire { run: expired }));
+    assert_eq!(shelf.letters, BTreeSet::from([(dead, 0), (expired, 0)]));
+    assert_eq!(shelf.woken(), [], "what has ended is not woken");
+    yes(shelf.apply(replay(dead, 0)));
+    no(shelf.apply(replay(dead, 0)), Refusal::OldEpoch);
+    assert_eq!(shelf.letters, BTreeSet::from([(expired, 0)]), "it would tell of the new epoch");
+    assert_eq!(shelf.wakes[&dead].epoch, 1);
+}
+
+#[test]
+fn a_wake_up_takes_the_place_of_the_one_that_is_there() {
+    let mut shelf = Shelf::new();
+    let run = shelf.accept("k");
+    let now = shelf.facts.now;
+    yes(shelf.apply(Command::Wake { run, delay: LEASE }));
+    assert_eq!(shelf.wakes[&run].at, now + LEASE);
+    let fence = shelf.opened(run, &[]);
+    yes(shelf.apply(Command::Wake { run, delay: Duration::ZERO }));
+    assert_eq!(shelf.wakes[&run].at, now + LEASE, "when the heartbeat expires");
+    yes(shelf.apply(Command::Decide { run, fence, decision: decision(None) }));
+    yes(shelf.apply(retry(run, fence, LEASE * 3)));
+    assert_eq!(shelf.wakes[&run].at, now + LEASE * 3, "decided, and let go");
+}
+
+#[test]
+fn the_cursor_is_asserted_and_what_is_refused_changes_nothing() {
+    let step = |from: Option<&str>| {
+        Some(CursorMove {
+            name: "cursor/c".to_owned(),
+            from: from.map(str::to_owned),
+            to: "20".to_owned(),
+        })
+    };
+    let mut shelf = Shelf::new();
+    shelf.facts.cursors.insert("cursor/c".to_owned(), "10".to_owned());
+    let run = shelf.accept("k");
+    shelf.opened(run, &[]);
+    for wrong in [None, Some("9")] {
+        no(shelf.apply(record(run, Proof::Target, step(wrong))), Refusal::CursorMoved);
+        assert_eq!((shelf.run(run).state, shelf.deliveries), (State::Running, 0));
+    }
+    yes(shelf.apply(record(run, Proof::Target, step(Some("10")))));
+    assert_eq!(shelf.facts.cursors["cursor/c"], "20");
+    yes(shelf.apply(record(run, Proof::Target, step(Some("10")))));
+    assert_eq!((shelf.facts.cursors["cursor/c"].as_str(), shelf.deliveries), ("20", 1));
+    // A run that has ended is told so, wherever the cursor is.
+    let dead = shelf.accept("dead");
+    let fence = shelf.opened(dead, &[]);
+    shelf.dead(dead, fence);
+    no(shelf.apply(record(dead, Proof::Target, step(None))), Refusal::Stands(State::Dead));
+}
+
+#[test]
+fn an_older_edition_is_not_decided_in_one_transaction_with_a_newer_one() {
+    let mut shelf = Shelf::new();
+    let (old, new) = (shelf.accept("k"), shelf.accept("other"));
+    let newer = shelf.facts.runs.iter_mut().find(|run| run.id == new).unwrap();
+    newer.order.key = "k".to_owned();
+    newer.order.edition = 2;
+    let (a, b) = (shelf.opened(old, &[]), shelf.opened(new, &[]));
+    let mut book = Book::new(shelf.facts.clone());
+    yes(book.apply(Command::Decide { run: new, fence: b, decision: decision(None) }));
+    let late = book.apply(Command::Decide { run: old, fence: a, decision: decision(None) });
+    no(late, Refusal::Superseded);
+    shelf.store(book.close());
+    assert_eq!(shelf.run(old).end, Some(End::Cancelled));
+    yes(shelf.apply(Command::Close { run: old, fence: a }));
+    assert_eq!(shelf.run(old).state, State::Cancelled);
+}
+
+/// What a worker has in its hands: a message, and perhaps the run.
+#[derive(Debug, Clone)]
+struct Hand {
+    run: RunId,
+    fence: i64,
+    /// Not acked yet.
+    message: bool,
+}
+
+const RUNS: usize = 4;
+
+fn needs_of(n: usize) -> Vec<Need> {
+    let (slot, target) = (Need::slot("s", 2), Need::target("t"));
+    match n {
+        0 => vec![slot],
+        1 => vec![slot, target],
+        2 => vec![target, slot],
+        _ => vec![Need::slot("s2", 1), target],
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    /// Whatever workers, dispatcher, operators and time do, in whatever order.
+    #[test]
+    fn nothing_is_held_twice_and_nothing_is_forgotten(
+        steps in prop::collection::vec((0_u8..14, 0_usize..RUNS, any::<prop::sample::Index>()), 1..120)
+    ) {
+        let mut shelf = Shelf::new();
+        let runs: Vec<RunId> = (0..RUNS).map(|n| shelf.accept(&n.to_string())).collect();
+        let mut queue: Vec<RunId> = Vec::new();
+        let mut hands: Vec<Hand> = Vec::new();
+        let mut done: BTreeSet<RunId> = BTreeSet::new();
+        let mut fences: BTreeMap<RunId, i64> = BTreeMap::new();
+        for (step, n, pick) in steps {
+            let run = runs[n];
+            match step {
+                0 | 1 => {
+                    let now = shelf.facts.now;
+                    let due: Vec<RunId> = shelf.wakes.iter()
+                        .filter(|(_, wake)| wake.at <= now).map(|(run, _)| *run).collect();
+                    for run in due {
+                        shelf.wakes.remove(&run);
+                        queue.push(run);
+                    }
+                }
+                2..=4 if !queue.is_empty() => {
+                    let run = queue.swap_remove(pick.index(queue.len()));
+                    let n = runs.iter().position(|id| *id == run).unwrap_or(0);
+                    // What is not opened has left behind what it has to, and is acked.
+                    if let Outcome::Opened(opened) = shelf.open(run, &needs_of(n)) {
+                        hands.push(Hand { run, fence: opened.run.fence, message: true });
+                    }
+                }
+                5 => shelf.pass(LEASE / 2),
+                6 => shelf.pass(LEASE * 2),
+                7 => { shelf.apply(cancel(run)); }
+                8 => { let epoch = shelf.run(run).epoch; shelf.apply(replay(run, epoch)); }
+                _ if hands.is_empty() => {}
+                9 => {
+                    // Killed: the broker gives its message to somebody else.
+                    let hand = hands.swap_remove(pick.index(hands.len()));
+                    if hand.message { queue.push(hand.run); }
+                }
+                10 => {
+                    // Let go: the wake-up stands for the message.
+                    let index = pick.index(hands.len());
+                    let run = hands[index].run;
+                    shelf.apply(Command::Wake { run, delay: Duration::ZERO });
+                    hands[index].message = false;
+                }
+                11 => {
+                    let Hand { run, fence, .. } = hands[pick.index(hands.len())];
+                    shelf.apply(Command::Beat { run, fence, lease: LEASE });
+                }
+                _ => {
+                    // An outcome, by what the worker believes; refused, it leaves a wake-up.
+                    let Hand { run, fence, .. } = hands.swap_remove(pick.index(hands.len()));
+                    let state = shelf.run(run).state;
+                    let failure = (Class::Permanent, "no".to_owned());
+                    let outcome = match (step, n) {
+                        (12, 0) => shelf.apply(Command::Fail { run, fence, end: End::Dead, failure }),
+                        (12, _) if state == State::Closing => shelf.apply(Command::Close { run, fence }),
+                        (12, _) => {
+                            shelf.apply(Command::Decide { run, fence, decision: decision(None) });
+                            shelf.apply(record(run, Proof::Decision, None))
+                        }
+                        (_, 0) => {
+                            shelf.apply(Command::Decide { run, fence, decision: decision(None) });
+                            shelf.apply(retry(run, fence, LEASE))
+                        }
+                        _ => shelf.apply(retry(run, fence, LEASE / 4)),
+                    };
+                    if !matches!(outcome, Outcome::Done(ref run) if run.state != State::Closing) {
+                        shelf.apply(Command::Wake { run, delay: Duration::ZERO });
+                    }
+                }
+            }
+            check(&shelf, &queue, &hands, &mut done, &mut fences)?;
+        }
+    }
+}
+
+fn check(
+    shelf: &Shelf,
+    queue: &[RunId],
+    hands: &[Hand],
+    done: &mut BTreeSet<RunId>,
+    fences: &mut BTreeMap<RunId, i64>,
+) -> Result<(), TestCaseError> {
+    let coming = |run: RunId| {
+        shelf.wakes.contains_key(&run)
+            || queue.contains(&run)
+            || hands.iter().any(|hand| hand.run == run && hand.message)
+    };
+    for run in &shelf.facts.runs {
+        let id = run.id;
+        let fence = fences.insert(id, run.fence).unwrap_or(0);
+        prop_assert!(run.fence >= fence, "a fence fell");
+        prop_assert!(run.heartbeat.is_none() || !run.state.ended());
+        if done.contains(&id) || run.state == State::Done {
+            prop_assert_eq!(run.state, State::Done);
+            done.insert(id);
+        }
+        let lists = shelf
+            .facts
+            .resources
+            .values()
+            .filter(|resource| resource.waiters.iter().any(|waiter| waiter.run == id))
+            .count();
+        let holds = shelf.facts.resources.values().any(|resource| resource.holders.contains(&id));
+        if run.state.ended() {
+            prop_assert!(lists == 0 && !holds, "an ended run holds or waits");
+            prop_assert!(!shelf.wakes.contains_key(&id), "an ended run is woken");
+        } else if lists > 0 {
+            prop_assert_eq!((lists, run.state), (1, State::Queued));
+            prop_assert!(!shelf.wakes.contains_key(&id), "a parked run is woken");
+        } else {
+            prop_assert!(coming(id), "{id} is forgotten in {}", run.state);
+        }
+        prop_assert_eq!(
+            shelf.letters.iter().filter(|(letter, _)| *letter == id).count(),
+            usize::from(matches!(run.state, State::Dead | State::Expired))
+        );
+    }
+    prop_assert_eq!(shelf.deliveries, done.len());
+    for (name, resource) in &shelf.facts.resources {
+        prop_assert!(resource.holders.len() <= resource.capacity as usize, "{name} is too full");
+        if !resource.waiters.is_empty() && resource.holders.len() < resource.capacity as usize {
+            let turn =
+                shelf.facts.runs.iter().any(|run| {
+                    !run.state.ended() && run.parked.is_none() && run.needs.contains(name)
+                });
+            prop_assert!(turn, "{name} is free, and nobody is woken for it");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,387 @@
+//! The command line from end to end, on one file: what is printed where, and the exit codes.
+
+use std::path::Path;
+
+use assert_cmd::Command;
+use serde_json::Value as Json;
+use tempfile::TempDir;
+
+const SETTINGS: &str = r#"
+[queue]
+url = "sqlite:longshore.db"
+[ledger]
+url = "sqlite:longshore.db"
+[claims]
+url = "sqlite:longshore.db"
+"#;
+
+const CONNECTIONS: &str = r#"
+[shop]
+type = "sqlite"
+url = "sqlite:shop.db"
+[lake]
+type = "files"
+url = "file:lake"
+"#;
+
+const ORDERS: &str = r#"
+source = { connection = "shop", table = "orders" }
+sink   = { connection = "lake", path = "orders" }
+"#;
+
+const DAILY: &str = r#"
+timezone = "Europe/Oslo"
+[schedule]
+cron   = "15 4 * * *"
+window = "day"
+start  = 2026-11-01
+[params]
+country = { type = "string", values = ["NO", "SE"] }
+top     = { type = "int64", default = 10 }
+[source]
+connection = "shop"
+query = "SELECT id, amount, country FROM orders WHERE country = :country AND id <= :top"
+[sink]
+connection = "lake"
+path   = "daily/{window_start:%Y-%m-%d}/{country}"
+format = "csv"
+"#;
+
+/// Its contract promises a column that the source does not have.
+const BROKEN: &str = r#"
+[source]
+connection = "shop"
+table = "orders"
+[contract.fields]
+id      = { type = "int64", required = true }
+amount  = { type = "int64" }
+country = { type = "string" }
+email   = { type = "string" }
+[sink]
+connection = "lake"
+path = "broken"
+"#;
+
+/// An installation in a folder of its own.
+struct House(TempDir);
+
+impl House {
+    fn new() -> House {
+        let house = House(tempfile::tempdir().unwrap());
+        house.write("config/longshore.toml", SETTINGS);
+        house.write("config/connections.toml", CONNECTIONS);
+        house.write("config/exports/orders.toml", ORDERS);
+        house.write("config/exports/daily.toml", DAILY);
+        std::fs::create_dir(house.path().join("lake")).unwrap();
+        let shop = rusqlite::Connection::open(house.path().join("shop.db")).unwrap();
+        shop.execute_batch(
+            "CREATE TABLE orders (id INTEGER PRIMARY KEY, amount INTEGER, country TEXT) STRICT;
+             INSERT INTO orders VALUES (1, 100, 'NO'), (2, 200, 'SE'), (3, 300, 'SE');",
+        )
+        .unwrap();
+        house
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    /// Runs a command. Answers its exit code and what it printed: result, and everything else.
+    fn run(&self, arguments: &[&str]) -> (i32, String, String) {
+        let output = Command::new(env!("CARGO_BIN_EXE_longshore"))
+            .args(arguments)
+            .current_dir(self.path())
+            .env_remove("LONGSHORE_CONFIG")
+            .env_remove("LONGSHORE_ENV")
+            .env("USER", "ole")
+            .output()
+            .unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    }
+
+    /// A command that must end well. Answers its result.
+    fn done(&self, arguments: &[&str]) -> String {
+        let (code, out, err) = self.run(arguments);
+        assert_eq!(code, 0, "{arguments:?}\n{out}\n{err}");
+        out
+    }
+
+    /// A command that must end with `code`. Answers what it printed beside its result.
+    fn fails(&self, code: i32, arguments: &[&str]) -> String {
+        let (found, out, err) = self.run(arguments);
+        assert_eq!(found, code, "{arguments:?}\n{out}\n{err}");
+        assert!(!err.contains("panicked"), "{err}");
+        err
+    }
+
+    fn objects(&self, arguments: &[&str]) -> Vec<Json> {
+        let out = self.done(&[arguments, &["--json"]].concat());
+        out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+#[test]
+fn check_and_apply_tell_what_is_wrong_and_what_changed() {
+    let house = House::new();
+    assert!(house.done(&["check"]).contains("checked 2 exports and 2 connections: all is well"));
+    assert!(house.done(&["check", "--connect"]).contains("all is well"));
+
+    let dry = house.done(&["apply", "--dry-run"]);
+    assert!(dry.contains("Nothing was changed. Run again without --dry-run."), "{dry}");
+    let first = house.done(&["apply"]);
+    let lines: Vec<&str> = first.lines().collect();
+    assert_eq!(
+        lines,
+        ["EXPORT  REVISION  CHANGE", "daily   1         new", "orders  1         new"]
+    );
+    let again = house.objects(&["apply"]);
+    assert!(again.iter().all(|one| one["change"] == "unchanged"), "{again:?}");
+
+    house.write("config/exports/orders.toml", &format!("description = \"all\"\n{ORDERS}"));
+    std::fs::remove_file(house.path().join("config/exports/daily.toml")).unwrap();
+    let changed = house.done(&["apply"]);
+    assert!(changed.contains("orders  2         changed"), "{changed}");
+    assert!(changed.contains("daily   -         retired"), "{changed}");
+    let listed = house.done(&["exports"]);
+    assert!(listed.starts_with("EXPORT  REVISION  CRON"), "{listed}");
+    assert!(!listed.contains("daily"), "{listed}");
+    let shown = house.objects(&["exports", "show", "orders"]);
+    assert_eq!(shown[0]["definition"]["description"], "all");
+    assert_eq!(shown[0]["applied_by"].as_str().unwrap().split('@').next(), Some("ole"));
+    let error = house.fails(5, &["exports", "show", "ordres"]);
+    assert!(error.contains("\nhelp: Active are: orders."), "{error}");
+
+    house.write("config/exports/orders.toml", "sorce = 1");
+    let (code, found, _) = house.run(&["check"]);
+    assert_eq!(code, 1);
+    assert!(found.contains("config/exports/orders.toml:1:1"), "{found}");
+    let error = house.fails(3, &["apply"]);
+    assert!(error.contains("error[LS"), "{error}");
+}
+
+#[test]
+fn connecting_finds_what_the_files_cannot_tell() {
+    let house = House::new();
+    house.write("config/exports/broken.toml", BROKEN);
+    house.done(&["check"]);
+    let (code, found, _) = house.run(&["check", "--connect"]);
+    assert_eq!(code, 1);
+    assert!(found.contains("email") && found.contains("broken.toml"), "{found}");
+    assert!(found.contains("1 export cannot run"), "{found}");
+}
+
+#[test]
+fn a_job_is_enqueued_once_and_a_conflict_is_refused() {
+    let house = House::new();
+    house.done(&["apply"]);
+    let daily = |window: &'static str, param: &'static str| {
+        vec!["enqueue", "daily", "--window", window, "--param", param]
+    };
+    let dry = house.done(&[&daily("2026-11-19", "country=SE")[..], &["--dry-run"]].concat());
+    assert!(dry.contains("window 2026-11-19, key "), "{dry}");
+    assert_eq!(house.done(&["runs", "--json"]), "");
+
+    let first = house.done(&daily("2026-11-18..2026-11-19", "country=SE"));
+    assert!(first.contains("2 jobs of daily (revision 1), from 2026-11-18T00:00:00+01:00 to 2026-11-20T00:00:00+01:00 (Europe/Oslo)"), "{first}");
+    assert_eq!(first.matches("accepted: run ").count(), 2, "{first}");
+    let again = house.done(&daily("2026-11-19", "country=SE"));
+    assert!(again.contains("already accepted: run ") && again.contains(", queued, "), "{again}");
+
+    let keyed = ["enqueue", "daily", "--window", "2026-11-17", "--key", "k1", "--param"];
+    house.done(&[&keyed[..], &["country=SE"]].concat());
+    let error = house.fails(6, &[&keyed[..], &["country=NO"]].concat());
+    assert!(
+        error.contains("error: cannot enqueue the job: another job has the same key"),
+        "{error}"
+    );
+    assert!(error.contains("\nhelp: "), "{error}");
+
+    house.fails(2, &daily("2026-13", "country=SE"));
+    house.fails(2, &daily("2026-11-19", "country=DK"));
+    house.fails(2, &daily("2026-11-19", "top=many"));
+    house.fails(2, &daily("2026-11-19", "nothing"));
+    house.fails(2, &daily("2026-10-19", "country=SE"));
+    house.fails(5, &["enqueue", "dialy"]);
+    house.fails(2, &["enqueue"]);
+    assert_eq!(house.objects(&["runs"]).len(), 3);
+
+    let run = house.objects(&["runs", "--limit", "1"])[0]["id"].as_str().unwrap().to_owned();
+    house.fails(2, &["runs", "cancel", &run[28..]]);
+    let told = house.done(&["runs", "cancel", &run[28..], "--reason", "not needed"]);
+    assert!(told.contains("cancelled: run "), "{told}");
+    house.fails(6, &["runs", "cancel", &run, "--reason", "not needed"]);
+    let shown = house.done(&["runs", "show", &run[28..]]);
+    assert!(shown.contains("ole@") && shown.contains("not needed"), "{shown}");
+    house.fails(5, &["runs", "show", "ffffffff"]);
+}
+
+#[test]
+fn a_run_delivers_and_its_delivery_verifies() {
+    let house = House::new();
+    house.done(&["apply"]);
+    let told = house.done(&["run", "orders", "--key", "first"]);
+    assert!(told.contains("done: run ") && told.contains("3 rows"), "{told}");
+    assert!(told.contains("to lake/orders"), "{told}");
+    let again = house.done(&["run", "orders", "--key", "first"]);
+    assert!(again.contains("already accepted: run ") && again.contains(", done, "), "{again}");
+
+    let one = ["run", "daily", "--window", "2026-11-19", "--param", "country=SE"];
+    let ran = house.objects(&one);
+    assert_eq!(
+        (ran.len(), &ran[0]["state"], &ran[0]["counts"]["written"]),
+        (1, &"done".into(), &2.into())
+    );
+
+    let listed = house.done(&["runs"]);
+    assert!(
+        listed.starts_with("RUN       EXPORT  WINDOW      STATE  TRY  ROWS  BYTES"),
+        "{listed}"
+    );
+    assert!(listed.contains("daily   2026-11-19  done   1    2"), "{listed}");
+    assert_eq!(house.objects(&["runs", "--export", "orders", "--state", "done"]).len(), 1);
+    let run = ran[0]["id"].as_str().unwrap();
+    let shown = house.done(&["runs", "show", &run[28..]]);
+    assert!(shown.contains("2 read = 2 written + 0 filtered + 0 quarantined"), "{shown}");
+    assert!(shown.contains("target      lake/daily/2026-11-19/SE"), "{shown}");
+
+    let verified = house.done(&["verify", "lake/daily/2026-11-19/SE"]);
+    assert!(verified.contains("intact: daily of run ") && !verified.contains('✓'), "{verified}");
+    let folder = house.path().join("lake/daily/2026-11-19/SE");
+    let part = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "csv"))
+        .unwrap();
+    std::fs::write(part, "id,amount,country\n2,200,SE\n").unwrap();
+    let (code, found, _) = house.run(&["verify", "lake/daily/2026-11-19/SE"]);
+    assert_eq!(code, 1);
+    assert!(found.contains("sha256") && found.contains("not as its manifest says"), "{found}");
+    house.fails(5, &["verify", "lake"]);
+}
+
+#[test]
+fn an_export_is_tried_into_a_folder_without_the_ledger() {
+    let house = House::new();
+    for _ in 0..2 {
+        let told = house.done(&["run", "orders", "--to", "try"]);
+        assert!(told.contains("1 file in ") && told.contains("3 written"), "{told}");
+    }
+    house.done(&["verify", "try/orders"]);
+    assert!(!house.path().join("longshore.db").exists());
+    house.fails(5, &["run", "else", "--to", "try"]);
+    house.fails(2, &["run", "daily", "--to", "try", "--window", "2026-11-19"]);
+    house.fails(2, &["run", "orders", "--to", "try", "--key", "k"]);
+}
+
+#[test]
+fn dead_letters_are_seen_mended_and_replayed() {
+    let house = House::new();
+    house.write("config/exports/broken.toml", BROKEN);
+    house.done(&["apply"]);
+    let (code, told, _) = house.run(&["run", "broken", "--key", "k"]);
+    assert_eq!(code, 1);
+    assert!(told.contains("dead: run ") && told.contains("(contract)"), "{told}");
+
+    let listed = house.done(&["dead", "list"]);
+    assert!(listed.starts_with("RUN       EXPORT  CLASS     TRY"), "{listed}");
+    assert!(listed.contains("broken  contract"), "{listed}");
+    let letters = house.objects(&["dead", "list", "--export", "broken"]);
+    let run = letters[0]["run"].as_str().unwrap().to_owned();
+    assert!(house.done(&["dead", "show", &run[28..]]).contains(r#""export":"broken""#));
+    house.fails(5, &["dead", "show", "ffffffff"]);
+    assert_eq!(house.done(&["dead", "list", "--export", "orders", "--json"]), "");
+
+    house.write(
+        "config/exports/broken.toml",
+        &BROKEN.replace("email   = { type = \"string\" }\n", ""),
+    );
+    house.done(&["apply"]);
+    house.fails(2, &["dead", "replay", "--dry-run"]);
+    house.fails(2, &["dead", "replay", "--all"]);
+    let dry = house.done(&["dead", "replay", "--export", "broken", "--dry-run"]);
+    assert!(
+        dry.starts_with("would replay 1 dead letter with revision 2 (they failed with 1)"),
+        "{dry}"
+    );
+    assert!(dry.contains("Nothing was changed."), "{dry}");
+
+    let told = house.done(&["dead", "replay", "--run", &run[28..], "--reason", "mended"]);
+    assert!(told.contains("replayed 1 dead letter"), "{told}");
+    assert_eq!(house.done(&["dead", "list", "--json"]), "");
+    let told = house.done(&["run", "broken", "--key", "k"]);
+    assert!(told.contains("done: run "), "{told}");
+    let shown = house.objects(&["runs", "show", &run]);
+    assert_eq!(shown[0]["state"], "done");
+    assert_eq!(shown[0]["audit"][0]["reason"], "mended");
+}
+
+#[test]
+fn dropped_letters_are_gone() {
+    let house = House::new();
+    house.write("config/exports/broken.toml", BROKEN);
+    house.done(&["apply"]);
+    house.fails(1, &["run", "broken", "--key", "k"]);
+    house.fails(2, &["dead", "drop", "--export", "broken"]);
+    let dry = house.done(&["dead", "drop", "--all", "--dry-run"]);
+    assert!(dry.contains("would drop 1 dead letter"), "{dry}");
+    let told = house.done(&["dead", "drop", "--all", "--reason", "a test"]);
+    assert!(told.contains("dropped 1 dead letter"), "{told}");
+    assert_eq!(house.done(&["dead", "list", "--json"]), "");
+}
+
+#[test]
+fn wrong_use_and_wrong_configuration_have_codes_of_their_own() {
+    let house = House::new();
+    house.fails(2, &["fly"]);
+    house.fails(2, &["runs", "--state", "ready"]);
+    house.fails(2, &["run", "orders", "--window", "yesterday..", "--to", "try"]);
+    let error = house.fails(3, &["runs", "--config", "nowhere"]);
+    assert!(error.contains("nowhere/longshore.toml"), "{error}");
+    house.write(
+        "config/longshore.toml",
+        &SETTINGS.replacen("sqlite:longshore.db", "amqp://h/%2f", 1),
+    );
+    house.fails(3, &["runs"]);
+    let away = r#"
+[queue]
+url = "amqp://guest@127.0.0.1:1/%2f"
+[ledger]
+url = "postgres://nobody@127.0.0.1:1/nothing"
+[claims]
+url = "redis://127.0.0.1:1"
+"#;
+    house.write("config/longshore.toml", away);
+    house.fails(4, &["runs"]);
+    house.fails(3, &["dev"]);
+}
+
+#[test]
+fn every_help_has_examples() {
+    let house = House::new();
+    for command in [
+        "check",
+        "apply",
+        "run",
+        "dev",
+        "worker",
+        "scheduler",
+        "migrate",
+        "enqueue",
+        "runs",
+        "dead",
+        "exports",
+        "verify",
+    ] {
+        let help = house.done(&[command, "--help"]);
+        assert!(help.contains("Examples:\n  longshore "), "{help}");
+    }
+    let migrated = house.objects(&["migrate"]);
+    assert!(!migrated.is_empty() && migrated.iter().all(|one| one["applied"] == true));
+}

@@ -1,0 +1,118 @@
+//! What every backend of the ledger must do.
+
+mod bed;
+mod history;
+mod outbox;
+mod runs;
+mod waiting;
+
+use bed::{on_embedded, on_postgres};
+
+macro_rules! suite {
+    ($($module:ident: $($name:ident),+;)+) => {
+        mod postgres {
+            $($(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::on_postgres(super::$module::$name).await;
+            })+)+
+        }
+        mod embedded {
+            $($(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::on_embedded(super::$module::$name).await;
+            })+)+
+        }
+    };
+}
+
+suite! {
+    runs:
+        a_key_is_accepted_once,
+        of_many_that_accept_one_key_at_once_one_makes_the_run,
+        a_run_is_kept_as_it_was_accepted,
+        what_stands_in_the_way_of_opening_is_told,
+        an_old_fence_is_refused_everywhere,
+        a_run_whose_heartbeat_expired_is_taken_over_and_the_crash_counted,
+        three_crashes_are_poison,
+        a_decided_run_is_recorded_and_only_so,
+        what_the_target_has_is_recorded,
+        a_retry_comes_back_at_its_time,
+        a_failed_run_is_closed_and_its_letter_written,
+        a_cancel_ends_at_once_or_through_closing,
+        a_deadline_ends_a_run,
+        a_replay_opens_a_new_epoch,
+        a_superseded_run_is_cancelled,
+        a_cursor_moves_with_its_delivery_or_not_at_all,
+        a_batch_of_many_kinds_answers_in_order;
+    waiting:
+        a_parked_run_is_woken_by_whoever_frees_its_place,
+        reservations_are_kept_and_slots_given_back,
+        a_cancelled_run_passes_its_turn_on,
+        twenty_runs_get_through_three_slots;
+    outbox:
+        what_was_replaced_meanwhile_stays_to_be_sent,
+        what_is_taken_is_left_alone_for_its_lease,
+        two_dispatchers_never_get_the_same,
+        a_letter_carries_the_job_and_what_went_wrong,
+        a_replay_takes_back_a_letter_that_was_not_sent,
+        a_silent_run_is_adrift_and_a_woken_one_is_not,
+        a_run_that_is_overdue_free_or_stuck_is_adrift;
+    history:
+        definitions_are_numbered_by_content,
+        runs_are_found_by_what_is_asked,
+        old_runs_go_with_all_that_is_theirs,
+        windows_ticks_and_what_is_skipped_are_remembered,
+        the_audit_trail_tells_who_and_why,
+        the_clock_is_told;
+}
+
+/// The schema of PostgreSQL: brought up to date once, and guarded.
+#[tokio::test]
+async fn a_schema_that_is_not_this_binarys_is_refused() {
+    use longshore::error::Class;
+    use longshore::ledger::postgres::{PostgresLedger, migrate, status};
+
+    bed::in_schema(|url| async move {
+        let open = || PostgresLedger::open(&url, None, 1).unwrap();
+        assert!(status(&url, None).await.unwrap().iter().all(|migration| !migration.applied));
+        let missing = open().guard().await.unwrap_err();
+        assert_eq!(missing.class(), Class::Refused, "{missing}");
+        assert!(missing.advice().unwrap().contains("longshore migrate"));
+
+        let done = migrate(&url, None).await.unwrap();
+        assert!(!done.is_empty() && done.iter().all(|migration| migration.applied));
+        assert_eq!(migrate(&url, None).await.unwrap(), done);
+        assert_eq!(status(&url, None).await.unwrap(), done);
+        open().guard().await.unwrap();
+
+        let client = bed::client(&url).await;
+        let newer = "INSERT INTO refinery_schema_history \
+                     SELECT 9999, name, applied_on, checksum FROM refinery_schema_history LIMIT 1";
+        client.execute(newer, &[]).await.unwrap();
+        let guarded = open().guard().await.unwrap_err();
+        assert_eq!(guarded.class(), Class::Refused, "{guarded}");
+        assert!(guarded.to_string().contains("newer"), "{guarded}");
+        assert_eq!(migrate(&url, None).await.unwrap_err().class(), Class::Refused);
+    })
+    .await;
+}
+
+/// The embedded ledger's file: made, found again, and refused when a newer one wrote it.
+#[test]
+fn a_file_that_is_not_this_binarys_is_refused() {
+    use longshore::error::Class;
+    use longshore::ledger::embedded::{EmbeddedLedger, status};
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.db");
+    assert!(status(&path).unwrap().iter().all(|migration| !migration.applied));
+    assert!(!path.exists());
+    for _ in 0..2 {
+        EmbeddedLedger::open(&path).unwrap();
+    }
+    assert!(status(&path).unwrap().iter().all(|migration| migration.applied));
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    connection.pragma_update(None, "user_version", 9_999).unwrap();
+    let newer = EmbeddedLedger::open(&path).err().expect("a newer file was opened");
+    assert_eq!(newer.class(), Class::Refused, "{newer}");
+}

@@ -1,0 +1,190 @@
+//! Definitions, lists, and what is remembered beside the runs.
+
+use std::time::Duration;
+
+use longshore::error::Class;
+use longshore::job::book::{Audit, Command};
+use longshore::job::machine::Proof;
+use longshore::job::run::State;
+use longshore::job::waiting::Need;
+use longshore::job::{RunId, Window};
+use longshore::ledger::{Change, RunFilter, one_run};
+
+use super::bed::*;
+
+pub async fn definitions_are_numbered_by_content(bed: Bed) {
+    let ledger = &bed.ledger;
+    let apply = async |hashes: &[(&str, &str)], retire, dry_run| {
+        let new: Vec<_> = hashes.iter().map(|(export, hash)| definition(export, hash)).collect();
+        let applied = ledger.activate(&new, retire, "ann", dry_run).await.unwrap();
+        applied
+            .into_iter()
+            .map(|line| (line.export, line.revision, line.change))
+            .collect::<Vec<_>>()
+    };
+    let orders = |revision, change| ("orders".to_owned(), revision, change);
+    assert_eq!(apply(&[("orders", "d1")], false, false).await, [orders(1, Change::Unchanged)]);
+    assert_eq!(apply(&[("orders", "d2")], false, true).await, [orders(2, Change::Changed)]);
+    assert_eq!(ledger.active("orders").await.unwrap().unwrap().hash, "d1", "a dry run");
+    assert_eq!(apply(&[("orders", "d2")], false, false).await, [orders(2, Change::Changed)]);
+    assert_eq!(apply(&[("orders", "d3")], false, false).await, [orders(3, Change::Changed)]);
+    // An old content has its old number.
+    assert_eq!(apply(&[("orders", "d1")], false, false).await, [orders(1, Change::Changed)]);
+    let active = ledger.active("orders").await.unwrap().unwrap();
+    assert_eq!((active.revision, active.active, active.applied_by.as_str()), (1, true, "test"));
+    assert_eq!(active.content, r#"{"hash":"d1"}"#);
+    let revisions = ledger.revisions("orders").await.unwrap();
+    let numbers: Vec<(i32, bool)> = revisions.iter().map(|d| (d.revision, d.active)).collect();
+    assert_eq!(numbers, [(3, false), (2, false), (1, true)]);
+    let third = ledger.definition("orders", "d3").await.unwrap().unwrap();
+    assert_eq!((third.revision, third.active), (3, false));
+    assert!(ledger.definition("orders", "none").await.unwrap().is_none());
+
+    let both = apply(&[("customers", "d1")], true, false).await;
+    assert_eq!(both, [("customers".to_owned(), 1, Change::New), orders(0, Change::Retired)]);
+    assert!(ledger.active("orders").await.unwrap().is_none());
+    let names: Vec<String> =
+        ledger.all_active().await.unwrap().into_iter().map(|d| d.export).collect();
+    assert_eq!(names, ["customers"]);
+    let trail = ledger.audit_trail(Some("orders"), 10).await.unwrap();
+    let reasons: Vec<&str> = trail.iter().map(|line| line.reason.as_str()).collect();
+    assert_eq!(reasons, ["revision 0", "revision 1", "revision 3", "revision 2", "revision 1"]);
+}
+
+pub async fn runs_are_found_by_what_is_asked(bed: Bed) {
+    let mut ids = Vec::new();
+    for n in 0..5 {
+        ids.push(bed.queued(&format!("k{n}")).await);
+    }
+    bed.ledger.activate(&[definition("other", "d1")], false, "test", false).await.unwrap();
+    let mut other = order("other");
+    other.export = "other".to_owned();
+    let other = done(bed.apply(accept(other)).await);
+    done(bed.apply(cancel(ids[1])).await);
+    let find = async |filter: RunFilter| {
+        let found = bed.ledger.runs(&filter).await.unwrap();
+        found.into_iter().map(|run| run.id).collect::<Vec<_>>()
+    };
+    let all = RunFilter { limit: 100, ..RunFilter::default() };
+    let newest_first: Vec<RunId> =
+        std::iter::once(other.id).chain(ids.iter().rev().copied()).collect();
+    assert_eq!(find(all.clone()).await, newest_first);
+    assert_eq!(find(RunFilter { limit: 2, ..all.clone() }).await, newest_first[..2]);
+    let of_export = RunFilter { export: Some("orders".to_owned()), ..all.clone() };
+    assert_eq!(find(of_export.clone()).await, newest_first[1..]);
+    let cancelled = RunFilter { states: vec![State::Cancelled, State::Dead], ..of_export };
+    assert_eq!(find(cancelled).await, [ids[1]]);
+    assert_eq!(find(RunFilter { key: Some("k3".to_owned()), ..all.clone() }).await, [ids[3]]);
+    assert_eq!(find(RunFilter { since: Some(other.accepted_at), ..all.clone() }).await, [other.id]);
+    assert_eq!(find(RunFilter { ending: Some(ids[2].short()), ..all }).await, [ids[2]]);
+
+    let ledger = &*bed.ledger;
+    assert_eq!(one_run(ledger, &ids[0].short()).await.unwrap().id, ids[0]);
+    assert_eq!(one_run(ledger, &ids[0].to_string().to_uppercase()).await.unwrap().id, ids[0]);
+    for (ending, class) in [
+        ("123", Class::Usage),
+        ("wxyz", Class::Usage),
+        ("%%%%", Class::Usage),
+        ("00000000", Class::NotFound),
+    ] {
+        assert_eq!(one_run(ledger, ending).await.unwrap_err().class(), class, "{ending}");
+    }
+    let twin = uuid::Uuid::from_u128((1 << 100) | (ids[0].0.as_u128() & 0xffff_ffff));
+    let twin = Command::Accept {
+        id: RunId(twin),
+        order: Box::new(order("twin")),
+        wake: false,
+        pinned: false,
+    };
+    done(bed.apply(twin).await);
+    let two = one_run(ledger, &ids[0].short()).await.unwrap_err();
+    assert_eq!(two.class(), Class::Usage, "{two}");
+}
+
+pub async fn old_runs_go_with_all_that_is_theirs(bed: Bed) {
+    let needs = [Need::slot("shop", 1)];
+    let (old, _) = bed.running("old", &needs).await;
+    done(bed.apply(record(old, "m", Proof::Target)).await);
+    let dead = bed.dead("dead").await;
+    let (held, _) = bed.running("held", &[Need::slot("lake", 1)]).await;
+    let new = bed.queued("new").await;
+    done(bed.apply(cancel(new)).await);
+    let before = bed.ledger.now().await.unwrap() - Duration::from_secs(3_600);
+    assert_eq!(bed.ledger.purge(before, 10).await.unwrap(), 0);
+    for run in [old, dead] {
+        bed.age("runs", "ended_at", run, LEASE * 120).await;
+    }
+    assert_eq!(bed.ledger.purge(before, 1).await.unwrap(), 1);
+    assert_eq!(bed.ledger.purge(before, 10).await.unwrap(), 1);
+    for gone in [old, dead] {
+        assert!(bed.ledger.run(gone).await.unwrap().is_none());
+        assert_eq!(bed.ledger.attempts(gone).await.unwrap(), []);
+        assert!(bed.ledger.delivery(gone).await.unwrap().is_none());
+    }
+    for kept in [held, new] {
+        assert!(bed.ledger.run(kept).await.unwrap().is_some());
+    }
+    assert_eq!(bed.due().await.len(), 1, "the letter went with its run, the wake-up stays");
+    assert_eq!(bed.sql("DELETE FROM resources WHERE name = 'slot/shop'").await, 0);
+    assert_eq!(bed.sql("DELETE FROM resources WHERE name = 'slot/lake'").await, 1);
+    // Its key is free again.
+    assert!(matches!(
+        bed.apply(accept(order("old"))).await,
+        longshore::job::book::Outcome::Accepted(_)
+    ));
+}
+
+pub async fn windows_ticks_and_what_is_skipped_are_remembered(bed: Bed) {
+    let day = |n: i64| {
+        let start = "2026-11-01T00:00:00Z".parse::<jiff::Timestamp>().unwrap()
+            + jiff::SignedDuration::from_hours(24 * n);
+        Window { start, end: start + jiff::SignedDuration::from_hours(24) }
+    };
+    for n in [0, 2] {
+        let mut order = order(&format!("day {n}"));
+        order.window = Some(day(n));
+        done(bed.apply(accept(order)).await);
+    }
+    for _ in 0..2 {
+        bed.ledger.skip("orders", &[day(4), day(5)]).await.unwrap();
+    }
+    bed.ledger.skip("other", &[day(6)]).await.unwrap();
+    let found = bed.ledger.windows("orders", day(1).start).await.unwrap();
+    assert_eq!(found.into_iter().collect::<Vec<_>>(), [2, 4, 5].map(|n| day(n).start));
+
+    assert_eq!(bed.ledger.last_tick("orders").await.unwrap(), None);
+    for (at, kept) in [(3, 3), (5, 5), (4, 5)] {
+        bed.ledger.ticked("orders", day(at).start).await.unwrap();
+        assert_eq!(bed.ledger.last_tick("orders").await.unwrap(), Some(day(kept).start));
+    }
+}
+
+pub async fn the_audit_trail_tells_who_and_why(bed: Bed) {
+    let run = bed.dead("k").await;
+    done(bed.apply(replay(run, 0)).await);
+    done(bed.apply(cancel(run)).await);
+    let line = Audit {
+        by: "bob".to_owned(),
+        action: "drop".to_owned(),
+        subject: "a letter".to_owned(),
+        reason: "malformed for good".to_owned(),
+    };
+    bed.ledger.audit(line).await.unwrap();
+    let told = |lines: Vec<longshore::ledger::Audited>| {
+        lines.into_iter().map(|line| (line.by, line.action, line.reason)).collect::<Vec<_>>()
+    };
+    let line = |by: &str, action: &str, reason: &str| {
+        (by.to_owned(), action.to_owned(), reason.to_owned())
+    };
+    let trail = bed.ledger.audit_trail(Some(&run.to_string()), 10).await.unwrap();
+    assert_eq!(told(trail), [line("ann", "cancel", "not needed"), line("ann", "replay", "mended")]);
+    let newest = bed.ledger.audit_trail(None, 1).await.unwrap();
+    assert_eq!(told(newest), [line("bob", "drop", "malformed for good")]);
+}
+
+pub async fn the_clock_is_told(bed: Bed) {
+    let now = bed.ledger.now().await.unwrap();
+    let apart = jiff::Timestamp::now().duration_since(now).abs();
+    assert!(apart < jiff::SignedDuration::from_secs(5), "{apart}");
+    assert!(bed.ledger.now().await.unwrap() >= now);
+}

@@ -1,0 +1,212 @@
+//! What happens to a job between its acceptance and its end, on real servers: it is cancelled, takes
+//! too long, loses its worker, its message or its claim, and is delivered once or not at all.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value as Json, json};
+
+use crate::support::installation::{self, Installation, message};
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// Its query takes as long as the job asks for.
+const SLOW: &str = r#"
+[params]
+id      = { type = "int64" }
+seconds = { type = "int64" }
+[source]
+connection = "shop"
+query = "SELECT :id AS id FROM pg_sleep(:seconds)"
+[limits]
+timeout = "TIMEOUT"
+[retry]
+attempts = 2
+backoff  = "100ms..200ms"
+[sink]
+connection = "lake"
+path       = "slow/{id}"
+format     = "jsonl"
+"#;
+
+async fn with_slow(worker: &str, timeout: &str, test: impl AsyncFnOnce(&Installation)) {
+    installation::with(worker, async |installation| {
+        installation.export("slow", &SLOW.replace("TIMEOUT", timeout));
+        installation.apply().await;
+        test(installation).await;
+    })
+    .await;
+}
+
+/// A job with the key `job-{id}`.
+fn slow(installation: &Installation, id: i64, seconds: i64) -> Json {
+    let params = json!({"id": id, "seconds": seconds});
+    let body = json!({"export": "slow", "key": format!("job-{id}"), "params": params});
+    message(&installation.pool, &body)
+}
+
+impl Installation {
+    /// Waits until the run of `job-{id}` is in a state.
+    async fn until_state(&self, id: i64, state: &str) {
+        let sql =
+            format!("SELECT count(*) = 1 FROM runs WHERE key = 'job-{id}' AND state = '{state}'");
+        self.until(&format!("job {id} is {state}"), SOON, &sql).await;
+    }
+
+    /// The attempts of the run of `job-{id}`, as `fence outcome`.
+    async fn attempts(&self, id: i64) -> String {
+        self.database
+            .text(&format!(
+                "SELECT coalesce(string_agg(a.fence || ' ' || coalesce(a.outcome, '-'), ', ' ORDER BY a.fence), '')
+                 FROM runs AS r JOIN attempts AS a ON a.run = r.id WHERE r.key = 'job-{id}'"
+            ))
+            .await
+    }
+
+    /// Something about the run of `job-{id}`.
+    async fn of_run(&self, id: i64, expression: &str) -> String {
+        let sql = format!("SELECT ({expression})::text FROM runs WHERE key = 'job-{id}'");
+        self.database.text(&sql).await
+    }
+
+    fn is_delivered(&self, id: i64) -> bool {
+        self.lake().join(format!("slow/{id}/_manifest.json")).exists()
+    }
+
+    async fn deliveries(&self) -> i64 {
+        self.database.number("SELECT count(*) FROM deliveries").await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_job_ends_without_a_delivery_queued_or_running() {
+    with_slow("concurrency = 1\nlease = \"5s\"", "2h", async |installation| {
+        let scheduler = installation.start("scheduler", "scheduler");
+        let worker = installation.start("worker", "worker");
+        installation.publish(&[slow(installation, 1, 60)]).await;
+        installation.until_state(1, "running").await;
+        let job = ["enqueue", "slow", "--key", "job-2", "--param", "id=2", "--param", "seconds=0"];
+        installation.run(&job).await;
+        installation.until_state(2, "queued").await;
+
+        for id in [2, 1] {
+            let run = installation.of_run(id, "id").await;
+            installation.run(&["runs", "cancel", &run, "--reason", "a test"]).await;
+        }
+        installation.until_state(2, "cancelled").await;
+        installation.until_state(1, "cancelled").await;
+        assert_eq!(installation.attempts(2).await, "");
+        assert_eq!(installation.attempts(1).await, "1 cancelled");
+        let sleeping = "SELECT count(*) = 0 FROM pg_stat_activity
+                        WHERE state = 'active' AND query LIKE '%FROM pg_sleep(%' AND pid <> pg_backend_pid()";
+        installation.until("the query is cancelled too", SOON, sleeping).await;
+
+        // The worker is free again.
+        installation.publish(&[slow(installation, 3, 0)]).await;
+        installation.until_state(3, "done").await;
+        installation.end([worker, scheduler], 0).await;
+        assert!(!installation.is_delivered(1) && !installation.is_delivered(2));
+        assert!(installation.is_delivered(3));
+        assert_eq!(installation.deliveries().await, 1);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_takes_too_long_is_tried_again_and_then_dead() {
+    with_slow("concurrency = 2\nlease = \"5s\"", "1s", async |installation| {
+        let scheduler = installation.start("scheduler", "scheduler");
+        let worker = installation.start("worker", "worker");
+        installation.publish(&[slow(installation, 1, 60)]).await;
+        installation.until_state(1, "dead").await;
+        assert_eq!(installation.attempts(1).await, "1 retry, 2 dead");
+        let letters = installation.letters(1).await;
+        assert_eq!(letters[0]["class"], "transient");
+        assert_eq!(letters[0]["attempts"], 2);
+        let reason = letters[0]["reason"].as_str().unwrap();
+        assert!(reason.contains("it took longer than its timeout"), "{reason}");
+        installation.end([worker, scheduler], 1).await;
+        assert_eq!(installation.deliveries().await, 0);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_is_to_end_hands_back_what_another_then_finishes() {
+    let worker = "concurrency = 2\nlease = \"5s\"\ndrain = \"1s\"";
+    with_slow(worker, "2h", async |installation| {
+        let scheduler = installation.start("scheduler", "scheduler");
+        let first = installation.start("worker", "first");
+        installation.publish(&[slow(installation, 1, 5), slow(installation, 2, 0)]).await;
+        installation.until_state(1, "running").await;
+        installation.until_state(2, "done").await;
+        assert!(first.end(SOON).await.success());
+        assert_eq!(installation.attempts(1).await, "1 handed back");
+        assert_eq!(installation.of_run(1, "state").await, "queued");
+
+        let second = installation.start("worker", "second");
+        installation.until_state(1, "done").await;
+        assert_eq!(installation.attempts(1).await, "1 handed back, 2 done");
+        assert_eq!(installation.of_run(1, "failures").await, "0");
+        installation.end([second, scheduler], 0).await;
+        assert_eq!(installation.deliveries().await, 2);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_job_lets_its_message_go_and_is_taken_up_when_its_worker_dies() {
+    let worker = "concurrency = 2\nlease = \"5s\"\nhold = \"1s\"";
+    with_slow(worker, "2h", async |installation| {
+        let scheduler = installation.start("scheduler", "scheduler");
+        let first = installation.start("worker", "first");
+        installation.publish(&[slow(installation, 1, 8)]).await;
+        let waking = "SELECT count(*) = 1 FROM outbox AS o JOIN runs AS r ON r.id = o.run
+                      WHERE r.key = 'job-1' AND r.state = 'running' AND o.kind = 'wake'";
+        installation.until("the wake-up stands for the message", SOON, waking).await;
+        installation.until_state(1, "done").await;
+        // Wake-ups came meanwhile, and found it alive.
+        assert_eq!(installation.attempts(1).await, "1 done");
+
+        installation.publish(&[slow(installation, 2, 6)]).await;
+        let waking = waking.replace("job-1", "job-2");
+        installation.until("the wake-up stands for the message", SOON, &waking).await;
+        let second = installation.start("worker", "second");
+        first.kill();
+        let killed = Instant::now();
+        installation.until_state(2, "done").await;
+        assert!(killed.elapsed() > Duration::from_secs(6), "taken up before the lease was over");
+        assert_eq!(installation.attempts(2).await, "1 crashed, 2 done");
+        assert_eq!(installation.of_run(2, "crashes || ' ' || failures").await, "1 1");
+        installation.end([second, scheduler], 0).await;
+        assert_eq!(installation.deliveries().await, 2);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flushed_redis_costs_nothing_but_time() {
+    with_slow("concurrency = 4\nlease = \"5s\"", "2h", async |installation| {
+        let scheduler = installation.start("scheduler", "scheduler");
+        let workers = ["first", "second"].map(|name| installation.start("worker", name));
+        let once: Vec<Json> = (1..=150).map(|id| slow(installation, id, id % 2)).collect();
+        // Each three times, the repeats beside the first and behind all others.
+        let twice = once.iter().flat_map(|one| [one.clone(), one.clone()]);
+        let messages: Vec<Json> = twice.chain(once.iter().cloned()).collect();
+        installation.publish(&messages).await;
+        let done = "SELECT count(*) = 150 FROM runs WHERE state = 'done'";
+        while !installation.database.client.query_one(done, &[]).await.unwrap().get::<_, bool>(0) {
+            installation.redis.flush().await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        installation.end(workers.into_iter().chain([scheduler]), 0).await;
+        assert_eq!(installation.deliveries().await, 150);
+        for (count, sql) in [
+            (150, "SELECT count(*) FROM runs WHERE failures = 0 AND crashes = 0 AND fence = 1"),
+            (150, "SELECT count(*) FROM attempts WHERE outcome = 'done'"),
+            (150, "SELECT count(*) FROM attempts"),
+        ] {
+            assert_eq!(installation.database.number(sql).await, count, "{sql}");
+        }
+    })
+    .await;
+}

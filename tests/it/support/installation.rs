@@ -1,0 +1,249 @@
+//! An installation of one test's own: configuration, database, queues, and its processes.
+
+use std::panic::AssertUnwindSafe;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use serde_json::{Value as Json, json};
+use url::Url;
+
+use super::processes::{Process, python, succeeded};
+use super::servers::{Database, Pools, Redis, amqp};
+
+/// How long dead letters may take to come.
+const LETTERS: Duration = Duration::from_secs(30);
+
+/// How a test's Longshore runs: real servers, the real program, names that nobody else uses.
+pub struct Installation {
+    folder: tempfile::TempDir,
+    /// The database with the ledger, and whatever the test puts beside it.
+    pub database: Database,
+    /// Where the claims are.
+    pub redis: Redis,
+    /// The queues.
+    pub pools: Pools,
+    /// The pool of most exports.
+    pub pool: String,
+    /// Another pool that the workers serve.
+    pub bulk: String,
+}
+
+/// Makes an installation, runs a test on it, and removes it, however the test ends. `worker` are
+/// the settings of `[worker]` besides the pools.
+pub async fn with(worker: &str, test: impl AsyncFnOnce(&Installation)) {
+    let installation = Installation::make(worker).await;
+    let outcome = AssertUnwindSafe(test(&installation)).catch_unwind().await;
+    let Installation { database, redis, pools, .. } = installation;
+    pools.delete().await;
+    redis.release().await;
+    database.remove().await;
+    if let Err(panic) = outcome {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+impl Installation {
+    async fn make(worker: &str) -> Installation {
+        let id = uuid::Uuid::now_v7().simple().to_string();
+        let (pool, bulk) = (format!("test-{id}"), format!("test-{id}-bulk"));
+        let installation = Installation {
+            folder: tempfile::tempdir().unwrap(),
+            database: Database::create(format!("longshore_test_{id}")).await,
+            redis: Redis::take().await,
+            pools: Pools::declare(vec![pool.clone(), bulk.clone()]).await,
+            pool,
+            bulk,
+        };
+        let (database, redis) = (&installation.database.url, &installation.redis.url);
+        let settings = format!(
+            "[queue]\n{}\n[ledger]\n{}keep = \"1d\"\n[claims]\n{}\n\
+             [worker]\npools = {{ {} = 3, {} = 1 }}\n{worker}\n\
+             [http]\nlisten = \"127.0.0.1:0\"\n[log]\nlevel = \"info\"\n\
+             [keys]\npseudonyms = \"${{env:TEST_PSEUDONYMS}}\"\n",
+            server(&amqp(), "AMQP"),
+            server(database, "POSTGRES"),
+            server(redis, "REDIS"),
+            installation.pool,
+            installation.bulk,
+        );
+        let lake = installation.folder.path().join("lake");
+        std::fs::create_dir(&lake).unwrap();
+        let connections = format!(
+            "[shop]\ntype = \"postgres\"\n{0}[warehouse]\ntype = \"postgres\"\n{0}\
+             [lake]\ntype = \"files\"\nurl = \"file://{1}\"\n",
+            server(database, "POSTGRES"),
+            lake.display(),
+        );
+        installation.write("longshore.toml", &settings);
+        installation.write("connections.toml", &connections);
+        installation
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.folder.path().join("config").join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    /// Adds an export of the usual pool, or changes it; [`Installation::apply`] makes it active.
+    pub fn export(&self, name: &str, definition: &str) {
+        self.export_of(&self.pool, name, definition);
+    }
+
+    /// Adds an export of a pool.
+    pub fn export_of(&self, pool: &str, name: &str, definition: &str) {
+        self.write(&format!("exports/{name}.toml"), &format!("pool = \"{pool}\"\n{definition}"));
+    }
+
+    /// The folder of the connection `lake`.
+    pub fn lake(&self) -> std::path::PathBuf {
+        self.folder.path().join("lake")
+    }
+
+    /// A command of the program, with this configuration.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_longshore"));
+        command.args(arguments).arg("--config").arg(self.folder.path().join("config"));
+        command.env_remove("LONGSHORE_ENV").env("TEST_PSEUDONYMS", "pepper");
+        for (name, url) in
+            [("AMQP", &amqp()), ("POSTGRES", &self.database.url), ("REDIS", &self.redis.url)]
+        {
+            command.env(format!("TEST_{name}_PASSWORD"), url.password().unwrap_or_default());
+        }
+        command
+    }
+
+    /// Runs a command that is to succeed, and gives what it printed.
+    pub async fn run(&self, arguments: &[&str]) -> String {
+        let mut command = self.command(arguments);
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        succeeded(&format!("longshore {}", arguments.join(" ")), output)
+    }
+
+    /// Runs a command with `--json`, and gives the objects that it printed.
+    pub async fn objects(&self, arguments: &[&str]) -> Vec<Json> {
+        let text = self.run(&[arguments, &["--json"]].concat()).await;
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Brings the ledger up, and makes the definitions active.
+    pub async fn apply(&self) {
+        self.run(&["migrate"]).await;
+        self.run(&["apply"]).await;
+    }
+
+    /// Starts a scheduler or a worker; `name` tells its log.
+    pub fn start(&self, command: &str, name: &str) -> Process {
+        Process::start(self.command(&[command]), self.folder.path().join(format!("{name}.log")))
+    }
+
+    /// Publishes messages from Python; see [`message`].
+    pub async fn publish(&self, messages: &[Json]) {
+        let input: String = messages.iter().map(|message| format!("{message}\n")).collect();
+        let count = python("producer.py", &[amqp().as_str(), "longshore"], input).await;
+        assert_eq!(count.trim(), messages.len().to_string());
+    }
+
+    /// Waits until a query of the ledger gives true.
+    pub async fn until(&self, what: &str, within: Duration, sql: &str) {
+        let started = Instant::now();
+        loop {
+            let row = self.database.client.query_one(sql, &[]).await;
+            if row.unwrap_or_else(|error| panic!("{sql}: {error:?}")).get(0) {
+                return;
+            }
+            if started.elapsed() > within {
+                let states = self.states().await;
+                panic!("waited {within:?} until {what}; the runs are {states}");
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// The dead letters, once so many are there.
+    pub async fn letters(&self, expected: usize) -> Vec<Json> {
+        let started = Instant::now();
+        loop {
+            let letters = self.objects(&["dead", "list", "--limit", "10000"]).await;
+            if letters.len() >= expected {
+                assert_eq!(letters.len(), expected, "too many dead letters");
+                return letters;
+            }
+            let found = letters.len();
+            assert!(started.elapsed() < LETTERS, "{found} of {expected} dead letters");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// How many runs of each export are in each state: `orders done 10, orders dead 1`.
+    pub async fn states(&self) -> String {
+        let sql = "SELECT coalesce(string_agg(line, ', ' ORDER BY line), 'none') FROM (
+                       SELECT format('%s %s %s', export, state, count(*)) AS line
+                       FROM runs GROUP BY export, state) AS lines";
+        self.database.text(sql).await
+    }
+
+    /// Waits until all messages are worked off but for so many dead letters, ends the processes, and
+    /// makes sure that nothing is left that waits for anything: no message that was held, no
+    /// reservation, no posting, nothing staged.
+    pub async fn end(&self, processes: impl IntoIterator<Item = Process>, letters: u64) {
+        let started = Instant::now();
+        // A message that is being worked on is not ready; none is for longer than this.
+        let mut quiet = 0;
+        while quiet < 10 {
+            let ready = self.pools.ready().await;
+            quiet = if ready == (0, letters) { quiet + 1 } else { 0 };
+            assert!(started.elapsed() < LETTERS, "messages left: {ready:?} (jobs, dead letters)");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        for process in processes {
+            assert!(process.end(LETTERS).await.success());
+        }
+        // What they had held would be ready again.
+        assert_eq!(self.pools.ready().await, (0, letters), "messages left: jobs, dead letters");
+        for (what, sql) in [
+            ("open runs", "SELECT count(*) FROM runs WHERE ended_at IS NULL"),
+            ("open attempts", "SELECT count(*) FROM attempts WHERE ended_at IS NULL"),
+            ("holdings", "SELECT count(*) FROM holdings"),
+            ("waiters", "SELECT count(*) FROM waiters"),
+            ("postings", "SELECT count(*) FROM outbox WHERE sent_at IS NULL"),
+            (
+                "staging tables",
+                "SELECT count(*) FROM pg_tables WHERE tablename LIKE 'longshore_stage_%'",
+            ),
+        ] {
+            assert_eq!(self.database.number(sql).await, 0, "{what} are left");
+        }
+        assert_eq!(files(&self.lake().join(".longshore")), Vec::<String>::new(), "staged files");
+    }
+}
+
+/// The `url` and `password` of a server, as the configuration has them.
+fn server(url: &Url, name: &str) -> String {
+    let mut bare = url.clone();
+    bare.set_password(None).unwrap();
+    match url.password() {
+        Some(_) => format!("url = \"{bare}\"\npassword = \"${{env:TEST_{name}_PASSWORD}}\"\n"),
+        None => format!("url = \"{bare}\"\n"),
+    }
+}
+
+/// The files under a folder.
+fn files(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => found.extend(files(&path)),
+            false => found.push(path.display().to_string()),
+        }
+    }
+    found
+}
+
+/// A message for a pool, as the producer takes it.
+pub fn message(pool: &str, body: &Json) -> Json {
+    json!({"pool": pool, "body": body.to_string(), "properties": {}})
+}

@@ -1,0 +1,170 @@
+//! The servers that tests use, and a part of each that is one test's alone.
+
+use longshore::queue::rabbitmq::{RabbitMq, Settings};
+use longshore::queue::{Destination, Queue};
+use tokio_postgres::{Client, NoTls};
+use url::Url;
+
+#[expect(clippy::disallowed_methods, reason = "tests are told where their servers are")]
+fn named(variable: &str, default: &str) -> Url {
+    let url = std::env::var(variable).unwrap_or_else(|_| default.to_owned());
+    Url::parse(&url).unwrap_or_else(|error| panic!("{variable}: {error}"))
+}
+
+/// Where RabbitMQ is.
+pub fn amqp() -> Url {
+    named("LONGSHORE_TEST_AMQP", "amqp://guest:guest@127.0.0.1:5672/%2f")
+}
+
+/// A database of PostgreSQL.
+pub struct Database {
+    name: String,
+    /// Where it is.
+    pub url: Url,
+    /// A connection to it.
+    pub client: Client,
+}
+
+impl Database {
+    /// Makes a database.
+    pub async fn create(name: String) -> Database {
+        let server = postgres();
+        let admin = connect(&server).await;
+        admin.batch_execute(&format!("CREATE DATABASE \"{name}\"")).await.unwrap();
+        let mut url = server;
+        url.set_path(&name);
+        Database { name, client: connect(&url).await, url }
+    }
+
+    /// Removes it, whoever still uses it.
+    pub async fn remove(self) {
+        let sql = format!("DROP DATABASE \"{}\" WITH (FORCE)", self.name);
+        connect(&postgres()).await.batch_execute(&sql).await.unwrap();
+    }
+
+    /// The number that a query gives.
+    pub async fn number(&self, sql: &str) -> i64 {
+        self.client.query_one(sql, &[]).await.unwrap_or_else(|e| panic!("{sql}: {e:?}")).get(0)
+    }
+
+    /// The text that a query gives.
+    pub async fn text(&self, sql: &str) -> String {
+        self.client.query_one(sql, &[]).await.unwrap_or_else(|e| panic!("{sql}: {e:?}")).get(0)
+    }
+}
+
+fn postgres() -> Url {
+    named("LONGSHORE_TEST_POSTGRES", "postgres://postgres@127.0.0.1:5432/postgres")
+}
+
+async fn connect(url: &Url) -> Client {
+    let (client, connection) = tokio_postgres::connect(url.as_str(), NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+/// Marks a database of Redis as one that tests may empty.
+const OURS: &str = "longshore-test:ours";
+/// Marks it as used by a test that runs.
+const USED: &str = "longshore-test:used";
+
+/// A numbered database of Redis that was empty, or was left behind by a test.
+pub struct Redis {
+    /// Where it is.
+    pub url: Url,
+    client: redis::Client,
+}
+
+impl Redis {
+    /// Takes a database that nobody else uses.
+    pub async fn take() -> Redis {
+        for number in 1..=15 {
+            let mut url = named("LONGSHORE_TEST_REDIS", "redis://127.0.0.1:6379");
+            url.set_path(&number.to_string());
+            let client = redis::Client::open(url.as_str()).unwrap();
+            let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+            let ours: bool = run(&mut connection, redis::cmd("EXISTS").arg(OURS)).await;
+            let keys: u64 = run(&mut connection, &redis::cmd("DBSIZE")).await;
+            let used: Option<String> = match ours || keys == 0 {
+                // Only one test gets it. A mark that was left behind is gone after a while.
+                true => {
+                    let mut set = redis::cmd("SET");
+                    set.arg(USED).arg(1).arg("NX").arg("EX").arg(900);
+                    run(&mut connection, &set).await
+                }
+                false => None,
+            };
+            if used.is_some() {
+                let redis = Redis { url, client };
+                redis.flush().await;
+                return redis;
+            }
+        }
+        panic!("no database of Redis from 1 to 15 is free for tests");
+    }
+
+    /// Removes everything in it, as an accident would.
+    pub async fn flush(&self) {
+        let mut connection = self.client.get_multiplexed_async_connection().await.unwrap();
+        let mut all = redis::pipe();
+        all.atomic().cmd("FLUSHDB").ignore();
+        all.cmd("SET").arg(OURS).arg(1).ignore();
+        all.cmd("SET").arg(USED).arg(1).arg("EX").arg(900).ignore();
+        all.query_async::<()>(&mut connection).await.unwrap();
+    }
+
+    /// Gives it back, empty.
+    pub async fn release(self) {
+        let mut connection = self.client.get_multiplexed_async_connection().await.unwrap();
+        let () = run(&mut connection, &redis::cmd("FLUSHDB")).await;
+    }
+}
+
+async fn run<T: redis::FromRedisValue>(
+    connection: &mut redis::aio::MultiplexedConnection,
+    command: &redis::Cmd,
+) -> T {
+    command.query_async(connection).await.unwrap()
+}
+
+/// Pools that only one test uses: by their names its queues are its own.
+pub struct Pools {
+    queue: std::sync::Arc<RabbitMq>,
+    names: Vec<String>,
+}
+
+impl Pools {
+    /// Declares their queues.
+    pub async fn declare(names: Vec<String>) -> Pools {
+        let url = amqp().into();
+        let prefix = "longshore".to_owned();
+        let settings = Settings { url, password: None, prefix, max_length: 1_000_000 };
+        let queue = RabbitMq::connect(settings).unwrap();
+        queue.declare(&names).await.unwrap();
+        Pools { queue, names }
+    }
+
+    /// How many messages are ready: jobs, and dead letters, in all pools.
+    pub async fn ready(&self) -> (u64, u64) {
+        let (mut jobs, mut dead) = (0, 0);
+        for name in &self.names {
+            jobs += self.queue.depth(&Destination::Jobs(name.clone())).await.unwrap().ready;
+            dead += self.queue.depth(&Destination::Dead(name.clone())).await.unwrap().ready;
+        }
+        (jobs, dead)
+    }
+
+    /// Deletes their queues. The exchanges stay: they are the same for all.
+    pub async fn delete(self) {
+        let properties = lapin::ConnectionProperties::default();
+        let connection = lapin::Connection::connect(amqp().as_str(), properties).await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        for name in &self.names {
+            for queue in [format!("longshore.jobs.{name}"), format!("longshore.dead.{name}")] {
+                let options = lapin::options::QueueDeleteOptions::default();
+                channel.queue_delete(queue.into(), options).await.unwrap();
+            }
+        }
+        channel.close(200, "OK".into()).await.unwrap();
+    }
+}
