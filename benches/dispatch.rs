@@ -35,7 +35,7 @@ const WORKERS: usize = 2;
 const BATCH: u64 = 1000;
 const AT_ONCE: usize = 4;
 /// After this long the benchmark gives up, and tells what was done by then.
-const PATIENCE: Duration = Duration::from_secs(900);
+const PATIENCE: Duration = Duration::from_secs(1800);
 
 const NOOP: &str = r#"
 source = { connection = "nowhere" }
@@ -92,7 +92,7 @@ async fn measure(options: &Options, servers: &Servers, prefix: &str) -> Done<Str
 
     let client = support::connect(&servers.postgres.database(DATABASE)).await?;
     let commits = commits(&admin).await?;
-    let (cpu, server_cpu) = (support::cpu_of_children()?, postgres_cpu(&admin).await);
+    let cpu = support::cpu_of_children()?;
     let mut workers = Vec::new();
     for _ in 0..WORKERS {
         workers.push(worker(folder.path(), prefix)?);
@@ -116,8 +116,6 @@ async fn measure(options: &Options, servers: &Servers, prefix: &str) -> Done<Str
         peak = peak.max(end(worker)?);
     }
     let cpu = support::cpu_of_children()? - cpu;
-    let server_cpu =
-        postgres_cpu(&admin).await.zip(server_cpu).map(|(after, before)| after - before);
     let span = "SELECT extract(epoch FROM max(ended_at) - min(ended_at))::float8, count(*), \
                 percentile_cont(0.5) WITHIN GROUP (ORDER BY \
                     extract(epoch FROM ended_at - accepted_at)::float8), \
@@ -131,7 +129,6 @@ async fn measure(options: &Options, servers: &Servers, prefix: &str) -> Done<Str
     let setting = async |name: &str| -> Done<String> {
         Ok(client.query_one(&format!("SHOW {name}"), &[]).await?.get(0))
     };
-    let each = |seconds: f64| format!("{:.2}", seconds * 1000.0 / count.max(1) as f64);
 
     let mut text = format!(
         "{}, PostgreSQL {} (fsync {}), RabbitMQ {}, Redis {}, all on this machine, without TLS. {} \
@@ -142,7 +139,7 @@ async fn measure(options: &Options, servers: &Servers, prefix: &str) -> Done<Str
          | jobs/s enqueued with confirms | {} |\n\
          | from accepted to done, median and 99th of 100 | {:.1} ms, {:.1} ms |\n\
          | transactions of the ledger a job | {commits:.2} |\n\
-         | cpu of the workers a job | {} ms |\n",
+         | cpu of the workers a job | {:.2} ms |\n",
         support::circumstances(),
         setting("server_version").await?,
         setting("fsync").await?,
@@ -154,11 +151,8 @@ async fn measure(options: &Options, servers: &Servers, prefix: &str) -> Done<Str
         grouped(enqueued),
         median * 1000.0,
         slow * 1000.0,
-        each(cpu),
+        cpu * 1000.0 / count.max(1) as f64,
     );
-    if let Some(server) = server_cpu {
-        text += &format!("| cpu of PostgreSQL a job | {} ms |\n", each(server));
-    }
     text += &format!("| peak resident of a worker | {:.0} MiB |\n", peak / f64::from(1 << 20));
     if done < options.jobs {
         text += &format!("\nGiven up after {} s.\n", PATIENCE.as_secs());
@@ -262,34 +256,6 @@ async fn child(folder: &Path, prefix: &str) -> Done {
 async fn commits(admin: &tokio_postgres::Client) -> Done<i64> {
     let counted = "SELECT xact_commit FROM pg_stat_database WHERE datname = $1";
     Ok(admin.query_one(counted, &[&DATABASE]).await?.get(0))
-}
-
-/// Seconds of processor of all processes of the server, where it runs on this machine and its
-/// main process can be seen.
-async fn postgres_cpu(admin: &tokio_postgres::Client) -> Option<f64> {
-    let parent = "SELECT pg_read_file('postmaster.pid', 0, 20)";
-    let text: String = admin.query_one(parent, &[]).await.ok()?.get(0);
-    let parent: u32 = text.lines().next()?.trim().parse().ok()?;
-    let mut ticks = 0.0;
-    for entry in std::fs::read_dir("/proc").ok()?.flatten() {
-        let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
-        let Some((before, after)) = stat.rsplit_once(')') else { continue };
-        if !before.contains("(postgres") {
-            continue;
-        }
-        let fields: Vec<f64> =
-            after.split_whitespace().skip(1).map_while(|f| f.parse().ok()).collect();
-        let own = before.split_whitespace().next().and_then(|id| id.parse::<u32>().ok())?;
-        let [ppid, ..] = fields.as_slice() else { continue };
-        let at = |index: usize| fields.get(index).copied().unwrap_or_default();
-        if own == parent {
-            // Its own, and those of its children that have ended.
-            ticks += at(10) + at(11) + at(12) + at(13);
-        } else if *ppid == f64::from(parent) {
-            ticks += at(10) + at(11);
-        }
-    }
-    Some(ticks / 100.0)
 }
 
 async fn redis_version(address: &Address) -> Done<String> {

@@ -94,11 +94,6 @@ golden! {
         "source = { connection = \"shop\", path = \"in/*.csv\" }\nsink = { connection = \"lake\", path = \"o\", mode = \"append\" }\n");
     table_and_query => problems("exports/orders.toml",
         "source = { connection = \"shop\", table = \"a\", query = \"SELECT 1\" }\nsink = { connection = \"lake\", path = \"o\" }\n");
-    keys_of_discard => problems_with(&[
-        ("connections.toml", &format!("{CONNECTIONS}[nowhere]\ntype = \"discard\"\nurl = \"x:\"\n")),
-        ("exports/orders.toml",
-            "source = { connection = \"nowhere\", table = \"t\" }\nsink = { connection = \"nowhere\", path = \"{rn}\", format = \"csv\" }\n"),
-    ], LoadOptions::default());
     unknown_pool => of_export("pool = \"defualt\"\n");
     unknown_timezone => of_export("timezone = \"Europe/Olso\"\n");
     bad_cron => of_export("[schedule]\ncron = \"61 * * * *\"\n");
@@ -260,6 +255,17 @@ fn the_samples_load() {
     assert_eq!(schedule.start, Some(jiff::civil::date(2026, 11, 1)));
     let fields = &definition.export.contract.as_ref().unwrap().fields;
     assert_eq!(fields.keys().next_back().unwrap(), "created_at");
+}
+
+#[test]
+fn discard_takes_no_keys() {
+    let connections = format!("{CONNECTIONS}[nowhere]\ntype = \"discard\"\nurl = \"x:\"\n");
+    let export = "source = { connection = \"nowhere\", table = \"t\" }\nsink = { connection = \"nowhere\", path = \"{rn}\", format = \"csv\" }\n";
+    let files = [("connections.toml", connections.as_str()), ("exports/orders.toml", export)];
+    let shown = problems_with(&files, LoadOptions::default());
+    for told in ["no address of", "has no `table`", "has no `format`", "nothing fills {rn}"] {
+        assert!(shown.contains(told), "{shown}");
+    }
 }
 
 #[test]
