@@ -258,6 +258,37 @@ fn the_samples_load() {
 }
 
 #[test]
+fn discard_takes_no_keys() {
+    let connections = format!("{CONNECTIONS}[nowhere]\ntype = \"discard\"\nurl = \"x:\"\n");
+    let export = "source = { connection = \"nowhere\", table = \"t\" }\nsink = { connection = \"nowhere\", path = \"{rn}\", format = \"csv\" }\n";
+    let files = [("connections.toml", connections.as_str()), ("exports/orders.toml", export)];
+    let shown = problems_with(&files, LoadOptions::default());
+    for told in ["no address of", "has no `table`", "has no `format`", "nothing fills {rn}"] {
+        assert!(shown.contains(told), "{shown}");
+    }
+}
+
+#[test]
+fn discard_needs_nothing() {
+    let dir = folder(&[
+        (
+            "connections.toml",
+            &format!("{CONNECTIONS}[nowhere]\ntype = \"discard\"\nurl = \"discard:\"\n"),
+        ),
+        (
+            "exports/noop.toml",
+            "source = { connection = \"nowhere\" }\nsink = { connection = \"nowhere\", path = \"{run}\" }\n",
+        ),
+        (
+            "exports/count.toml",
+            "source = { connection = \"shop\", table = \"t\" }\nsink = { connection = \"nowhere\" }\n",
+        ),
+    ]);
+    let config = load_in(dir.path(), LoadOptions::default()).unwrap();
+    assert!(config.exports.contains_key("noop") && config.exports.contains_key("count"));
+}
+
+#[test]
 fn workers_read_no_exports() {
     let dir = folder(&[("exports/orders.toml", "nonsense")]);
     let options = LoadOptions { exports: false, ..LoadOptions::default() };

@@ -83,6 +83,7 @@ pub(super) fn connection(one: &Connection, node: &Node, literal: bool, problems:
         System::Postgres => (&["postgres", "postgresql"], "postgres://user@host/database"),
         System::Sqlite => (&["sqlite"], "sqlite:/path/to/file.db"),
         System::Files => (&["file", "s3"], "s3://bucket/folder\" or \"file:///folder"),
+        System::Discard => (&["discard"], "discard:"),
     };
     if !known.contains(&scheme) {
         problems
@@ -99,7 +100,7 @@ pub(super) fn connection(one: &Connection, node: &Node, literal: bool, problems:
         (System::Postgres, _) => &["password", "tls", "ca"],
         (System::Files, "s3") => &["region", "endpoint", "access-key", "secret-key", "staging"],
         (System::Files, _) => &["staging"],
-        (System::Sqlite, _) => &[],
+        (System::Sqlite | System::Discard, _) => &[],
     };
     for (key, entry) in node.entries() {
         let common = ["type", "url", "max-runs", "max-requests"];
@@ -136,6 +137,7 @@ fn system_name(kind: System) -> &'static str {
         System::Postgres => "a PostgreSQL database",
         System::Sqlite => "an SQLite database",
         System::Files => "a store of files",
+        System::Discard => "a connection that discards",
     }
 }
 
@@ -330,6 +332,23 @@ fn check_source(export: &Export, kind: System, tree: &Node, problems: &mut Probl
                 }
             }
         }
+        System::Discard => {
+            for (key, is_there) in [
+                ("table", source.table.is_some()),
+                ("query", source.query.is_some()),
+                ("columns", source.columns.is_some()),
+                ("where", source.filter.is_some()),
+                ("path", source.path.is_some()),
+                ("format", source.format.is_some()),
+                ("compression", source.compression.is_some()),
+                ("csv", source.csv.is_some()),
+                ("fields", source.fields.is_some()),
+            ] {
+                if is_there {
+                    unfit(key, system_name(kind), present(key), problems);
+                }
+            }
+        }
     }
     check_csv(source.csv.as_ref(), "source", tree, problems);
     for (key, sql) in [("query", &source.query), ("where", &source.filter)] {
@@ -379,6 +398,24 @@ fn check_sink(export: &Export, kind: System, tree: &Node, problems: &mut Problem
         match &sink.path {
             Some(path) => check_path(path, export, tree.at(&["sink", "path"]), problems),
             None => missing("path", tree, &["sink"], "add `path = \"folder\"`", problems),
+        }
+        return;
+    }
+    if kind == System::Discard {
+        for (key, is_there) in [
+            ("table", sink.table.is_some()),
+            ("mode", sink.mode.is_some()),
+            ("format", sink.format.is_some()),
+            ("compression", sink.compression.is_some()),
+            ("csv", sink.csv.is_some()),
+            ("if-exists", sink.if_exists.is_some()),
+        ] {
+            if is_there {
+                unfit(key, system_name(kind), present(key), problems);
+            }
+        }
+        if let Some(path) = &sink.path {
+            placeholders(path, export, tree.at(&["sink", "path"]), problems);
         }
         return;
     }

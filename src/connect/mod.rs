@@ -57,6 +57,9 @@ pub enum System {
     Sqlite,
     /// Files in a local folder or an object store.
     Files,
+    /// Nothing: as a source it has no rows, as a sink it counts them and keeps none. For measuring
+    /// and trying out.
+    Discard,
 }
 
 /// How a connection uses TLS.

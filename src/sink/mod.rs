@@ -5,6 +5,7 @@
 //! by *decision* (the ledger decides, then the sink is rolled forward: files), or by *marker* (a
 //! fenced row in the target's own transaction: databases).
 
+pub mod discard;
 pub mod files;
 pub mod postgres;
 pub mod sqlite;
@@ -197,5 +198,6 @@ pub fn build(
             let table = config.table.as_deref().ok_or_else(|| missing("table"))?;
             Box::new(sqlite::SqliteSink::new(connection, table, mode, key)?)
         }
+        System::Discard => Box::new(discard::DiscardSink::new(connection, folder.as_deref())),
     })
 }

@@ -1,5 +1,6 @@
 //! Sources: where rows come from. One file per system, and a registry that names them all.
 
+mod discard;
 mod files;
 mod postgres;
 mod sql;
@@ -96,6 +97,7 @@ pub fn build(
         System::Postgres => Box::new(postgres::PostgresSource::new(config, connection, types)),
         System::Sqlite => Box::new(sqlite::SqliteSource::new(config, connection, types)),
         System::Files => Box::new(files::FilesSource::new(config, connection, types)),
+        System::Discard => Box::new(discard::DiscardSource),
     })
 }
 
@@ -115,14 +117,19 @@ fn validate(config: &SourceConfig, kind: System) -> Result<()> {
         ("compression", config.compression.is_some()),
         ("csv", config.csv.is_some()),
     ];
-    let (strange, help) = match kind {
+    let of_both = [of_tables, of_files].concat();
+    let (strange, help): (&[_], _) = match kind {
         System::Postgres | System::Sqlite => {
             (&of_files, "A database is read by `table` (with `columns` and `where`) or by `query`.")
         }
         System::Files => (&of_tables, "Files are read by `path`, `format`, `compression`, `csv`."),
+        System::Discard => (&of_both, "It has no rows; leave the key out."),
     };
     if let Some((key, _)) = strange.iter().find(|(_, given)| *given) {
         return wrong(format!("`{key}` makes no sense for this kind of connection"), help);
+    }
+    if kind == System::Discard {
+        return Ok(());
     }
     if kind == System::Files {
         return match config.path.as_deref() {

@@ -225,10 +225,14 @@ async fn work(
             never = &mut let_go => match never {},
         }
     };
+    let done = matches!(outcome, Settled::Done(_));
     settle::settle(worker, plan.ok().as_ref(), &run, outcome, started).await?;
     drop(beat);
     // The claim last: until here nobody else should look.
-    settle::let_go(worker, &run, &claim).await;
+    match done {
+        true => settle::done_mark(worker, &run).await,
+        false => settle::let_go(worker, &run, &claim).await,
+    }
     letter.ack().await;
     Ok(())
 }
