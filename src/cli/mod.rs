@@ -2,7 +2,7 @@
 //!
 //! Results go to standard output, as tables for people or (`--json`) one object a line for
 //! programs; errors, progress and logs go to standard error. How a command ended is told by its
-//! exit code: see [`Failure::code`].
+//! exit code: see `Failure::code`.
 
 mod apply;
 mod arguments;

@@ -26,7 +26,8 @@ pub struct Settings {
     pub http: HttpSettings,
     /// `[keys] pseudonyms`: the key from which hashes are made. Without it, nothing can be hashed.
     pub pseudonyms: Option<Secret>,
-    /// `[quarantine] connection`: where refused rows are kept. Without it, they are only counted.
+    /// `[quarantine] connection`: where refused rows are kept. Without it, one refused row fails its
+    /// run.
     pub quarantine: Option<String>,
     /// `[log]`
     pub log: LogSettings,
