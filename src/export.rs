@@ -85,26 +85,6 @@ impl Definition {
         let hash = hash_of(&content);
         Ok(Definition { name, file, export, content, hash })
     }
-
-    /// The definition that the ledger keeps as `content`, which stays as it is, byte for byte.
-    ///
-    /// # Errors
-    /// `config`, when this version of Longshore does not understand it.
-    pub fn from_content(name: &str, content: &str) -> Result<Definition> {
-        let export = serde_json::from_str(content).map_err(|cause| {
-            Error::config("read the definition", "this version does not understand it")
-                .with("export", name)
-                .caused_by(cause)
-                .help("Run the version that applied it, or apply it again with this one.")
-        })?;
-        Ok(Definition {
-            name: name.to_owned(),
-            file: PathBuf::new(),
-            export,
-            content: content.to_owned(),
-            hash: hash_of(content),
-        })
-    }
 }
 
 fn hash_of(content: &str) -> String {

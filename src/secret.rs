@@ -18,7 +18,7 @@ pub enum Secret {
     Env(String),
     /// A file; one trailing line break is not part of the secret.
     File(String),
-    /// A literal, refused outside the demo when the configuration is validated.
+    /// A literal, which is refused when the configuration is validated.
     Literal(String),
 }
 
@@ -47,7 +47,7 @@ impl Secret {
     pub fn read(&self) -> Result<SecretString> {
         match self {
             Secret::Env(name) => std::env::var(name).map(SecretString::from).map_err(|_| {
-                Error::config("read a secret", "the environment variable is not set")
+                Error::config("resolve a reference", "the environment variable is not set")
                     .with("variable", name)
                     .help(format!("Set {name}, or correct the reference."))
             }),
@@ -57,7 +57,7 @@ impl Secret {
                     SecretString::from(text.strip_suffix('\r').unwrap_or(text))
                 })
                 .map_err(|cause| {
-                    Error::config("read a secret", "the file cannot be read")
+                    Error::config("resolve a reference", "the file cannot be read")
                         .with("file", path)
                         .caused_by(cause)
                         .help("Check that it exists and that this user may read it.")

@@ -43,20 +43,13 @@ pub struct LoadOptions {
     pub env: Option<String>,
     /// Environment variables; those named `LONGSHORE__SECTION__KEY` override single settings.
     pub variables: Vec<(String, String)>,
-    /// Whether secrets may stand in the files, as they do in the demo.
-    pub allow_literal_secrets: bool,
     /// Whether exports are read. Workers and schedulers take theirs from the ledger.
     pub exports: bool,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        LoadOptions {
-            env: None,
-            variables: Vec::new(),
-            allow_literal_secrets: false,
-            exports: true,
-        }
+        LoadOptions { env: None, variables: Vec::new(), exports: true }
     }
 }
 
@@ -89,15 +82,10 @@ pub fn no_color() -> bool {
 /// All problems of all files, at once.
 pub fn load(dir: &Path, options: LoadOptions) -> Result<Config, Problems> {
     let mut problems = Problems::default();
-    let literal = options.allow_literal_secrets;
 
     let settings_tree = settings_tree(dir, &options, &mut problems);
     let settings = settings_tree.as_ref().and_then(|tree| {
-        de::read::<settings::SettingsFile>(tree.clone(), &mut problems)?.check(
-            tree,
-            literal,
-            &mut problems,
-        )
+        de::read::<settings::SettingsFile>(tree.clone(), &mut problems)?.check(tree, &mut problems)
     });
 
     let connections_tree = overlaid(dir, "connections", &options, &mut problems);
@@ -108,7 +96,7 @@ pub fn load(dir: &Path, options: LoadOptions) -> Result<Config, Problems> {
         }
         let connection = de::read::<Connection>(node.clone(), &mut problems).map(|mut one| {
             one.name = name.clone();
-            validate::connection(&one, node, literal, &mut problems);
+            validate::connection(&one, node, &mut problems);
             Arc::new(one)
         });
         connections.insert(name.clone(), connection);

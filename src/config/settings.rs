@@ -180,22 +180,16 @@ struct Quarantine {
 
 impl SettingsFile {
     /// Checks what one key alone cannot tell. `None` after a problem with the three addresses.
-    pub fn check(self, tree: &Node, literal: bool, problems: &mut Problems) -> Option<Settings> {
+    pub fn check(self, tree: &Node, problems: &mut Problems) -> Option<Settings> {
         for (section, secret) in [
             ("queue", &self.queue.password),
             ("ledger", &self.ledger.password),
             ("claims", &self.claims.password),
         ] {
-            super::validate::secret(
-                secret.as_ref(),
-                tree,
-                &[section, "password"],
-                literal,
-                problems,
-            );
+            super::validate::secret(secret.as_ref(), tree, &[section, "password"], problems);
         }
         let keys = &["keys", "pseudonyms"];
-        super::validate::secret(self.keys.pseudonyms.as_ref(), tree, keys, literal, problems);
+        super::validate::secret(self.keys.pseudonyms.as_ref(), tree, keys, problems);
         self.worker(tree, problems);
         let backing = self.backing(tree, problems);
         Some(Settings {

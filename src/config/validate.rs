@@ -33,15 +33,9 @@ pub(super) struct Known<'a> {
     pub connections_read: bool,
 }
 
-/// Refuses a literal secret, unless `literal` ones are allowed.
-pub(super) fn secret(
-    secret: Option<&Secret>,
-    tree: &Node,
-    path: &[&str],
-    literal: bool,
-    problems: &mut Problems,
-) {
-    if !literal && matches!(secret, Some(Secret::Literal(_))) {
+/// Refuses a secret that stands in the file itself.
+pub(super) fn secret(secret: Option<&Secret>, tree: &Node, path: &[&str], problems: &mut Problems) {
+    if matches!(secret, Some(Secret::Literal(_))) {
         problems
             .add(
                 Code::LiteralSecret,
@@ -67,13 +61,13 @@ pub(super) fn no_password(url: &str, place: &Place, problems: &mut Problems) {
 }
 
 /// Checks one connection.
-pub(super) fn connection(one: &Connection, node: &Node, literal: bool, problems: &mut Problems) {
+pub(super) fn connection(one: &Connection, node: &Node, problems: &mut Problems) {
     for (key, reference) in [
         ("password", &one.password),
         ("access-key", &one.access_key),
         ("secret-key", &one.secret_key),
     ] {
-        secret(reference.as_ref(), node, &[key], literal, problems);
+        secret(reference.as_ref(), node, &[key], problems);
     }
     let place = node.at(&["url"]);
     no_password(&one.url, place, problems);

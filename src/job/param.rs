@@ -82,7 +82,10 @@ impl Value {
             (ParamType::String, Json::String(text)) => Value::String(text.clone()),
             (ParamType::Int64, Json::Number(number)) => Value::Int64(number.as_i64()?),
             (ParamType::Bool, Json::Bool(flag)) => Value::Bool(*flag),
-            (ParamType::Date, Json::String(text)) => Value::Date(text.parse().ok()?),
+            // A time of day would be dropped in silence.
+            (ParamType::Date, Json::String(text)) => {
+                Value::Date(text.parse().ok().filter(|day: &Date| day.to_string() == *text)?)
+            }
             (ParamType::Timestamp, Json::String(text)) => Value::Timestamp(text.parse().ok()?),
             _ => return None,
         })
@@ -160,6 +163,15 @@ mod tests {
         let bindings = resolve(&declared(), &given(json!({"country": "SE"}))).unwrap();
         assert_eq!(bindings["top"], Value::Int64(10));
         assert_eq!(bindings["country"], Value::String("SE".into()));
+    }
+
+    #[test]
+    fn a_date_with_a_time_is_no_date() {
+        let day = |text: &str| Value::typed(ParamType::Date, &json!(text));
+        assert!(day("2026-11-19").is_some());
+        for wrong in ["2026-11-19T05:00", "2026-11-19T05:00:00Z", "20261119", "2026-11-31"] {
+            assert_eq!(day(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

@@ -48,8 +48,8 @@ pub fn asyncapi() -> Json {
             },
             "events": {
                 "address": "run.{state}.{export}",
-                "description": "Outcomes, best effort. For certain, ask for the run: GET \
-                                /v1/runs/{run}.",
+                "description": "Outcomes, best effort. For certain, ask the \
+                                ledger: longshore runs show RUN.",
                 "parameters": {
                     "state": {"description": "The state that the run came to."},
                     "export": {"description": "The export."}

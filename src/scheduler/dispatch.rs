@@ -30,6 +30,7 @@ pub async fn run(scheduler: &Scheduler) {
             if !declared {
                 scheduler.queue.declare(&scheduler.pools).await?;
                 declared = true;
+                scheduler.health.set("queue", Ok(()));
             }
             once(scheduler).await
         };

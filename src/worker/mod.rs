@@ -32,6 +32,9 @@ use crate::units::Size;
 use heart::Heart;
 use lanes::Lanes;
 
+/// How often the dependencies are asked how they are.
+const ASK: Duration = Duration::from_secs(5);
+
 /// How a worker works: the `[worker]` of the settings.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
@@ -138,6 +141,7 @@ impl Worker {
             () = &mut stop => return Ok(()),
         };
         let beats = tokio::spawn(Arc::clone(&self).beats());
+        let asks = tokio::spawn(Arc::clone(&self).asks());
         tracing::info!(
             worker = self.name,
             pools = pools.join(", "),
@@ -168,6 +172,7 @@ impl Worker {
         self.health.drain();
         self.drain(&slots).await;
         beats.abort();
+        asks.abort();
         Ok(())
     }
 
@@ -197,6 +202,20 @@ impl Worker {
             if tokio::time::timeout(self.settings.lease / 3, beat).await.is_err() {
                 tracing::warn!("the heartbeat did not arrive in time");
             }
+        }
+    }
+
+    /// Asks the dependencies how they are, so that an idle worker tells the truth as well.
+    async fn asks(self: Arc<Worker>) {
+        let mut tick = tokio::time::interval(ASK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let (queue, ledger, claims) =
+                tokio::join!(self.queue.ping(ASK), self.ledger.now(), self.claims.ping());
+            self.health.set("queue", queue.as_ref().copied());
+            self.health.set("ledger", ledger.as_ref().map(|_| ()));
+            self.health.set("claims", claims.as_ref().copied());
         }
     }
 

@@ -454,9 +454,13 @@ impl Ledger for EmbeddedLedger {
             let mut postings = Vec::with_capacity(taken.len());
             for (version, kind, run, epoch, pool) in taken {
                 postings.push(if kind == "letter" {
-                    let (record, body) = tx
-                        .prepare_cached(sql!("letter"))?
-                        .query_row([&run], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))?;
+                    let record: String = tx
+                        .prepare_cached(sql!("load_runs"))?
+                        .query_row((array([&run]), "[]"), |row| row.get(0))?;
+                    let body =
+                        tx.query_row("SELECT body FROM runs WHERE id = ?1", [&run], |row| {
+                            row.get(0)
+                        })?;
                     let mut run = run_of(&record)?;
                     run.order.body = body;
                     Posting::Letter { version, run: Box::new(run) }

@@ -102,9 +102,9 @@ pub(super) async fn commit(
             plain_name(&part.name)?;
             parts.push((here(&part.staged)?, part.clone()));
         }
-        let (root, manifest) = (root.to_owned(), decision.manifest.clone());
+        let (root, decision) = (root.to_owned(), decision.clone());
         return tokio::task::spawn_blocking(move || {
-            commit_here(&root, &target, &scratch, &parts, &manifest, &next)
+            commit_here(&root, &target, &scratch, &parts, &decision, &next)
         })
         .await
         .map_err(|cause| Error::transient(PUT, "the work was cut off").caused_by(cause))?;
@@ -190,10 +190,11 @@ fn commit_here(
     target: &LocalPath,
     scratch: &LocalPath,
     parts: &[(PathBuf, Part)],
-    manifest: &str,
+    decision: &Decision,
     step: &Next,
 ) -> Result<()> {
     let put = |cause| classify_io(PUT, cause);
+    let manifest = decision.manifest.as_str();
     create_durably(target).map_err(put)?;
     if !matches!(step, Next::Nothing) {
         for (staged, part) in parts {
@@ -208,13 +209,11 @@ fn commit_here(
         file.sync_all().map_err(put)?;
         let last = target.join(MANIFEST_NAME);
         match step {
-            Next::Replace(_) => fs::rename(&written, &last).map_err(put)?,
+            Next::Replace(_) => replace(&written, &last, target, decision)?,
             _ => match link(&written, &last) {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                     if fs::read(&last).map_err(put)? != manifest.as_bytes() {
-                        return Err(Error::refused(PUT, "another delivery came in between")
-                            .with("file", last.display())
-                            .help("Look at what is there; only one run may deliver to a path."));
+                        return Err(between(&last));
                     }
                 }
                 answer => answer.map_err(put)?,
@@ -223,6 +222,41 @@ fn commit_here(
     }
     // Also when it was there already: who put it there may have died before this.
     sync_up(root, target).map_err(put)
+}
+
+/// Puts the manifest in the place of its predecessor, and of no other. Looking and renaming are
+/// one step under a lock on the folder: a worker that stalled since the commit began may have been
+/// overtaken, and must not bring an old delivery back.
+fn replace(
+    written: &LocalPath,
+    last: &LocalPath,
+    target: &LocalPath,
+    decision: &Decision,
+) -> Result<()> {
+    let put = |cause| classify_io(PUT, cause);
+    let folder = fs::File::open(target).map_err(put)?;
+    match folder.lock() {
+        // Where the file system has no locks, the reservation of the target must do.
+        Err(error) if error.kind() != ErrorKind::Unsupported => return Err(put(error)),
+        _ => {}
+    }
+    let standing = match fs::read(last) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Err(between(last)),
+        answer => answer.map_err(put)?,
+    };
+    if standing == decision.manifest.as_bytes() {
+        return Ok(());
+    }
+    if Some(hex::encode(Sha256::digest(&standing))) != decision.replaces {
+        return Err(between(last));
+    }
+    fs::rename(written, last).map_err(put)
+}
+
+fn between(last: &LocalPath) -> Error {
+    Error::refused(PUT, "another delivery came in between")
+        .with("file", last.display())
+        .help("Look at what is there; only one run may deliver to a path.")
 }
 
 /// Gives a staged file its final name, and overwrites nothing.
@@ -290,5 +324,37 @@ fn link(from: &LocalPath, to: &LocalPath) -> std::io::Result<()> {
             fs::rename(from, to)
         }
         answer => answer,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Class;
+    use crate::rows::Counts;
+
+    #[test]
+    fn a_worker_that_stalled_before_the_rename_brings_nothing_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let (written, last) = (dir.path().join("written"), dir.path().join(MANIFEST_NAME));
+        let sha256 = |text: &str| hex::encode(Sha256::digest(text));
+        let decision = Decision {
+            manifest: "mine".to_owned(),
+            parts: Vec::new(),
+            counts: Counts::default(),
+            cursor: None,
+            replaces: Some(sha256("before")),
+            quarantine: None,
+        };
+        fs::write(&written, "mine").unwrap();
+        fs::write(&last, "after").unwrap();
+        let error = replace(&written, &last, dir.path(), &decision).unwrap_err();
+        assert_eq!(error.class(), Class::Refused);
+        assert_eq!(fs::read(&last).unwrap(), b"after");
+
+        fs::write(&last, "before").unwrap();
+        replace(&written, &last, dir.path(), &decision).unwrap();
+        assert_eq!(fs::read(&last).unwrap(), b"mine");
+        replace(&written, &last, dir.path(), &decision).unwrap();
     }
 }
