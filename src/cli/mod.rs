@@ -261,7 +261,7 @@ impl Context {
             .iter()
             .find(|(name, value)| name == "LONGSHORE_ENV" && !value.is_empty())
             .map(|(_, value)| value.clone());
-        let options = LoadOptions { env, variables, exports, ..LoadOptions::default() };
+        let options = LoadOptions { env, variables, exports };
         config::load(&self.global.config, options)
     }
 
