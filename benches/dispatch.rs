@@ -163,9 +163,9 @@ async fn measure(options: &Options, servers: &Servers, prefix: &str) -> Done<Str
 fn configure(folder: &Path, servers: &Servers, concurrency: u16) -> Done {
     let settings = format!(
         "[queue]\n{}[ledger]\n{}[claims]\n{}[worker]\nconcurrency = {concurrency}\n",
-        servers.amqp.toml(),
-        servers.postgres.database(DATABASE).toml(),
-        servers.redis.toml()
+        servers.amqp.toml(folder)?,
+        servers.postgres.database(DATABASE).toml(folder)?,
+        servers.redis.toml(folder)?
     );
     let connections = "[nowhere]\ntype = \"discard\"\nurl = \"discard:\"\n";
     std::fs::create_dir_all(folder.join("exports"))?;

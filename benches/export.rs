@@ -223,7 +223,7 @@ fn configure(folder: &Path, address: &Address) -> Done {
         .concat();
     let connections = format!(
         "[tpch]\ntype = \"postgres\"\n{}[out]\ntype = \"files\"\nurl = \"file://{here}/out\"\n",
-        address.toml()
+        address.toml(folder)?
     );
     std::fs::create_dir_all(folder.join("exports"))?;
     std::fs::create_dir_all(folder.join("out"))?;

@@ -85,11 +85,16 @@ impl Address {
         url.into()
     }
 
-    /// The lines of a table in TOML.
-    pub fn toml(&self) -> String {
-        let password = self.password.as_ref();
-        let password = password.map(|word| format!("password = {word:?}\n")).unwrap_or_default();
-        format!("url = {:?}\n{password}", self.url.as_str())
+    /// The lines of a table in TOML. The password goes into a file in `folder`.
+    pub fn toml(&self, folder: &Path) -> Done<String> {
+        let mut lines = format!("url = {:?}\n", self.url.as_str());
+        if let Some(password) = &self.password {
+            fs::create_dir_all(folder)?;
+            let file = folder.join(format!("{}.password", self.url.scheme()));
+            fs::write(&file, password)?;
+            lines += &format!("password = \"${{file:{}}}\"\n", file.display());
+        }
+        Ok(lines)
     }
 }
 
@@ -102,8 +107,7 @@ pub async fn connect(address: &Address) -> Done<tokio_postgres::Client> {
 
 /// Reads the configuration that was written into `folder`.
 pub fn load(folder: &Path) -> Done<Config> {
-    let options = LoadOptions { allow_literal_secrets: true, ..LoadOptions::default() };
-    config::load(folder, options).map_err(|problems| problems.to_string().into())
+    config::load(folder, LoadOptions::default()).map_err(|problems| problems.to_string().into())
 }
 
 /// Makes all definitions of a configuration active.
