@@ -182,6 +182,19 @@ impl Error {
         self
     }
 
+    /// The same error told once more, with its causes as words: for several who wait for one thing.
+    pub fn again(&self) -> Error {
+        Error(Box::new(Inner {
+            class: self.0.class,
+            operation: self.0.operation,
+            message: self.0.message.clone(),
+            context: self.0.context.clone(),
+            help: self.0.help.clone(),
+            retry_after: self.0.retry_after,
+            source: std::error::Error::source(self).map(|cause| causes(cause).into()),
+        }))
+    }
+
     /// The class, by which retry is decided.
     pub fn class(&self) -> Class {
         self.0.class
@@ -214,15 +227,20 @@ impl Error {
 
     /// The error with all its causes on one line, for the log.
     pub fn chain(&self) -> String {
-        let mut line = self.to_string();
-        let mut next = std::error::Error::source(self);
-        while let Some(cause) = next {
-            line.push_str(": ");
-            line.push_str(&cause.to_string());
-            next = cause.source();
-        }
-        line
+        causes(self)
     }
+}
+
+/// An error and its causes on one line.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        line.push_str(": ");
+        line.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    line
 }
 
 impl fmt::Display for Error {
@@ -259,6 +277,7 @@ mod tests {
             "cannot read the table: table `ordres` does not exist (connection shop, export orders)"
         );
         assert!(error.chain().ends_with("orders): a server's own words"));
+        assert_eq!(error.again().chain(), error.chain());
     }
 
     #[test]

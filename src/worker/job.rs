@@ -80,7 +80,7 @@ pub async fn handle(worker: &Arc<Worker>, message: Incoming) {
     let received = receive::receive(worker, &mail).await;
     let Mail { body, properties, pool } = mail;
     match received {
-        Ok(Received::Run(run, claim)) => {
+        Ok(Received::Run(run, claim, begun)) => {
             let span = tracing::info_span!(
                 "job",
                 run = run.id.short(),
@@ -90,7 +90,7 @@ pub async fn handle(worker: &Arc<Worker>, message: Incoming) {
                 worker = worker.name,
                 trace_id = run.order.traceparent.as_deref().and_then(trace_id),
             );
-            let opening = Box::pin(open(worker, *run, claim, &mut letter));
+            let opening = Box::pin(open(worker, *run, claim, begun, &mut letter));
             if let Err(error) = opening.instrument(span).await {
                 give_back(&mut letter, &error).await;
             }
@@ -130,30 +130,68 @@ async fn give_back(letter: &mut Letter, error: &Error) {
     letter.requeue().await;
 }
 
-/// Opens the run, if it may be, and works on it.
-async fn open(worker: &Arc<Worker>, run: Run, claim: Held, letter: &mut Letter) -> Result<()> {
+/// A run that is to be opened: with what plan, and what the ledger is asked for.
+pub struct Opening {
+    plan: Result<Plan>,
+    ask: Open,
+}
+
+impl Opening {
+    /// Plans the run by its definition. Where that fails the run is opened all the same, so that
+    /// the failure is its outcome.
+    pub fn of(worker: &Worker, run: &Run, bound: Result<Arc<Bound>>) -> Opening {
+        let plan = bound.and_then(|bound| Plan::new(Arc::clone(&bound.export), run, &worker.house));
+        let attempts = plan.as_ref().map_or(1, |plan| plan.export().retry.attempts);
+        let number = worker.jobs.fetch_add(1, Ordering::Relaxed);
+        let ask = Open {
+            run: run.id,
+            worker: format!("{}/{number}", worker.name),
+            lease: worker.settings.lease,
+            needs: plan.as_ref().map(Plan::needs).unwrap_or_default(),
+            attempts: i32::try_from(attempts).unwrap_or(i32::MAX),
+            cursor: None,
+            target: plan.as_ref().ok().map(|plan| plan.target().to_owned()),
+        };
+        Opening { plan, ask }
+    }
+
+    /// What the ledger is asked.
+    pub fn command(&self) -> Command {
+        Command::Open(self.ask.clone())
+    }
+}
+
+/// An opening, and what the ledger made of it.
+pub struct Begun {
+    pub opening: Opening,
+    pub outcome: Outcome,
+}
+
+async fn begin(worker: &Worker, run: &Run) -> Result<Begun> {
     let bound = worker
         .patiently("ledger", "read the definition", || {
             worker.definitions.bound(&run.order.export, &run.order.definition)
         })
         .await;
-    let plan = bound
-        .and_then(|bound: Arc<Bound>| Plan::new(Arc::clone(&bound.export), &run, &worker.house));
-    let attempts = plan.as_ref().map_or(1, |plan| plan.export().retry.attempts);
-    let ask = Open {
-        run: run.id,
-        worker: format!("{}/{}", worker.name, worker.jobs.fetch_add(1, Ordering::Relaxed)),
-        lease: worker.settings.lease,
-        needs: plan.as_ref().map(Plan::needs).unwrap_or_default(),
-        attempts: i32::try_from(attempts).unwrap_or(i32::MAX),
-        cursor: None,
-        target: plan.as_ref().ok().map(|plan| plan.target().to_owned()),
-    };
+    let opening = Opening::of(worker, run, bound);
     let outcome = worker
-        .patiently("ledger", "open the run", || {
-            apply_one(&*worker.ledger, Command::Open(ask.clone()))
-        })
+        .patiently("ledger", "open the run", || apply_one(&*worker.ledger, opening.command()))
         .await?;
+    Ok(Begun { opening, outcome })
+}
+
+/// Opens the run, if it may be and has not been, and works on it.
+async fn open(
+    worker: &Arc<Worker>,
+    run: Run,
+    claim: Held,
+    begun: Option<Box<Begun>>,
+    letter: &mut Letter,
+) -> Result<()> {
+    let Begun { opening: Opening { plan, .. }, outcome } = match begun {
+        Some(begun) => *begun,
+        None => begin(worker, &run).await?,
+    };
     match outcome {
         Outcome::Opened(opened) => {
             let span = tracing::Span::current();
@@ -259,7 +297,7 @@ async fn attempt(worker: &Worker, plan: Result<&Plan, &Error>, opened: Opened) -
     let plan = match plan {
         Ok(plan) => plan,
         Err(error) if attempt.run.state == State::Running => {
-            return Settled::Failed(settle::again(error));
+            return Settled::Failed(error.again());
         }
         Err(error) => {
             tracing::error!(error = error.chain(), "the run cannot be planned any more");

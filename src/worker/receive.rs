@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::Worker;
-use super::job::Mail;
+use super::job::{Begun, Mail, Opening};
 use crate::claims::{Claimed, Held};
 use crate::error::{Class, Error, Result};
 use crate::intake::{self, Bound, Sender};
@@ -17,8 +17,8 @@ use crate::telemetry::metrics;
 
 /// What a message turned out to be.
 pub enum Received {
-    /// A run to work on, under this claim.
-    Run(Box<Run>, Held),
+    /// A run to work on, under this claim; what opening it came to, where that has happened.
+    Run(Box<Run>, Held, Option<Box<Begun>>),
     /// Nothing to do but to ack; the run, where there is one, as it stands.
     Nothing(Option<Box<Run>>),
     /// It belongs on another pool's queue.
@@ -103,20 +103,24 @@ async fn accept(worker: &Worker, message: &Mail, job: JobMessage) -> Result<Rece
                 None
             }
         };
-        let outcome = worker
-            .patiently("ledger", "accept the job", || {
-                apply_one(
-                    &*worker.ledger,
-                    Command::Accept {
-                        id: RunId::new(),
-                        order: Box::new(order.clone()),
-                        // Somebody else has the claim: the wake-up comes when his lease is over.
-                        wake: false,
-                        pinned,
-                    },
-                )
-            })
-            .await?;
+        // Whoever has the claim opens what he accepts, in the same transaction.
+        let id = RunId::new();
+        let opening = delay.is_none().then(|| {
+            Opening::of(worker, &Run::new(id, order.clone(), Timestamp::now()), Ok(bound))
+        });
+        let mut commands = vec![Command::Accept {
+            id,
+            order: Box::new(order),
+            // Somebody else has the claim: the wake-up comes when his lease is over.
+            wake: false,
+            pinned,
+        }];
+        commands.extend(opening.as_ref().map(Opening::command));
+        let mut outcomes = worker
+            .patiently("ledger", "accept the job", || worker.ledger.apply(commands.clone()))
+            .await?
+            .into_iter();
+        let Some(outcome) = outcomes.next() else { return Err(strange(&Outcome::Stale)) };
         let run = match outcome {
             Outcome::Accepted(run) | Outcome::Duplicate(run) => run,
             Outcome::Stale => {
@@ -143,7 +147,9 @@ async fn accept(worker: &Worker, message: &Mail, job: JobMessage) -> Result<Rece
             leave_wake_up(worker, run.id, delay).await?;
             return Ok(Received::Nothing(Some(run)));
         }
-        return Ok(Received::Run(run, claim));
+        let begun = opening.zip(outcomes.next()).filter(|_| run.id == id);
+        let begun = begun.map(|(opening, outcome)| Box::new(Begun { opening, outcome }));
+        return Ok(Received::Run(run, claim, begun));
     }
 }
 
@@ -170,7 +176,7 @@ async fn wake_up(worker: &Worker, wake: WakeMessage) -> Result<Received> {
     let claim = Held { key: run.order.key.clone(), token: Uuid::new_v4().to_string() };
     // Whoever ended it may have died before he cleaned up. No claim is needed to do that.
     if run.state.ended() {
-        return Ok(Received::Run(Box::new(run), claim));
+        return Ok(Received::Run(Box::new(run), claim, None));
     }
     match claimed(worker, &claim).await? {
         Claimed::Granted => {}
@@ -188,7 +194,7 @@ async fn wake_up(worker: &Worker, wake: WakeMessage) -> Result<Received> {
                 .await?;
         }
     }
-    Ok(Received::Run(Box::new(run), claim))
+    Ok(Received::Run(Box::new(run), claim, None))
 }
 
 async fn claimed(worker: &Worker, claim: &Held) -> Result<Claimed> {

@@ -264,18 +264,6 @@ fn told(error: &Error) -> String {
     }
 }
 
-/// An error of the plan, told again as the attempt's.
-pub fn again(error: &Error) -> Error {
-    let mut copy = Error::new(error.class(), error.operation(), error.message());
-    for (name, value) in error.context() {
-        copy = copy.with(name, value);
-    }
-    match error.advice() {
-        Some(advice) => copy.help(advice),
-        None => copy,
-    }
-}
-
 /// Publishes the outcome of a run, best effort: the ledger is what can be relied on.
 pub async fn announce(worker: &Worker, run: &Run, correlation_id: Option<String>) {
     let order = &run.order;

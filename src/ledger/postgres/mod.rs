@@ -1,53 +1,46 @@
 //! The ledger in PostgreSQL.
 //!
-//! A batch of commands is one transaction of a fixed number of statements, whatever its size, and
-//! statements that do not wait for one another's answers are sent together. Locks are taken in one
-//! order: runs by name, then resources by name, then outbox rows; a deadlock or a lost race for a
-//! key makes the whole batch start again.
+//! [`apply`] is how states of runs change; the rest reads, or keeps what has no state machine.
+//! Locks are taken in one order: runs by name, then resources by name, then outbox rows.
 
+macro_rules! sql {
+    ($name:ident) => {
+        include_str!(concat!("queries/", stringify!($name), ".sql"))
+    };
+}
+
+mod apply;
 mod migrate;
 mod pool;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use deadpool_postgres::{Object, Pool, Transaction};
+use deadpool_postgres::{Object, Pool};
 use jiff::Timestamp;
 use tokio_postgres::Row;
-use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{FromSql, ToSql};
-use uuid::Uuid;
 
-use super::sheet::{Named, Sheets, run_of};
+use super::sheet::run_of;
 use super::{
     Adrift, Applied, Attempt, Audited, Change, Ledger, NewDefinition, Posting, RecordedDelivery,
     RunFilter, StoredDefinition,
 };
 use crate::connect::postgres as server;
 use crate::error::{Class, Error, Result};
-use crate::job::book::{Audit, Book, Changes, Command, Facts, Outcome};
+use crate::job::book::{Audit, Command, Outcome};
 use crate::job::run::Run;
-use crate::job::waiting::{Resource, Waiter};
 use crate::job::{RunId, Window};
 use crate::secret::Secret;
 
 pub use migrate::{migrate, status};
 
-/// How long a batch may take.
-const APPLY: Duration = Duration::from_secs(30);
-/// How often a batch is tried again when it lost a race.
-const TRIES: u32 = 8;
-
-macro_rules! sql {
-    ($name:literal) => {
-        include_str!(concat!("queries/", $name, ".sql"))
-    };
-}
-
 /// The ledger in a PostgreSQL database.
 pub struct PostgresLedger {
     pool: Pool,
+    group: Arc<apply::Group>,
 }
 
 impl PostgresLedger {
@@ -60,7 +53,8 @@ impl PostgresLedger {
         password: Option<&Secret>,
         connections: usize,
     ) -> Result<PostgresLedger> {
-        Ok(PostgresLedger { pool: pool::pool(url, password, connections)? })
+        let pool = pool::pool(url, password, connections)?;
+        Ok(PostgresLedger { group: Arc::new(apply::Group::new(pool.clone())), pool })
     }
 
     /// Makes sure that the ledger's schema is the one that this binary knows.
@@ -115,20 +109,7 @@ impl PostgresLedger {
         let statement = client.prepare_cached(sql).await.map_err(|e| classify(doing, e))?;
         client.execute(&statement, params).await.map_err(|e| classify(doing, e))
     }
-
-    async fn try_apply(&self, commands: &[Command]) -> Result<Vec<Outcome>> {
-        let mut client = self.client().await?;
-        let tx = client.transaction().await.map_err(|e| classify(APPLYING, e))?;
-        let facts = load(&tx, commands).await?;
-        let mut book = Book::new(facts);
-        let outcomes = commands.iter().map(|command| book.apply(command.clone())).collect();
-        store(&tx, book.close()).await?;
-        tx.commit().await.map_err(|e| classify(APPLYING, e))?;
-        Ok(outcomes)
-    }
 }
-
-const APPLYING: &str = "write to the ledger";
 
 /// What the server's error means for whoever depends on the ledger. Refused credentials, a server
 /// that only reads, a missing right or table: all that is an outage, which somebody mends while
@@ -152,190 +133,10 @@ fn column<'a, T: FromSql<'a>>(row: &'a Row, index: usize) -> Result<T> {
     })
 }
 
-async fn query(
-    tx: &Transaction<'_>,
-    sql: &str,
-    params: &[&(dyn ToSql + Sync)],
-) -> Result<Vec<Row>> {
-    let statement = tx.prepare_cached(sql).await.map_err(|e| classify(APPLYING, e))?;
-    tx.query(&statement, params).await.map_err(|e| classify(APPLYING, e))
-}
-
-async fn put(tx: &Transaction<'_>, sql: &str, sheet: Option<&String>) -> Result<()> {
-    if let Some(sheet) = sheet {
-        let statement = tx.prepare_cached(sql).await.map_err(|e| classify(APPLYING, e))?;
-        tx.execute(&statement, &[&Sheet(sheet)]).await.map_err(|e| classify(APPLYING, e))?;
-    }
-    Ok(())
-}
-
-/// JSON text as a parameter of type json, sent as it is.
-#[derive(Debug)]
-struct Sheet<'a>(&'a str);
-
-impl ToSql for Sheet<'_> {
-    fn to_sql(
-        &self,
-        _: &tokio_postgres::types::Type,
-        out: &mut bytes::BytesMut,
-    ) -> Result<tokio_postgres::types::IsNull, Box<dyn std::error::Error + Sync + Send>> {
-        out.extend_from_slice(self.0.as_bytes());
-        Ok(tokio_postgres::types::IsNull::No)
-    }
-
-    fn accepts(kind: &tokio_postgres::types::Type) -> bool {
-        *kind == tokio_postgres::types::Type::JSON
-    }
-
-    tokio_postgres::types::to_sql_checked!();
-}
-
-async fn load(tx: &Transaction<'_>, commands: &[Command]) -> Result<Facts> {
-    let named = Named::of(commands);
-    let runs: Vec<Uuid> = named.runs.iter().map(|run| run.0).collect();
-    let keys: Vec<&String> = named.keys.iter().collect();
-    let exports: Vec<&String> = named.exports.iter().collect();
-    let cursors: Vec<&String> = named.cursors.iter().collect();
-    let targets: Vec<&String> = named.targets.iter().collect();
-    query(tx, sql!("lock_runs"), &[&runs, &keys]).await?;
-    let (rows, active, clock) = tokio::try_join!(
-        async { query(tx, sql!("load_runs"), &[&runs, &keys]).await },
-        async {
-            match exports.is_empty() {
-                true => Ok(Vec::new()),
-                false => query(tx, sql!("load_active"), &[&exports]).await,
-            }
-        },
-        query(tx, "SELECT clock_timestamp()", &[]),
-    )?;
-    let now = match clock.first() {
-        Some(row) => column(row, 0)?,
-        None => return Err(Error::transient(APPLYING, "the server did not tell its time")),
-    };
-    let mut facts = Facts { now, ..Facts::default() };
-    for row in &rows {
-        let run = run_of(column(row, 0)?)?;
-        if column(row, 1)? {
-            facts.superseded.insert(run.id);
-        }
-        facts.runs.push(run);
-    }
-    for row in &active {
-        facts.active.insert(column(row, 0)?, column(row, 1)?);
-    }
-    let mut resources: BTreeSet<String> = named.needs.keys().cloned().collect();
-    for run in &facts.runs {
-        resources.extend(run.needs.iter().cloned());
-        resources.extend(run.parked.clone());
-    }
-    if !resources.is_empty() {
-        let ids: Vec<Uuid> = facts.runs.iter().map(|run| run.id.0).collect();
-        facts.resources = load_resources(tx, &named, resources, commands.len(), ids).await?;
-    }
-    if !cursors.is_empty() {
-        for row in &query(tx, sql!("load_cursors"), &[&cursors]).await? {
-            facts.cursors.insert(column(row, 0)?, column(row, 1)?);
-        }
-    }
-    if !targets.is_empty() {
-        for row in &query(tx, sql!("load_heads"), &[&targets]).await? {
-            facts.heads.insert(column(row, 0)?, column(row, 1)?);
-        }
-    }
-    Ok(facts)
-}
-
-async fn load_resources(
-    tx: &Transaction<'_>,
-    named: &Named,
-    resources: BTreeSet<String>,
-    commands: usize,
-    runs: Vec<Uuid>,
-) -> Result<BTreeMap<String, Resource>> {
-    let names: Vec<String> = resources.into_iter().collect();
-    let most = i64::try_from(commands).unwrap_or(i64::MAX);
-    let mut found: BTreeMap<String, Resource> = BTreeMap::new();
-    for row in &query(tx, sql!("lock_resources"), &[&names]).await? {
-        let capacity: i32 = column(row, 1)?;
-        found.entry(column(row, 0)?).or_default().capacity = capacity.unsigned_abs();
-    }
-    // What is there is locked. What is not, or has another capacity now, is put there.
-    let (missing, capacities): (Vec<&String>, Vec<i32>) = named
-        .needs
-        .iter()
-        .filter(|(name, capacity)| {
-            found.get(*name).is_none_or(|resource| resource.capacity != **capacity)
-        })
-        .map(|(name, capacity)| (name, i32::try_from(*capacity).unwrap_or(i32::MAX)))
-        .unzip();
-    if !missing.is_empty() {
-        query(tx, sql!("lock_needs"), &[&missing, &capacities]).await?;
-    }
-    let (holdings, waiters) =
-        tokio::try_join!(async { query(tx, sql!("load_holdings"), &[&names]).await }, async {
-            query(tx, sql!("load_waiters"), &[&names, &most, &runs]).await
-        },)?;
-    for row in &holdings {
-        found.entry(column(row, 0)?).or_default().holders.insert(RunId(column(row, 1)?));
-    }
-    for row in &waiters {
-        found.entry(column(row, 0)?).or_default().waiters.insert(Waiter {
-            run: RunId(column(row, 1)?),
-            since: column(row, 2)?,
-            pool: column(row, 3)?,
-            epoch: column(row, 4)?,
-        });
-    }
-    Ok(found)
-}
-
-async fn store(tx: &Transaction<'_>, changes: Changes) -> Result<()> {
-    let sheets = Sheets::of(&changes)?;
-    // Polled in this order, so they reach the server in this order; each waits only for itself.
-    tokio::try_join!(
-        biased;
-        put(tx, sql!("insert_runs"), sheets.inserted.as_ref()),
-        put(tx, sql!("update_runs"), sheets.updated.as_ref()),
-    )?;
-    tokio::try_join!(
-        biased;
-        put(tx, sql!("delete_holdings"), sheets.freed.as_ref()),
-        put(tx, sql!("end_attempts"), sheets.ended.as_ref()),
-        put(tx, sql!("delete_waiters"), sheets.unparked.as_ref()),
-        put(tx, sql!("delete_postings"), sheets.unposted.as_ref()),
-        put(tx, sql!("insert_deliveries"), sheets.deliveries.as_ref()),
-        put(tx, sql!("put_cursors"), sheets.cursors.as_ref()),
-        put(tx, sql!("insert_audit"), sheets.audit.as_ref()),
-    )?;
-    tokio::try_join!(
-        biased;
-        put(tx, sql!("insert_holdings"), sheets.taken.as_ref()),
-        put(tx, sql!("insert_attempts"), sheets.opened.as_ref()),
-        put(tx, sql!("insert_waiters"), sheets.parked.as_ref()),
-        put(tx, sql!("put_outbox"), sheets.wakes.as_ref()),
-        put(tx, sql!("put_outbox"), sheets.letters.as_ref()),
-    )?;
-    Ok(())
-}
-
 #[async_trait]
 impl Ledger for PostgresLedger {
     async fn apply(&self, commands: Vec<Command>) -> Result<Vec<Outcome>> {
-        let mut tried = 0;
-        loop {
-            let tried_in_time = tokio::time::timeout(APPLY, self.try_apply(&commands)).await;
-            let result = tried_in_time.unwrap_or_else(|_| {
-                Err(Error::unavailable(APPLYING, "the database did not answer in time"))
-            });
-            match result {
-                Err(error) if tried < TRIES && lost_a_race(&error) => {
-                    tried += 1;
-                    let most = 4_u64 << tried;
-                    tokio::time::sleep(Duration::from_millis(rand::random_range(1..most))).await;
-                }
-                other => return other,
-            }
-        }
+        self.group.apply(commands).await
     }
 
     async fn activate(
@@ -362,7 +163,7 @@ impl Ledger for PostgresLedger {
                 .map(|row| column(&row, 0))
                 .transpose()?;
             let row = tx
-                .query_one(sql!("put_definition"), &[&new.export, &new.hash, &new.content, &by])
+                .query_one(sql!(put_definition), &[&new.export, &new.hash, &new.content, &by])
                 .await
                 .map_err(failed)?;
             let change = match active {
@@ -371,7 +172,7 @@ impl Ledger for PostgresLedger {
                 Some(_) => Change::Changed,
             };
             if change != Change::Unchanged {
-                tx.execute(sql!("activate"), &[&new.export, &new.hash]).await.map_err(failed)?;
+                tx.execute(sql!(activate), &[&new.export, &new.hash]).await.map_err(failed)?;
             }
             applied.push(Applied {
                 export: new.export.clone(),
@@ -433,7 +234,7 @@ impl Ledger for PostgresLedger {
         const DOING: &str = "read the outbox";
         let client = self.client().await?;
         let statement =
-            client.prepare_cached(sql!("take_due")).await.map_err(|e| classify(DOING, e))?;
+            client.prepare_cached(sql!(take_due)).await.map_err(|e| classify(DOING, e))?;
         let rows = client
             .query(&statement, &[&i64::from(limit), &lease.as_secs_f64()])
             .await
@@ -452,11 +253,11 @@ impl Ledger for PostgresLedger {
     }
 
     async fn mark_sent(&self, versions: &[i64]) -> Result<()> {
-        self.execute(sql!("mark_sent"), &[&versions], "mark postings sent").await.map(drop)
+        self.execute(sql!(mark_sent), &[&versions], "mark postings sent").await.map(drop)
     }
 
     async fn run(&self, id: RunId) -> Result<Option<Run>> {
-        self.texts(sql!("load_runs"), &[&vec![id.0], &Vec::<String>::new()], "read a run")
+        self.texts(sql!(load_runs), &[&vec![id.0], &Vec::<String>::new()], "read a run")
             .await?
             .first()
             .map(|text| run_of(text))
@@ -466,7 +267,7 @@ impl Ledger for PostgresLedger {
     async fn runs(&self, filter: &RunFilter) -> Result<Vec<Run>> {
         let states: Vec<&str> = filter.states.iter().map(|state| state.as_str()).collect();
         self.texts(
-            sql!("find_runs"),
+            sql!(find_runs),
             &[
                 &filter.export,
                 &states,
@@ -484,15 +285,15 @@ impl Ledger for PostgresLedger {
     }
 
     async fn attempts(&self, run: RunId) -> Result<Vec<Attempt>> {
-        self.records(sql!("attempts"), &[&run.0], "read the attempts").await
+        self.records(sql!(attempts), &[&run.0], "read the attempts").await
     }
 
     async fn delivery(&self, run: RunId) -> Result<Option<RecordedDelivery>> {
-        Ok(self.records(sql!("delivery"), &[&run.0], "read the delivery").await?.pop())
+        Ok(self.records(sql!(delivery), &[&run.0], "read the delivery").await?.pop())
     }
 
     async fn audit_trail(&self, subject: Option<&str>, limit: u32) -> Result<Vec<Audited>> {
-        self.records(sql!("audit_trail"), &[&subject, &i64::from(limit)], "read the audit trail")
+        self.records(sql!(audit_trail), &[&subject, &i64::from(limit)], "read the audit trail")
             .await
     }
 
@@ -510,7 +311,7 @@ impl Ledger for PostgresLedger {
         const DOING: &str = "look for runs that are adrift";
         let client = self.client().await?;
         let statement =
-            client.prepare_cached(sql!("adrift")).await.map_err(|e| classify(DOING, e))?;
+            client.prepare_cached(sql!(adrift)).await.map_err(|e| classify(DOING, e))?;
         let rows =
             client.query(&statement, &[&i64::from(limit)]).await.map_err(|e| classify(DOING, e))?;
         rows.iter()
@@ -582,16 +383,16 @@ impl Ledger for PostgresLedger {
         let tx = client.transaction().await.map_err(failed)?;
         // Looked at in a statement of its own once they are locked: somebody may just have parked.
         let locked: Vec<String> = tx
-            .query(sql!("lock_idle_resources"), &[&i64::from(limit)])
+            .query(sql!(lock_idle_resources), &[&i64::from(limit)])
             .await
             .map_err(failed)?
             .iter()
             .map(|row| column(row, 0))
             .collect::<Result<_>>()?;
-        tx.execute(sql!("purge_resources"), &[&locked]).await.map_err(failed)?;
+        tx.execute(sql!(purge_resources), &[&locked]).await.map_err(failed)?;
         tx.commit().await.map_err(failed)?;
         drop(client);
-        self.execute(sql!("purge"), &[&before, &i64::from(limit)], DOING).await
+        self.execute(sql!(purge), &[&before, &i64::from(limit)], DOING).await
     }
 
     async fn now(&self) -> Result<Timestamp> {
@@ -611,7 +412,7 @@ impl PostgresLedger {
         hash: Option<&str>,
         active: bool,
     ) -> Result<Vec<StoredDefinition>> {
-        self.records(sql!("definitions"), &[&export, &hash, &active], "read definitions").await
+        self.records(sql!(definitions), &[&export, &hash, &active], "read definitions").await
     }
 }
 
@@ -633,20 +434,4 @@ fn posting(row: &Row) -> Result<Posting> {
             pool: column::<Option<String>>(row, 4)?.unwrap_or_default(),
         })
     }
-}
-
-/// A deadlock, a serialization failure, or two that accepted one key at once: starting again
-/// finds what the other did.
-fn lost_a_race(error: &Error) -> bool {
-    let Some(cause) =
-        std::error::Error::source(error).and_then(|source| source.downcast_ref::<server::Quiet>())
-    else {
-        return false;
-    };
-    let Some(state) = cause.0.code() else { return false };
-    let key_race = *state == SqlState::UNIQUE_VIOLATION
-        && cause.0.as_db_error().and_then(|db| db.constraint()) == Some("runs_key_edition_key");
-    key_race
-        || *state == SqlState::T_R_DEADLOCK_DETECTED
-        || *state == SqlState::T_R_SERIALIZATION_FAILURE
 }

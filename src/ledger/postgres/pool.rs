@@ -16,6 +16,14 @@ use crate::secret::Secret;
 /// How long a free connection is waited for. Longer means that the ledger is overloaded or away.
 const WAIT: Duration = Duration::from_secs(15);
 
+/// How the ledger's sessions differ from the server's settings. A worker that is frozen within a
+/// transaction must not keep its locks from the others. And what is asked for is a few rows by
+/// their keys, whatever the statistics of young tables say: plans are made once, and use indexes.
+const SESSION: &str = "SET idle_in_transaction_session_timeout = '15s'; \
+    SET lock_timeout = '15s'; SET statement_timeout = '60s'; \
+    SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; \
+    SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off";
+
 /// A pool of at most `connections` connections. Nothing is connected before it is needed.
 ///
 /// # Errors
@@ -88,13 +96,7 @@ impl Connect for Connector {
                     tracing::warn!(%error, "a connection to the ledger was lost");
                 }
             });
-            // A worker that is frozen within a transaction must not keep its locks from the others.
-            client
-                .batch_execute(
-                    "SET idle_in_transaction_session_timeout = '15s'; SET lock_timeout = '15s'; \
-                     SET statement_timeout = '60s'",
-                )
-                .await?;
+            client.batch_execute(SESSION).await?;
             Ok((client, task))
         })
     }

@@ -97,6 +97,47 @@ async fn a_schema_that_is_not_this_binarys_is_refused() {
     .await;
 }
 
+/// What many callers ask of the ledger in PostgreSQL at once becomes few transactions; and what is
+/// wrong with one caller's commands is told to that one alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callers_share_transactions_and_keep_their_faults_to_themselves() {
+    use longshore::error::Class;
+    use longshore::job::book::Outcome;
+    use longshore::ledger::Ledger;
+    use longshore::ledger::postgres::{PostgresLedger, migrate};
+
+    const CALLERS: usize = 200;
+    bed::in_schema(|url| async move {
+        migrate(&url, None).await.unwrap();
+        let ledger = PostgresLedger::open(&url, None, 4).unwrap();
+        ledger.activate(&[bed::definition("orders", "d1")], false, "test", false).await.unwrap();
+        let asked = (0..CALLERS).map(|caller| {
+            let mut order = bed::order(&format!("key-{caller}"));
+            // No text of PostgreSQL's can hold it.
+            order.correlation_id = (caller % 50 == 7).then(|| "\0".to_owned());
+            ledger.apply(vec![bed::accept(order)])
+        });
+        for (caller, told) in futures::future::join_all(asked).await.into_iter().enumerate() {
+            match told {
+                Ok(outcomes) => {
+                    let [Outcome::Accepted(run)] = &outcomes[..] else { panic!("{outcomes:?}") };
+                    assert_eq!(run.order.key, format!("key-{caller}"));
+                }
+                Err(error) => {
+                    assert_eq!((caller % 50, error.class()), (7, Class::Permanent), "{error}");
+                }
+            }
+        }
+        let client = bed::client(&url).await;
+        let counted = "SELECT count(*), count(DISTINCT xmin::text) FROM runs";
+        let row = client.query_one(counted, &[]).await.unwrap();
+        let (runs, transactions): (i64, i64) = (row.get(0), row.get(1));
+        assert_eq!(runs, CALLERS as i64 - 4);
+        assert!(transactions < runs, "{transactions} transactions for {runs} callers");
+    })
+    .await;
+}
+
 /// The embedded ledger's file: made, found again, and refused when a newer one wrote it.
 #[test]
 fn a_file_that_is_not_this_binarys_is_refused() {

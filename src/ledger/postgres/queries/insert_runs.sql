@@ -10,3 +10,5 @@ SELECT
     "end", epoch, fence, worker, heartbeat, failures, crashes, waits, failure, first_failed_at,
     decision, counts, accepted_at, opened_at, ended_at, changed_at, needs, waiting_since, body
 FROM json_populate_recordset(NULL::runs, $1)
+-- In one order for all, so that two that insert the same keys cannot deadlock.
+ORDER BY key, edition

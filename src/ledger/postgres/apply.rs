@@ -1,0 +1,419 @@
+//! Group commit: the commands of many callers become one transaction.
+//!
+//! Whoever has commands puts them on a list. Whenever one of a few connections is free, everything
+//! on the list is applied in one transaction, so that the more there is to do, the less each
+//! costs. Nobody waits for company: a lone command goes at once.
+//!
+//! A transaction is three exchanges with the server, whatever its size: begin and read what is
+//! named, read the resources that those need, store and commit. Within an exchange the statements
+//! are sent together and executed in their order.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use deadpool_postgres::{Object, Pool};
+use futures::future::try_join_all;
+use tokio::sync::{Semaphore, oneshot};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Row, Statement};
+use uuid::Uuid;
+
+use super::{classify, column, pool};
+use crate::connect::postgres as server;
+use crate::error::{Class, Error, Result};
+use crate::job::RunId;
+use crate::job::book::{Book, Changes, Command, Facts, Outcome};
+use crate::job::waiting::{Resource, Waiter};
+use crate::ledger::sheet::{Named, Sheets, run_of};
+
+const DOING: &str = "write to the ledger";
+/// How long a transaction may take.
+const APPLY: Duration = Duration::from_secs(30);
+/// How often a transaction is tried again when it lost a race.
+const TRIES: u32 = 8;
+/// How many transactions are under way at once.
+const AT_ONCE: usize = 4;
+/// How many commands one transaction applies, unless a single caller has more.
+const MOST: usize = 200;
+
+/// Commands of one caller.
+struct Asked {
+    commands: Vec<Command>,
+    answer: oneshot::Sender<Result<Vec<Outcome>>>,
+}
+
+/// Gathers commands, and applies them.
+pub struct Group {
+    pool: Pool,
+    asked: Mutex<VecDeque<Asked>>,
+    turns: Semaphore,
+}
+
+impl Group {
+    /// Nothing is gathered yet.
+    pub fn new(pool: Pool) -> Group {
+        let turns = Semaphore::new(AT_ONCE.min(pool.status().max_size));
+        Group { pool, asked: Mutex::default(), turns }
+    }
+
+    /// Applies commands, together with whatever else has been asked for.
+    pub async fn apply(self: &Arc<Group>, commands: Vec<Command>) -> Result<Vec<Outcome>> {
+        let (answer, answered) = oneshot::channel();
+        self.asked().push_back(Asked { commands, answer });
+        // One task for each caller: when its turn comes, others may have left it nothing to do.
+        let group = Arc::clone(self);
+        tokio::spawn(async move {
+            if let Ok(_turn) = group.turns.acquire().await {
+                group.turn().await;
+            }
+        });
+        answered.await.unwrap_or_else(|_| Err(Error::transient(DOING, "the transaction was lost")))
+    }
+
+    fn asked(&self) -> std::sync::MutexGuard<'_, VecDeque<Asked>> {
+        // Nothing is left half-done under this lock.
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn gather(&self) -> Vec<Asked> {
+        let mut asked = self.asked();
+        let mut commands = 0;
+        let mut callers = 0;
+        while let Some(next) = asked.get(callers) {
+            commands += next.commands.len();
+            if callers > 0 && commands > MOST {
+                break;
+            }
+            callers += 1;
+        }
+        asked.drain(..callers).collect()
+    }
+
+    async fn turn(&self) {
+        let mut batch = self.gather();
+        let commands: Vec<Command> =
+            batch.iter().flat_map(|asked| asked.commands.iter().cloned()).collect();
+        if commands.is_empty() {
+            return batch.into_iter().for_each(|asked| drop(asked.answer.send(Ok(Vec::new()))));
+        }
+        match self.patiently(&commands).await {
+            Ok(outcomes) => {
+                let mut outcomes = outcomes.into_iter();
+                for Asked { commands, answer } in batch {
+                    let _ = answer.send(Ok(outcomes.by_ref().take(commands.len()).collect()));
+                }
+            }
+            // What is wrong with one caller's commands must not fail the others'.
+            Err(error) if error.class() == Class::Permanent && batch.len() > 1 => {
+                for Asked { commands, answer } in batch {
+                    let _ = answer.send(self.patiently(&commands).await);
+                }
+            }
+            Err(error) => {
+                let last = batch.pop();
+                for Asked { answer, .. } in batch {
+                    let _ = answer.send(Err(error.again()));
+                }
+                if let Some(Asked { answer, .. }) = last {
+                    let _ = answer.send(Err(error));
+                }
+            }
+        }
+    }
+
+    /// Applies commands in one transaction, which starts again when it lost a race.
+    async fn patiently(&self, commands: &[Command]) -> Result<Vec<Outcome>> {
+        let mut tried = 0;
+        loop {
+            let in_time = tokio::time::timeout(APPLY, self.once(commands)).await;
+            let result = in_time.unwrap_or_else(|_| {
+                Err(Error::unavailable(DOING, "the database did not answer in time"))
+            });
+            match result {
+                Err(error) if tried < TRIES && lost_a_race(&error) => {
+                    tried += 1;
+                    let most = 4_u64 << tried;
+                    tokio::time::sleep(Duration::from_millis(rand::random_range(1..most))).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn once(&self, commands: &[Command]) -> Result<Vec<Outcome>> {
+        let mut link = Link(Some(pool::checkout(&self.pool).await?));
+        let Some(client) = &link.0 else { return Ok(Vec::new()) };
+        let prepared = Prepared::on(client).await?;
+        let applied = transact(&prepared, client, commands).await;
+        // After an error the connection goes back only when the transaction has surely ended.
+        if applied.is_ok() || client.batch_execute("ROLLBACK").await.is_ok() {
+            drop(link.0.take());
+        }
+        applied
+    }
+}
+
+/// A connection that may have a transaction open: it is closed, not given back, unless it is
+/// taken out before.
+struct Link(Option<Object>);
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if let Some(object) = self.0.take() {
+            drop(Object::take(object));
+        }
+    }
+}
+
+/// A deadlock, a serialization failure, or two that accepted one key at once: starting again
+/// finds what the other did.
+fn lost_a_race(error: &Error) -> bool {
+    let Some(cause) =
+        std::error::Error::source(error).and_then(|source| source.downcast_ref::<server::Quiet>())
+    else {
+        return false;
+    };
+    let Some(state) = cause.0.code() else { return false };
+    let key_race = *state == SqlState::UNIQUE_VIOLATION
+        && cause.0.as_db_error().and_then(|db| db.constraint()) == Some("runs_key_edition_key");
+    key_race
+        || *state == SqlState::T_R_DEADLOCK_DETECTED
+        || *state == SqlState::T_R_SERIALIZATION_FAILURE
+}
+
+/// The statements of a transaction, each by the name of its file. They are prepared before it
+/// begins, so that within it they are sent without waiting, and so in order.
+macro_rules! statements {
+    ($($name:ident),* $(,)?) => {
+        struct Prepared { clock: Statement, $($name: Statement),* }
+
+        impl Prepared {
+            async fn on(client: &Object) -> Result<Prepared> {
+                let texts = ["SELECT clock_timestamp()", $(sql!($name)),*];
+                let prepared = try_join_all(texts.map(|sql| client.prepare_cached(sql)))
+                    .await
+                    .map_err(|e| classify(DOING, e))?;
+                let mut prepared = prepared.into_iter();
+                let mut next = || prepared.next().ok_or_else(|| {
+                    Error::permanent(DOING, "a statement was not prepared")
+                });
+                Ok(Prepared { clock: next()?, $($name: next()?),* })
+            }
+        }
+    };
+}
+
+statements!(
+    lock_runs,
+    load_runs,
+    load_active,
+    lock_resources,
+    lock_needs,
+    load_holdings,
+    load_waiters,
+    load_cursors,
+    load_heads,
+    insert_runs,
+    update_runs,
+    delete_holdings,
+    end_attempts,
+    delete_waiters,
+    delete_postings,
+    insert_deliveries,
+    put_cursors,
+    insert_audit,
+    insert_holdings,
+    insert_attempts,
+    insert_waiters,
+    put_outbox,
+);
+
+async fn transact(
+    prepared: &Prepared,
+    client: &Object,
+    commands: &[Command],
+) -> Result<Vec<Outcome>> {
+    let facts = load(prepared, client, commands).await?;
+    let mut book = Book::new(facts);
+    let outcomes = commands.iter().map(|command| book.apply(command.clone())).collect();
+    store(prepared, client, book.close()).await?;
+    Ok(outcomes)
+}
+
+type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+async fn query(client: &Object, statement: &Statement, params: Params<'_>) -> Result<Vec<Row>> {
+    client.query(statement, params).await.map_err(|e| classify(DOING, e))
+}
+
+/// As [`query`], where there is something to ask for.
+async fn query_if(
+    wanted: bool,
+    client: &Object,
+    statement: &Statement,
+    params: Params<'_>,
+) -> Result<Vec<Row>> {
+    match wanted {
+        true => query(client, statement, params).await,
+        false => Ok(Vec::new()),
+    }
+}
+
+async fn control(client: &Object, sql: &str) -> Result<()> {
+    client.batch_execute(sql).await.map_err(|e| classify(DOING, e))
+}
+
+async fn load(prepared: &Prepared, client: &Object, commands: &[Command]) -> Result<Facts> {
+    let named = Named::of(commands);
+    let runs: Vec<Uuid> = named.runs.iter().map(|run| run.0).collect();
+    let keys: Vec<&String> = named.keys.iter().collect();
+    let exports: Vec<&String> = named.exports.iter().collect();
+    let named_runs: Params = &[&runs, &keys];
+    let named_exports: Params = &[&exports];
+    // The clock is read under the locks.
+    let ((), _, rows, active, clock) = tokio::try_join!(
+        biased;
+        control(client, "BEGIN"),
+        query(client, &prepared.lock_runs, named_runs),
+        query(client, &prepared.load_runs, named_runs),
+        query_if(!exports.is_empty(), client, &prepared.load_active, named_exports),
+        query(client, &prepared.clock, &[]),
+    )?;
+    let now = match clock.first() {
+        Some(row) => column(row, 0)?,
+        None => return Err(Error::transient(DOING, "the server did not tell its time")),
+    };
+    let mut facts = Facts { now, ..Facts::default() };
+    for row in &rows {
+        let run = run_of(column(row, 0)?)?;
+        if column(row, 1)? {
+            facts.superseded.insert(run.id);
+        }
+        facts.runs.push(run);
+    }
+    for row in &active {
+        facts.active.insert(column(row, 0)?, column(row, 1)?);
+    }
+    load_resources(prepared, client, &named, commands.len(), &mut facts).await?;
+    Ok(facts)
+}
+
+/// Locks the resources, then reads what stands under their locks: who holds them and waits for
+/// them, cursors, and what was delivered last.
+async fn load_resources(
+    prepared: &Prepared,
+    client: &Object,
+    named: &Named,
+    commands: usize,
+    facts: &mut Facts,
+) -> Result<()> {
+    let mut resources: BTreeSet<&String> = named.needs.keys().collect();
+    for run in &facts.runs {
+        resources.extend(run.needs.iter());
+        resources.extend(run.parked.iter());
+    }
+    let names: Vec<&String> = resources.into_iter().collect();
+    let runs: Vec<Uuid> = facts.runs.iter().map(|run| run.id.0).collect();
+    let (needs, capacities): (Vec<&String>, Vec<i32>) = named
+        .needs
+        .iter()
+        .map(|(name, capacity)| (name, i32::try_from(*capacity).unwrap_or(i32::MAX)))
+        .unzip();
+    let cursors: Vec<&String> = named.cursors.iter().collect();
+    let targets: Vec<&String> = named.targets.iter().collect();
+    let most = i64::try_from(commands).unwrap_or(i64::MAX);
+    let any = !names.is_empty();
+    let of_names: Params = &[&names];
+    let of_needs: Params = &[&needs, &capacities];
+    let of_waiters: Params = &[&names, &most, &runs];
+    let of_cursors: Params = &[&cursors];
+    let of_targets: Params = &[&targets];
+    let (locked, _, holdings, waiters, cursors, heads) = tokio::try_join!(
+        biased;
+        query_if(any, client, &prepared.lock_resources, of_names),
+        // What is not there yet, or has another capacity now, is put there.
+        query_if(!needs.is_empty(), client, &prepared.lock_needs, of_needs),
+        query_if(any, client, &prepared.load_holdings, of_names),
+        query_if(any, client, &prepared.load_waiters, of_waiters),
+        query_if(!cursors.is_empty(), client, &prepared.load_cursors, of_cursors),
+        query_if(!targets.is_empty(), client, &prepared.load_heads, of_targets),
+    )?;
+    let mut found: BTreeMap<String, Resource> = BTreeMap::new();
+    for row in &locked {
+        let capacity: i32 = column(row, 1)?;
+        found.entry(column(row, 0)?).or_default().capacity = capacity.unsigned_abs();
+    }
+    for row in &holdings {
+        found.entry(column(row, 0)?).or_default().holders.insert(RunId(column(row, 1)?));
+    }
+    for row in &waiters {
+        found.entry(column(row, 0)?).or_default().waiters.insert(Waiter {
+            run: RunId(column(row, 1)?),
+            since: column(row, 2)?,
+            pool: column(row, 3)?,
+            epoch: column(row, 4)?,
+        });
+    }
+    facts.resources = found;
+    for row in &cursors {
+        facts.cursors.insert(column(row, 0)?, column(row, 1)?);
+    }
+    for row in &heads {
+        facts.heads.insert(column(row, 0)?, column(row, 1)?);
+    }
+    Ok(())
+}
+
+async fn store(prepared: &Prepared, client: &Object, changes: Changes) -> Result<()> {
+    let sheets = Sheets::of(&changes)?;
+    let put = async |statement: &Statement, sheet: Option<&String>| -> Result<()> {
+        if let Some(sheet) = sheet {
+            client.execute(statement, &[&Json(sheet)]).await.map_err(|e| classify(DOING, e))?;
+        }
+        Ok(())
+    };
+    // In this order: runs before what refers to them, and what is taken away before what takes its
+    // place. Where one fails the server refuses the rest, and COMMIT rolls back.
+    tokio::try_join!(
+        biased;
+        put(&prepared.insert_runs, sheets.inserted.as_ref()),
+        put(&prepared.update_runs, sheets.updated.as_ref()),
+        put(&prepared.delete_holdings, sheets.freed.as_ref()),
+        put(&prepared.end_attempts, sheets.ended.as_ref()),
+        put(&prepared.delete_waiters, sheets.unparked.as_ref()),
+        put(&prepared.delete_postings, sheets.unposted.as_ref()),
+        put(&prepared.insert_deliveries, sheets.deliveries.as_ref()),
+        put(&prepared.put_cursors, sheets.cursors.as_ref()),
+        put(&prepared.insert_audit, sheets.audit.as_ref()),
+        put(&prepared.insert_holdings, sheets.taken.as_ref()),
+        put(&prepared.insert_attempts, sheets.opened.as_ref()),
+        put(&prepared.insert_waiters, sheets.parked.as_ref()),
+        put(&prepared.put_outbox, sheets.wakes.as_ref()),
+        put(&prepared.put_outbox, sheets.letters.as_ref()),
+        control(client, "COMMIT"),
+    )?;
+    Ok(())
+}
+
+/// JSON text as a parameter of type json, sent as it is.
+#[derive(Debug)]
+struct Json<'a>(&'a str);
+
+impl ToSql for Json<'_> {
+    fn to_sql(
+        &self,
+        _: &tokio_postgres::types::Type,
+        out: &mut bytes::BytesMut,
+    ) -> Result<tokio_postgres::types::IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        out.extend_from_slice(self.0.as_bytes());
+        Ok(tokio_postgres::types::IsNull::No)
+    }
+
+    fn accepts(kind: &tokio_postgres::types::Type) -> bool {
+        *kind == tokio_postgres::types::Type::JSON
+    }
+
+    tokio_postgres::types::to_sql_checked!();
+}
