@@ -167,6 +167,48 @@ fn check_and_apply_tell_what_is_wrong_and_what_changed() {
 }
 
 #[test]
+fn a_folder_without_exports_retires_none_unless_all_are_meant() {
+    let house = House::new();
+    let exports = house.path().join("config/exports");
+    let aside = house.path().join("aside");
+    std::fs::rename(&exports, &aside).unwrap();
+    // Nothing is active, so that nothing is lost.
+    house.done(&["apply"]);
+    std::fs::rename(&aside, &exports).unwrap();
+    house.done(&["apply"]);
+
+    std::fs::rename(&exports, &aside).unwrap();
+    let error = house.fails(6, &["apply"]);
+    assert!(error.contains("would retire all 2 exports"), "{error}");
+    assert!(error.contains("folder config/exports"), "{error}");
+    assert!(error.contains("\nhelp: ") && error.contains("--all"), "{error}");
+    assert_eq!(house.objects(&["exports"]).len(), 2);
+
+    let dry = house.done(&["apply", "--dry-run"]);
+    assert_eq!(dry.matches("retired").count(), 2, "{dry}");
+    assert!(dry.contains("Nothing was changed. Run again without --dry-run, and with --all."));
+    assert_eq!(house.objects(&["exports"]).len(), 2);
+
+    let all = house.done(&["apply", "--all", "--dry-run"]);
+    assert!(all.contains("Nothing was changed. Run again without --dry-run."), "{all}");
+    let retired = house.objects(&["apply", "--all"]);
+    assert_eq!(retired.len(), 2);
+    assert!(retired.iter().all(|one| one["change"] == "retired"), "{retired:?}");
+    assert_eq!(house.objects(&["exports"]).len(), 0);
+}
+
+#[test]
+fn migrations_at_the_same_moment_wait_for_each_other() {
+    let house = House::new();
+    std::thread::scope(|scope| {
+        let started = [0; 8].map(|_| scope.spawn(|| house.objects(&["migrate"])));
+        for migrated in started.map(|one| one.join().unwrap()) {
+            assert!(!migrated.is_empty() && migrated.iter().all(|one| one["applied"] == true));
+        }
+    });
+}
+
+#[test]
 fn connecting_finds_what_the_files_cannot_tell() {
     let house = House::new();
     house.write("config/exports/broken.toml", BROKEN);
