@@ -1,6 +1,7 @@
 //! The command line from end to end, on one file: what is printed where, and the exit codes.
 
 use std::path::Path;
+use std::time::Duration;
 
 use assert_cmd::Command;
 use serde_json::Value as Json;
@@ -62,6 +63,9 @@ connection = "lake"
 path = "broken"
 "#;
 
+/// No command may take longer: it would wait for something that never comes.
+const LONG: Duration = Duration::from_secs(60);
+
 /// An installation in a folder of its own.
 struct House(TempDir);
 
@@ -100,10 +104,12 @@ impl House {
             .env_remove("LONGSHORE_CONFIG")
             .env_remove("LONGSHORE_ENV")
             .env("USER", "ole")
+            .timeout(LONG)
             .output()
             .unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+        let code = output.status.code().unwrap_or_else(|| panic!("{arguments:?} did not end"));
+        (code, text(output.stdout), text(output.stderr))
     }
 
     /// A command that must end well. Answers its result.
@@ -362,6 +368,39 @@ fn dead_letters_are_seen_mended_and_replayed() {
     let shown = house.objects(&["runs", "show", &run]);
     assert_eq!(shown[0]["state"], "done");
     assert_eq!(shown[0]["audit"][0]["reason"], "mended");
+}
+
+#[test]
+fn a_canary_that_no_worker_takes_is_not_waited_for() {
+    let house = House::new();
+    house.write("config/exports/broken.toml", BROKEN);
+    house.done(&["apply"]);
+    for key in ["first", "second"] {
+        house.fails(1, &["run", "broken", "--key", key]);
+    }
+    house.write(
+        "config/exports/broken.toml",
+        &BROKEN.replace("email   = { type = \"string\" }\n", ""),
+    );
+    house.done(&["apply"]);
+
+    let replay = ["dead", "replay", "--all", "--canary", "1", "--reason", "mended"];
+    let (code, told, err) = house.run(&replay);
+    assert_eq!(code, 1, "{told}\n{err}");
+    assert!(told.contains("replayed 1 dead letter\n"), "{told}");
+    assert!(told.contains("stopped: no worker takes jobs of the pool `default`"), "{told}");
+    // The canary is queued, and the other letter is where it was.
+    assert_eq!(house.objects(&["runs", "--state", "queued"]).len(), 1);
+    assert_eq!(house.objects(&["dead", "list"]).len(), 1);
+    assert!(house.done(&["run", "broken", "--key", "first"]).contains("done: run "));
+
+    // As with the last of all letters, and as programs are told.
+    let (code, told, err) = house.run(&[&replay[..], &["--json"]].concat());
+    assert_eq!(code, 1, "{told}\n{err}");
+    let report: Json = serde_json::from_str(&told).unwrap();
+    assert_eq!((&report["replayed"], &report["done"]), (&1.into(), &0.into()));
+    assert!(report["stopped"].as_str().unwrap().contains("no worker"), "{report}");
+    assert!(house.done(&["run", "broken", "--key", "second"]).contains("done: run "));
 }
 
 #[test]
