@@ -422,6 +422,14 @@ fn wrong_use_and_wrong_configuration_have_codes_of_their_own() {
     let house = House::new();
     house.fails(2, &["fly"]);
     house.fails(2, &["runs", "--state", "ready"]);
+    let error = house.fails(2, &["runs", "--limit", "5", "show", "ffffffff"]);
+    assert!(error.contains("longshore runs list"), "{error}");
+    for level in ["loud", "info,loud", "longshore=loud", ""] {
+        for command in ["check", "runs", "worker"] {
+            let error = house.fails(2, &[command, "--log-level", level]);
+            assert!(error.contains("'--log-level <LEVEL>': Write error, warn"), "{error}");
+        }
+    }
     house.fails(2, &["run", "orders", "--window", "yesterday..", "--to", "try"]);
     let error = house.fails(3, &["runs", "--config", "nowhere"]);
     assert!(error.contains("nowhere/longshore.toml"), "{error}");
