@@ -49,11 +49,12 @@ impl Scheduler {
     /// Works until `stop` is ready. What is under way then is left to the next scheduler.
     pub async fn run(self: Arc<Scheduler>, stop: impl Future<Output = ()>) -> Result<()> {
         tracing::info!("the scheduler runs");
+        let told = sweep::Told::default();
         tokio::select! {
             () = stop => {}
             () = self.every(TICK, "look at the schedules", || self.tick()) => {}
             () = dispatch::run(&self) => {}
-            () = self.every(SWEEP, "look after runs", || sweep::sweep(&self)) => {}
+            () = self.every(SWEEP, "look after runs", || sweep::sweep(&self, &told)) => {}
             () = self.every(PURGE, "delete old history", || sweep::purge(&self)) => {}
             () = self.health.watch("queue", |within| self.queue.ping(within)) => {}
         }
