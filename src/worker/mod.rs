@@ -40,7 +40,7 @@ pub struct WorkerSettings {
     pub pools: BTreeMap<String, u32>,
     /// How many jobs it works on at once. Default: 16.
     pub concurrency: u16,
-    /// How much memory all its jobs may take together. Default: 1 GiB.
+    /// How much memory all its jobs may take together; not enforced yet. Default: 1 GiB.
     pub memory: Size,
     /// How long a claim and a heartbeat last unless they are renewed. Default: 60 s.
     #[serde(with = "crate::units::duration")]
