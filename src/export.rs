@@ -135,7 +135,7 @@ pub enum CatchUp {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct LimitsConfig {
-    /// How much memory its rows may take on their way.
+    /// How much memory its rows may take on their way; not enforced yet.
     pub memory: crate::units::Size,
     /// How long one attempt may take.
     #[serde(with = "crate::units::duration")]

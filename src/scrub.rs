@@ -25,7 +25,8 @@ const SECRET_NAMES: [&str; 12] = [
 ///
 /// Removed are the user part of addresses (`scheme://user:pass@host`), the values of names such as
 /// `password`, `secret_key` and `token` (after `=` or `:`, or quoted), what follows `Bearer`, and
-/// the rest of a line after `Authorization:`. It removes too much rather than too little. Control
+/// the rest of a line after `Authorization:`. It removes too much rather than too little: after
+/// `unexpected token:` a harmless word goes as well, since any word may be a secret. Control
 /// characters and runs of white space become one space each.
 pub fn scrub(text: &str) -> String {
     one_line(&without_named_secrets(&without_user_parts(text)))
@@ -185,6 +186,8 @@ mod tests {
             ("Authorization: Basic abc def\r\nHost: h", "Authorization: *** Host: h"),
             ("sent Bearer abc.def.ghi to it", "sent Bearer *** to it"),
             ("password authentication failed", "password authentication failed"),
+            // It may be the password.
+            ("no password: check the settings", "no password: *** the settings"),
             ("one\n\ttwo\u{1b}[31m  three\u{202e}", "one two [31m three"),
             ("", ""),
         ] {

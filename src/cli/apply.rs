@@ -2,9 +2,10 @@
 
 use clap::Args;
 
+use super::output::thousands;
 use super::{Context, Ended, Failure, Verdict};
 use crate::config::Config;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ledger::{Applied, Change, Ledger, NewDefinition};
 use crate::wiring;
 
@@ -19,6 +20,9 @@ pub struct Apply {
     /// Only tell what would change
     #[arg(long)]
     dry_run: bool,
+    /// Retire every export, where the folder has none
+    #[arg(long)]
+    all: bool,
 }
 
 impl Apply {
@@ -26,13 +30,35 @@ impl Apply {
         let config = context.config(true)?;
         wiring::guard(&config.settings).await?;
         let ledger = wiring::ledger(&config.settings)?;
-        let applied = activate(&*ledger, &config, &context.by(), self.dry_run).await?;
+        // More likely the wrong folder than the end of everything.
+        let doubtful = config.exports.is_empty() && !self.all;
+        let dry_run = self.dry_run || doubtful;
+        let applied = activate(&*ledger, &config, &context.by(), dry_run).await?;
+        let doubtful = doubtful && !applied.is_empty();
+        if doubtful && !self.dry_run {
+            return Err(everything(context, applied.len()).into());
+        }
         show(context, &applied)?;
         if self.dry_run && !context.out.json {
-            context.out.line("Nothing was changed. Run again without --dry-run.")?;
+            let all = if doubtful { ", and with --all" } else { "" };
+            context.out.line(format!("Nothing was changed. Run again without --dry-run{all}."))?;
         }
         Ok(Verdict::Done)
     }
+}
+
+/// Why a folder without exports is not simply applied.
+fn everything(context: &Context, active: usize) -> Error {
+    let what = format!(
+        "there are none, and that would retire {}",
+        match active {
+            1 => "the only export".to_owned(),
+            count => format!("all {} exports", thousands(count as u64)),
+        }
+    );
+    Error::refused("apply the definitions", what)
+        .with("folder", context.global.config.join("exports").display())
+        .help("Name the right folder with --config, or retire them all with --all.")
 }
 
 /// Makes all definitions of the configuration active, and retires the others.

@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::error::{Class, Error};
 use crate::limits::Rate;
+use crate::telemetry;
 use crate::units::parse_duration;
 
 /// `name=value`.
@@ -48,6 +49,13 @@ fn instant(
 /// `10/s`, `600/m`, `1000/h`.
 pub fn rate(text: &str) -> Result<Rate, String> {
     Rate::parse(text).map_err(|error| error.advice().unwrap_or(error.message()).to_owned())
+}
+
+/// `info`, or `info,longshore=debug`.
+pub fn level(text: &str) -> Result<String, String> {
+    telemetry::check_level(text)
+        .map(|()| text.to_owned())
+        .map_err(|error| error.advice().unwrap_or(error.message()).to_owned())
 }
 
 /// The error that a job's refusal is on the command line: whoever wrote the command can mend it.

@@ -81,7 +81,13 @@ struct Global {
     #[arg(long, global = true, help_heading = "Options for every command")]
     json: bool,
     /// What is logged: error, warn, info, debug, trace, or a list like info,longshore=debug
-    #[arg(long, global = true, value_name = "LEVEL", help_heading = "Options for every command")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "LEVEL",
+        value_parser = arguments::level,
+        help_heading = "Options for every command"
+    )]
     log_level: Option<String>,
 }
 
@@ -326,6 +332,46 @@ mod tests {
         for command in root.get_subcommands_mut() {
             let help = command.render_help().to_string();
             assert!(help.contains("Examples:\n  longshore "), "{help}");
+        }
+    }
+
+    #[test]
+    fn what_is_for_every_command_may_stand_anywhere() {
+        let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let lines = [
+            "runs list --export e",
+            "runs show x",
+            "runs cancel x --reason r",
+            "dead list --export e",
+            "dead show x",
+            "dead replay --all --reason r",
+            "dead drop --all --reason r",
+            "exports list",
+            "exports show x",
+        ];
+        let root = Cli::command();
+        for command in root.get_subcommands().filter(|command| command.has_subcommands()) {
+            for below in command.get_subcommands() {
+                let both = format!("{} {}", command.get_name(), below.get_name());
+                assert!(lines.iter().any(|line| line.starts_with(&both)), "{both} is not tried");
+            }
+        }
+        for option in ["--json", "--config d", "--log-level info"] {
+            for line in lines.map(words) {
+                let tried: Vec<String> = (0..=line.len())
+                    .filter(|at| *at == 0 || !["--export", "--reason"].contains(&&*line[at - 1]))
+                    .map(|at| {
+                        let mut line = line.clone();
+                        line.splice(at..at, words(option));
+                        line.insert(0, "longshore".to_owned());
+                        let read =
+                            Cli::try_parse_from(&line).unwrap_or_else(|e| panic!("{line:?}: {e}"));
+                        format!("{read:?}")
+                    })
+                    .collect();
+                assert!(tried.iter().all(|one| *one == tried[0]), "{line:?}: {tried:#?}");
+                assert!(tried[0].contains("json: true") || option != "--json", "{}", tried[0]);
+            }
         }
     }
 

@@ -20,18 +20,17 @@ use crate::units::Size;
 use crate::wiring;
 
 const CANCEL: &str = "cancel the run";
+/// How many runs a list has, unless it is said.
+const LIMIT: u32 = 20;
 
 /// Runs and what became of them. Alone it is `runs list`.
 #[derive(Debug, Args)]
-#[command(
-    args_conflicts_with_subcommands = true,
-    after_help = "\
+#[command(after_help = "\
 Examples:
   longshore runs
   longshore runs --export daily-orders --state dead --since 24h
   longshore runs show 7c2f9a1e
-  longshore runs cancel 7c2f9a1e --reason 'wrong country'"
-)]
+  longshore runs cancel 7c2f9a1e --reason 'wrong country'")]
 pub struct Runs {
     #[command(subcommand)]
     command: Option<What>,
@@ -72,9 +71,9 @@ struct List {
     /// Only runs accepted since: 24h, a day, or an instant
     #[arg(long, value_name = "WHEN", value_parser = past)]
     since: Option<Timestamp>,
-    /// At the most so many
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    limit: u32,
+    /// At the most so many; default: 20
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    limit: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +95,14 @@ fn state(word: &str) -> Result<Wanted, String> {
 
 impl Runs {
     pub async fn run(self, context: &Context) -> Ended {
+        // Were clap to refuse this, it would refuse the options of every command here as well.
+        let List { export, state, since, limit } = &self.list;
+        let picked = export.is_some() || !state.is_empty() || since.is_some() || limit.is_some();
+        if picked && self.command.is_some() {
+            return Err(Error::usage("read the command", "options of a list stand before it")
+                .help("Write `longshore runs list` and its options after that.")
+                .into());
+        }
         let config = context.config(false)?;
         wiring::guard(&config.settings).await?;
         let ledger = wiring::ledger(&config.settings)?;
@@ -128,7 +135,7 @@ impl List {
             export: self.export,
             states,
             since: self.since,
-            limit: self.limit,
+            limit: self.limit.unwrap_or(LIMIT),
             ..RunFilter::default()
         };
         let waiting_only = self.state.contains(&Wanted::Waiting)

@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::scrub::scrub;
 use crate::telemetry::metrics;
+
+/// How often the dependencies are asked how they are.
+const ASK: Duration = Duration::from_secs(5);
 
 /// What the parts of a process last knew of its dependencies.
 pub struct Health(Mutex<State>);
@@ -51,6 +55,21 @@ impl Health {
         let cause = answer.err().map(|error| scrub(&error.to_string()));
         metrics::dependency(name, cause.is_none());
         self.state().dependencies.insert(name, Dependency { up: cause.is_none(), cause });
+    }
+
+    /// Asks a dependency again and again how it is, for ever, so that an idle process tells the
+    /// truth as well. `ask` is told by when it should know.
+    pub async fn watch<F: Future<Output = Result<()>>>(
+        &self,
+        name: &'static str,
+        ask: impl Fn(Duration) -> F,
+    ) {
+        let mut tick = tokio::time::interval(ASK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            self.set(name, ask(ASK).await.as_ref().copied());
+        }
     }
 
     /// Notes that this process is about to end, and takes no more jobs.

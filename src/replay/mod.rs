@@ -5,12 +5,13 @@
 //! or set aside by the broker before it was accepted) is published again as it was, confirmed, and
 //! then acked. Killed in between, a pass is repeated without harm.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use crate::error::{Class, Error, Result};
@@ -20,7 +21,7 @@ use crate::job::RunId;
 use crate::job::book::{Audit, Command, Outcome};
 use crate::job::machine::Refusal;
 use crate::job::message::JobMessage;
-use crate::job::run::State;
+use crate::job::run::{Run, State};
 use crate::ledger::{Ledger, apply_one};
 use crate::limits::Rate;
 use crate::queue::{DeadHeaders, Destination, Incoming, Outgoing, Queue};
@@ -144,6 +145,10 @@ pub struct Report {
 
 /// How often replayed runs are looked at.
 const LOOK: Duration = Duration::from_secs(1);
+/// For so many looks a pool may be without a worker: as long as one may take to connect again.
+const ALONE: u32 = 10;
+/// How long after its deadline a run is still waited for: closing it takes a while.
+const GRACE: SignedDuration = SignedDuration::from_mins(1);
 
 /// Replays letters.
 pub struct Replayer {
@@ -182,10 +187,12 @@ impl Replayer {
                 }
                 if canaries == Some(0) {
                     canaries = None;
-                    self.await_all(&mut open, &mut report).await?;
+                    report.stopped = self.await_all(&mut open, &mut report).await?;
                     if report.failed > 0 {
                         report.stopped =
                             Some(format!("{} of the canaries failed again", report.failed));
+                    }
+                    if report.stopped.is_some() {
                         return Ok(report);
                     }
                 }
@@ -212,7 +219,7 @@ impl Replayer {
             }
         }
         if pass.canary.is_some() || pass.stop_after.is_some() {
-            self.await_all(&mut open, &mut report).await?;
+            report.stopped = self.await_all(&mut open, &mut report).await?;
         }
         Ok(report)
     }
@@ -351,28 +358,74 @@ impl Replayer {
         Ok(dropped)
     }
 
-    /// Takes the runs off the list that have ended.
-    async fn look_at(&self, open: &mut Vec<RunId>, report: &mut Report) -> Result<()> {
+    /// Takes the runs off the list that have ended. Answers the others.
+    async fn look_at(&self, open: &mut Vec<RunId>, report: &mut Report) -> Result<Vec<Run>> {
         let mut still = Vec::with_capacity(open.len());
         for run in open.drain(..) {
-            match self.ledger.run(run).await?.map(|run| run.state) {
-                Some(State::Done) => report.done += 1,
-                Some(State::Dead | State::Expired) => report.failed += 1,
-                Some(state) if !state.ended() => still.push(run),
+            let Some(run) = self.ledger.run(run).await? else { continue };
+            match run.state {
+                State::Done => report.done += 1,
+                State::Dead | State::Expired => report.failed += 1,
+                state if !state.ended() => still.push(run),
                 _ => {}
             }
         }
-        *open = still;
-        Ok(())
+        *open = still.iter().map(|run| run.id).collect();
+        Ok(still)
     }
 
-    async fn await_all(&self, open: &mut Vec<RunId>, report: &mut Report) -> Result<()> {
+    /// Waits until these runs have ended. Answers why not, where waiting on would be in vain.
+    async fn await_all(
+        &self,
+        open: &mut Vec<RunId>,
+        report: &mut Report,
+    ) -> Result<Option<String>> {
+        let mut alone = 0;
         loop {
-            self.look_at(open, report).await?;
-            if open.is_empty() {
-                return Ok(());
+            let still = self.look_at(open, report).await?;
+            if still.is_empty() {
+                return Ok(None);
+            }
+            let now = self.ledger.now().await?;
+            let late = |run: &&Run| {
+                run.order.deadline.is_some_and(|deadline| now.duration_since(deadline) > GRACE)
+            };
+            if let Some(run) = still.iter().find(late) {
+                return Ok(Some(format!(
+                    "run {} is {} after its deadline: see that a scheduler and a worker run",
+                    run.id.short(),
+                    run.state
+                )));
+            }
+            match self.unserved(&still, now).await? {
+                Some(_) if alone < ALONE => alone += 1,
+                Some(run) => {
+                    return Ok(Some(format!(
+                        "no worker takes jobs of the pool `{}`, where run {} waits: start one",
+                        run.order.pool,
+                        run.id.short()
+                    )));
+                }
+                None => alone = 0,
             }
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// A run that nobody works on, and that waits on a queue from which nobody takes anything.
+    async fn unserved<'a>(&self, open: &'a [Run], now: Timestamp) -> Result<Option<&'a Run>> {
+        let idle: BTreeMap<&str, &Run> = open
+            .iter()
+            .filter(|run| !run.alive(now))
+            .map(|run| (run.order.pool.as_str(), run))
+            .collect();
+        for (pool, run) in idle {
+            match self.queue.depth(&Destination::Jobs(pool.to_owned())).await {
+                Ok(depth) if depth.consumers > 0 => {}
+                Err(error) if error.class() != Class::NotFound => return Err(error),
+                _ => return Ok(Some(run)),
+            }
+        }
+        Ok(None)
     }
 }

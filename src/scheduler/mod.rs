@@ -49,12 +49,14 @@ impl Scheduler {
     /// Works until `stop` is ready. What is under way then is left to the next scheduler.
     pub async fn run(self: Arc<Scheduler>, stop: impl Future<Output = ()>) -> Result<()> {
         tracing::info!("the scheduler runs");
+        let told = sweep::Told::default();
         tokio::select! {
             () = stop => {}
-            () = self.every(TICK, "look at the schedules", Self::tick) => {}
+            () = self.every(TICK, "look at the schedules", || self.tick()) => {}
             () = dispatch::run(&self) => {}
-            () = self.every(SWEEP, "look after runs", sweep::sweep) => {}
-            () = self.every(PURGE, "delete old history", sweep::purge) => {}
+            () = self.every(SWEEP, "look after runs", || sweep::sweep(&self, &told)) => {}
+            () = self.every(PURGE, "delete old history", || sweep::purge(&self)) => {}
+            () = self.health.watch("queue", |within| self.queue.ping(within)) => {}
         }
         self.health.drain();
         Ok(())
@@ -69,17 +71,17 @@ impl Scheduler {
         dispatch::due(self).await
     }
 
-    async fn every(
+    async fn every<F: Future<Output = Result<()>>>(
         &self,
         period: Duration,
         doing: &str,
-        step: impl AsyncFn(&Scheduler) -> Result<()>,
+        step: impl Fn() -> F,
     ) {
         let mut tick = tokio::time::interval(period);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            match step(self).await {
+            match step().await {
                 Ok(()) => self.health.set("ledger", Ok(())),
                 Err(error) => {
                     self.health.set("ledger", Err(&error));

@@ -1,30 +1,37 @@
 //! The sweeper: the backstop for what no message stands for any more (PROTOCOL, "Replay and
 //! sweeper"). Everything it does is a guarded command that a second sweeper may repeat.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
 use jiff::SignedDuration;
 
 use super::Scheduler;
 use crate::error::Result;
+use crate::job::RunId;
 use crate::job::book::Command;
 use crate::ledger::Adrift;
 
 /// How many runs of each kind one pass looks at.
 const BATCH: u32 = 500;
+/// For how long a run that is stuck is not told of again.
+const AGAIN: Duration = Duration::from_secs(600);
+
+/// The runs of which was told that they are stuck, and until when that is not repeated.
+pub type Told = Mutex<HashMap<RunId, Instant>>;
 
 /// Looks once after runs that are adrift.
-pub async fn sweep(scheduler: &Scheduler) -> Result<()> {
+pub async fn sweep(scheduler: &Scheduler, told: &Told) -> Result<()> {
     let mut commands = Vec::new();
     for (run, why) in scheduler.ledger.adrift(BATCH).await? {
         match why {
             Adrift::Silent => {
-                commands.push(Command::Wake { run, delay: std::time::Duration::ZERO });
+                commands.push(Command::Wake { run, delay: Duration::ZERO });
             }
             Adrift::Overdue => commands.push(Command::Expire { run }),
             Adrift::Free => commands.push(Command::Unpark { run }),
-            Adrift::Stuck => tracing::error!(
-                run = run.short(),
-                "the run has been committing or closing for more than an hour; an operator should look"
-            ),
+            Adrift::Stuck => stuck(run, told),
         }
     }
     if !commands.is_empty() {
@@ -34,6 +41,20 @@ pub async fn sweep(scheduler: &Scheduler) -> Result<()> {
     Ok(())
 }
 
+/// Tells that a run is stuck, unless that was told lately.
+fn stuck(run: RunId, told: &Told) {
+    let now = Instant::now();
+    let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+    told.retain(|_, until| *until > now);
+    told.entry(run).or_insert_with(|| {
+        tracing::error!(
+            run = run.short(),
+            "the run has been committing or closing for more than an hour; an operator should look"
+        );
+        now + AGAIN
+    });
+}
+
 /// Deletes history that is older than it is kept.
 pub async fn purge(scheduler: &Scheduler) -> Result<()> {
     let now = scheduler.ledger.now().await?;
@@ -41,4 +62,141 @@ pub async fn purge(scheduler: &Scheduler) -> Result<()> {
     let Ok(before) = now.checked_sub(keep) else { return Ok(()) };
     while scheduler.ledger.purge(before, BATCH).await? == u64::from(BATCH) {}
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::http::Health;
+    use crate::job::book::{Open, Outcome};
+    use crate::job::decision::Decision;
+    use crate::job::run::Order;
+    use crate::ledger::embedded::EmbeddedLedger;
+    use crate::ledger::{Ledger, NewDefinition, apply_one};
+    use crate::queue::embedded::Embedded;
+    use crate::rows::Counts;
+
+    /// What is logged.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Log {
+        fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(text)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Log {
+        /// How often was told that a run is stuck.
+        fn stuck(&self) -> usize {
+            let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+            text.matches("committing or closing for more than an hour").count()
+        }
+    }
+
+    fn order(key: &str) -> Order {
+        Order {
+            key: key.to_owned(),
+            edition: 1,
+            content: "c".to_owned(),
+            export: "orders".to_owned(),
+            definition: "d".to_owned(),
+            revision: 1,
+            recipient: None,
+            params: serde_json::Map::new(),
+            window: None,
+            pool: "default".to_owned(),
+            body: "{}".to_owned(),
+            correlation_id: None,
+            traceparent: None,
+            requested_by: None,
+            not_before: None,
+            deadline: None,
+        }
+    }
+
+    /// A run that has been committing for two hours.
+    async fn stick(ledger: &dyn Ledger, file: &std::path::Path, key: &str) {
+        let run = RunId::new();
+        let order = Box::new(order(key));
+        let lease = Duration::from_secs(60);
+        let decision = Decision {
+            manifest: "m".to_owned(),
+            parts: Vec::new(),
+            counts: Counts::default(),
+            cursor: None,
+            replaces: None,
+            quarantine: None,
+        };
+        let open = Open {
+            run,
+            worker: "w".to_owned(),
+            lease,
+            needs: Vec::new(),
+            attempts: 8,
+            cursor: None,
+            target: None,
+        };
+        for command in [
+            Command::Accept { id: run, order, wake: true, pinned: false },
+            Command::Open(open),
+            Command::Decide { run, fence: 1, decision: Box::new(decision) },
+        ] {
+            let outcome = apply_one(ledger, command).await.unwrap();
+            assert!(!matches!(outcome, Outcome::Refused(_) | Outcome::Stale), "{outcome:?}");
+        }
+        let older = "UPDATE runs SET changed_at = changed_at - 7200000000 WHERE key = ?1";
+        let database = rusqlite::Connection::open(file).unwrap();
+        assert_eq!(database.execute(older, [key]).unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_stuck_run_is_told_of_at_once_and_then_every_ten_minutes() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("longshore.db");
+        let ledger = Arc::new(EmbeddedLedger::open(&file).unwrap());
+        let scheduler = Scheduler {
+            queue: Embedded::open(&file).unwrap(),
+            ledger: ledger.clone(),
+            pools: Vec::new(),
+            keep: Duration::from_secs(3600),
+            health: Arc::new(Health::new(&[])),
+        };
+        let (hash, content) = ("d".to_owned(), "{}".to_owned());
+        let definition = NewDefinition { export: "orders".to_owned(), hash, content };
+        ledger.activate(&[definition], false, "test", false).await.unwrap();
+        stick(&*ledger, &file, "a").await;
+
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber =
+            tracing_subscriber::fmt().with_writer(move || writer.clone()).without_time().finish();
+        let _logging = tracing::subscriber::set_default(subscriber);
+        let told = Told::default();
+        for _ in 0..3 {
+            sweep(&scheduler, &told).await.unwrap();
+            assert_eq!(log.stuck(), 1);
+        }
+        stick(&*ledger, &file, "b").await;
+        for _ in 0..3 {
+            sweep(&scheduler, &told).await.unwrap();
+            assert_eq!(log.stuck(), 2);
+        }
+        // As if ten minutes had passed.
+        for until in told.lock().unwrap().values_mut() {
+            assert!(*until > Instant::now() + AGAIN / 2);
+            *until = Instant::now();
+        }
+        for _ in 0..3 {
+            sweep(&scheduler, &told).await.unwrap();
+            assert_eq!(log.stuck(), 4);
+        }
+    }
 }

@@ -45,6 +45,14 @@ pub fn start(format: LogFormat, level: &str, color: bool) -> Result<PrometheusHa
     Ok(handle)
 }
 
+/// Whether `level` is one that [`start`] understands.
+///
+/// # Errors
+/// `config`, with what to write.
+pub fn check_level(level: &str) -> Result<()> {
+    filter(level).map(drop)
+}
+
 fn twice() -> Error {
     Error::config("start telemetry", "it was started before in this process")
         .help("Start it once, before anything else.")

@@ -32,9 +32,6 @@ use crate::units::Size;
 use heart::Heart;
 use lanes::Lanes;
 
-/// How often the dependencies are asked how they are.
-const ASK: Duration = Duration::from_secs(5);
-
 /// How a worker works: the `[worker]` of the settings.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
@@ -43,7 +40,7 @@ pub struct WorkerSettings {
     pub pools: BTreeMap<String, u32>,
     /// How many jobs it works on at once. Default: 16.
     pub concurrency: u16,
-    /// How much memory all its jobs may take together. Default: 1 GiB.
+    /// How much memory all its jobs may take together; not enforced yet. Default: 1 GiB.
     pub memory: Size,
     /// How long a claim and a heartbeat last unless they are renewed. Default: 60 s.
     #[serde(with = "crate::units::duration")]
@@ -207,16 +204,11 @@ impl Worker {
 
     /// Asks the dependencies how they are, so that an idle worker tells the truth as well.
     async fn asks(self: Arc<Worker>) {
-        let mut tick = tokio::time::interval(ASK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tick.tick().await;
-            let (queue, ledger, claims) =
-                tokio::join!(self.queue.ping(ASK), self.ledger.now(), self.claims.ping());
-            self.health.set("queue", queue.as_ref().copied());
-            self.health.set("ledger", ledger.as_ref().map(|_| ()));
-            self.health.set("claims", claims.as_ref().copied());
-        }
+        tokio::join!(
+            self.health.watch("queue", |within| self.queue.ping(within)),
+            self.health.watch("ledger", |_| async { self.ledger.now().await.map(drop) }),
+            self.health.watch("claims", |_| self.claims.ping()),
+        );
     }
 
     async fn drain(&self, slots: &Semaphore) {

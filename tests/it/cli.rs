@@ -1,6 +1,7 @@
 //! The command line from end to end, on one file: what is printed where, and the exit codes.
 
 use std::path::Path;
+use std::time::Duration;
 
 use assert_cmd::Command;
 use serde_json::Value as Json;
@@ -62,6 +63,9 @@ connection = "lake"
 path = "broken"
 "#;
 
+/// No command may take longer: it would wait for something that never comes.
+const LONG: Duration = Duration::from_secs(60);
+
 /// An installation in a folder of its own.
 struct House(TempDir);
 
@@ -100,10 +104,12 @@ impl House {
             .env_remove("LONGSHORE_CONFIG")
             .env_remove("LONGSHORE_ENV")
             .env("USER", "ole")
+            .timeout(LONG)
             .output()
             .unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+        let code = output.status.code().unwrap_or_else(|| panic!("{arguments:?} did not end"));
+        (code, text(output.stdout), text(output.stderr))
     }
 
     /// A command that must end well. Answers its result.
@@ -164,6 +170,48 @@ fn check_and_apply_tell_what_is_wrong_and_what_changed() {
     assert!(found.contains("config/exports/orders.toml:1:1"), "{found}");
     let error = house.fails(3, &["apply"]);
     assert!(error.contains("error[LS"), "{error}");
+}
+
+#[test]
+fn a_folder_without_exports_retires_none_unless_all_are_meant() {
+    let house = House::new();
+    let exports = house.path().join("config/exports");
+    let aside = house.path().join("aside");
+    std::fs::rename(&exports, &aside).unwrap();
+    // Nothing is active, so that nothing is lost.
+    house.done(&["apply"]);
+    std::fs::rename(&aside, &exports).unwrap();
+    house.done(&["apply"]);
+
+    std::fs::rename(&exports, &aside).unwrap();
+    let error = house.fails(6, &["apply"]);
+    assert!(error.contains("would retire all 2 exports"), "{error}");
+    assert!(error.contains("folder config/exports"), "{error}");
+    assert!(error.contains("\nhelp: ") && error.contains("--all"), "{error}");
+    assert_eq!(house.objects(&["exports"]).len(), 2);
+
+    let dry = house.done(&["apply", "--dry-run"]);
+    assert_eq!(dry.matches("retired").count(), 2, "{dry}");
+    assert!(dry.contains("Nothing was changed. Run again without --dry-run, and with --all."));
+    assert_eq!(house.objects(&["exports"]).len(), 2);
+
+    let all = house.done(&["apply", "--all", "--dry-run"]);
+    assert!(all.contains("Nothing was changed. Run again without --dry-run."), "{all}");
+    let retired = house.objects(&["apply", "--all"]);
+    assert_eq!(retired.len(), 2);
+    assert!(retired.iter().all(|one| one["change"] == "retired"), "{retired:?}");
+    assert_eq!(house.objects(&["exports"]).len(), 0);
+}
+
+#[test]
+fn migrations_at_the_same_moment_wait_for_each_other() {
+    let house = House::new();
+    std::thread::scope(|scope| {
+        let started = [0; 8].map(|_| scope.spawn(|| house.objects(&["migrate"])));
+        for migrated in started.map(|one| one.join().unwrap()) {
+            assert!(!migrated.is_empty() && migrated.iter().all(|one| one["applied"] == true));
+        }
+    });
 }
 
 #[test]
@@ -323,6 +371,39 @@ fn dead_letters_are_seen_mended_and_replayed() {
 }
 
 #[test]
+fn a_canary_that_no_worker_takes_is_not_waited_for() {
+    let house = House::new();
+    house.write("config/exports/broken.toml", BROKEN);
+    house.done(&["apply"]);
+    for key in ["first", "second"] {
+        house.fails(1, &["run", "broken", "--key", key]);
+    }
+    house.write(
+        "config/exports/broken.toml",
+        &BROKEN.replace("email   = { type = \"string\" }\n", ""),
+    );
+    house.done(&["apply"]);
+
+    let replay = ["dead", "replay", "--all", "--canary", "1", "--reason", "mended"];
+    let (code, told, err) = house.run(&replay);
+    assert_eq!(code, 1, "{told}\n{err}");
+    assert!(told.contains("replayed 1 dead letter\n"), "{told}");
+    assert!(told.contains("stopped: no worker takes jobs of the pool `default`"), "{told}");
+    // The canary is queued, and the other letter is where it was.
+    assert_eq!(house.objects(&["runs", "--state", "queued"]).len(), 1);
+    assert_eq!(house.objects(&["dead", "list"]).len(), 1);
+    assert!(house.done(&["run", "broken", "--key", "first"]).contains("done: run "));
+
+    // As with the last of all letters, and as programs are told.
+    let (code, told, err) = house.run(&[&replay[..], &["--json"]].concat());
+    assert_eq!(code, 1, "{told}\n{err}");
+    let report: Json = serde_json::from_str(&told).unwrap();
+    assert_eq!((&report["replayed"], &report["done"]), (&1.into(), &0.into()));
+    assert!(report["stopped"].as_str().unwrap().contains("no worker"), "{report}");
+    assert!(house.done(&["run", "broken", "--key", "second"]).contains("done: run "));
+}
+
+#[test]
 fn dropped_letters_are_gone() {
     let house = House::new();
     house.write("config/exports/broken.toml", BROKEN);
@@ -341,6 +422,14 @@ fn wrong_use_and_wrong_configuration_have_codes_of_their_own() {
     let house = House::new();
     house.fails(2, &["fly"]);
     house.fails(2, &["runs", "--state", "ready"]);
+    let error = house.fails(2, &["runs", "--limit", "5", "show", "ffffffff"]);
+    assert!(error.contains("longshore runs list"), "{error}");
+    for level in ["loud", "info,loud", "longshore=loud", ""] {
+        for command in ["check", "runs", "worker"] {
+            let error = house.fails(2, &[command, "--log-level", level]);
+            assert!(error.contains("'--log-level <LEVEL>': Write error, warn"), "{error}");
+        }
+    }
     house.fails(2, &["run", "orders", "--window", "yesterday..", "--to", "try"]);
     let error = house.fails(3, &["runs", "--config", "nowhere"]);
     assert!(error.contains("nowhere/longshore.toml"), "{error}");

@@ -2,12 +2,13 @@
 //! The schema's number is SQLite's own `user_version`.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
+use super::BUSY;
 use crate::connect::sqlite::classify;
 use crate::error::{Error, Result};
-
 use crate::ledger::Migration;
 
 const DOING: &str = "migrate the embedded ledger";
@@ -16,7 +17,25 @@ const DOING: &str = "migrate the embedded ledger";
 const MIGRATIONS: [(i32, &str, &str); 1] =
     [(1, "ledger", include_str!("../../../migrations/embedded/001_ledger.sql"))];
 
-/// Applies what is missing.
+/// Gives a new file its write-ahead log. Of several that do so at the same moment, SQLite fails the
+/// others at once, whatever their busy timeout, since each reads before it writes.
+#[expect(clippy::disallowed_methods, reason = "it blocks as SQLite's own waiting does")]
+pub fn journal(connection: &Connection) -> rusqlite::Result<()> {
+    let started = Instant::now();
+    loop {
+        match connection.pragma_update(None, "journal_mode", "wal") {
+            Err(cause)
+                if cause.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+                    && started.elapsed() < BUSY =>
+            {
+                std::thread::sleep(Duration::from_millis(rand::random_range(1..20)));
+            }
+            switched => return switched,
+        }
+    }
+}
+
+/// Applies what is missing, in one transaction for which others wait.
 pub fn migrate(connection: &mut Connection) -> Result<()> {
     let failed = |cause| classify(DOING, cause);
     let tx =
@@ -38,8 +57,11 @@ pub fn migrate(connection: &mut Connection) -> Result<()> {
 
 /// The migrations that this binary knows, and whether the file has them.
 pub fn status(path: &Path) -> Result<Vec<Migration>> {
+    let failed = |cause| classify(DOING, cause);
     let have = if path.exists() {
-        version(&Connection::open(path).map_err(|cause| classify(DOING, cause))?)?
+        let connection = Connection::open(path).map_err(failed)?;
+        connection.busy_timeout(BUSY).map_err(failed)?;
+        version(&connection)?
     } else {
         0
     };

@@ -1,5 +1,7 @@
 //! Migrations of the ledger, built into the binary, and the guard against a newer schema.
 
+use std::time::Duration;
+
 use super::pool;
 use crate::connect::postgres::classify;
 use crate::error::{Error, Result};
@@ -7,16 +9,21 @@ use crate::ledger::Migration;
 use crate::secret::Secret;
 
 const DOING: &str = "migrate the ledger";
+/// The advisory lock of the database under which a session migrates.
+const LOCK: i64 = i64::from_be_bytes(*b"lngshore");
+/// How often is looked whether another migration has ended.
+const LOOK: Duration = Duration::from_millis(100);
 
 refinery::embed_migrations!("migrations");
 
-/// Applies the migrations that the ledger lacks. Answers all of them.
+/// Applies the migrations that the ledger lacks, one process at a time. Answers all of them.
 ///
 /// # Errors
 /// `refused` where the ledger is newer than this binary; else as the server's answer.
 pub async fn migrate(url: &str, password: Option<&Secret>) -> Result<Vec<Migration>> {
     let pool = pool::pool(url, password, 1)?;
     let mut client = pool::checkout(&pool).await?;
+    alone(&client).await?;
     check(&client).await?;
     // A migration may take as long as the data is large.
     client.batch_execute("SET statement_timeout = 0").await.map_err(|e| classify(DOING, e))?;
@@ -26,6 +33,26 @@ pub async fn migrate(url: &str, password: Option<&Secret>) -> Result<Vec<Migrati
             .caused_by(cause)
     })?;
     known(&client).await
+}
+
+/// Waits until no other session migrates, and keeps the others out until this one ends, however it
+/// does. It asks again and again: a statement that waits would run into the timeouts of the pool,
+/// and hold a snapshot for which a migration may have to wait.
+async fn alone(client: &tokio_postgres::Client) -> Result<()> {
+    let mut told = false;
+    loop {
+        let row = client
+            .query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK])
+            .await
+            .map_err(|e| classify(DOING, e))?;
+        if super::column::<bool>(&row, 0)? {
+            return Ok(());
+        }
+        if !std::mem::replace(&mut told, true) {
+            tracing::warn!("somebody else migrates this database; waiting until that is done");
+        }
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 /// The migrations that this binary knows, and whether the ledger has them.

@@ -138,6 +138,49 @@ async fn callers_share_transactions_and_keep_their_faults_to_themselves() {
     .await;
 }
 
+/// Whoever comes while another migrates waits, and finds it done.
+#[tokio::test]
+async fn migrations_of_a_schema_at_the_same_moment_wait_for_each_other() {
+    use longshore::ledger::postgres::migrate;
+
+    bed::in_schema(|url| async move {
+        let all = futures::future::join_all((0..8).map(|_| migrate(&url, None))).await;
+        for done in all {
+            let done = done.unwrap_or_else(|error| panic!("{}", error.chain()));
+            assert!(!done.is_empty() && done.iter().all(|migration| migration.applied));
+        }
+        let twice = "SELECT count(*) - count(DISTINCT version) FROM refinery_schema_history";
+        let twice: i64 = bed::client(&url).await.query_one(twice, &[]).await.unwrap().get(0);
+        assert_eq!(twice, 0);
+    })
+    .await;
+}
+
+/// SQLite's own lock does the same for a file.
+#[test]
+fn migrations_of_a_file_at_the_same_moment_wait_for_each_other() {
+    use longshore::ledger::embedded::{EmbeddedLedger, status};
+
+    const AT_ONCE: usize = 8;
+    let folder = tempfile::tempdir().unwrap();
+    for round in 0..20 {
+        let path = folder.path().join(format!("{round}.db"));
+        let ready = std::sync::Barrier::new(AT_ONCE);
+        std::thread::scope(|scope| {
+            for _ in 0..AT_ONCE {
+                scope.spawn(|| {
+                    ready.wait();
+                    EmbeddedLedger::open(&path)
+                        .unwrap_or_else(|error| panic!("round {round}: {}", error.chain()));
+                    let status = status(&path)
+                        .unwrap_or_else(|error| panic!("round {round}: {}", error.chain()));
+                    assert!(status.iter().all(|migration| migration.applied));
+                });
+            }
+        });
+    }
+}
+
 /// The embedded ledger's file: made, found again, and refused when a newer one wrote it.
 #[test]
 fn a_file_that_is_not_this_binarys_is_refused() {

@@ -136,7 +136,12 @@ impl Installation {
 
     /// Starts a scheduler or a worker; `name` tells its log.
     pub fn start(&self, command: &str, name: &str) -> Process {
-        Process::start(self.command(&[command]), self.folder.path().join(format!("{name}.log")))
+        self.start_command(self.command(&[command]), name)
+    }
+
+    /// Starts a command of the program, changed as the test needs it.
+    pub fn start_command(&self, command: Command, name: &str) -> Process {
+        Process::start(command, self.folder.path().join(format!("{name}.log")))
     }
 
     /// Publishes messages from Python; see [`message`].

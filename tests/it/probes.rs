@@ -1,0 +1,69 @@
+//! What the probes of a process tell while something that it depends on goes and comes again.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::support::installation;
+use crate::support::proxy::Proxy;
+use crate::support::servers::amqp;
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// The answer of `/readyz`; nothing while the process does not listen yet.
+async fn readyz(at: SocketAddr) -> String {
+    let Ok(mut stream) = TcpStream::connect(at).await else { return String::new() };
+    let request = "GET /readyz HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+async fn until(at: SocketAddr, status: &str, text: &str) {
+    let started = Instant::now();
+    loop {
+        let answer = readyz(at).await;
+        if answer.starts_with(&format!("HTTP/1.1 {status} ")) && answer.contains(text) {
+            return;
+        }
+        assert!(started.elapsed() < SOON, "not {status} with {text} in time, but {answer}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_process_tells_that_the_queue_is_away_and_that_it_is_back() {
+    installation::with("", async |installation| {
+        installation.apply().await;
+        let mut queue = amqp();
+        let port = queue.port().unwrap_or(5672);
+        let proxy = Proxy::start(format!("{}:{port}", queue.host_str().unwrap())).await;
+        queue.set_password(None).unwrap();
+        queue.set_ip_host(proxy.address().ip()).unwrap();
+        queue.set_port(Some(proxy.address().port())).unwrap();
+        let mut started = Vec::new();
+        for name in ["scheduler", "worker"] {
+            let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+            let mut command = installation.command(&[name]);
+            command.env("LONGSHORE__QUEUE__URL", queue.as_str());
+            command.env("LONGSHORE__HTTP__LISTEN", free.to_string());
+            started.push((free, installation.start_command(command, name)));
+        }
+        for (at, _) in &started {
+            until(*at, "200", r#""queue":{"up":true}"#).await;
+        }
+        proxy.cut();
+        for (at, _) in &started {
+            until(*at, "503", r#""queue":{"up":false"#).await;
+        }
+        proxy.reopen();
+        for (at, _) in &started {
+            until(*at, "200", r#""queue":{"up":true}"#).await;
+        }
+        installation.end(started.into_iter().map(|(_, process)| process), 0).await;
+    })
+    .await;
+}
