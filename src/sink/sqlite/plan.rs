@@ -357,10 +357,10 @@ pub(super) fn bind(
             }
             statement.raw_bind_parameter(index, time(micros))
         }
-        Values::Timestamp(a) if a.is_valid(row) => {
+        Values::Timestamp(a) | Values::Instant(a) if a.is_valid(row) => {
             let micros = a.value(row);
             let day = date(micros.div_euclid(MICROS_A_DAY)).ok_or_else(|| refused(year))?;
-            let zone = if a.timezone().is_some() { "Z" } else { "" };
+            let zone = if matches!(values, Values::Instant(_)) { "Z" } else { "" };
             let text = format!("{day} {}{zone}", time(micros.rem_euclid(MICROS_A_DAY)));
             statement.raw_bind_parameter(index, text)
         }
