@@ -1,4 +1,5 @@
-//! `:name` parameters in PostgreSQL's SQL, for statements that take no bound ones.
+//! `:name` parameters in PostgreSQL's SQL: where they stand, and their values in their places, for
+//! statements that take no bound ones.
 
 use crate::connect::postgres::literal;
 use crate::error::{Error, Result};
@@ -6,15 +7,33 @@ use crate::job::param::Bindings;
 
 /// `sql` with each `:name` replaced by its value as a typed literal.
 ///
-/// Strings, quoted names, dollar quotes, comments and `::` casts are left alone
-/// (<https://www.postgresql.org/docs/current/sql-syntax-lexical.html>).
-///
 /// # Errors
 /// `permanent`: a name without a value, or a value that cannot be a literal.
 pub(super) fn render(sql: &str, bindings: &Bindings) -> Result<String> {
-    let bytes = sql.as_bytes();
     let mut rendered = String::with_capacity(sql.len());
-    let (mut at, mut copied) = (0, 0);
+    let mut copied = 0;
+    for (at, name) in placed(sql) {
+        rendered.push_str(sql.get(copied..at).unwrap_or_default());
+        rendered.push_str(&value(name, bindings)?);
+        copied = at + 1 + name.len();
+    }
+    rendered.push_str(sql.get(copied..).unwrap_or_default());
+    Ok(rendered)
+}
+
+/// The names of the `:name` parameters of `sql`, each as often as it stands there.
+pub(crate) fn parameters(sql: &str) -> impl Iterator<Item = &str> {
+    placed(sql).into_iter().map(|(_, name)| name)
+}
+
+/// The `:name` parameters of `sql`, each with the place of its colon.
+///
+/// Strings, quoted names, dollar quotes, comments and `::` casts have none
+/// (<https://www.postgresql.org/docs/current/sql-syntax-lexical.html>).
+fn placed(sql: &str) -> Vec<(usize, &str)> {
+    let bytes = sql.as_bytes();
+    let mut found = Vec::new();
+    let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
         let next = bytes.get(at + 1).copied();
         at = match (byte, next) {
@@ -32,17 +51,13 @@ pub(super) fn render(sql: &str, bindings: &Bindings) -> Result<String> {
                 let length = rest
                     .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
                     .unwrap_or(rest.len());
-                let name = rest.get(..length).unwrap_or_default();
-                rendered.push_str(sql.get(copied..at).unwrap_or_default());
-                rendered.push_str(&value(name, bindings)?);
-                copied = at + 1 + length;
-                copied
+                found.push((at, rest.get(..length).unwrap_or_default()));
+                at + 1 + length
             }
             _ => at + 1,
         };
     }
-    rendered.push_str(sql.get(copied..).unwrap_or_default());
-    Ok(rendered)
+    found
 }
 
 fn value(name: &str, bindings: &Bindings) -> Result<String> {
