@@ -3,18 +3,12 @@
 
 use std::path::Path;
 
+use self::sample::{ORDERS, SETTINGS};
 use super::*;
 
-const SETTINGS: &str = r#"
-[queue]
-url = "sqlite:longshore.db"
-[ledger]
-url = "sqlite:longshore.db"
-[claims]
-url = "sqlite:longshore.db"
-[keys]
-pseudonyms = "${env:PSEUDONYMS}"
-"#;
+#[path = "../../tests/it/support/sample.rs"]
+mod sample;
+
 const CONNECTIONS: &str = r#"
 [shop]
 type = "postgres"
@@ -22,10 +16,6 @@ url = "postgres://exporter@db.internal/shop"
 [lake]
 type = "files"
 url = "file:///srv/lake"
-"#;
-const ORDERS: &str = r#"
-source = { connection = "shop", table = "orders" }
-sink   = { connection = "lake", path = "orders" }
 "#;
 
 /// A folder with working files, of which some are replaced.
@@ -37,9 +27,7 @@ fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
         ("exports/orders.toml", ORDERS),
     ];
     for (name, text) in base.iter().chain(files) {
-        let path = dir.path().join(name);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text.trim_start()).unwrap();
+        sample::write(dir.path(), name, text);
     }
     dir
 }
