@@ -1,9 +1,25 @@
-//! `:name` parameters in PostgreSQL's SQL: where they stand, and their values in their places, for
-//! statements that take no bound ones.
+//! The SQL that databases are read by: its text, and in PostgreSQL's the values of its `:name`
+//! parameters in their places, for statements that take no bound ones.
 
-use crate::connect::postgres::literal;
+use super::SourceConfig;
+use crate::connect::postgres::{literal, quote_ident, quote_table};
 use crate::error::{Error, Result};
 use crate::job::param::Bindings;
+
+/// The SELECT that a definition writes or describes, its `:name` parameters still in it.
+pub(super) fn select(config: &SourceConfig) -> String {
+    if let Some(query) = &config.query {
+        return query.clone();
+    }
+    let columns = match &config.columns {
+        Some(names) => names.iter().map(|name| quote_ident(name)).collect::<Vec<_>>().join(", "),
+        None => "*".to_owned(),
+    };
+    let table = quote_table(config.table.as_deref().unwrap_or_default());
+    // The condition stands on its own line, since it may end in a comment.
+    let filter = config.filter.as_ref().map(|filter| format!(" WHERE (\n{filter}\n)"));
+    format!("SELECT {columns} FROM {table}{}", filter.unwrap_or_default())
+}
 
 /// `sql` with each `:name` replaced by its value as a typed literal.
 ///
