@@ -269,6 +269,31 @@ fn discard_needs_nothing() {
 }
 
 #[test]
+fn what_no_run_could_follow_is_refused_before_any() {
+    for (path, told) in [
+        ("/orders", "the path begins with `/`"),
+        ("orders/{run", "a brace lacks its other"),
+        ("_manifest.json", "Longshore's own"),
+        ("{run:%Y}", "the format of {run} is not understood"),
+        ("{window_start:%!}", "the format of {window_start} is not understood"),
+    ] {
+        let export = ORDERS.replace("path = \"orders\"", &format!("path = \"{path}\""));
+        let shown = problems("exports/orders.toml", &export);
+        assert!(shown.contains("error[LS0205]") && shown.contains(told), "{shown}");
+    }
+    let never = of_export("[schedule]\ncron = \"0 0 30 2 *\"\n");
+    assert!(never.contains("this is no cron expression"), "{never}");
+}
+
+#[test]
+fn sql_is_read_as_postgresql_reads_it() {
+    let sql = r"SELECT $$ :x $$, E'\' :x', a::text /* /* */ :x */ FROM t WHERE day = :window_start";
+    let export = ORDERS.replace("table = \"orders\"", &format!("query = '''{sql}'''"));
+    let dir = folder(&[("exports/orders.toml", &export)]);
+    assert_eq!(load_in(dir.path(), LoadOptions::default()).unwrap().notes, []);
+}
+
+#[test]
 fn workers_read_no_exports() {
     let dir = folder(&[("exports/orders.toml", "nonsense")]);
     let options = LoadOptions { exports: false, ..LoadOptions::default() };
