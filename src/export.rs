@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::contract::ContractConfig;
 use crate::error::{Error, Result};
 use crate::job::param::Params;
+use crate::ledger::NewDefinition;
 use crate::protect::ProtectConfig;
 use crate::sink::SinkConfig;
 use crate::source::SourceConfig;
@@ -84,6 +85,16 @@ impl Definition {
         })?;
         let hash = hash_of(&content);
         Ok(Definition { name, file, export, content, hash })
+    }
+}
+
+impl From<&Definition> for NewDefinition {
+    fn from(definition: &Definition) -> NewDefinition {
+        NewDefinition {
+            export: definition.name.clone(),
+            hash: definition.hash.clone(),
+            content: definition.content.clone(),
+        }
     }
 }
 

@@ -68,15 +68,7 @@ pub async fn activate(
     by: &str,
     dry_run: bool,
 ) -> Result<Vec<Applied>> {
-    let definitions: Vec<NewDefinition> = config
-        .exports
-        .values()
-        .map(|definition| NewDefinition {
-            export: definition.name.clone(),
-            hash: definition.hash.clone(),
-            content: definition.content.clone(),
-        })
-        .collect();
+    let definitions: Vec<_> = config.exports.values().map(NewDefinition::from).collect();
     ledger.activate(&definitions, true, by, dry_run).await
 }
 

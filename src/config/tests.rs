@@ -3,18 +3,12 @@
 
 use std::path::Path;
 
+use self::sample::{ORDERS, SETTINGS};
 use super::*;
 
-const SETTINGS: &str = r#"
-[queue]
-url = "sqlite:longshore.db"
-[ledger]
-url = "sqlite:longshore.db"
-[claims]
-url = "sqlite:longshore.db"
-[keys]
-pseudonyms = "${env:PSEUDONYMS}"
-"#;
+#[path = "../../tests/it/support/sample.rs"]
+mod sample;
+
 const CONNECTIONS: &str = r#"
 [shop]
 type = "postgres"
@@ -22,10 +16,6 @@ url = "postgres://exporter@db.internal/shop"
 [lake]
 type = "files"
 url = "file:///srv/lake"
-"#;
-const ORDERS: &str = r#"
-source = { connection = "shop", table = "orders" }
-sink   = { connection = "lake", path = "orders" }
 "#;
 
 /// A folder with working files, of which some are replaced.
@@ -37,9 +27,7 @@ fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
         ("exports/orders.toml", ORDERS),
     ];
     for (name, text) in base.iter().chain(files) {
-        let path = dir.path().join(name);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text.trim_start()).unwrap();
+        sample::write(dir.path(), name, text);
     }
     dir
 }
@@ -278,6 +266,31 @@ fn discard_needs_nothing() {
     ]);
     let config = load_in(dir.path(), LoadOptions::default()).unwrap();
     assert!(config.exports.contains_key("noop") && config.exports.contains_key("count"));
+}
+
+#[test]
+fn what_no_run_could_follow_is_refused_before_any() {
+    for (path, told) in [
+        ("/orders", "the path begins with `/`"),
+        ("orders/{run", "a brace lacks its other"),
+        ("_manifest.json", "Longshore's own"),
+        ("{run:%Y}", "the format of {run} is not understood"),
+        ("{window_start:%!}", "the format of {window_start} is not understood"),
+    ] {
+        let export = ORDERS.replace("path = \"orders\"", &format!("path = \"{path}\""));
+        let shown = problems("exports/orders.toml", &export);
+        assert!(shown.contains("error[LS0205]") && shown.contains(told), "{shown}");
+    }
+    let never = of_export("[schedule]\ncron = \"0 0 30 2 *\"\n");
+    assert!(never.contains("this is no cron expression"), "{never}");
+}
+
+#[test]
+fn sql_is_read_as_postgresql_reads_it() {
+    let sql = r"SELECT $$ :x $$, E'\' :x', a::text /* /* */ :x */ FROM t WHERE day = :window_start";
+    let export = ORDERS.replace("table = \"orders\"", &format!("query = '''{sql}'''"));
+    let dir = folder(&[("exports/orders.toml", &export)]);
+    assert_eq!(load_in(dir.path(), LoadOptions::default()).unwrap().notes, []);
 }
 
 #[test]

@@ -124,13 +124,21 @@ impl Node {
         .flatten()
     }
 
+    /// The entry of this name, where it is a table that has one.
+    pub fn get(&self, name: &str) -> Option<&Node> {
+        match &self.value {
+            Value::Table(table) => table.get(name),
+            _ => None,
+        }
+    }
+
     /// The node at `path`, or the last one on the way to it.
     fn nearest(&self, path: &[&str]) -> (&Node, bool) {
         let mut node = self;
         for step in path {
-            match &node.value {
-                Value::Table(table) if table.contains_key(*step) => node = &table[*step],
-                _ => return (node, false),
+            match node.get(step) {
+                Some(next) => node = next,
+                None => return (node, false),
             }
         }
         (node, true)

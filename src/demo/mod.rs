@@ -137,16 +137,7 @@ impl Demo {
 
     async fn jobs(&self, watch: &mut dyn FnMut(&[Step])) -> Result<Vec<Step>> {
         let ledger = &*self.parts.ledger;
-        let definitions: Vec<NewDefinition> = self
-            .config
-            .exports
-            .values()
-            .map(|definition| NewDefinition {
-                export: definition.name.clone(),
-                hash: definition.hash.clone(),
-                content: definition.content.clone(),
-            })
-            .collect();
+        let definitions: Vec<_> = self.config.exports.values().map(NewDefinition::from).collect();
         ledger.activate(&definitions, true, "demo", false).await?;
         let mut steps = Vec::new();
         for (export, window, about) in JOBS {

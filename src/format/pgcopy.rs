@@ -113,7 +113,7 @@ fn put(values: &Values<'_>, row: usize, out: &mut BytesMut) -> Result<(), &'stat
         Values::Float32(array) => number(array, row, out, f32::to_be_bytes),
         Values::Float64(array) => number(array, row, out, f64::to_be_bytes),
         Values::Decimal(array, scale) if array.is_valid(row) => {
-            put_numeric(array.value(row), *scale, out);
+            put_numeric(array.value(row), (*scale).into(), out);
         }
         Values::String(array) if array.is_valid(row) => {
             let text = array.value(row).as_bytes();
@@ -137,7 +137,7 @@ fn put(values: &Values<'_>, row: usize, out: &mut BytesMut) -> Result<(), &'stat
             }
             fixed(out, micros.to_be_bytes());
         }
-        Values::Timestamp(array) if array.is_valid(row) => {
+        Values::Timestamp(array) | Values::Instant(array) if array.is_valid(row) => {
             let micros = array.value(row).checked_sub(EPOCH_MICROS);
             match micros.filter(|micros| MICROS.contains(micros)) {
                 Some(micros) => fixed(out, micros.to_be_bytes()),

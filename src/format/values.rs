@@ -1,4 +1,5 @@
-//! Arrays by the types that definitions name, for writers that go value by value.
+//! Arrays by the types that definitions name, found once, so that writers which go value by value
+//! only read.
 
 use arrow::array::{
     Array, AsArray, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array,
@@ -23,7 +24,7 @@ pub enum Values<'a> {
     /// `float64`
     Float64(&'a Float64Array),
     /// `decimal(p,s)`, with its scale
-    Decimal(&'a Decimal128Array, u32),
+    Decimal(&'a Decimal128Array, u8),
     /// `string`
     String(&'a StringArray),
     /// `bytes`
@@ -32,8 +33,10 @@ pub enum Values<'a> {
     Date(&'a Date32Array),
     /// `time(us)`
     Time(&'a Time64MicrosecondArray),
-    /// `timestamp(us)` and `timestamp(us, UTC)`
+    /// `timestamp(us)`
     Timestamp(&'a TimestampMicrosecondArray),
+    /// `timestamp(us, UTC)`
+    Instant(&'a TimestampMicrosecondArray),
 }
 
 impl<'a> Values<'a> {
@@ -47,15 +50,32 @@ impl<'a> Values<'a> {
             FieldType::Float32 => Values::Float32(array.as_primitive_opt()?),
             FieldType::Float64 => Values::Float64(array.as_primitive_opt()?),
             FieldType::Decimal(_, scale) => {
-                Values::Decimal(array.as_primitive_opt()?, u32::try_from(scale).ok()?)
+                Values::Decimal(array.as_primitive_opt()?, u8::try_from(scale).ok()?)
             }
             FieldType::String => Values::String(array.as_string_opt()?),
             FieldType::Bytes => Values::Bytes(array.as_binary_opt()?),
             FieldType::Date => Values::Date(array.as_primitive_opt()?),
             FieldType::Time => Values::Time(array.as_primitive_opt()?),
-            FieldType::Timestamp | FieldType::Instant => {
-                Values::Timestamp(array.as_primitive_opt()?)
-            }
+            FieldType::Timestamp => Values::Timestamp(array.as_primitive_opt()?),
+            FieldType::Instant => Values::Instant(array.as_primitive_opt()?),
         })
+    }
+
+    /// Whether the value in `row` is NULL.
+    pub fn is_null(&self, row: usize) -> bool {
+        match self {
+            Values::Bool(array) => array.is_null(row),
+            Values::Int16(array) => array.is_null(row),
+            Values::Int32(array) => array.is_null(row),
+            Values::Int64(array) => array.is_null(row),
+            Values::Float32(array) => array.is_null(row),
+            Values::Float64(array) => array.is_null(row),
+            Values::Decimal(array, _) => array.is_null(row),
+            Values::String(array) => array.is_null(row),
+            Values::Bytes(array) => array.is_null(row),
+            Values::Date(array) => array.is_null(row),
+            Values::Time(array) => array.is_null(row),
+            Values::Timestamp(array) | Values::Instant(array) => array.is_null(row),
+        }
     }
 }

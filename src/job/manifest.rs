@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::decision::Part;
 use super::{RunId, Window};
 use crate::error::{Error, Result};
 use crate::format::FieldType;
@@ -83,6 +84,17 @@ pub struct ManifestFile {
     pub rows: u64,
     /// SHA-256 of its bytes, in hex.
     pub sha256: String,
+}
+
+impl From<&Part> for ManifestFile {
+    fn from(part: &Part) -> ManifestFile {
+        ManifestFile {
+            name: part.name.clone(),
+            bytes: part.bytes,
+            rows: part.rows,
+            sha256: part.sha256.clone(),
+        }
+    }
 }
 
 /// What became of the rows that were read.

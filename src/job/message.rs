@@ -3,14 +3,14 @@
 //! Reading is strict. What is not understood is `malformed`, with the place and what was expected
 //! there; the value that was found is never shown, since it may be a parameter's.
 
-use std::fmt;
+mod body;
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
-use serde::de::{MapAccess, Visitor, value::MapAccessDeserializer};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
+use self::body::{parse, shown, wrong};
 use super::{RunId, Window};
 use crate::error::{Error, Result};
 
@@ -47,7 +47,7 @@ pub struct JobMessage {
     #[schemars(regex(pattern = r"^[a-z0-9][a-z0-9_-]*(/[a-z0-9][a-z0-9_-]*)*$"))]
     pub export: String,
     /// The span of time to deliver: one of the export's windows, or any where it has no schedule.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "window_object")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "body::window")]
     pub window: Option<Window>,
     /// Values of the export's parameters, by name. Those left out take their default.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
@@ -231,10 +231,6 @@ fn expected(place: &str) -> &'static str {
     }
 }
 
-fn wrong(place: &str, expected: &str) -> Error {
-    Error::malformed(DOING, format!("expected {expected}")).with("field", place)
-}
-
 fn unknown_type(kind: &str) -> Error {
     let newer = |prefix: &str| {
         kind.strip_prefix(prefix).filter(|rest| {
@@ -254,111 +250,6 @@ fn unknown_type(kind: &str) -> Error {
             .with("type", shown(kind))
             .help(format!("Publish jobs with the type {JOB_TYPE}, or with none.")),
     }
-}
-
-/// A foreign name, fit for a message.
-fn shown(name: &str) -> String {
-    let cut: String = name.chars().take(60).collect();
-    let dots = if cut.len() < name.len() { "…" } else { "" };
-    format!("`{}{dots}`", cut.escape_debug())
-}
-
-/// Reads `T`, an object of these fields, from a body.
-fn parse<T: for<'de> Deserialize<'de>>(
-    body: &[u8],
-    fields: &[&str],
-    expected: impl Fn(&str) -> &'static str,
-) -> Result<T> {
-    if body.len() > MAX_BODY {
-        return Err(Error::malformed(
-            DOING,
-            format!("the body has {} bytes; at most {MAX_BODY} are accepted", body.len()),
-        )
-        .help("Put data where the source can read it; a job only names it."));
-    }
-    let text = std::str::from_utf8(body).map_err(|error| {
-        Error::malformed(
-            DOING,
-            format!("the body is not UTF-8 from byte {} on", error.valid_up_to() + 1),
-        )
-    })?;
-    // A struct would also be read from an array.
-    if !text.trim_ascii_start().starts_with('{') {
-        return Err(Error::malformed(DOING, "the body is no JSON object"));
-    }
-    let mut reader = serde_json::Deserializer::from_str(text);
-    match serde_path_to_error::deserialize(&mut reader) {
-        Ok(found) => reader.end().map(|()| found).map_err(|error| not_json(&error)),
-        Err(error) => Err(explain(text, fields, &expected, &error)),
-    }
-}
-
-fn not_json(error: &serde_json::Error) -> Error {
-    // Its words tell of syntax alone, and quote nothing.
-    Error::malformed(DOING, format!("the body is no JSON: {error}"))
-}
-
-/// Why a body could not be read. serde's own words quote the values they stumble on, so that only
-/// the place is taken from them.
-fn explain(
-    text: &str,
-    fields: &[&str],
-    expected: &impl Fn(&str) -> &'static str,
-    error: &serde_path_to_error::Error<serde_json::Error>,
-) -> Error {
-    if !error.inner().is_data() {
-        return not_json(error.inner());
-    }
-    let Ok(Json::Object(object)) = serde_json::from_str::<Json>(text) else {
-        return Error::malformed(DOING, "the body is no JSON object");
-    };
-    if let Some(unknown) = object.keys().find(|name| !fields.contains(&name.as_str())) {
-        return unknown_field(unknown, fields);
-    }
-    if let Some(Json::Object(window)) = object.get("window")
-        && let Some(unknown) = window.keys().find(|name| *name != "start" && *name != "end")
-    {
-        return unknown_field(unknown, &["start", "end"]).with("in", "window");
-    }
-    for required in ["export", "run", "epoch"] {
-        if fields.contains(&required) && !object.contains_key(required) {
-            return Error::malformed(DOING, format!("`{required}` is missing"));
-        }
-    }
-    match error.path().to_string().as_str() {
-        "." => Error::malformed(DOING, "a field is given twice"),
-        place => wrong(place, expected(place)),
-    }
-}
-
-fn unknown_field(name: &str, known: &[&str]) -> Error {
-    let near = known
-        .iter()
-        .map(|one| (strsim::damerau_levenshtein(name, one), *one))
-        .filter(|(distance, _)| *distance <= 2)
-        .min();
-    Error::malformed(DOING, format!("unknown field {}", shown(name))).help(match near {
-        Some((_, one)) => format!("Did you mean `{one}`?"),
-        None => format!("Nothing else is accepted than: {}.", known.join(", ")),
-    })
-}
-
-/// A window from an object; what is derived would take an array too.
-fn window_object<'de, D: Deserializer<'de>>(reader: D) -> Result<Option<Window>, D::Error> {
-    struct Object;
-    impl<'de> Visitor<'de> for Object {
-        type Value = Option<Window>;
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an object with start and end")
-        }
-        fn visit_unit<E>(self) -> Result<Self::Value, E> {
-            Ok(None)
-        }
-        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-            Window::deserialize(MapAccessDeserializer::new(map)).map(Some)
-        }
-    }
-    reader.deserialize_any(Object)
 }
 
 #[cfg(test)]

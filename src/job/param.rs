@@ -75,6 +75,9 @@ pub enum Value {
 /// `window_end` or `cursor` where the run has them.
 pub type Bindings = BTreeMap<String, Value>;
 
+/// What a query may ask for besides the job's parameters: the start and the end of its window.
+pub const WINDOW: [&str; 2] = ["window_start", "window_end"];
+
 impl Value {
     /// The value of `kind` that `json` is.
     pub fn typed(kind: ParamType, json: &Json) -> Option<Value> {

@@ -269,3 +269,30 @@ mod window_columns {
         Ok(columns.window_start.zip(columns.window_end).map(|(start, end)| Window { start, end }))
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// What a job of the export `orders` orders.
+    pub(crate) fn order(key: &str) -> Order {
+        Order {
+            key: key.to_owned(),
+            edition: 1,
+            content: "c".to_owned(),
+            export: "orders".to_owned(),
+            definition: "d".to_owned(),
+            revision: 1,
+            recipient: None,
+            params: serde_json::Map::new(),
+            window: None,
+            pool: "default".to_owned(),
+            body: "{}".to_owned(),
+            correlation_id: None,
+            traceparent: None,
+            requested_by: None,
+            not_before: None,
+            deadline: None,
+        }
+    }
+}

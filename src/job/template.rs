@@ -21,7 +21,8 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'
 const FORMAT: &str = "%Y-%m-%dT%H%M%S%z";
 /// What object stores take at the most.
 const LONGEST: usize = 1024;
-const BUILT_IN: [&str; 4] = ["window_start", "window_end", "export", "run"];
+/// The placeholders that every template may use.
+pub const BUILT_IN: [&str; 4] = ["window_start", "window_end", "run", "export"];
 
 /// A path with placeholders, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +39,26 @@ enum Piece {
     Export,
     Run,
     Value(String),
+}
+
+/// Something that keeps a text from being a template.
+#[derive(Debug)]
+pub struct Mistake<'a> {
+    /// What it is.
+    pub fault: Fault<'a>,
+    /// The same in words: of class `config`.
+    pub error: Error,
+}
+
+/// What can be wrong with a template.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault<'a> {
+    /// Nothing fills the placeholder of this name.
+    Unknown(&'a str),
+    /// The placeholder of this name takes no format, or not this one.
+    Format(&'a str),
+    /// A brace lacks its other, or what comes of it is no path.
+    Path,
 }
 
 /// What the placeholders stand for.
@@ -63,34 +84,49 @@ impl Template {
     /// `config`: an unknown placeholder, a bad format, a brace without its other, or a path that
     /// is not relative, or has an empty segment, `.` or `..`.
     pub fn parse(text: &str, also: &[&str]) -> Result<Template> {
-        let wrong = |why: String| {
-            Error::config("read a path template", why).with("template", format!("`{text}`"))
-        };
-        let unbalanced = || {
-            wrong("a brace lacks its other".to_owned())
-                .help("A placeholder is written {name} or {window_start:%Y-%m-%d}.")
-        };
-        let mut pieces = Vec::new();
+        let (template, mistakes) = Template::read(text, also);
+        match mistakes.into_iter().next() {
+            None => Ok(template),
+            Some(mistake) => Err(mistake.error.with("template", format!("`{text}`"))),
+        }
+    }
+
+    /// What [`Template::parse`] understands of a text, and everything that is wrong with it.
+    pub fn read<'a>(text: &'a str, also: &[&str]) -> (Template, Vec<Mistake<'a>>) {
+        let (mut pieces, mut mistakes) = (Vec::new(), Vec::new());
         let mut rest = text;
         while let Some(open) = rest.find(['{', '}']) {
             let (literal, tail) = rest.split_at(open);
             if !literal.is_empty() {
                 pieces.push(Piece::Literal(literal.to_owned()));
             }
-            let (inner, after) = tail
+            let braced = tail
                 .strip_prefix('{')
                 .and_then(|tail| tail.split_once('}'))
-                .filter(|(inner, _)| !inner.contains('{'))
-                .ok_or_else(unbalanced)?;
-            pieces.push(piece(inner, also).map_err(|(why, help)| wrong(why).help(help))?);
+                .filter(|(inner, _)| !inner.contains('{'));
+            let Some((inner, after)) = braced else {
+                let error = wrong("a brace lacks its other")
+                    .help("A placeholder is written {name} or {window_start:%Y-%m-%d}.");
+                mistakes.push(Mistake { fault: Fault::Path, error });
+                rest = "";
+                break;
+            };
+            match piece(inner, also) {
+                Ok(piece) => pieces.push(piece),
+                Err(mistake) => mistakes.push(mistake),
+            }
             rest = after;
         }
         if !rest.is_empty() {
             pieces.push(Piece::Literal(rest.to_owned()));
         }
         let template = Template { text: text.to_owned(), pieces };
-        template.check_sample().map_err(wrong)?;
-        Ok(template)
+        if mistakes.is_empty()
+            && let Err(why) = template.check_sample()
+        {
+            mistakes.push(Mistake { fault: Fault::Path, error: wrong(why) });
+        }
+        (template, mistakes)
     }
 
     /// The names that it uses, in order.
@@ -148,14 +184,11 @@ impl Template {
 
     /// Finds what is wrong whatever the values are.
     fn check_sample(&self) -> Result<(), String> {
-        let sample = Timestamp::UNIX_EPOCH.to_zoned(TimeZone::UTC);
         let mut path = String::new();
         for piece in &self.pieces {
             match piece {
                 Piece::Literal(text) => path.push_str(text),
-                Piece::Start(format) | Piece::End(format) => {
-                    path.push_str(&time(format, &sample)?);
-                }
+                Piece::Start(format) | Piece::End(format) => path.push_str(&sample(format)?),
                 Piece::Export | Piece::Run | Piece::Value(_) => path.push('x'),
             }
         }
@@ -163,35 +196,47 @@ impl Template {
     }
 }
 
-/// The piece that a placeholder is, or why it is none and what to do.
-fn piece(inner: &str, also: &[&str]) -> Result<Piece, (String, String)> {
+/// The piece that a placeholder is.
+fn piece<'a>(inner: &'a str, also: &[&str]) -> Result<Piece, Mistake<'a>> {
     let (name, format) = match inner.split_once(':') {
         Some((name, format)) => (name, Some(format)),
         None => (inner, None),
     };
-    let timed = || format.unwrap_or(FORMAT).to_owned();
+    let misformed = |error: Error| Mistake { fault: Fault::Format(name), error };
+    let timed = || {
+        let format = format.unwrap_or(FORMAT);
+        sample(format).map(|_| format.to_owned()).map_err(|why| misformed(wrong(why)))
+    };
     let piece = match name {
-        "window_start" => Piece::Start(timed()),
-        "window_end" => Piece::End(timed()),
+        "window_start" => return timed().map(Piece::Start),
+        "window_end" => return timed().map(Piece::End),
         "export" => Piece::Export,
         "run" => Piece::Run,
         _ if also.contains(&name) => Piece::Value(name.to_owned()),
         _ => {
             let known: Vec<_> =
                 BUILT_IN.iter().chain(also).map(|known| format!("{{{known}}}")).collect();
-            return Err((
-                format!("`{{{name}}}` is no placeholder here"),
-                format!("Known are: {}.", known.join(", ")),
-            ));
+            let error = wrong(format!("`{{{name}}}` is no placeholder here"))
+                .help(format!("Known are: {}.", known.join(", ")));
+            return Err(Mistake { fault: Fault::Unknown(name), error });
         }
     };
-    if format.is_some() && !matches!(piece, Piece::Start(_) | Piece::End(_)) {
-        return Err((
-            format!("`{{{name}}}` takes no format"),
-            "Only window_start and window_end do.".to_owned(),
+    if format.is_some() {
+        return Err(misformed(
+            wrong(format!("`{{{name}}}` takes no format"))
+                .help("Only window_start and window_end do."),
         ));
     }
     Ok(piece)
+}
+
+fn wrong(why: impl Into<String>) -> Error {
+    Error::config("read a path template", why)
+}
+
+/// Any time in a format.
+fn sample(format: &str) -> Result<String, String> {
+    time(format, &Timestamp::UNIX_EPOCH.to_zoned(TimeZone::UTC))
 }
 
 fn time(format: &str, at: &Zoned) -> Result<String, String> {
@@ -330,7 +375,7 @@ mod tests {
         let error = Template::parse("{contry}", &["country"]).unwrap_err();
         assert_eq!(
             error.advice(),
-            Some("Known are: {window_start}, {window_end}, {export}, {run}, {country}.")
+            Some("Known are: {window_start}, {window_end}, {run}, {export}, {country}.")
         );
     }
 

@@ -261,16 +261,7 @@ impl<'a> Protected<'a> {
                 })
             })
             .collect::<Result<_>>()?;
-        let files = staged
-            .parts
-            .iter()
-            .map(|part| ManifestFile {
-                name: part.name.clone(),
-                bytes: part.bytes,
-                rows: part.rows,
-                sha256: part.sha256.clone(),
-            })
-            .collect();
+        let files = staged.parts.iter().map(ManifestFile::from).collect();
         let replaces = plan.replaced(&attempt).await?;
         let manifest = plan.manifest(&attempt.run, fields, snapshot, files, counts);
         let decision = Decision {

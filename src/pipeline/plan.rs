@@ -87,8 +87,9 @@ impl Plan {
             None => None,
         };
         if let Some(window) = run.order.window {
-            bindings.insert("window_start".to_owned(), Value::Timestamp(window.start));
-            bindings.insert("window_end".to_owned(), Value::Timestamp(window.end));
+            for (name, at) in param::WINDOW.into_iter().zip([window.start, window.end]) {
+                bindings.insert(name.to_owned(), Value::Timestamp(at));
+            }
         }
         let contract = export.contract.as_ref();
         let types: Option<Types> = contract.map(|contract| {

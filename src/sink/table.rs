@@ -17,6 +17,30 @@ pub(super) fn upsert_needs_key(mode: Mode, key: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// An error of class `contract`: a column of the rows, or of the table, does not fit the other side.
+pub(super) fn misfit(column: &str, message: impl Into<String>) -> Error {
+    Error::contract("fit the rows to the table", message).with("column", column)
+}
+
+/// A column that the table requires, or of the key of an upsert, and that the rows do not have, is
+/// a [`misfit`].
+pub(super) fn complete<'a>(
+    mut required: impl Iterator<Item = &'a str>,
+    mode: Mode,
+    key: &[String],
+    given: impl Fn(&str) -> bool,
+) -> Result<()> {
+    if let Some(name) = required.find(|name| !given(name)) {
+        return Err(misfit(name, "the table requires a value, and the rows have no such column")
+            .help("Add it to the rows, or give the table's column a default."));
+    }
+    if let Some(name) = key.iter().find(|name| mode == Mode::Upsert && !given(name)) {
+        return Err(misfit(name, "the rows lack a column of the primary key")
+            .help("Add it to the rows, or correct primary-key in [contract]."));
+    }
+    Ok(())
+}
+
 /// What the names of a run's staging tables begin with; the fence follows. Twelve digits are the
 /// random end of the run's name, and with the longest fence the name stays within the 63 bytes
 /// that PostgreSQL allows.

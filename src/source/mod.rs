@@ -17,6 +17,8 @@ use crate::format::{Compression, CsvOptions, FieldType, Fields, Format};
 use crate::job::param::Bindings;
 use crate::rows::Rows;
 
+pub(crate) use self::sql::parameters;
+
 /// What an export reads: the `[source]` of its definition.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]

@@ -16,7 +16,7 @@ use tokio_postgres::{Column, CopyOutStream};
 use self::decode::{Decoder, Wire};
 use super::{Source, SourceConfig, Types, sql};
 use crate::connect::Connection;
-use crate::connect::postgres::{Client, classify, connect, quote_ident, quote_table};
+use crate::connect::postgres::{Client, classify, connect, quote_ident};
 use crate::error::{Error, Result};
 use crate::format::FieldType;
 use crate::job::param::Bindings;
@@ -41,21 +41,8 @@ struct Plan {
 
 impl PostgresSource {
     pub(super) fn new(config: &SourceConfig, connection: &Connection, types: Types) -> Self {
-        let template = match (&config.query, &config.table) {
-            (Some(query), _) => query.trim_end_matches([';', ' ', '\t', '\r', '\n']).to_owned(),
-            (None, table) => {
-                let columns = match &config.columns {
-                    Some(names) => {
-                        names.iter().map(|name| quote_ident(name)).collect::<Vec<_>>().join(", ")
-                    }
-                    None => "*".to_owned(),
-                };
-                let table = quote_table(table.as_deref().unwrap_or_default());
-                // The condition stands on its own line, since it may end in a comment.
-                let filter = config.filter.as_ref().map(|filter| format!(" WHERE (\n{filter}\n)"));
-                format!("SELECT {columns} FROM {table}{}", filter.unwrap_or_default())
-            }
-        };
+        let select = sql::select(config);
+        let template = select.trim_end_matches([';', ' ', '\t', '\r', '\n']).to_owned();
         PostgresSource { connection: connection.clone(), template, types }
     }
 

@@ -1,20 +1,55 @@
-//! `:name` parameters in PostgreSQL's SQL, for statements that take no bound ones.
+//! The SQL that databases are read by: its text, and in PostgreSQL's the values of its `:name`
+//! parameters in their places, for statements that take no bound ones.
 
-use crate::connect::postgres::literal;
+use super::SourceConfig;
+use crate::connect::postgres::{literal, quote_ident, quote_table};
 use crate::error::{Error, Result};
 use crate::job::param::Bindings;
 
+/// The SELECT that a definition writes or describes, its `:name` parameters still in it.
+pub(super) fn select(config: &SourceConfig) -> String {
+    if let Some(query) = &config.query {
+        return query.clone();
+    }
+    let columns = match &config.columns {
+        Some(names) => names.iter().map(|name| quote_ident(name)).collect::<Vec<_>>().join(", "),
+        None => "*".to_owned(),
+    };
+    let table = quote_table(config.table.as_deref().unwrap_or_default());
+    // The condition stands on its own line, since it may end in a comment.
+    let filter = config.filter.as_ref().map(|filter| format!(" WHERE (\n{filter}\n)"));
+    format!("SELECT {columns} FROM {table}{}", filter.unwrap_or_default())
+}
+
 /// `sql` with each `:name` replaced by its value as a typed literal.
-///
-/// Strings, quoted names, dollar quotes, comments and `::` casts are left alone
-/// (<https://www.postgresql.org/docs/current/sql-syntax-lexical.html>).
 ///
 /// # Errors
 /// `permanent`: a name without a value, or a value that cannot be a literal.
 pub(super) fn render(sql: &str, bindings: &Bindings) -> Result<String> {
-    let bytes = sql.as_bytes();
     let mut rendered = String::with_capacity(sql.len());
-    let (mut at, mut copied) = (0, 0);
+    let mut copied = 0;
+    for (at, name) in placed(sql) {
+        rendered.push_str(sql.get(copied..at).unwrap_or_default());
+        rendered.push_str(&value(name, bindings)?);
+        copied = at + 1 + name.len();
+    }
+    rendered.push_str(sql.get(copied..).unwrap_or_default());
+    Ok(rendered)
+}
+
+/// The names of the `:name` parameters of `sql`, each as often as it stands there.
+pub(crate) fn parameters(sql: &str) -> impl Iterator<Item = &str> {
+    placed(sql).into_iter().map(|(_, name)| name)
+}
+
+/// The `:name` parameters of `sql`, each with the place of its colon.
+///
+/// Strings, quoted names, dollar quotes, comments and `::` casts have none
+/// (<https://www.postgresql.org/docs/current/sql-syntax-lexical.html>).
+fn placed(sql: &str) -> Vec<(usize, &str)> {
+    let bytes = sql.as_bytes();
+    let mut found = Vec::new();
+    let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
         let next = bytes.get(at + 1).copied();
         at = match (byte, next) {
@@ -32,17 +67,13 @@ pub(super) fn render(sql: &str, bindings: &Bindings) -> Result<String> {
                 let length = rest
                     .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
                     .unwrap_or(rest.len());
-                let name = rest.get(..length).unwrap_or_default();
-                rendered.push_str(sql.get(copied..at).unwrap_or_default());
-                rendered.push_str(&value(name, bindings)?);
-                copied = at + 1 + length;
-                copied
+                found.push((at, rest.get(..length).unwrap_or_default()));
+                at + 1 + length
             }
             _ => at + 1,
         };
     }
-    rendered.push_str(sql.get(copied..).unwrap_or_default());
-    Ok(rendered)
+    found
 }
 
 fn value(name: &str, bindings: &Bindings) -> Result<String> {

@@ -12,9 +12,8 @@ use rusqlite::{InterruptHandle, Statement};
 use serde_json::{Map, Value as Json};
 use tokio::sync::mpsc;
 
-use super::{Source, SourceConfig, Types};
+use super::{Source, SourceConfig, Types, sql};
 use crate::connect::Connection;
-use crate::connect::postgres::{quote_ident, quote_table};
 use crate::connect::sqlite::{Access, classify, open};
 use crate::error::{Error, Result};
 use crate::format::FieldType;
@@ -35,22 +34,7 @@ pub(super) struct SqliteSource {
 
 impl SqliteSource {
     pub(super) fn new(config: &SourceConfig, connection: &Connection, types: Types) -> Self {
-        let sql = match (&config.query, &config.table) {
-            (Some(query), _) => query.clone(),
-            (None, table) => {
-                let columns = match &config.columns {
-                    Some(names) => {
-                        names.iter().map(|name| quote_ident(name)).collect::<Vec<_>>().join(", ")
-                    }
-                    None => "*".to_owned(),
-                };
-                let table = quote_table(table.as_deref().unwrap_or_default());
-                // The condition stands on its own line, since it may end in a comment.
-                let filter = config.filter.as_ref().map(|filter| format!(" WHERE (\n{filter}\n)"));
-                format!("SELECT {columns} FROM {table}{}", filter.unwrap_or_default())
-            }
-        };
-        SqliteSource { connection: connection.clone(), sql, types }
+        SqliteSource { connection: connection.clone(), sql: sql::select(config), types }
     }
 
     /// Opens the database in a read transaction, and plans in it.

@@ -7,14 +7,7 @@ use assert_cmd::Command;
 use serde_json::Value as Json;
 use tempfile::TempDir;
 
-const SETTINGS: &str = r#"
-[queue]
-url = "sqlite:longshore.db"
-[ledger]
-url = "sqlite:longshore.db"
-[claims]
-url = "sqlite:longshore.db"
-"#;
+use crate::support::sample::{self, ORDERS, SETTINGS};
 
 const CONNECTIONS: &str = r#"
 [shop]
@@ -23,11 +16,6 @@ url = "sqlite:shop.db"
 [lake]
 type = "files"
 url = "file:lake"
-"#;
-
-const ORDERS: &str = r#"
-source = { connection = "shop", table = "orders" }
-sink   = { connection = "lake", path = "orders" }
 "#;
 
 const DAILY: &str = r#"
@@ -91,9 +79,7 @@ impl House {
     }
 
     fn write(&self, name: &str, text: &str) {
-        let path = self.path().join(name);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
+        sample::write(self.path(), name, text);
     }
 
     /// Runs a command. Answers its exit code and what it printed: result, and everything else.

@@ -73,16 +73,7 @@ fn holder(run: RunId, fence: i64) -> Holder {
 }
 
 fn decide(run: RunId, staged: Staged, replaces: Option<String>) -> Decision {
-    let files: Vec<_> = staged
-        .parts
-        .iter()
-        .map(|part| ManifestFile {
-            name: part.name.clone(),
-            bytes: part.bytes,
-            rows: part.rows,
-            sha256: part.sha256.clone(),
-        })
-        .collect();
+    let files = staged.parts.iter().map(ManifestFile::from).collect();
     let counts = ManifestCounts::from(staged.counts);
     let manifest = Manifest {
         format: MANIFEST_FORMAT.to_owned(),

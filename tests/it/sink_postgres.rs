@@ -7,11 +7,12 @@ use arrow::array::*;
 use async_trait::async_trait;
 use futures::FutureExt;
 use longshore::connect::{Connection, postgres};
-use longshore::error::Class;
+use longshore::error::{Class, Error};
 use longshore::sink::postgres::PostgresSink;
 use longshore::sink::{Begun, Mode, Sink};
 
 use crate::sink_table::{self, Target, batch, decision, deliver, first, next, stream};
+use crate::support::servers;
 
 /// A schema, dropped when the test is over.
 struct Postgres {
@@ -19,11 +20,8 @@ struct Postgres {
     client: postgres::Client,
 }
 
-#[expect(clippy::disallowed_methods, reason = "the server that tests use")]
 fn connection() -> Connection {
-    let url = std::env::var("LONGSHORE_TEST_POSTGRES")
-        .unwrap_or_else(|_| "postgres://postgres@127.0.0.1:5432/postgres".to_owned());
-    let json = serde_json::json!({"type": "postgres", "url": url});
+    let json = serde_json::json!({"type": "postgres", "url": servers::postgres().as_str()});
     let mut connection: Connection = serde_json::from_value(json).unwrap();
     connection.name = "warehouse".to_owned();
     connection
@@ -205,15 +203,20 @@ fn text(value: &str) -> ArrayRef {
     Arc::new(StringArray::from(vec![value]))
 }
 
+/// Types that a database adds to those of PostgreSQL.
+const TYPES: &str = "CREATE TYPE {}mood AS ENUM ('sad', 'ok');
+                     CREATE DOMAIN {}code AS varchar(3) CHECK (VALUE <> 'bad')";
+
+/// Delivers a column to a new table `v`, the only column of which is of a type.
+async fn deliver_as(target: &Postgres, kind: &str, array: ArrayRef) -> Result<(), Error> {
+    target.execute(&format!("DROP TABLE IF EXISTS {{}}v; CREATE TABLE {{}}v (v {kind})")).await;
+    deliver(&*target.sink_to("v", Mode::Append, &[]), &first(), vec![one("v", array)]).await
+}
+
 #[tokio::test]
 async fn values_become_the_types_of_the_table() {
     with(async |target| {
-        target
-            .execute(
-                "CREATE TYPE {}mood AS ENUM ('sad', 'ok');
-                 CREATE DOMAIN {}code AS varchar(3) CHECK (VALUE <> 'bad')",
-            )
-            .await;
+        target.execute(TYPES).await;
         let uuid = "5ac2dbd1-53b5-4f8c-a4d0-5b8ab9a2e0a4";
         for (kind, array, expected) in [
             ("uuid", text(uuid), uuid),
@@ -230,11 +233,7 @@ async fn values_become_the_types_of_the_table() {
             ("double precision", Arc::new(Float32Array::from(vec![0.5])), "0.5"),
             ("double precision", Arc::new(Int32Array::from(vec![i32::MAX])), "2147483647"),
         ] {
-            target
-                .execute(&format!("DROP TABLE IF EXISTS {{}}v; CREATE TABLE {{}}v (v {kind})"))
-                .await;
-            let sink = target.sink_to("v", Mode::Append, &[]);
-            deliver(&*sink, &first(), vec![one("v", array)]).await.unwrap();
+            deliver_as(target, kind, array).await.unwrap();
             assert_eq!(target.value("SELECT v::text FROM {}v").await, expected, "{kind}");
         }
     })
@@ -244,12 +243,7 @@ async fn values_become_the_types_of_the_table() {
 #[tokio::test]
 async fn what_would_lose_something_is_refused() {
     with(async |target| {
-        target
-            .execute(
-                "CREATE TYPE {}mood AS ENUM ('sad', 'ok');
-                 CREATE DOMAIN {}code AS varchar(3) CHECK (VALUE <> 'bad')",
-            )
-            .await;
+        target.execute(TYPES).await;
         let stamp = || Arc::new(TimestampMicrosecondArray::from(vec![1])) as ArrayRef;
         let (planned, found) = (Class::Contract, Class::Permanent);
         for (kind, array, class) in [
@@ -276,11 +270,7 @@ async fn what_would_lose_something_is_refused() {
             ("jsonb", text("\"SECRET \\u0000\""), found),
             ("{}mood", text("SECRET"), found),
         ] {
-            target
-                .execute(&format!("DROP TABLE IF EXISTS {{}}v; CREATE TABLE {{}}v (v {kind})"))
-                .await;
-            let sink = target.sink_to("v", Mode::Append, &[]);
-            let error = deliver(&*sink, &first(), vec![one("v", array)]).await.unwrap_err();
+            let error = deliver_as(target, kind, array).await.unwrap_err();
             assert_eq!(error.class(), class, "{kind}: {error}");
             let shown = format!("{error} {:?}", error.advice());
             assert!(!shown.contains("SECRET"), "{shown}");

@@ -17,12 +17,12 @@ use longshore::rows::Refused;
 use longshore::source::{Source, SourceConfig, Types, build};
 use serde_json::json;
 
-#[expect(clippy::disallowed_methods, reason = "the tests' server is named by the environment")]
+use crate::support::servers;
+
 fn connection() -> Connection {
-    let url = std::env::var("LONGSHORE_TEST_POSTGRES")
-        .unwrap_or_else(|_| "postgres://postgres@127.0.0.1:5432/postgres".to_owned());
+    let url = servers::postgres();
     let mut connection: Connection =
-        serde_json::from_value(json!({"type": "postgres", "url": url})).unwrap();
+        serde_json::from_value(json!({"type": "postgres", "url": url.as_str()})).unwrap();
     connection.name = "shop".to_owned();
     connection
 }

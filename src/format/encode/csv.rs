@@ -8,9 +8,9 @@
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
-use super::column::{Column, columns, types};
-use super::text;
+use super::{columns, text, types};
 use crate::error::{Error, Result};
+use crate::format::values::Values;
 use crate::format::{CsvOptions, FieldType};
 
 /// Writes batches as lines.
@@ -88,7 +88,7 @@ impl CsvWriter {
                         .help("Set `null` in [sink.csv] to a text like `\\N`."));
                     }
                     out.extend_from_slice(&self.null);
-                } else if let Column::String(array) = column {
+                } else if let Values::String(array) = column {
                     self.string(out, array.value(row).as_bytes());
                 } else if self.careful {
                     scratch.clear();
@@ -133,17 +133,17 @@ impl CsvWriter {
 }
 
 /// A value that is neither NULL nor a string.
-fn plain(out: &mut Vec<u8>, column: &Column<'_>, row: usize) {
+fn plain(out: &mut Vec<u8>, column: &Values<'_>, row: usize) {
     match column {
-        Column::Bool(a) => out.extend_from_slice(if a.value(row) { b"true" } else { b"false" }),
-        Column::Int16(a) => text::int(out, a.value(row).into()),
-        Column::Int32(a) => text::int(out, a.value(row).into()),
-        Column::Int64(a) => text::int(out, a.value(row)),
-        Column::Float32(a) => text::float(out, a.value(row)),
-        Column::Float64(a) => text::float(out, a.value(row)),
-        Column::Decimal(a, scale) => text::decimal(out, a.value(row), *scale),
-        Column::String(a) => out.extend_from_slice(a.value(row).as_bytes()),
-        Column::Bytes(a) => {
+        Values::Bool(a) => out.extend_from_slice(if a.value(row) { b"true" } else { b"false" }),
+        Values::Int16(a) => text::int(out, a.value(row).into()),
+        Values::Int32(a) => text::int(out, a.value(row).into()),
+        Values::Int64(a) => text::int(out, a.value(row)),
+        Values::Float32(a) => text::float(out, a.value(row)),
+        Values::Float64(a) => text::float(out, a.value(row)),
+        Values::Decimal(a, scale) => text::decimal(out, a.value(row), *scale),
+        Values::String(a) => out.extend_from_slice(a.value(row).as_bytes()),
+        Values::Bytes(a) => {
             let value = a.value(row);
             out.extend_from_slice(b"\\x");
             let from = out.len();
@@ -151,10 +151,10 @@ fn plain(out: &mut Vec<u8>, column: &Column<'_>, row: usize) {
             // The slice is as long as the digits: it cannot fail.
             let _ = hex::encode_to_slice(value, &mut out[from..]);
         }
-        Column::Date(a) => text::date(out, a.value(row).into()),
-        Column::Time(a) => text::time(out, a.value(row)),
-        Column::Timestamp(a) => text::timestamp(out, a.value(row)),
-        Column::Instant(a) => {
+        Values::Date(a) => text::date(out, a.value(row).into()),
+        Values::Time(a) => text::time(out, a.value(row)),
+        Values::Timestamp(a) => text::timestamp(out, a.value(row)),
+        Values::Instant(a) => {
             text::timestamp(out, a.value(row));
             out.push(b'Z');
         }

@@ -9,10 +9,10 @@ use arrow::datatypes::SchemaRef;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::column::{Column, columns, types};
-use super::text;
+use super::{columns, text, types};
 use crate::error::{Error, Result};
 use crate::format::FieldType;
+use crate::format::values::Values;
 
 /// Writes batches as lines.
 pub struct JsonlWriter {
@@ -68,33 +68,33 @@ impl JsonlWriter {
     }
 }
 
-fn value(out: &mut Vec<u8>, column: &Column<'_>, row: usize, name: &str) -> Result<()> {
+fn value(out: &mut Vec<u8>, column: &Values<'_>, row: usize, name: &str) -> Result<()> {
     match column {
-        Column::Bool(a) => out.extend_from_slice(if a.value(row) { b"true" } else { b"false" }),
-        Column::Int16(a) => text::int(out, a.value(row).into()),
-        Column::Int32(a) => text::int(out, a.value(row).into()),
-        Column::Int64(a) => text::int(out, a.value(row)),
-        Column::Float32(a) => {
+        Values::Bool(a) => out.extend_from_slice(if a.value(row) { b"true" } else { b"false" }),
+        Values::Int16(a) => text::int(out, a.value(row).into()),
+        Values::Int32(a) => text::int(out, a.value(row).into()),
+        Values::Int64(a) => text::int(out, a.value(row)),
+        Values::Float32(a) => {
             finite(a.value(row).is_finite(), name)?;
             text::float(out, a.value(row));
         }
-        Column::Float64(a) => {
+        Values::Float64(a) => {
             finite(a.value(row).is_finite(), name)?;
             text::float(out, a.value(row));
         }
-        Column::Decimal(a, scale) => text::decimal(out, a.value(row), *scale),
-        Column::String(a) => string(out, a.value(row)),
-        Column::Bytes(a) => quoted(out, |out| {
+        Values::Decimal(a, scale) => text::decimal(out, a.value(row), *scale),
+        Values::String(a) => string(out, a.value(row)),
+        Values::Bytes(a) => quoted(out, |out| {
             let value = a.value(row);
             let from = out.len();
             out.resize(from + value.len().div_ceil(3) * 4, 0);
             // The slice is as long as the digits: it cannot fail.
             let _ = STANDARD.encode_slice(value, &mut out[from..]);
         }),
-        Column::Date(a) => quoted(out, |out| text::date(out, a.value(row).into())),
-        Column::Time(a) => quoted(out, |out| text::time(out, a.value(row))),
-        Column::Timestamp(a) => quoted(out, |out| text::timestamp(out, a.value(row))),
-        Column::Instant(a) => quoted(out, |out| {
+        Values::Date(a) => quoted(out, |out| text::date(out, a.value(row).into())),
+        Values::Time(a) => quoted(out, |out| text::time(out, a.value(row))),
+        Values::Timestamp(a) => quoted(out, |out| text::timestamp(out, a.value(row))),
+        Values::Instant(a) => quoted(out, |out| {
             text::timestamp(out, a.value(row));
             out.push(b'Z');
         }),

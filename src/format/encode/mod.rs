@@ -1,10 +1,9 @@
 //! Record batches → bytes, in bounded memory: what is ready is handed on after each batch.
 
-pub(crate) mod column;
 mod csv;
 mod jsonl;
 mod parquet;
-pub(crate) mod text;
+mod text;
 
 #[cfg(test)]
 mod tests;
@@ -19,9 +18,11 @@ use flate2::write::GzEncoder;
 use self::csv::CsvWriter;
 use self::jsonl::JsonlWriter;
 use self::parquet::ParquetWriter;
-use super::{Compression, CsvOptions, Format};
+use super::values::Values;
+use super::{Compression, CsvOptions, FieldType, Format};
 use crate::error::{Error, Result};
 
+const DOING: &str = "encode the rows";
 /// The level of zstd: the fastest of the usual ones, which already shrinks rows well.
 const ZSTD_LEVEL: i32 = 1;
 
@@ -136,4 +137,47 @@ impl Encoder {
 
 fn failed(cause: std::io::Error) -> Error {
     Error::transient("compress the rows", "the compressor failed").caused_by(cause)
+}
+
+/// The types of a schema's fields.
+///
+/// # Errors
+/// `permanent`, naming the column whose type has no name here.
+fn types(schema: &SchemaRef) -> Result<Vec<FieldType>> {
+    schema
+        .fields()
+        .iter()
+        .map(|field| {
+            FieldType::of_arrow(field.data_type()).ok_or_else(|| {
+                Error::permanent(DOING, "the column's type cannot be written")
+                    .with("column", field.name())
+                    .with("type", field.data_type())
+                    .help("Cast it in the query or the transform.")
+            })
+        })
+        .collect()
+}
+
+/// The columns of a batch, as the schema that was begun with types them.
+///
+/// # Errors
+/// `contract` when the batch has other columns.
+fn columns<'a>(kinds: &[FieldType], rows: &'a RecordBatch) -> Result<Vec<Values<'a>>> {
+    let drifted = || {
+        Error::contract(DOING, "a batch has other columns than the first")
+            .help("The source changed while it was read; run the job again.")
+    };
+    if kinds.len() != rows.num_columns() {
+        return Err(drifted());
+    }
+    kinds
+        .iter()
+        .zip(rows.columns())
+        .map(|(kind, array)| {
+            (*array.data_type() == kind.arrow())
+                .then(|| Values::of(array.as_ref()))
+                .flatten()
+                .ok_or_else(drifted)
+        })
+        .collect()
 }

@@ -9,7 +9,7 @@ use parquet::basic::{Compression as Codec, GzipLevel, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 
-use super::column::types;
+use super::types;
 use crate::error::{Error, Result};
 use crate::format::Compression;
 

@@ -3,6 +3,7 @@ use proptest::test_runner::TestCaseError;
 
 use super::*;
 use crate::job::decision::CursorMove;
+use crate::job::run::tests::order;
 use crate::rows::Counts;
 
 const LEASE: Duration = Duration::from_secs(60);
@@ -139,27 +140,6 @@ impl Shelf {
 
     fn holders(&self, name: &str) -> usize {
         self.facts.resources.get(name).map_or(0, |resource| resource.holders.len())
-    }
-}
-
-fn order(key: &str) -> Order {
-    Order {
-        key: key.to_owned(),
-        edition: 1,
-        content: "c".to_owned(),
-        export: "orders".to_owned(),
-        definition: "d".to_owned(),
-        revision: 1,
-        recipient: None,
-        params: serde_json::Map::new(),
-        window: None,
-        pool: "default".to_owned(),
-        body: "{}".to_owned(),
-        correlation_id: None,
-        traceparent: None,
-        requested_by: None,
-        not_before: None,
-        deadline: None,
     }
 }
 

@@ -1,6 +1,6 @@
 use super::*;
 use crate::job::RunId;
-use crate::job::run::Order;
+use crate::job::run::tests::order;
 use crate::rows::Counts;
 
 const LEASE: Duration = Duration::from_secs(60);
@@ -28,30 +28,9 @@ fn failure() -> Failure {
     Failure { class: Class::Transient, message: "it failed".to_owned(), at: now() }
 }
 
-fn order() -> Order {
-    Order {
-        key: "k".to_owned(),
-        edition: 1,
-        content: "c".to_owned(),
-        export: "orders".to_owned(),
-        definition: "d".to_owned(),
-        revision: 1,
-        recipient: None,
-        params: serde_json::Map::new(),
-        window: None,
-        pool: "default".to_owned(),
-        body: "{}".to_owned(),
-        correlation_id: None,
-        traceparent: None,
-        requested_by: None,
-        not_before: None,
-        deadline: None,
-    }
-}
-
 /// A run with fence 2 in each state, as the events that lead there leave it.
 fn run(state: State) -> Run {
-    let mut run = Run::new(RunId::new(), order(), now());
+    let mut run = Run::new(RunId::new(), order("k"), now());
     open(&mut run, "w1", LEASE, now());
     retry(&mut run, 1, now(), None, false, now()).unwrap();
     if state == State::Queued {
@@ -233,7 +212,7 @@ fn every_event_in_every_state() {
 #[test]
 fn a_run_that_was_never_opened_ends_at_once_when_it_is_stopped() {
     for end in [End::Cancelled, End::Expired] {
-        let mut run = Run::new(RunId::new(), order(), now());
+        let mut run = Run::new(RunId::new(), order("k"), now());
         stop(&mut run, end, failure(), after(1)).unwrap();
         assert_eq!((run.state, run.ended_at), (end.state(), Some(after(1))));
         assert_eq!(beat(&mut run, 0, LEASE, now()), Err(Refusal::Stands(end.state())));
@@ -242,7 +221,7 @@ fn a_run_that_was_never_opened_ends_at_once_when_it_is_stopped() {
 
 #[test]
 fn opening_looks_at_end_holder_time_and_place_in_this_order() {
-    let mut run = Run::new(RunId::new(), order(), now());
+    let mut run = Run::new(RunId::new(), order("k"), now());
     assert_eq!(may_open(&run, now()), Ok(()));
     run.parked = Some("slot/shop".to_owned());
     assert_eq!(may_open(&run, now()), Err(Closed::Parked));
@@ -359,7 +338,7 @@ fn only_counted_failures_use_up_attempts_and_waits_count_outages() {
         (None, false, 1, 0),
         (Some(failure()), true, 2, 0),
     ];
-    let mut run = Run::new(RunId::new(), order(), now());
+    let mut run = Run::new(RunId::new(), order("k"), now());
     for (step, (failure, counted, failures, waits)) in steps.into_iter().enumerate() {
         open(&mut run, "w", LEASE, now());
         let fence = run.fence;

@@ -45,12 +45,7 @@ fn holder(run: RunId, fence: i64) -> Holder {
 }
 
 fn decide(run: RunId, staged: Staged, replaces: Option<String>) -> Decision {
-    let files = staged.parts.iter().map(|part| ManifestFile {
-        name: part.name.clone(),
-        bytes: part.bytes,
-        rows: part.rows,
-        sha256: part.sha256.clone(),
-    });
+    let files = staged.parts.iter().map(ManifestFile::from);
     Decision {
         manifest: sample(run, files.collect()).to_bytes().unwrap(),
         parts: staged.parts,

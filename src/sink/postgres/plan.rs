@@ -6,9 +6,10 @@ use tokio_postgres::Transaction;
 
 use super::failed;
 use crate::connect::postgres::quote_ident;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::{FieldType, pgcopy};
 use crate::sink::Mode;
+use crate::sink::table::{complete, misfit};
 
 /// A table of the target, as its catalogue describes it.
 pub(super) struct Table {
@@ -164,16 +165,14 @@ pub(super) fn fields(schema: &Schema) -> Result<Vec<(String, FieldType)>> {
     let mut fields: Vec<(String, FieldType)> = Vec::with_capacity(schema.fields().len());
     for field in schema.fields() {
         if fields.iter().any(|(name, _)| name == field.name()) {
-            return Err(Error::contract("fit the rows to the table", "two columns have one name")
-                .with("column", field.name())
+            return Err(misfit(field.name(), "two columns have one name")
                 .help("Rename one of them in the query or the transform."));
         }
         let kind = FieldType::of_arrow(field.data_type()).ok_or_else(|| {
-            Error::contract(
-                "fit the rows to the table",
+            misfit(
+                field.name(),
                 format!("values of type {} cannot be written to a table", field.data_type()),
             )
-            .with("column", field.name())
             .help("Convert the column in the query or the transform, or leave it out.")
         })?;
         fields.push((field.name().clone(), kind));
@@ -189,32 +188,29 @@ pub(super) fn pair<'a>(
     mode: Mode,
     key: &[String],
 ) -> Result<Vec<Pair<'a>>> {
-    let error = |name: &str, message: String| {
-        Error::contract("fit the rows to the table", message).with("column", name)
-    };
     let pairs = fields
         .iter()
         .map(|(name, kind)| {
             let Some(column) = table.iter().find(|column| column.name == *name) else {
-                return Err(error(name, "the table has no such column".to_owned()).help(format!(
+                return Err(misfit(name, "the table has no such column").help(format!(
                     "Add it to the table (ADD COLUMN {} {}), or leave it out of the rows.",
                     quote_ident(name),
                     pgcopy::sql_type(kind)
                 )));
             };
             if column.generated {
-                return Err(error(name, "the table computes this column itself".to_owned())
+                return Err(misfit(name, "the table computes this column itself")
                     .help("Leave it out of the rows."));
             }
             if column.identity_always && mode == Mode::Upsert && !key.contains(name) {
-                return Err(error(
+                return Err(misfit(
                     name,
-                    "the column is GENERATED ALWAYS AS IDENTITY and cannot be updated".to_owned(),
+                    "the column is GENERATED ALWAYS AS IDENTITY and cannot be updated",
                 )
                 .help("Leave it out of the rows, or make it part of the primary key."));
             }
             if !column.holds(kind) {
-                return Err(error(
+                return Err(misfit(
                     name,
                     format!("a column of type {} does not hold every {kind} exactly", column.sql),
                 )
@@ -227,17 +223,8 @@ pub(super) fn pair<'a>(
         })
         .collect::<Result<Vec<_>>>()?;
     let given = |name: &str| fields.iter().any(|(field, _)| field == name);
-    if let Some(column) = table.iter().find(|column| column.required && !given(&column.name)) {
-        return Err(error(
-            &column.name,
-            "the table requires a value, and the rows have no such column".to_owned(),
-        )
-        .help("Add it to the rows, or give the table's column a default."));
-    }
-    if let Some(name) = key.iter().find(|name| mode == Mode::Upsert && !given(name)) {
-        return Err(error(name, "the rows lack a column of the primary key".to_owned())
-            .help("Add it to the rows, or correct primary-key in [contract]."));
-    }
+    let required = table.iter().filter(|column| column.required).map(|column| &*column.name);
+    complete(required, mode, key, given)?;
     Ok(pairs)
 }
 

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::format::FieldType;
 use crate::format::values::Values;
 use crate::sink::Mode;
+use crate::sink::table::{complete, misfit};
 
 /// What SQLite makes of values in a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -198,38 +199,35 @@ pub(super) fn pair(
     mode: Mode,
     key: &[String],
 ) -> Result<Vec<Pair>> {
-    let error = |name: &str, message: String| {
-        Error::contract("fit the rows to the table", message).with("column", name)
-    };
     let mut pairs: Vec<Pair> = Vec::with_capacity(schema.fields().len());
     for field in schema.fields() {
         let name = field.name().as_str();
         let Some(kind) = FieldType::of_arrow(field.data_type()) else {
-            return Err(error(
+            return Err(misfit(
                 name,
                 format!("values of type {} cannot be written to a table", field.data_type()),
             )
             .help("Convert the column in the query or the transform, or leave it out."));
         };
         if pairs.iter().any(|pair| pair.name.eq_ignore_ascii_case(name)) {
-            return Err(error(name, "two columns have one name".to_owned())
+            return Err(misfit(name, "two columns have one name")
                 .help("Rename one of them in the query or the transform."));
         }
         let Some(column) = table.iter().find(|column| column.name.eq_ignore_ascii_case(name))
         else {
-            return Err(error(name, "the table has no such column".to_owned()).help(format!(
+            return Err(misfit(name, "the table has no such column").help(format!(
                 "Add it to the table (ADD COLUMN {} {}), or leave it out of the rows.",
                 quote(name),
                 sql_type(&kind)
             )));
         };
         if column.generated {
-            return Err(error(name, "the table computes this column itself".to_owned())
+            return Err(misfit(name, "the table computes this column itself")
                 .help("Leave it out of the rows."));
         }
         if !column.affinity.holds(&kind) {
             let declared = &column.declared;
-            return Err(error(
+            return Err(misfit(
                 name,
                 format!("a column declared {declared} does not keep every {kind} as it is"),
             )
@@ -241,17 +239,8 @@ pub(super) fn pair(
         pairs.push(Pair { name: name.to_owned(), whole: column.affinity.whole(&kind) });
     }
     let given = |name: &str| pairs.iter().any(|pair| pair.name.eq_ignore_ascii_case(name));
-    if let Some(column) = table.iter().find(|column| column.required && !given(&column.name)) {
-        return Err(error(
-            &column.name,
-            "the table requires a value, and the rows have no such column".to_owned(),
-        )
-        .help("Add it to the rows, or give the table's column a default."));
-    }
-    if let Some(name) = key.iter().find(|name| mode == Mode::Upsert && !given(name)) {
-        return Err(error(name, "the rows lack a column of the primary key".to_owned())
-            .help("Add it to the rows, or correct primary-key in [contract]."));
-    }
+    let required = table.iter().filter(|column| column.required).map(|column| &*column.name);
+    complete(required, mode, key, given)?;
     Ok(pairs)
 }
 
@@ -357,10 +346,10 @@ pub(super) fn bind(
             }
             statement.raw_bind_parameter(index, time(micros))
         }
-        Values::Timestamp(a) if a.is_valid(row) => {
+        Values::Timestamp(a) | Values::Instant(a) if a.is_valid(row) => {
             let micros = a.value(row);
             let day = date(micros.div_euclid(MICROS_A_DAY)).ok_or_else(|| refused(year))?;
-            let zone = if a.timezone().is_some() { "Z" } else { "" };
+            let zone = if matches!(values, Values::Instant(_)) { "Z" } else { "" };
             let text = format!("{day} {}{zone}", time(micros.rem_euclid(MICROS_A_DAY)));
             statement.raw_bind_parameter(index, text)
         }

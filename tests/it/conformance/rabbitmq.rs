@@ -17,12 +17,11 @@ use tokio::time::{Instant, timeout};
 
 use super::queue::{SOON, body, dead, jobs, message, next, numbered, publish, quiet, until_ready};
 use crate::support::proxy::Proxy;
+use crate::support::servers;
 
 /// The broker under test.
-#[expect(clippy::disallowed_methods, reason = "tests are told where their servers are")]
 fn url() -> String {
-    std::env::var("LONGSHORE_TEST_AMQP")
-        .unwrap_or_else(|_| "amqp://guest:guest@127.0.0.1:5672/%2f".to_owned())
+    servers::amqp().into()
 }
 
 /// Names of their own for one test.

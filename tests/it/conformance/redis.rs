@@ -3,10 +3,11 @@
 use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
 
+use crate::support::servers;
+
 /// Where the Redis of the tests is.
 pub fn url() -> String {
-    #[expect(clippy::disallowed_methods, reason = "where the tests' server is")]
-    std::env::var("LONGSHORE_TEST_REDIS").unwrap_or_else(|_| "redis://127.0.0.1:6379".to_owned())
+    servers::redis().into()
 }
 
 /// A prefix that nobody else uses.

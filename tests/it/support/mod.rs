@@ -4,5 +4,6 @@ pub mod installation;
 pub mod processes;
 pub mod proxy;
 pub mod s3;
+pub mod sample;
 pub mod servers;
 pub mod tpch;

@@ -53,8 +53,14 @@ impl Database {
     }
 }
 
-fn postgres() -> Url {
+/// Where PostgreSQL is.
+pub fn postgres() -> Url {
     named("LONGSHORE_TEST_POSTGRES", "postgres://postgres@127.0.0.1:5432/postgres")
+}
+
+/// Where Redis is.
+pub fn redis() -> Url {
+    named("LONGSHORE_TEST_REDIS", "redis://127.0.0.1:6379")
 }
 
 async fn connect(url: &Url) -> Client {
@@ -79,7 +85,7 @@ impl Redis {
     /// Takes a database that nobody else uses.
     pub async fn take() -> Redis {
         for number in 1..=15 {
-            let mut url = named("LONGSHORE_TEST_REDIS", "redis://127.0.0.1:6379");
+            let mut url = redis();
             url.set_path(&number.to_string());
             let client = redis::Client::open(url.as_str()).unwrap();
             let mut connection = client.get_multiplexed_async_connection().await.unwrap();

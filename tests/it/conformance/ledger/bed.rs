@@ -17,13 +17,13 @@ use longshore::ledger::{Adrift, Ledger, NewDefinition, Posting, apply_one};
 use longshore::rows::Counts;
 use uuid::Uuid;
 
+use crate::support::servers;
+
 pub const LEASE: Duration = Duration::from_secs(60);
 
 /// Where the PostgreSQL of the tests is.
 pub fn url() -> String {
-    #[expect(clippy::disallowed_methods, reason = "where the tests' server is")]
-    std::env::var("LONGSHORE_TEST_POSTGRES")
-        .unwrap_or_else(|_| "postgres://postgres@127.0.0.1:5432/postgres".to_owned())
+    servers::postgres().into()
 }
 
 pub async fn client(url: &str) -> tokio_postgres::Client {

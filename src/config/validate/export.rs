@@ -1,0 +1,303 @@
+//! Checks one export: its references, and what fits its systems.
+
+use super::{Known, fit, no_connection, system_name, text};
+use crate::config::problem::{Code, Level, Problems, suggest};
+use crate::config::tree::Node;
+use crate::connect::System;
+use crate::contract::Classification;
+use crate::export::{Export, Schedule};
+use crate::format::{CsvOptions, Format};
+use crate::job::cron::Cron;
+use crate::job::param::Value;
+use crate::job::{template, window};
+use crate::protect::Protection;
+use crate::sink::Mode;
+use crate::source::SourceConfig;
+
+/// Checks one export.
+pub(in crate::config) fn export(
+    export: &Export,
+    tree: &Node,
+    known: &Known<'_>,
+    problems: &mut Problems,
+) {
+    if let Some(settings) = known.settings {
+        let pools = &settings.worker.pools;
+        if !pools.contains_key(&export.pool) {
+            let message = format!("no worker serves the pool `{}`", export.pool);
+            let place = tree.at(&["pool"]);
+            let problem = problems.add(Code::UnknownPool, place, message, "not in [worker] pools");
+            problem.help = suggest(&export.pool, pools.keys().map(String::as_str));
+        }
+        if export.limits.memory > settings.worker.memory {
+            let message = format!(
+                "it may use {}, and a worker has {}",
+                export.limits.memory, settings.worker.memory
+            );
+            problems
+                .add(
+                    Code::Memory,
+                    tree.at(&["limits", "memory"]),
+                    message,
+                    "more than [worker] memory",
+                )
+                .help("lower this, or raise `memory` under [worker]");
+        }
+    }
+    if window::zone(&export.timezone).is_err() {
+        let message = format!("no time zone is called `{}`", export.timezone);
+        problems
+            .add(Code::Timezone, tree.at(&["timezone"]), message, "")
+            .help("use a name of the IANA database, like \"Europe/Oslo\" or \"UTC\"");
+    }
+    if export.retry.attempts == 0 {
+        problems
+            .add(Code::BadValue, tree.at(&["retry", "attempts"]), "a run needs an attempt", "")
+            .help("write 1 or more");
+    }
+    if let Some(schedule) = &export.schedule {
+        check_schedule(schedule, tree, problems);
+    }
+    check_params(export, tree, problems);
+    for side in ["source", "sink"] {
+        let name = match side {
+            "source" => &export.source.connection,
+            _ => &export.sink.connection,
+        };
+        match known.connections.get(name) {
+            None if known.connections_read => {
+                no_connection(name, known.connections, tree.at(&[side, "connection"]), problems);
+            }
+            Some(Some(one)) if side == "source" => check_source(export, one.kind, tree, problems),
+            Some(Some(one)) => check_sink(export, one.kind, tree, problems),
+            _ => {}
+        }
+    }
+    check_fields(export, tree, known, problems);
+}
+
+fn check_schedule(schedule: &Schedule, tree: &Node, problems: &mut Problems) {
+    if Cron::parse(&schedule.cron).is_err() {
+        problems
+            .add(Code::Cron, tree.at(&["schedule", "cron"]), "this is no cron expression", "")
+            .help(
+                "write minute, hour, day of the month, month and day of the week: \"15 4 * * *\"",
+            );
+    }
+    if schedule.window.is_some() && schedule.start.is_none() {
+        problems
+            .add(
+                Code::NoStart,
+                tree.key_at(&["schedule", "window"]),
+                "the windows have no start",
+                "",
+            )
+            .help("add `start = 2026-11-01`, the day of the first window");
+    }
+}
+
+fn check_params(export: &Export, tree: &Node, problems: &mut Problems) {
+    for (name, param) in &export.params {
+        let wrong = |json| Value::typed(param.kind, json).is_none();
+        let default_is_wrong = param.default.as_ref().is_some_and(wrong);
+        let values_are_wrong = param.values.iter().flatten().any(wrong);
+        for (key, is_wrong) in [("default", default_is_wrong), ("values", values_are_wrong)] {
+            if is_wrong {
+                let label = format!("expected {}", param.kind);
+                let message = format!("the {key} of `{name}` is no {}", param.kind);
+                problems.add(Code::BadValue, tree.at(&["params", name, key]), message, label);
+            }
+        }
+        if name == "cursor" || template::BUILT_IN.contains(&name.as_str()) {
+            let place = tree.key_at(&["params", name]);
+            problems.add(
+                Code::Name,
+                place,
+                format!("`{name}` has a meaning of its own"),
+                "rename it",
+            );
+        }
+    }
+}
+
+/// Refuses the keys of source or sink that its system does not have.
+fn check_keys(side: &str, fitting: &[&str], kind: System, tree: &Node, problems: &mut Problems) {
+    if let Some(table) = tree.get(side) {
+        fit(table, system_name(kind), fitting, problems);
+    }
+}
+
+fn check_source(export: &Export, kind: System, tree: &Node, problems: &mut Problems) {
+    let source = &export.source;
+    let fitting: &[&str] = match kind {
+        System::Postgres | System::Sqlite => &["connection", "table", "columns", "where", "query"],
+        System::Files => &["connection", "path", "format", "compression", "csv", "fields"],
+        System::Discard => &["connection"],
+    };
+    check_keys("source", fitting, kind, tree, problems);
+    match kind {
+        System::Postgres | System::Sqlite => check_select(source, tree, problems),
+        System::Files => match &source.path {
+            None => missing("path", tree, &["source"], "add `path = \"in/*.csv\"`", problems),
+            Some(path) => {
+                text::pattern(path, export, tree.at(&["source", "path"]), problems);
+                let format = source.format.or_else(|| Format::of_name(path).map(|(f, _)| f));
+                let typeless = matches!(format, Some(Format::Csv | Format::Jsonl));
+                if typeless && source.fields.is_none() && export.contract.is_none() {
+                    let help = "name the columns and their types there, or in [contract.fields]";
+                    missing("fields", tree, &["source"], help, problems);
+                }
+            }
+        },
+        System::Discard => {}
+    }
+    check_csv(source.csv.as_ref(), "source", tree, problems);
+    for (key, sql) in [("query", &source.query), ("where", &source.filter)] {
+        if let Some(sql) = sql {
+            text::sql(sql, export, tree.at(&["source", key]), problems);
+        }
+    }
+}
+
+/// Checks what is read of a database: a table, or a query.
+fn check_select(source: &SourceConfig, tree: &Node, problems: &mut Problems) {
+    let present = |key: &str| tree.key_at(&["source", key]);
+    match (&source.table, &source.query) {
+        (Some(_), Some(_)) => {
+            problems.add(
+                Code::Unfit,
+                present("query"),
+                "a source reads a table or a query",
+                "there is a `table` too",
+            );
+        }
+        (None, None) => {
+            let help = "add `table = \"…\"` or `query = \"SELECT …\"`";
+            missing("table", tree, &["source"], help, problems);
+        }
+        (None, Some(_)) => {
+            for (key, is_there) in
+                [("columns", source.columns.is_some()), ("where", source.filter.is_some())]
+            {
+                if is_there {
+                    problems
+                        .add(Code::Unfit, present(key), format!("a query has no `{key}`"), "")
+                        .help("write it into the query itself");
+                }
+            }
+        }
+        (Some(_), None) => {}
+    }
+}
+
+fn check_csv(csv: Option<&CsvOptions>, side: &str, tree: &Node, problems: &mut Problems) {
+    if csv.is_some_and(|csv| !csv.delimiter.is_ascii() || "\"\r\n".contains(csv.delimiter)) {
+        let place = tree.at(&[side, "csv", "delimiter"]);
+        problems
+            .add(Code::BadValue, place, "this cannot stand between two fields", "")
+            .help("use one ASCII character that is no quote or line break: \",\", \";\", \"\\t\"");
+    }
+}
+
+fn check_sink(export: &Export, kind: System, tree: &Node, problems: &mut Problems) {
+    let sink = &export.sink;
+    let fitting: &[&str] = match kind {
+        System::Postgres | System::Sqlite => &["connection", "table", "mode"],
+        System::Files => &["connection", "path", "format", "compression", "csv", "if-exists"],
+        System::Discard => &["connection", "path"],
+    };
+    check_keys("sink", fitting, kind, tree, problems);
+    let place = tree.at(&["sink", "path"]);
+    match (kind, &sink.path) {
+        (System::Files, Some(path)) => text::folder(path, export, place, problems),
+        (System::Files, None) => {
+            missing("path", tree, &["sink"], "add `path = \"folder\"`", problems);
+        }
+        (System::Discard, Some(path)) => {
+            text::path(path, export, place, problems);
+        }
+        (System::Discard, None) => {}
+        (System::Postgres | System::Sqlite, _) => check_table(export, tree, problems),
+    }
+    if kind == System::Files {
+        check_csv(sink.csv.as_ref(), "sink", tree, problems);
+        if sink.csv.is_some() && sink.format != Some(Format::Csv) {
+            problems
+                .add(
+                    Code::Unfit,
+                    tree.key_at(&["sink", "csv"]),
+                    "the format is not csv",
+                    "remove it",
+                )
+                .help("or set `format = \"csv\"`");
+        }
+    }
+}
+
+/// Checks how rows come into a table.
+fn check_table(export: &Export, tree: &Node, problems: &mut Problems) {
+    if export.sink.table.is_none() {
+        missing("table", tree, &["sink"], "add `table = \"schema.table\"`", problems);
+    }
+    if export.sink.mode == Some(Mode::Upsert)
+        && export.contract.as_ref().is_none_or(|contract| contract.primary_key.is_empty())
+    {
+        problems
+            .add(
+                Code::NoPrimaryKey,
+                tree.at(&["sink", "mode"]),
+                "an upsert needs to know which rows are the same",
+                "there is no primary key",
+            )
+            .help("add `primary-key = [\"…\"]` under [contract]");
+    }
+}
+
+fn check_fields(export: &Export, tree: &Node, known: &Known<'_>, problems: &mut Problems) {
+    if let Some(contract) = &export.contract {
+        let fields = || contract.fields.keys().map(String::as_str);
+        let keys = contract.primary_key.iter();
+        let keys = keys.map(|name| (name, tree.at(&["contract", "primary-key"])));
+        let protected = export.protect.keys();
+        let protected = protected.map(|name| (name, tree.key_at(&["protect", name])));
+        for (name, place) in keys.chain(protected) {
+            if !contract.fields.contains_key(name) {
+                let message = "field is not in the contract";
+                let problem = problems.add(Code::NoSuchField, place, message, "no such field");
+                problem.help = suggest(name, fields());
+            }
+        }
+        for (name, field) in &contract.fields {
+            let tells = match field.classification {
+                Some(Classification::Personal) => "personal",
+                Some(Classification::Secret) => "secret",
+                _ => continue,
+            };
+            if !export.protect.contains_key(name) {
+                let place = tree.key_at(&["contract", "fields", name]);
+                let message = format!("a {tells} field is delivered as it is");
+                let problem = problems.add(Code::Unprotected, place, message, "not protected");
+                problem.level = Level::Note;
+                problem
+                    .help(format!("say under [protect] what happens to it: `{name} = \"hash\"`"));
+            }
+        }
+    }
+    let keyless = known.settings.is_some_and(|settings| settings.pseudonyms.is_none());
+    for (name, _) in export.protect.iter().filter(|(_, how)| keyless && **how == Protection::Hash) {
+        problems
+            .add(
+                Code::NoPseudonyms,
+                tree.at(&["protect", name]),
+                "hashing needs a key for pseudonyms",
+                "",
+            )
+            .help("add `pseudonyms = \"${file:/run/secrets/pseudonyms}\"` under [keys] in longshore.toml");
+    }
+}
+
+fn missing(key: &str, tree: &Node, path: &[&str], help: &str, problems: &mut Problems) {
+    problems
+        .add(Code::MissingKey, tree.key_at(path), format!("the key `{key}` is missing"), "")
+        .help(help);
+}

@@ -1,0 +1,110 @@
+//! Checks what an export's texts refer to: placeholders of paths, and parameters of SQL.
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use crate::config::problem::{Code, Problems, suggest};
+use crate::config::tree::Place;
+use crate::export::Export;
+use crate::job::RunId;
+use crate::job::param::{self, Bindings, Value};
+use crate::job::template::{self, Fault, Mistake, Template};
+use crate::job::window::{Window, WindowSpec};
+use crate::source;
+
+/// Checks the path of a delivery, and that no two deliveries meet in it.
+pub fn folder(path: &str, export: &Export, place: &Place, problems: &mut Problems) {
+    let Some(template) = self::path(path, export, place, problems) else { return };
+    if template.placeholders().any(|name| name == "run") {
+        return;
+    }
+    let Some(spec) = export.schedule.as_ref().and_then(|schedule| schedule.window) else {
+        return;
+    };
+    // A Monday that is the first of a month and the start of every kind of window.
+    let monday = Timestamp::constant(1_780_272_000, 0);
+    let window = spec.containing(monday, &TimeZone::UTC);
+    let values: Bindings =
+        export.params.keys().map(|name| (name.clone(), Value::Int64(0))).collect();
+    // Windows end as they start: one time for both tells of each placeholder whether the next
+    // window gives it another value.
+    let [first, second] = [window.start, window.end].map(|at| {
+        template.render(&template::Context {
+            export: "x",
+            run: RunId(uuid::Uuid::nil()),
+            window: Some(Window { start: at, end: at }),
+            zone: &TimeZone::UTC,
+            values: &values,
+        })
+    });
+    if let (Ok(first), Ok(second)) = (first, second)
+        && first == second
+    {
+        let format = match spec {
+            WindowSpec::Hour | WindowSpec::Minutes(_) => "%Y-%m-%dT%H%M",
+            WindowSpec::Day | WindowSpec::Week => "%Y-%m-%d",
+            WindowSpec::Month => "%Y-%m",
+        };
+        problems
+            .add(Code::Meeting, place, "two windows would meet in one folder", "the same for both")
+            .help(format!("put {{window_start:{format}}} into the path"));
+    }
+}
+
+/// Checks a path as a template; it is given back where all of it is understood.
+pub fn path(
+    path: &str,
+    export: &Export,
+    place: &Place,
+    problems: &mut Problems,
+) -> Option<Template> {
+    let params: Vec<&str> = export.params.keys().map(String::as_str).collect();
+    let (template, mistakes) = Template::read(path, &params);
+    let is_fine = mistakes.is_empty();
+    for mistake in mistakes {
+        tell(&mistake, export, place, problems);
+    }
+    is_fine.then_some(template)
+}
+
+/// Checks the placeholders in the path of a source, which is no template otherwise.
+pub fn pattern(path: &str, export: &Export, place: &Place, problems: &mut Problems) {
+    let params: Vec<&str> = export.params.keys().map(String::as_str).collect();
+    let (_, mistakes) = Template::read(path, &params);
+    for mistake in mistakes.iter().filter(|mistake| mistake.fault != Fault::Path) {
+        tell(mistake, export, place, problems);
+    }
+}
+
+fn tell(mistake: &Mistake<'_>, export: &Export, place: &Place, problems: &mut Problems) {
+    match mistake.fault {
+        Fault::Unknown(name) => {
+            let message = format!("nothing fills {{{name}}}");
+            let known = export.params.keys().map(String::as_str).chain(template::BUILT_IN);
+            problems.add(Code::UnknownPlaceholder, place, message, "used here").help =
+                suggest(name, known);
+        }
+        Fault::Format(name) => {
+            let message = format!("the format of {{{name}}} is not understood");
+            problems
+                .add(Code::BadValue, place, message, "")
+                .help("only times have one, like {window_start:%Y-%m-%d}");
+        }
+        Fault::Path => {
+            problems.add(Code::BadValue, place, mistake.error.message(), "").help =
+                mistake.error.advice().map(str::to_owned);
+        }
+    }
+}
+
+/// Checks that the parameters of an SQL text are declared.
+pub fn sql(sql: &str, export: &Export, place: &Place, problems: &mut Problems) {
+    for name in source::parameters(sql) {
+        let known = || export.params.keys().map(String::as_str).chain(param::WINDOW);
+        if !known().any(|one| one == name) {
+            let message = format!("the parameter `:{name}` is not declared");
+            problems.add(Code::UndeclaredParam, place, message, "used here").help =
+                suggest(name, known());
+        }
+    }
+}
