@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value as Json, json};
 
 use crate::support::installation::{self, Installation, message};
+use crate::support::servers::Events;
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -207,6 +208,33 @@ async fn a_flushed_redis_costs_nothing_but_time() {
         ] {
             assert_eq!(installation.database.number(sql).await, count, "{sql}");
         }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_repeats_a_done_job_is_told_what_became_of_it() {
+    with_slow("concurrency = 2\nlease = \"5s\"", "2h", async |installation| {
+        let mut events = Events::listen("run.done.slow").await;
+        let scheduler = installation.start("scheduler", "scheduler");
+        let worker = installation.start("worker", "worker");
+        let job = |correlation: &str| {
+            let mut job = slow(installation, 1, 0);
+            job["properties"]["correlation_id"] = json!(correlation);
+            job
+        };
+        let ids = ["first", "second", "third"].map(|id| format!("{id}-{}", installation.pool));
+        installation.publish(&[job(&ids[0])]).await;
+        let outcome = events.next(&ids[0]).await;
+        assert_eq!(outcome["run"], installation.of_run(1, "id").await);
+        // Known by the done-mark, and by the ledger alone.
+        installation.publish(&[job(&ids[1])]).await;
+        assert_eq!(events.next(&ids[1]).await, outcome);
+        installation.redis.flush().await;
+        installation.publish(&[job(&ids[2])]).await;
+        assert_eq!(events.next(&ids[2]).await, outcome);
+        installation.end([worker, scheduler], 0).await;
+        assert_eq!(installation.deliveries().await, 1);
     })
     .await;
 }
