@@ -50,6 +50,7 @@ CREATE TABLE runs (
     first_failed_at timestamptz,
     decision        json,
     counts          json,
+    quarantine      text,
     accepted_at     timestamptz NOT NULL,
     opened_at       timestamptz,
     ended_at        timestamptz,

@@ -93,6 +93,8 @@ pub enum Command {
         end: End,
         /// What went wrong.
         failure: (Class, String),
+        /// Where the rows are that it fails for, if it fails for rows.
+        quarantine: Option<String>,
     },
     /// See [`machine::close`].
     Close {
@@ -362,9 +364,9 @@ impl Book {
             Command::Retry { run, fence, after, failure, counted } => {
                 self.retry(run, fence, after, failure, counted)
             }
-            Command::Fail { run, fence, end, failure } => {
+            Command::Fail { run, fence, end, failure, quarantine } => {
                 let failure = self.failure(failure);
-                self.change(run, |run| machine::fail(run, fence, end, failure))
+                self.change(run, |run| machine::fail(run, fence, end, failure, quarantine))
             }
             Command::Close { run, fence } => {
                 let now = self.now;

@@ -238,3 +238,41 @@ async fn whoever_repeats_a_done_job_is_told_what_became_of_it() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_rows_are_that_a_run_failed_for_is_in_the_ledger() {
+    let worker = "concurrency = 2\nlease = \"5s\"\n[quarantine]\nconnection = \"lake\"";
+    installation::with(worker, async |installation| {
+        installation.export(
+            "picky",
+            r#"
+            [source]
+            connection = "shop"
+            query = "SELECT n AS id FROM generate_series(1, 10) AS n"
+            [contract.fields]
+            id = { type = "int32", max = 7 }
+            [sink]
+            connection = "lake"
+            path       = "picky"
+            "#,
+        );
+        installation.apply().await;
+        let scheduler = installation.start("scheduler", "scheduler");
+        let worker = installation.start("worker", "worker");
+        let job = json!({"export": "picky", "key": "job-1"});
+        installation.publish(&[message(&installation.pool, &job)]).await;
+        installation.until_state(1, "dead").await;
+        let run = installation.of_run(1, "id").await;
+        let place = format!("quarantine/{run}/1.jsonl");
+        let shown = installation.objects(&["runs", "show", &run]).await;
+        assert_eq!(shown[0]["quarantine"], place.as_str());
+        let table = installation.run(&["runs", "show", &run]).await;
+        assert!(table.contains(&format!("\nquarantine  {place}\n")), "{table}");
+        let rows = std::fs::read_to_string(installation.lake().join(&place)).unwrap();
+        assert_eq!((rows.lines().count(), rows.matches("max 7").count()), (3, 3), "{rows}");
+        let letters = installation.letters(1).await;
+        assert!(letters[0]["reason"].as_str().unwrap().contains(&place), "{letters:?}");
+        installation.end([worker, scheduler], 1).await;
+    })
+    .await;
+}

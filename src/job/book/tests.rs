@@ -128,7 +128,7 @@ impl Shelf {
 
     fn dead(&mut self, run: RunId, fence: i64) {
         let failure = (Class::Permanent, "no".to_owned());
-        yes(self.apply(Command::Fail { run, fence, end: End::Dead, failure }));
+        yes(self.apply(Command::Fail { run, fence, end: End::Dead, failure, quarantine: None }));
         yes(self.apply(Command::Close { run, fence }));
     }
 
@@ -492,7 +492,7 @@ proptest! {
                     let state = shelf.run(run).state;
                     let failure = (Class::Permanent, "no".to_owned());
                     let outcome = match (step, n) {
-                        (12, 0) => shelf.apply(Command::Fail { run, fence, end: End::Dead, failure }),
+                        (12, 0) => shelf.apply(Command::Fail { run, fence, end: End::Dead, failure, quarantine: None }),
                         (12, _) if state == State::Closing => shelf.apply(Command::Close { run, fence }),
                         (12, _) => {
                             shelf.apply(Command::Decide { run, fence, decision: decision(None) });
