@@ -17,6 +17,10 @@ use super::run::{End, Failure, Order, Run, State};
 use super::waiting::{self, Need, Resource, Waiter};
 use crate::error::Class;
 
+/// How long after its end a run's staging is cleaned up once more: by then every worker that was
+/// stalled has stopped writing.
+const CLEAN_AGAIN: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Something that is to happen to one run.
 #[derive(Debug, Clone)]
 pub enum Command {
@@ -291,6 +295,8 @@ pub struct Changes {
     pub unparked: BTreeSet<RunId>,
     /// Wake-ups, replacing those that are there.
     pub wakes: BTreeMap<RunId, WakeUp>,
+    /// Wake-ups for runs that have ended, of a kind of their own: for cleaning up once more.
+    pub cleanings: BTreeMap<RunId, WakeUp>,
     /// Runs whose wake-ups are to be deleted.
     pub unwoken: BTreeSet<RunId>,
     /// Runs whose dead letters, if they are still there, are to be deleted.
@@ -681,7 +687,8 @@ impl Book {
     }
 
     /// After a run's end: everything it holds is free, its wake-up is gone, and its dead letter,
-    /// if it has one, is on its way.
+    /// if it has one, is on its way. What it staged is cleaned up by whoever ended it, and a day
+    /// later by whoever is woken then.
     fn ended(&mut self, id: RunId, fence: i64) {
         let Some(run) = self.runs.get(&id).cloned() else { return };
         if run.parked.is_some() {
@@ -694,6 +701,9 @@ impl Book {
             self.changes.letters.insert((id, run.epoch));
         }
         if fence > 0 {
+            let at = machine::later(self.now, CLEAN_AGAIN);
+            let wake = WakeUp { epoch: run.epoch, pool: run.order.pool.clone(), at };
+            self.changes.cleanings.insert(id, wake);
             self.changes.ended.push(AttemptEnded {
                 run: id,
                 fence,

@@ -240,6 +240,51 @@ async fn whoever_repeats_a_done_job_is_told_what_became_of_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_staged_after_the_end_is_cleaned_up_a_day_later_and_nothing_else() {
+    with_slow("concurrency = 2\nlease = \"5s\"", "2h", async |installation| {
+        let scheduler = installation.start("scheduler", "scheduler");
+        let worker = installation.start("worker", "worker");
+        installation.publish(&[slow(installation, 1, 0), slow(installation, 2, 8)]).await;
+        installation.until_state(1, "done").await;
+        installation.until_state(2, "running").await;
+        // A worker that was stalled goes on writing; another is at work.
+        let mut staged = Vec::new();
+        for id in [1, 2] {
+            let run = installation.of_run(id, "id").await;
+            let folder = installation.lake().join(format!(".longshore/{run}/1"));
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join("late"), "rows").unwrap();
+            staged.push(folder.join("late"));
+        }
+        let left = "SELECT count(*) FROM outbox WHERE kind = 'clean'";
+        assert_eq!(installation.database.number(left).await, 1, "only one has ended");
+        // The day passes; what is open is woken too, to make it harder.
+        let due = "INSERT INTO outbox (run, kind, epoch, pool, due_at)
+                   SELECT id, 'clean', epoch, pool, now() FROM runs WHERE key IN ('job-1', 'job-2')
+                   ON CONFLICT (run, kind) DO UPDATE SET due_at = now()";
+        assert_eq!(installation.database.client.execute(due, &[]).await.unwrap(), 2);
+        let started = Instant::now();
+        while staged[0].exists() {
+            assert!(started.elapsed() < SOON, "it is still there");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let sent = "SELECT count(*) = 0 FROM outbox WHERE kind = 'clean'";
+        installation.until("both were sent", SOON, sent).await;
+        let held = "SELECT count(*) = 1 FROM outbox WHERE kind = 'wake'";
+        installation.until("that of the open one was received", SOON, held).await;
+        assert_eq!(installation.of_run(2, "state").await, "running");
+        assert!(staged[1].exists(), "of a run that is open nothing is removed");
+        installation.until_state(2, "done").await;
+        installation.end([worker, scheduler], 0).await;
+        for id in [1, 2] {
+            let folder = installation.lake().join(format!("slow/{id}"));
+            installation.run(&["verify", folder.to_str().unwrap()]).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn where_the_rows_are_that_a_run_failed_for_is_in_the_ledger() {
     let worker = "concurrency = 2\nlease = \"5s\"\n[quarantine]\nconnection = \"lake\"";
     installation::with(worker, async |installation| {

@@ -1,8 +1,9 @@
 //! Scheduler and worker on one file in this process, as `longshore dev` has them, with a queue that
 //! tells what is announced.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -56,6 +57,7 @@ impl Queue for Told {
 
 /// An installation that works while a test looks at it.
 struct House {
+    folder: PathBuf,
     parts: Parts,
     events: mpsc::UnboundedReceiver<Event>,
 }
@@ -106,7 +108,7 @@ async fn with(test: impl AsyncFnOnce(&mut House)) {
         async move { drop(ended.changed().await) }
     };
     let work = (tokio::spawn(worker.run(until())), tokio::spawn(scheduler.run(until())));
-    let mut house = House { parts, events };
+    let mut house = House { folder: at.to_owned(), parts, events };
     test(&mut house).await;
     drop(end);
     work.0.await.unwrap().unwrap();
@@ -135,6 +137,30 @@ impl House {
         let body = serde_json::from_slice(&event.body).unwrap();
         (event.correlation_id.unwrap_or_default(), body)
     }
+
+    /// Changes something in the file, beside the program.
+    fn execute(&self, sql: &str) -> usize {
+        let file = rusqlite::Connection::open(self.folder.join("longshore.db")).unwrap();
+        file.busy_timeout(SOON).unwrap();
+        file.execute(sql, []).unwrap()
+    }
+
+    /// A file of this run's staging folder, written now, as by a worker that was stalled.
+    fn stage(&self, run: &str) -> PathBuf {
+        let folder = self.folder.join("lake/.longshore").join(run).join("1");
+        std::fs::create_dir_all(&folder).unwrap();
+        let part = folder.join("part-00000.parquet");
+        std::fs::write(&part, "late").unwrap();
+        part
+    }
+}
+
+async fn until_gone(path: &Path) {
+    let started = Instant::now();
+    while path.exists() {
+        assert!(started.elapsed() < SOON, "{} is still there", path.display());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -151,6 +177,29 @@ async fn whoever_repeats_a_done_job_is_told_what_became_of_it() {
         house.parts.claims.forget("k").await.unwrap();
         house.publish("third").await;
         assert_eq!(house.event().await, ("third".to_owned(), outcome));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_staged_after_the_end_is_cleaned_up_a_day_later() {
+    with(async |house| {
+        house.publish("first").await;
+        let (_, outcome) = house.event().await;
+        let run = outcome["run"].as_str().unwrap();
+        // The first cleaning follows the event.
+        until_gone(&house.folder.join("lake/.longshore").join(run)).await;
+        let late = house.stage(run);
+        let delivered = house.folder.join("lake/orders").join(run);
+        let files = || std::fs::read_dir(&delivered).unwrap().count();
+        assert_eq!(files(), 2, "a part and its manifest");
+
+        assert_eq!(house.execute("UPDATE outbox SET due_at = 0 WHERE kind = 'clean'"), 1);
+        until_gone(&late).await;
+        assert_eq!(files(), 2);
+        // Nobody asked, and nobody is told; who asks afterwards is.
+        house.publish("second").await;
+        assert_eq!(house.event().await, ("second".to_owned(), outcome));
     })
     .await;
 }

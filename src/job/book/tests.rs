@@ -13,6 +13,7 @@ struct Shelf {
     facts: Facts,
     wakes: BTreeMap<RunId, WakeUp>,
     letters: BTreeSet<(RunId, i32)>,
+    cleanings: BTreeMap<RunId, WakeUp>,
     attempts: Vec<AttemptEnded>,
     deliveries: usize,
 }
@@ -84,6 +85,7 @@ impl Shelf {
         self.wakes.extend(changes.wakes);
         self.letters.retain(|(run, _)| !changes.unlettered.contains(run));
         self.letters.extend(changes.letters);
+        self.cleanings.extend(changes.cleanings);
         self.attempts.extend(changes.ended);
         self.deliveries += changes.deliveries.len();
         for (name, (value, _)) in changes.cursors {
@@ -347,6 +349,31 @@ fn letters_are_for_the_dead_and_the_expired_alone() {
     no(shelf.apply(replay(dead, 0)), Refusal::OldEpoch);
     assert_eq!(shelf.letters, BTreeSet::from([(expired, 0)]), "it would tell of the new epoch");
     assert_eq!(shelf.wakes[&dead].epoch, 1);
+}
+
+#[test]
+fn what_an_attempt_may_have_staged_is_cleaned_up_again_a_day_after_the_end() {
+    let mut shelf = Shelf::new();
+    let [done, dead, cancelled, fresh] =
+        ["done", "dead", "cancelled", "fresh"].map(|key| shelf.accept(key));
+    shelf.opened(done, &[]);
+    yes(shelf.apply(record(done, Proof::Target, None)));
+    let fence = shelf.opened(dead, &[]);
+    shelf.dead(dead, fence);
+    let fence = shelf.opened(cancelled, &[]);
+    yes(shelf.apply(cancel(cancelled)));
+    assert!(!shelf.cleanings.contains_key(&cancelled), "it has not ended");
+    yes(shelf.apply(Command::Close { run: cancelled, fence }));
+    yes(shelf.apply(cancel(fresh)));
+    let tomorrow = shelf.facts.now + CLEAN_AGAIN;
+    let wake = |epoch| WakeUp { epoch, pool: "default".to_owned(), at: tomorrow };
+    let all = [(done, wake(0)), (dead, wake(0)), (cancelled, wake(0))];
+    assert_eq!(shelf.cleanings, BTreeMap::from(all));
+    // That of the old epoch does nothing then; the next end leaves one of its own.
+    yes(shelf.apply(replay(dead, 0)));
+    let fence = shelf.opened(dead, &[]);
+    shelf.dead(dead, fence);
+    assert_eq!(shelf.cleanings[&dead], wake(1));
 }
 
 #[test]

@@ -482,7 +482,7 @@ impl Ledger for EmbeddedLedger {
             // What was replaced meanwhile has another version, and stays to be sent.
             tx.execute(
                 "DELETE FROM outbox \
-                 WHERE kind = 'letter' AND version IN (SELECT value FROM json_each(?1))",
+                 WHERE kind <> 'wake' AND version IN (SELECT value FROM json_each(?1))",
                 [&versions],
             )?;
             tx.execute(
