@@ -155,6 +155,39 @@ async fn a_worker_that_is_to_end_hands_back_what_another_then_finishes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_is_to_end_keeps_the_messages_of_its_running_jobs() {
+    let worker = "concurrency = 2\nlease = \"30s\"\ndrain = \"20s\"";
+    with_slow(worker, "2h", async |installation| {
+        let scheduler = installation.start("scheduler", "scheduler");
+        let first = installation.start("worker", "first");
+        installation.publish(&[slow(installation, 1, 6)]).await;
+        installation.until_state(1, "running").await;
+        let second = installation.start("worker", "second");
+        // Of both pools.
+        let started = Instant::now();
+        while second.log().matches("\"consuming\"").count() < 2 {
+            assert!(started.elapsed() < SOON, "{}", second.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let finishing = async {
+            // Were the message given back, the other would find the run held, and leave a wake-up.
+            let woken = "SELECT count(*) FROM outbox AS o JOIN runs AS r ON r.id = o.run
+                         WHERE r.key = 'job-1' AND o.kind = 'wake'";
+            while installation.of_run(1, "state").await == "running" {
+                assert_eq!(installation.database.number(woken).await, 0, "it was given back");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let (ended, ()) = tokio::join!(first.end(SOON), finishing);
+        assert!(ended.success());
+        assert_eq!(installation.attempts(1).await, "1 done");
+        installation.end([second, scheduler], 0).await;
+        assert_eq!(installation.deliveries().await, 1);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_long_job_lets_its_message_go_and_is_taken_up_when_its_worker_dies() {
     let worker = "concurrency = 2\nlease = \"5s\"\nhold = \"1s\"";
     with_slow(worker, "2h", async |installation| {
