@@ -315,6 +315,13 @@ pub struct Changes {
     pub audit: Vec<Audit>,
 }
 
+impl Changes {
+    /// Whether something goes into the outbox that is due by `now`.
+    pub fn posts(&self, now: Timestamp) -> bool {
+        !self.letters.is_empty() || self.wakes.values().any(|wake| wake.at <= now)
+    }
+}
+
 /// What a transaction of the ledger has open.
 pub struct Book {
     now: Timestamp,

@@ -52,7 +52,7 @@ impl Scheduler {
         tokio::select! {
             () = stop => {}
             () = self.every(TICK, "look at the schedules", Self::tick) => {}
-            () = dispatch::run(&self) => {}
+            () = dispatch::run(&self, dispatch::LOOK) => {}
             () = self.every(SWEEP, "look after runs", sweep::sweep) => {}
             () = self.every(PURGE, "delete old history", sweep::purge) => {}
         }
