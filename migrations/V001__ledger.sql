@@ -50,6 +50,7 @@ CREATE TABLE runs (
     first_failed_at timestamptz,
     decision        json,
     counts          json,
+    quarantine      text,
     accepted_at     timestamptz NOT NULL,
     opened_at       timestamptz,
     ended_at        timestamptz,
@@ -99,8 +100,9 @@ CREATE TABLE waiters (
 );
 CREATE INDEX waiters_resource ON waiters (resource, since, run);
 
--- What is to be published. A version is never given twice, so that marking one sent cannot hide
--- what took its place meanwhile.
+-- What is to be published: `wake` for a run that is open, `letter` for a dead one, and `clean` to
+-- wake a worker that cleans up after one that has ended. A version is never given twice, so that
+-- marking one sent cannot hide what took its place meanwhile.
 CREATE SEQUENCE outbox_version;
 CREATE TABLE outbox (
     run         uuid        NOT NULL,

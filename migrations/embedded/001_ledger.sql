@@ -45,6 +45,7 @@ CREATE TABLE runs (
     first_failed_at INTEGER,
     decision        TEXT,
     counts          TEXT,
+    quarantine      TEXT,
     accepted_at     INTEGER NOT NULL,
     opened_at       INTEGER,
     ended_at        INTEGER,

@@ -301,7 +301,8 @@ async fn show(context: &Context, ledger: Arc<dyn Ledger>, ending: &str) -> Resul
     )?;
     optional("bytes", run.counts.map(|counts| Size(counts.bytes).human()))?;
     let decision = run.decision.as_ref();
-    optional("quarantine", decision.and_then(|decision| decision.quarantine.clone()))?;
+    let place = decision.map_or(&run.quarantine, |decision| &decision.quarantine);
+    optional("quarantine", place.clone())?;
     if let Some(delivery) = &delivery {
         line("delivery", delivery.id.to_string())?;
         line("target", delivery.target.clone())?;

@@ -17,6 +17,10 @@ use super::run::{End, Failure, Order, Run, State};
 use super::waiting::{self, Need, Resource, Waiter};
 use crate::error::Class;
 
+/// How long after its end a run's staging is cleaned up once more: by then every worker that was
+/// stalled has stopped writing.
+const CLEAN_AGAIN: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Something that is to happen to one run.
 #[derive(Debug, Clone)]
 pub enum Command {
@@ -93,6 +97,8 @@ pub enum Command {
         end: End,
         /// What went wrong.
         failure: (Class, String),
+        /// Where the rows are that it fails for, if it fails for rows.
+        quarantine: Option<String>,
     },
     /// See [`machine::close`].
     Close {
@@ -289,6 +295,8 @@ pub struct Changes {
     pub unparked: BTreeSet<RunId>,
     /// Wake-ups, replacing those that are there.
     pub wakes: BTreeMap<RunId, WakeUp>,
+    /// Wake-ups for runs that have ended, of a kind of their own: for cleaning up once more.
+    pub cleanings: BTreeMap<RunId, WakeUp>,
     /// Runs whose wake-ups are to be deleted.
     pub unwoken: BTreeSet<RunId>,
     /// Runs whose dead letters, if they are still there, are to be deleted.
@@ -305,6 +313,13 @@ pub struct Changes {
     pub cursors: BTreeMap<String, (String, RunId)>,
     /// Lines of the audit trail.
     pub audit: Vec<Audit>,
+}
+
+impl Changes {
+    /// Whether something goes into the outbox that is due by `now`.
+    pub fn posts(&self, now: Timestamp) -> bool {
+        !self.letters.is_empty() || self.wakes.values().any(|wake| wake.at <= now)
+    }
 }
 
 /// What a transaction of the ledger has open.
@@ -362,9 +377,9 @@ impl Book {
             Command::Retry { run, fence, after, failure, counted } => {
                 self.retry(run, fence, after, failure, counted)
             }
-            Command::Fail { run, fence, end, failure } => {
+            Command::Fail { run, fence, end, failure, quarantine } => {
                 let failure = self.failure(failure);
-                self.change(run, |run| machine::fail(run, fence, end, failure))
+                self.change(run, |run| machine::fail(run, fence, end, failure, quarantine))
             }
             Command::Close { run, fence } => {
                 let now = self.now;
@@ -679,7 +694,8 @@ impl Book {
     }
 
     /// After a run's end: everything it holds is free, its wake-up is gone, and its dead letter,
-    /// if it has one, is on its way.
+    /// if it has one, is on its way. What it staged is cleaned up by whoever ended it, and a day
+    /// later by whoever is woken then.
     fn ended(&mut self, id: RunId, fence: i64) {
         let Some(run) = self.runs.get(&id).cloned() else { return };
         if run.parked.is_some() {
@@ -692,6 +708,9 @@ impl Book {
             self.changes.letters.insert((id, run.epoch));
         }
         if fence > 0 {
+            let at = machine::later(self.now, CLEAN_AGAIN);
+            let wake = WakeUp { epoch: run.epoch, pool: run.order.pool.clone(), at };
+            self.changes.cleanings.insert(id, wake);
             self.changes.ended.push(AttemptEnded {
                 run: id,
                 fence,

@@ -214,6 +214,7 @@ pub fn record(
         (_, state) => return Err(Refusal::Stands(state)),
     }
     run.counts = Some(decision.counts);
+    run.quarantine.clone_from(&decision.quarantine);
     run.decision = Some(decision);
     run.failure = None;
     run.end = None;
@@ -250,16 +251,24 @@ pub fn retry(
     Ok(())
 }
 
-/// A permanent error, or failures used up: the run is to end.
+/// A permanent error, or failures used up: the run is to end. `quarantine` is where the rows are
+/// that it fails for; without any, those of an earlier epoch stay known.
 ///
 /// # Errors
 /// An old fence, or a run that is decided, closing or ended.
-pub fn fail(run: &mut Run, fence: i64, end: End, failure: Failure) -> Result<(), Refusal> {
+pub fn fail(
+    run: &mut Run,
+    fence: i64,
+    end: End,
+    failure: Failure,
+    quarantine: Option<String>,
+) -> Result<(), Refusal> {
     held_by(run, fence)?;
     if run.state != State::Running {
         return Err(Refusal::Stands(run.state));
     }
     run.failures += 1;
+    run.quarantine = quarantine.or(run.quarantine.take());
     shut(run, end, Some(failure));
     Ok(())
 }

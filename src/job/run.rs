@@ -185,6 +185,9 @@ pub struct Run {
     pub decision: Option<Decision>,
     /// What became of the rows, when done.
     pub counts: Option<Counts>,
+    /// Where the refused rows are: those that the delivery goes without, or, of a run that failed,
+    /// those that it last failed for.
+    pub quarantine: Option<String>,
     /// When it was accepted.
     pub accepted_at: Timestamp,
     /// When it was first opened, in this epoch.
@@ -220,6 +223,7 @@ impl Run {
             first_failed_at: None,
             decision: None,
             counts: None,
+            quarantine: None,
             accepted_at: now,
             opened_at: None,
             ended_at: None,

@@ -232,6 +232,14 @@ pub trait Ledger: Send + Sync {
     /// Takes what is due from the outbox, for `lease`: other dispatchers leave it alone so long.
     async fn take_due(&self, limit: u32, lease: Duration) -> Result<Vec<Posting>>;
 
+    /// Waits until something that is due was put into the outbox. Called by the dispatcher whenever
+    /// it has found nothing; what was put there since it last looked is not slept through. A
+    /// backend need not notice everything, since the dispatcher looks again in any case; one that
+    /// notices nothing is never ready.
+    async fn posted(&self) {
+        std::future::pending().await
+    }
+
     /// Marks postings sent, by version: what was replaced meanwhile stays to be sent.
     async fn mark_sent(&self, versions: &[i64]) -> Result<()>;
 

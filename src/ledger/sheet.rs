@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 
 use crate::error::{Error, Result};
 use crate::job::RunId;
-use crate::job::book::{Changes, Command};
+use crate::job::book::{Changes, Command, WakeUp};
 use crate::job::run::Run;
 
 /// What a batch of commands names.
@@ -99,6 +99,12 @@ fn record(run: &Run) -> Result<Json> {
     })
 }
 
+fn wake_up(run: RunId, kind: &str, wake: &WakeUp) -> Json {
+    json!({
+        "run": run, "kind": kind, "epoch": wake.epoch, "pool": wake.pool, "due_at": wake.at,
+    })
+}
+
 impl Sheets {
     /// Writes the changes out.
     pub fn of(changes: &Changes) -> Result<Sheets> {
@@ -152,12 +158,8 @@ impl Sheets {
                 changes
                     .wakes
                     .iter()
-                    .map(|(run, wake)| {
-                        json!({
-                            "run": run, "kind": "wake", "epoch": wake.epoch, "pool": wake.pool,
-                            "due_at": wake.at,
-                        })
-                    })
+                    .map(|(run, wake)| wake_up(*run, "wake", wake))
+                    .chain(changes.cleanings.iter().map(|(run, wake)| wake_up(*run, "clean", wake)))
                     .collect(),
             ),
             letters: sheet(

@@ -38,6 +38,7 @@ use crate::transform::Transform;
 use account::Account;
 pub use account::Progress;
 pub use plan::{House, Plan};
+pub use quarantine::quarantined;
 
 /// A run whose target knows its fence.
 pub struct Ready<'a> {
@@ -240,10 +241,11 @@ impl<'a> Protected<'a> {
             )
             .help("This is a fault of Longshore; nothing was delivered. Please report it."));
         }
-        match &plan.export.contract {
-            Some(contract) => check_share(contract, &counts)?,
-            None => account.none_refused(&counts)?,
-        }
+        let kept = match &plan.export.contract {
+            Some(contract) => check_share(contract, &counts),
+            None => account.none_refused(&counts),
+        };
+        kept.map_err(|error| quarantine::told(error, quarantine.as_deref()))?;
         let fields = schema
             .fields()
             .iter()
@@ -327,7 +329,9 @@ impl<'a> Decided<'a> {
     /// Makes the delivery visible, whole. Repeating it is harmless.
     pub async fn commit(self) -> Result<Committed<'a>> {
         let Decided { plan, holder, decision, way } = self;
-        plan.sink.commit(&holder, &decision).await?;
+        let committed = plan.sink.commit(&holder, &decision).await;
+        // A table that refuses the rows fails the run as the contract does.
+        committed.map_err(|error| quarantine::told(error, decision.quarantine.as_deref()))?;
         let proof = match way {
             Way::Decision => Proof::Decision,
             Way::Marker => Proof::Target,

@@ -10,6 +10,8 @@ use crate::rows::Refused;
 use crate::sink::Holder;
 
 const DOING: &str = "write the quarantine";
+/// The name by which an error tells the place.
+const PLACE: &str = "quarantine";
 
 /// The quarantine of one attempt.
 pub struct Quarantine {
@@ -42,6 +44,21 @@ impl Quarantine {
         self.writer.shutdown().await.map_err(failed)?;
         Ok(self.place)
     }
+}
+
+/// The error, telling where the rows are that it is about.
+pub(super) fn told(error: Error, place: Option<&str>) -> Error {
+    match place {
+        Some(place) => error.with(PLACE, place),
+        None => error,
+    }
+}
+
+/// Where the rows are that an attempt failed for, under the quarantine's connection, if it failed
+/// for rows that were kept.
+pub fn quarantined(error: &Error) -> Option<&str> {
+    let (_, place) = error.context().iter().find(|(name, _)| *name == PLACE)?;
+    Some(place)
 }
 
 fn failed(cause: std::io::Error) -> Error {

@@ -2,14 +2,14 @@
 //! of processes on one machine.
 //!
 //! A consumer is a row with a lease that its heartbeat renews. A message that is taken names its
-//! consumer; when a consumer is dropped, or its lease runs out, its messages are free again. Order
-//! is by id, so that what is given back returns to its place.
+//! consumer; when a consumer ends, or its lease runs out, its messages are free again. Order is by
+//! id, so that what is given back returns to its place.
 
 mod store;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -116,8 +116,12 @@ impl Queue for Embedded {
     async fn consume(&self, pool: &str, prefetch: u16) -> Result<BoxStream<'static, Incoming>> {
         self.declare(&[pool.to_owned()]).await?;
         let consumer = self.consumer(&Destination::Jobs(pool.to_owned()), pool).await?;
-        let credit = Arc::new(Semaphore::new(prefetch.max(1).into()));
-        Ok(consumer.jobs(credit).boxed())
+        let out = Arc::new(Out {
+            consumer,
+            credit: Semaphore::new(prefetch.max(1).into()),
+            ids: Mutex::default(),
+        });
+        Ok(Jobs(out).stream().boxed())
     }
 
     async fn dead(&self, pool: &str) -> Result<BoxStream<'static, Result<Incoming>>> {
@@ -202,17 +206,61 @@ impl Drop for Consumer {
     }
 }
 
-impl Consumer {
+/// A consumer of jobs, and what it has handed out. The messages that are out have their parts of
+/// it, so that it ends with the last of them.
+struct Out {
+    consumer: Consumer,
+    /// How many more messages may be taken.
+    credit: Semaphore,
+    ids: Mutex<BTreeSet<i64>>,
+}
+
+impl Out {
+    fn ids(&self) -> std::sync::MutexGuard<'_, BTreeSet<i64>> {
+        // Nothing is left half-done under this lock.
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A message that is out no longer.
+    fn back(&self, id: i64) {
+        self.ids().remove(&id);
+        self.credit.add_permits(1);
+    }
+}
+
+/// The stream of a consumer of jobs. Dropping it gives back what is taken and was not handed out.
+struct Jobs(Arc<Out>);
+
+impl Drop for Jobs {
+    fn drop(&mut self) {
+        let (store, wake) = (self.0.consumer.store.clone(), self.0.consumer.wake.clone());
+        let (id, out) = (self.0.consumer.id.to_string(), self.0.ids().clone());
+        // Without a runtime the consumer's lease runs out. What is just being taken is given back
+        // as well: the store's work is done in the order in which it was asked for.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                match store.keep_only(id, out).await {
+                    Ok(()) => wake.notify_waiters(),
+                    Err(error) => warn!(
+                        error = error.chain(),
+                        "what was not started comes back only when the other jobs have ended"
+                    ),
+                }
+            });
+        }
+    }
+}
+
+impl Jobs {
     /// The jobs of the queue, while there is credit.
-    fn jobs(self, credit: Arc<Semaphore>) -> impl Stream<Item = Incoming> {
-        let read = VecDeque::new();
-        futures::stream::unfold((self, credit, read), |(consumer, credit, mut read)| async move {
+    fn stream(self) -> impl Stream<Item = Incoming> {
+        futures::stream::unfold((self, VecDeque::new()), |(jobs, mut read)| async move {
             loop {
                 if let Some(row) = read.pop_front() {
-                    let job = consumer.incoming(row, Some(credit.clone()));
-                    return Some((job, (consumer, credit, read)));
+                    let job = jobs.0.consumer.incoming(row, Some(jobs.0.clone()));
+                    return Some((job, (jobs, read)));
                 }
-                match consumer.take(&credit).await {
+                match jobs.take().await {
                     Ok(rows) => read = rows,
                     Err(error) => {
                         warn!(error = error.chain(), "consuming was interrupted");
@@ -224,17 +272,18 @@ impl Consumer {
     }
 
     /// Waits for credit and for messages, and takes as many as there is credit for.
-    async fn take(&self, credit: &Arc<Semaphore>) -> Result<VecDeque<Row>> {
+    async fn take(&self) -> Result<VecDeque<Row>> {
+        let Out { consumer, credit, .. } = &*self.0;
         // An error means that the semaphore was closed, which never happens.
         let Ok(first) = credit.acquire().await else { return Ok(VecDeque::new()) };
         let more = credit.available_permits().min(AT_ONCE - 1);
         let more = credit.try_acquire_many(more as u32).ok();
         let want = 1 + more.as_ref().map_or(0, |permits| permits.num_permits());
         // Registered before looking, so that nothing published in between is slept through.
-        let mut woken = std::pin::pin!(self.wake.notified());
+        let mut woken = std::pin::pin!(consumer.wake.notified());
         woken.as_mut().enable();
-        let rows = self.store.take(self.id.to_string(), self.queue.clone(), 0, i64::MAX, want);
-        let rows = rows.await?;
+        let (id, queue) = (consumer.id.to_string(), consumer.queue.clone());
+        let rows = consumer.store.take(id, queue, 0, i64::MAX, want).await?;
         if rows.is_empty() {
             let _ = timeout(POLL, woken).await;
             return Ok(rows);
@@ -246,8 +295,13 @@ impl Consumer {
         }
         Ok(rows)
     }
+}
 
-    fn incoming(&self, row: Row, credit: Option<Arc<Semaphore>>) -> Incoming {
+impl Consumer {
+    fn incoming(&self, row: Row, out: Option<Arc<Out>>) -> Incoming {
+        if let Some(out) = &out {
+            out.ids().insert(row.id);
+        }
         Incoming {
             body: row.body,
             properties: row.properties,
@@ -258,7 +312,7 @@ impl Consumer {
                 wake: self.wake.clone(),
                 consumer: self.id.clone(),
                 id: row.id,
-                credit,
+                out,
             }),
         }
     }
@@ -297,16 +351,16 @@ struct Unsettled {
     wake: Arc<Notify>,
     consumer: Arc<str>,
     id: i64,
-    /// Whose prefetch the message uses up.
-    credit: Option<Arc<Semaphore>>,
+    /// Of a job: whose prefetch it uses up.
+    out: Option<Arc<Out>>,
 }
 
 impl Unsettled {
     async fn settle(self, operation: &'static str, forget: bool) -> Result<()> {
         let settling = self.store.settle(self.id, self.consumer.to_string(), forget);
         let held = bounded(operation, settling).await;
-        if let Some(credit) = &self.credit {
-            credit.add_permits(1);
+        if let Some(out) = &self.out {
+            out.back(self.id);
         }
         match held {
             Ok(true) if forget => Ok(()),

@@ -93,7 +93,8 @@ pub struct Event {
 }
 
 /// A message that was received. It stays with this consumer until it is settled; dropping it
-/// unsettled leaves it with the consumer until that ends, and then it is delivered again.
+/// unsettled leaves it with the consumer until that ends, and then it is delivered again. A
+/// consumer ends when its stream was dropped and nothing is left that it handed out.
 pub struct Incoming {
     /// The body. The broker bounds its length, not Longshore.
     pub body: Bytes,
@@ -146,7 +147,9 @@ pub trait Queue: Send + Sync {
     async fn announce(&self, event: Event) -> Result<()>;
 
     /// Consumes a pool's job queue with at most `prefetch` unsettled messages. Ends only when it
-    /// is dropped; unsettled messages then go back.
+    /// is dropped. Nothing more is taken then, and what was prefetched and not yet handed out goes
+    /// back at once, to its place; but what was handed out stays with the consumer, and can still
+    /// be settled, for as long as its work takes.
     async fn consume(&self, pool: &str, prefetch: u16) -> Result<BoxStream<'static, Incoming>>;
 
     /// Takes hold of the dead letters of a pool, at most as many as there are when it starts, in

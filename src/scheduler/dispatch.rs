@@ -17,13 +17,13 @@ use crate::telemetry::metrics;
 const BATCH: u32 = 500;
 /// For how long another dispatcher leaves alone what this one has taken.
 const LEASE: Duration = Duration::from_secs(30);
-/// How long is waited when nothing is due.
-const IDLE: Duration = Duration::from_millis(100);
+/// How often it looks for what is due, besides what the ledger tells it of.
+pub const LOOK: Duration = Duration::from_millis(100);
 /// How long is waited after a failure.
 const AWAY: Duration = Duration::from_secs(1);
 
-/// Publishes for ever.
-pub async fn run(scheduler: &Scheduler) {
+/// Publishes for ever: what the ledger tells of at once, everything else when it looks again.
+pub async fn run(scheduler: &Scheduler, look: Duration) {
     let mut declared = false;
     loop {
         let step = async {
@@ -36,7 +36,9 @@ pub async fn run(scheduler: &Scheduler) {
         };
         match step.await {
             Ok(BATCH) => {}
-            Ok(_) => tokio::time::sleep(IDLE).await,
+            Ok(_) => {
+                let _ = tokio::time::timeout(look, scheduler.ledger.posted()).await;
+            }
             Err(error) => {
                 scheduler.health.set("queue", Err(&error));
                 tracing::warn!(error = error.chain(), "the outbox is not published for now");
@@ -131,5 +133,131 @@ fn letter(run: Run) -> Outgoing {
             traceparent: run.order.traceparent,
             dead: Some(dead),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures::StreamExt;
+
+    use super::*;
+    use crate::http::Health;
+    use crate::job::RunId;
+    use crate::job::book::{Command, Delivery, Open, Outcome};
+    use crate::job::decision::Decision;
+    use crate::job::machine::Proof;
+    use crate::job::run::Order;
+    use crate::job::waiting::Need;
+    use crate::ledger::embedded::EmbeddedLedger;
+    use crate::ledger::{Ledger, NewDefinition, apply_one};
+    use crate::queue::Queue;
+    use crate::queue::embedded::Embedded;
+    use crate::rows::Counts;
+
+    /// Longer than anything here takes, and shorter than the dispatcher would sleep.
+    const SOON: Duration = Duration::from_secs(30);
+    const LEASE: Duration = Duration::from_secs(600);
+
+    fn accept(key: &str) -> Command {
+        let order = Order {
+            key: key.to_owned(),
+            edition: 1,
+            content: "c".to_owned(),
+            export: "orders".to_owned(),
+            definition: "d".to_owned(),
+            revision: 1,
+            recipient: None,
+            params: serde_json::Map::new(),
+            window: None,
+            pool: "p".to_owned(),
+            body: "{}".to_owned(),
+            correlation_id: None,
+            traceparent: None,
+            requested_by: None,
+            not_before: None,
+            deadline: None,
+        };
+        Command::Accept { id: RunId::new(), order: Box::new(order), wake: true, pinned: false }
+    }
+
+    fn open(run: RunId) -> Command {
+        Command::Open(Open {
+            run,
+            worker: "w".to_owned(),
+            lease: LEASE,
+            needs: vec![Need::slot("shop", 1)],
+            attempts: 1,
+            cursor: None,
+            target: None,
+        })
+    }
+
+    fn record(run: RunId) -> Command {
+        let decision = Decision {
+            manifest: "m".to_owned(),
+            parts: Vec::new(),
+            counts: Counts::default(),
+            cursor: None,
+            replaces: None,
+            quarantine: None,
+        };
+        Command::Record {
+            run,
+            decision: Box::new(decision),
+            proof: Proof::Target,
+            delivery: Delivery {
+                id: uuid::Uuid::now_v7(),
+                target: "t".to_owned(),
+                manifest_sha256: "s".to_owned(),
+            },
+        }
+    }
+
+    /// The dispatcher would look again after an hour: what arrives was told of.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_this_process_posts_is_published_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("longshore.db");
+        let ledger = Arc::new(EmbeddedLedger::open(&path).unwrap());
+        let queue = Embedded::open(&path).unwrap();
+        let definition = NewDefinition {
+            export: "orders".to_owned(),
+            hash: "d".to_owned(),
+            content: "{}".to_owned(),
+        };
+        ledger.activate(&[definition], false, "test", false).await.unwrap();
+        let scheduler = Scheduler {
+            queue: queue.clone(),
+            ledger: ledger.clone(),
+            pools: vec!["p".to_owned()],
+            keep: LEASE,
+            health: Arc::new(Health::new(&["queue", "ledger"])),
+        };
+        let mut jobs = queue.consume("p", 1).await.unwrap();
+        let mut woken = async || {
+            let job = tokio::time::timeout(SOON, jobs.next()).await.unwrap().unwrap();
+            job.settle.ack().await.unwrap();
+            serde_json::from_slice::<WakeMessage>(&job.body).unwrap().run
+        };
+        let test = async {
+            let mut runs = Vec::new();
+            for key in ["holder", "parked"] {
+                let accepted = apply_one(&*ledger, accept(key)).await.unwrap();
+                let Outcome::Accepted(run) = accepted else { panic!("{accepted:?}") };
+                assert_eq!(woken().await, run.id);
+                apply_one(&*ledger, open(run.id)).await.unwrap();
+                runs.push(run.id);
+            }
+            let parked = ledger.run(runs[1]).await.unwrap().unwrap();
+            assert_eq!(parked.parked.as_deref(), Some("slot/shop"));
+            apply_one(&*ledger, record(runs[0])).await.unwrap();
+            assert_eq!(woken().await, runs[1], "the place is handed over");
+        };
+        tokio::select! {
+            () = test => {}
+            () = run(&scheduler, Duration::from_secs(3_600)) => {}
+        }
     }
 }

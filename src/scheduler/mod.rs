@@ -53,7 +53,7 @@ impl Scheduler {
         tokio::select! {
             () = stop => {}
             () = self.every(TICK, "look at the schedules", || self.tick()) => {}
-            () = dispatch::run(&self) => {}
+            () = dispatch::run(&self, dispatch::LOOK) => {}
             () = self.every(SWEEP, "look after runs", || sweep::sweep(&self, &told)) => {}
             () = self.every(PURGE, "delete old history", || sweep::purge(&self)) => {}
             () = self.health.watch("queue", |within| self.queue.ping(within)) => {}

@@ -23,7 +23,7 @@ use crate::job::run::{Run, State};
 use crate::ledger::apply_one;
 use crate::limits::local::Pass;
 use crate::pipeline::{Attempt, Plan, Recorded, Start};
-use crate::queue::{Incoming, Properties, Settle};
+use crate::queue::{Incoming, Properties, Settle, WAKE_TYPE};
 use crate::telemetry::metrics;
 
 /// What a message says.
@@ -81,6 +81,11 @@ pub async fn handle(worker: &Arc<Worker>, message: Incoming) {
     let Mail { body, properties, pool } = mail;
     match received {
         Ok(Received::Run(run, claim, begun)) => {
+            // Whoever repeats a job that has ended is told what became of it; a wake-up asks
+            // nothing.
+            if run.state.ended() && properties.kind.as_deref() != Some(WAKE_TYPE) {
+                settle::announce(worker, &run, properties.correlation_id).await;
+            }
             let span = tracing::info_span!(
                 "job",
                 run = run.id.short(),

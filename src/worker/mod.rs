@@ -164,7 +164,7 @@ impl Worker {
                 drop(slot);
             });
         }
-        // What was prefetched and not started goes back at once.
+        // What was prefetched and not started goes back at once; running jobs keep their messages.
         drop(lanes);
         self.health.drain();
         self.drain(&slots).await;

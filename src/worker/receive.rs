@@ -12,7 +12,7 @@ use crate::job::RunId;
 use crate::job::book::{Command, Outcome};
 use crate::job::message::{self, JobMessage, Message, WakeMessage};
 use crate::job::run::{Order, Run};
-use crate::ledger::apply_one;
+use crate::ledger::{RunFilter, apply_one};
 use crate::telemetry::metrics;
 
 /// What a message turned out to be.
@@ -91,7 +91,7 @@ async fn accept(worker: &Worker, message: &Mail, job: JobMessage) -> Result<Rece
             // A producer's message is of the first epoch; what the mark says is believed only
             // where it agrees.
             Claimed::Done { content, epoch: 0 } if content == order.content => {
-                return Ok(Received::Nothing(None));
+                return Ok(Received::Nothing(done(worker, &order.key).await));
             }
             Claimed::Done { .. } => {
                 worker
@@ -150,6 +150,19 @@ async fn accept(worker: &Worker, message: &Mail, job: JobMessage) -> Result<Rece
         let begun = opening.zip(outcomes.next()).filter(|_| run.id == id);
         let begun = begun.map(|(opening, outcome)| Box::new(Begun { opening, outcome }));
         return Ok(Received::Run(run, claim, begun));
+    }
+}
+
+/// The run that a done-mark speaks of, as far as the ledger tells it now: only the outcome event
+/// needs it.
+async fn done(worker: &Worker, key: &str) -> Option<Box<Run>> {
+    let filter = RunFilter { key: Some(key.to_owned()), limit: 1, ..RunFilter::default() };
+    match worker.ledger.runs(&filter).await {
+        Ok(mut runs) => runs.pop().map(Box::new),
+        Err(error) => {
+            tracing::debug!(error = error.chain(), "the outcome is not announced again");
+            None
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::job::machine::Refusal;
 use crate::job::retry::{self, Next, RetryPolicy};
 use crate::job::run::{Run, State};
 use crate::ledger::apply_one;
-use crate::pipeline::{Committed, Plan, Recorded};
+use crate::pipeline::{Committed, Plan, Recorded, quarantined};
 use crate::queue::{DeadHeaders, Destination, Event, Outgoing, Properties};
 use crate::scrub::scrub;
 use crate::sink::Holder;
@@ -111,8 +111,13 @@ async fn failed(
         }
         Next::Leave => leave_wake_up(worker, run.id, Duration::ZERO).await,
         Next::Stop(end) => {
-            let command =
-                Command::Fail { run: run.id, fence: run.fence, end, failure: why.clone() };
+            let command = Command::Fail {
+                run: run.id,
+                fence: run.fence,
+                end,
+                failure: why.clone(),
+                quarantine: quarantined(&error).map(str::to_owned),
+            };
             let outcome = worker
                 .patiently("ledger", "store the failure", || {
                     apply_one(&*worker.ledger, command.clone())

@@ -390,6 +390,58 @@ fn a_canary_that_no_worker_takes_is_not_waited_for() {
 }
 
 #[test]
+fn where_the_rows_are_that_a_run_failed_for_is_shown() {
+    let house = House::new();
+    house.write(
+        "config/longshore.toml",
+        &format!("{SETTINGS}[quarantine]\nconnection = \"lake\"\n"),
+    );
+    let picky = BROKEN
+        .replace("email   = { type = \"string\" }\n", "")
+        .replace("amount  = { type = \"int64\" }", "amount  = { type = \"int64\", max = 150 }");
+    house.write("config/exports/picky.toml", &picky);
+    house.done(&["apply"]);
+    house.fails(1, &["run", "picky", "--key", "k"]);
+    let run = house.objects(&["runs"])[0].clone();
+    let id = run["id"].as_str().unwrap();
+    let place = format!("quarantine/{id}/1.jsonl");
+    assert_eq!(run["quarantine"], place.as_str());
+    let shown = house.done(&["runs", "show", &id[28..]]);
+    assert!(shown.contains(&format!("\nquarantine  {place}\n")), "{shown}");
+    let rows = std::fs::read_to_string(house.path().join("lake").join(&place)).unwrap();
+    assert_eq!((rows.lines().count(), rows.matches("max 150").count()), (2, 2), "{rows}");
+
+    // Replayed, it still tells, until there are others to tell of: here those that a table goes
+    // without that then refuses the rest.
+    let patient =
+        picky.replace("[contract.fields]", "[contract]\nmax-rejected = \"90%\"\n[contract.fields]");
+    let refusing = patient.replace(
+        "connection = \"lake\"\npath = \"broken\"",
+        "connection = \"warehouse\"\ntable = \"few\"",
+    );
+    let warehouse = rusqlite::Connection::open(house.path().join("warehouse.db")).unwrap();
+    let table = "CREATE TABLE few (id INTEGER, amount INTEGER CHECK (amount > 500), country TEXT)";
+    warehouse.execute_batch(table).unwrap();
+    let connections = "[warehouse]\ntype = \"sqlite\"\nurl = \"sqlite:warehouse.db\"\n";
+    house.write("config/connections.toml", &format!("{CONNECTIONS}{connections}"));
+    for (definition, code, fence) in [(refusing, 1, 2), (patient, 0, 3)] {
+        let before = house.objects(&["runs"])[0]["quarantine"].clone();
+        house.write("config/exports/picky.toml", &definition);
+        house.done(&["apply"]);
+        house.done(&["dead", "replay", "--run", &id[28..], "--reason", "two may be missing"]);
+        assert_eq!(house.objects(&["runs"])[0]["quarantine"], before);
+        let (ended, out, err) = house.run(&["run", "picky", "--key", "k"]);
+        assert_eq!(ended, code, "{out}\n{err}");
+        let place = format!("quarantine/{id}/{fence}.jsonl");
+        assert_eq!(house.objects(&["runs"])[0]["quarantine"], place.as_str());
+    }
+    let place = format!("quarantine/{id}/3.jsonl");
+    let shown = house.done(&["runs", "show", &id[28..]]);
+    assert!(shown.contains(&format!("\nquarantine  {place}\n")), "{shown}");
+    assert!(house.path().join("lake").join(&place).exists());
+}
+
+#[test]
 fn dropped_letters_are_gone() {
     let house = House::new();
     house.write("config/exports/broken.toml", BROKEN);

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value as Json, json};
 
 use crate::support::installation::{self, Installation, message};
+use crate::support::servers::Events;
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -154,6 +155,39 @@ async fn a_worker_that_is_to_end_hands_back_what_another_then_finishes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_is_to_end_keeps_the_messages_of_its_running_jobs() {
+    let worker = "concurrency = 2\nlease = \"30s\"\ndrain = \"20s\"";
+    with_slow(worker, "2h", async |installation| {
+        let scheduler = installation.start("scheduler", "scheduler");
+        let first = installation.start("worker", "first");
+        installation.publish(&[slow(installation, 1, 6)]).await;
+        installation.until_state(1, "running").await;
+        let second = installation.start("worker", "second");
+        // Of both pools.
+        let started = Instant::now();
+        while second.log().matches("\"consuming\"").count() < 2 {
+            assert!(started.elapsed() < SOON, "{}", second.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let finishing = async {
+            // Were the message given back, the other would find the run held, and leave a wake-up.
+            let woken = "SELECT count(*) FROM outbox AS o JOIN runs AS r ON r.id = o.run
+                         WHERE r.key = 'job-1' AND o.kind = 'wake'";
+            while installation.of_run(1, "state").await == "running" {
+                assert_eq!(installation.database.number(woken).await, 0, "it was given back");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let (ended, ()) = tokio::join!(first.end(SOON), finishing);
+        assert!(ended.success());
+        assert_eq!(installation.attempts(1).await, "1 done");
+        installation.end([second, scheduler], 0).await;
+        assert_eq!(installation.deliveries().await, 1);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_long_job_lets_its_message_go_and_is_taken_up_when_its_worker_dies() {
     let worker = "concurrency = 2\nlease = \"5s\"\nhold = \"1s\"";
     with_slow(worker, "2h", async |installation| {
@@ -207,6 +241,116 @@ async fn a_flushed_redis_costs_nothing_but_time() {
         ] {
             assert_eq!(installation.database.number(sql).await, count, "{sql}");
         }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_repeats_a_done_job_is_told_what_became_of_it() {
+    with_slow("concurrency = 2\nlease = \"5s\"", "2h", async |installation| {
+        let mut events = Events::listen("run.done.slow").await;
+        let scheduler = installation.start("scheduler", "scheduler");
+        let worker = installation.start("worker", "worker");
+        let job = |correlation: &str| {
+            let mut job = slow(installation, 1, 0);
+            job["properties"]["correlation_id"] = json!(correlation);
+            job
+        };
+        let ids = ["first", "second", "third"].map(|id| format!("{id}-{}", installation.pool));
+        installation.publish(&[job(&ids[0])]).await;
+        let outcome = events.next(&ids[0]).await;
+        assert_eq!(outcome["run"], installation.of_run(1, "id").await);
+        // Known by the done-mark, and by the ledger alone.
+        installation.publish(&[job(&ids[1])]).await;
+        assert_eq!(events.next(&ids[1]).await, outcome);
+        installation.redis.flush().await;
+        installation.publish(&[job(&ids[2])]).await;
+        assert_eq!(events.next(&ids[2]).await, outcome);
+        installation.end([worker, scheduler], 0).await;
+        assert_eq!(installation.deliveries().await, 1);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_staged_after_the_end_is_cleaned_up_a_day_later_and_nothing_else() {
+    with_slow("concurrency = 2\nlease = \"5s\"", "2h", async |installation| {
+        let scheduler = installation.start("scheduler", "scheduler");
+        let worker = installation.start("worker", "worker");
+        installation.publish(&[slow(installation, 1, 0), slow(installation, 2, 8)]).await;
+        installation.until_state(1, "done").await;
+        installation.until_state(2, "running").await;
+        // A worker that was stalled goes on writing; another is at work.
+        let mut staged = Vec::new();
+        for id in [1, 2] {
+            let run = installation.of_run(id, "id").await;
+            let folder = installation.lake().join(format!(".longshore/{run}/1"));
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join("late"), "rows").unwrap();
+            staged.push(folder.join("late"));
+        }
+        let left = "SELECT count(*) FROM outbox WHERE kind = 'clean'";
+        assert_eq!(installation.database.number(left).await, 1, "only one has ended");
+        // The day passes; what is open is woken too, to make it harder.
+        let due = "INSERT INTO outbox (run, kind, epoch, pool, due_at)
+                   SELECT id, 'clean', epoch, pool, now() FROM runs WHERE key IN ('job-1', 'job-2')
+                   ON CONFLICT (run, kind) DO UPDATE SET due_at = now()";
+        assert_eq!(installation.database.client.execute(due, &[]).await.unwrap(), 2);
+        let started = Instant::now();
+        while staged[0].exists() {
+            assert!(started.elapsed() < SOON, "it is still there");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let sent = "SELECT count(*) = 0 FROM outbox WHERE kind = 'clean'";
+        installation.until("both were sent", SOON, sent).await;
+        let held = "SELECT count(*) = 1 FROM outbox WHERE kind = 'wake'";
+        installation.until("that of the open one was received", SOON, held).await;
+        assert_eq!(installation.of_run(2, "state").await, "running");
+        assert!(staged[1].exists(), "of a run that is open nothing is removed");
+        installation.until_state(2, "done").await;
+        installation.end([worker, scheduler], 0).await;
+        for id in [1, 2] {
+            let folder = installation.lake().join(format!("slow/{id}"));
+            installation.run(&["verify", folder.to_str().unwrap()]).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_rows_are_that_a_run_failed_for_is_in_the_ledger() {
+    let worker = "concurrency = 2\nlease = \"5s\"\n[quarantine]\nconnection = \"lake\"";
+    installation::with(worker, async |installation| {
+        installation.export(
+            "picky",
+            r#"
+            [source]
+            connection = "shop"
+            query = "SELECT n AS id FROM generate_series(1, 10) AS n"
+            [contract.fields]
+            id = { type = "int32", max = 7 }
+            [sink]
+            connection = "lake"
+            path       = "picky"
+            "#,
+        );
+        installation.apply().await;
+        let scheduler = installation.start("scheduler", "scheduler");
+        let worker = installation.start("worker", "worker");
+        let job = json!({"export": "picky", "key": "job-1"});
+        installation.publish(&[message(&installation.pool, &job)]).await;
+        installation.until_state(1, "dead").await;
+        let run = installation.of_run(1, "id").await;
+        let place = format!("quarantine/{run}/1.jsonl");
+        let shown = installation.objects(&["runs", "show", &run]).await;
+        assert_eq!(shown[0]["quarantine"], place.as_str());
+        let table = installation.run(&["runs", "show", &run]).await;
+        assert!(table.contains(&format!("\nquarantine  {place}\n")), "{table}");
+        let rows = std::fs::read_to_string(installation.lake().join(&place)).unwrap();
+        assert_eq!((rows.lines().count(), rows.matches("max 7").count()), (3, 3), "{rows}");
+        let letters = installation.letters(1).await;
+        assert!(letters[0]["reason"].as_str().unwrap().contains(&place), "{letters:?}");
+        installation.end([worker, scheduler], 1).await;
     })
     .await;
 }

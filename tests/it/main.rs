@@ -7,6 +7,7 @@ mod conformance;
 mod e2e;
 mod layers;
 mod lifecycle;
+mod one_file;
 mod probes;
 mod sink_files_s3;
 mod sink_postgres;

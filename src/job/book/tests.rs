@@ -14,6 +14,7 @@ struct Shelf {
     facts: Facts,
     wakes: BTreeMap<RunId, WakeUp>,
     letters: BTreeSet<(RunId, i32)>,
+    cleanings: BTreeMap<RunId, WakeUp>,
     attempts: Vec<AttemptEnded>,
     deliveries: usize,
 }
@@ -85,6 +86,7 @@ impl Shelf {
         self.wakes.extend(changes.wakes);
         self.letters.retain(|(run, _)| !changes.unlettered.contains(run));
         self.letters.extend(changes.letters);
+        self.cleanings.extend(changes.cleanings);
         self.attempts.extend(changes.ended);
         self.deliveries += changes.deliveries.len();
         for (name, (value, _)) in changes.cursors {
@@ -129,7 +131,7 @@ impl Shelf {
 
     fn dead(&mut self, run: RunId, fence: i64) {
         let failure = (Class::Permanent, "no".to_owned());
-        yes(self.apply(Command::Fail { run, fence, end: End::Dead, failure }));
+        yes(self.apply(Command::Fail { run, fence, end: End::Dead, failure, quarantine: None }));
         yes(self.apply(Command::Close { run, fence }));
     }
 
@@ -330,6 +332,31 @@ fn letters_are_for_the_dead_and_the_expired_alone() {
 }
 
 #[test]
+fn what_an_attempt_may_have_staged_is_cleaned_up_again_a_day_after_the_end() {
+    let mut shelf = Shelf::new();
+    let [done, dead, cancelled, fresh] =
+        ["done", "dead", "cancelled", "fresh"].map(|key| shelf.accept(key));
+    shelf.opened(done, &[]);
+    yes(shelf.apply(record(done, Proof::Target, None)));
+    let fence = shelf.opened(dead, &[]);
+    shelf.dead(dead, fence);
+    let fence = shelf.opened(cancelled, &[]);
+    yes(shelf.apply(cancel(cancelled)));
+    assert!(!shelf.cleanings.contains_key(&cancelled), "it has not ended");
+    yes(shelf.apply(Command::Close { run: cancelled, fence }));
+    yes(shelf.apply(cancel(fresh)));
+    let tomorrow = shelf.facts.now + CLEAN_AGAIN;
+    let wake = |epoch| WakeUp { epoch, pool: "default".to_owned(), at: tomorrow };
+    let all = [(done, wake(0)), (dead, wake(0)), (cancelled, wake(0))];
+    assert_eq!(shelf.cleanings, BTreeMap::from(all));
+    // That of the old epoch does nothing then; the next end leaves one of its own.
+    yes(shelf.apply(replay(dead, 0)));
+    let fence = shelf.opened(dead, &[]);
+    shelf.dead(dead, fence);
+    assert_eq!(shelf.cleanings[&dead], wake(1));
+}
+
+#[test]
 fn a_wake_up_takes_the_place_of_the_one_that_is_there() {
     let mut shelf = Shelf::new();
     let run = shelf.accept("k");
@@ -472,7 +499,7 @@ proptest! {
                     let state = shelf.run(run).state;
                     let failure = (Class::Permanent, "no".to_owned());
                     let outcome = match (step, n) {
-                        (12, 0) => shelf.apply(Command::Fail { run, fence, end: End::Dead, failure }),
+                        (12, 0) => shelf.apply(Command::Fail { run, fence, end: End::Dead, failure, quarantine: None }),
                         (12, _) if state == State::Closing => shelf.apply(Command::Close { run, fence }),
                         (12, _) => {
                             shelf.apply(Command::Decide { run, fence, decision: decision(None) });

@@ -152,10 +152,14 @@ fn every_event_in_every_state() {
         ),
         (
             "fail",
-            |run| fail(run, 2, End::Dead, failure()),
+            |run| fail(run, 2, End::Dead, failure(), None),
             then([Err(Fenced), Ok(Closing), Err(Stands(Committing)), Err(Stands(Closing))]),
         ),
-        ("fail of an old fence", |run| fail(run, 1, End::Dead, failure()), then([Err(Fenced); 4])),
+        (
+            "fail of an old fence",
+            |run| fail(run, 1, End::Dead, failure(), None),
+            then([Err(Fenced); 4]),
+        ),
         (
             "close",
             |run| close(run, 2, now()),
@@ -207,6 +211,27 @@ fn every_event_in_every_state() {
             }
         }
     }
+}
+
+#[test]
+fn where_the_refused_rows_are_is_known_until_others_are_refused() {
+    let place = |name: &str| Some(name.to_owned());
+    let mut again = run(State::Running);
+    fail(&mut again, 2, End::Dead, failure(), place("first")).unwrap();
+    close(&mut again, 2, now()).unwrap();
+    replay(&mut again, 0, None, None, now()).unwrap();
+    open(&mut again, "w3", LEASE, now());
+    let mut otherwise = again.clone();
+    fail(&mut otherwise, 3, End::Dead, failure(), None).unwrap();
+    assert_eq!(otherwise.quarantine, place("first"));
+    fail(&mut again, 3, End::Dead, failure(), place("second")).unwrap();
+    assert_eq!(again.quarantine, place("second"));
+    // What the target turns out to have says itself which rows it goes without.
+    let delivered = Decision { quarantine: place("third"), ..decision("m") };
+    record(&mut again, delivered, Proof::Target, now()).unwrap();
+    assert_eq!(again.quarantine, place("third"));
+    record(&mut otherwise, decision("m"), Proof::Target, now()).unwrap();
+    assert_eq!(otherwise.quarantine, None);
 }
 
 #[test]

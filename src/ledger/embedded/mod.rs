@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use rusqlite::functions::FunctionFlags;
 use rusqlite::types::FromSql;
 use rusqlite::{Connection, OptionalExtension, Params, Row, TransactionBehavior, params};
+use tokio::sync::Notify;
 
 use super::sheet::{Named, Sheets, run_of};
 use super::{
@@ -41,6 +42,9 @@ macro_rules! sql {
 pub struct EmbeddedLedger {
     // One writer at a time is all that SQLite has; the lock is held on blocking threads only.
     connection: Arc<Mutex<Connection>>,
+    /// Told when this process has put something that is due into the outbox. What other processes
+    /// put there is found by looking.
+    posted: Notify,
 }
 
 impl EmbeddedLedger {
@@ -83,7 +87,7 @@ impl EmbeddedLedger {
             })
             .map_err(failed)?;
         migrate::migrate(&mut connection)?;
-        Ok(EmbeddedLedger { connection: Arc::new(Mutex::new(connection)) })
+        Ok(EmbeddedLedger { connection: Arc::new(Mutex::new(connection)), posted: Notify::new() })
     }
 
     async fn with<T: Send + 'static>(
@@ -386,16 +390,21 @@ fn activate(
 #[async_trait]
 impl Ledger for EmbeddedLedger {
     async fn apply(&self, commands: Vec<Command>) -> Result<Vec<Outcome>> {
-        self.with("write to the ledger", move |connection| {
+        let work = self.with("write to the ledger", move |connection| {
             let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let at = now();
             let mut book = Book::new(load(&tx, &commands, at)?);
             let outcomes = commands.into_iter().map(|command| book.apply(command)).collect();
-            store(&tx, &book.close(), at)?;
+            let changes = book.close();
+            store(&tx, &changes, at)?;
             tx.commit()?;
-            Ok(outcomes)
-        })
-        .await
+            Ok((outcomes, changes.posts(at)))
+        });
+        let (outcomes, posts) = work.await?;
+        if posts {
+            self.posted.notify_one();
+        }
+        Ok(outcomes)
     }
 
     async fn activate(
@@ -475,6 +484,10 @@ impl Ledger for EmbeddedLedger {
         .await
     }
 
+    async fn posted(&self) {
+        self.posted.notified().await;
+    }
+
     async fn mark_sent(&self, versions: &[i64]) -> Result<()> {
         let versions = array(versions);
         self.with("mark postings sent", move |connection| {
@@ -482,7 +495,7 @@ impl Ledger for EmbeddedLedger {
             // What was replaced meanwhile has another version, and stays to be sent.
             tx.execute(
                 "DELETE FROM outbox \
-                 WHERE kind = 'letter' AND version IN (SELECT value FROM json_each(?1))",
+                 WHERE kind <> 'wake' AND version IN (SELECT value FROM json_each(?1))",
                 [&versions],
             )?;
             tx.execute(

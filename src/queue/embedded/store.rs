@@ -3,7 +3,7 @@
 //! Work arrives over a bounded channel. What has gathered is done in one transaction, so that one
 //! flush to disk serves all; nobody is answered before it is committed.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
 use std::time::Duration;
 
@@ -164,6 +164,22 @@ impl Store {
                 .prepare_cached("DELETE FROM queue_consumers WHERE id = ?1")?
                 .execute([&consumer])?;
             free(connection, &consumer)
+        })
+        .await
+    }
+
+    /// Gives back what a consumer holds, but for what it handed out.
+    pub(super) async fn keep_only(&self, consumer: String, out: BTreeSet<i64>) -> Result<()> {
+        self.run("give messages back", move |connection| {
+            let held: Vec<i64> = connection
+                .prepare_cached("SELECT id FROM queue_messages WHERE taken_by = ?1")?
+                .query_map([&consumer], |row| row.get(0))?
+                .collect::<rusqlite::Result<_>>()?;
+            let mut give_back = connection
+                .prepare_cached("UPDATE queue_messages SET taken_by = NULL WHERE id = ?1")?;
+            held.iter()
+                .filter(|id| !out.contains(id))
+                .try_for_each(|id| give_back.execute([id]).map(drop))
         })
         .await
     }

@@ -1,17 +1,23 @@
 //! Consuming a job queue, whatever happens to connection and queue.
 
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::StreamExt;
 use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
+use lapin::options::{
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
+};
 use lapin::types::FieldTable;
 use lapin::{Acker, Channel, Consumer};
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::SendError};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
@@ -27,8 +33,8 @@ const SETTLE_WAIT: Duration = Duration::from_secs(10);
 /// A consumer that lived this long is followed by a quick attempt, not by a slow one.
 const STEADY: Duration = Duration::from_secs(10);
 
-/// A stream of a pool's jobs. Its task ends, and with it the channel, when the stream is dropped;
-/// the broker then takes back what was not settled.
+/// A stream of a pool's jobs. When it is dropped, its task gives back what nobody has read, and
+/// ends, and with it the channel, when the rest is settled.
 pub(super) fn consume(
     link: Arc<Link>,
     topology: Arc<Topology>,
@@ -36,9 +42,43 @@ pub(super) fn consume(
     prefetch: u16,
 ) -> BoxStream<'static, Incoming> {
     // The prefetch bounds what is under way; this only hands over.
-    let (feed, mut jobs) = mpsc::channel(1);
-    tokio::spawn(async move { keep_consuming(&link, &topology, &pool, prefetch, &feed).await });
-    futures::stream::poll_fn(move |context| jobs.poll_recv(context)).boxed()
+    let (feed, jobs) = mpsc::channel(1);
+    let (unread, rest) = oneshot::channel();
+    let feed = Feed { jobs: feed, unread: rest };
+    tokio::spawn(async move { keep_consuming(&link, &topology, &pool, prefetch, feed).await });
+    Jobs { jobs, unread: Some(unread) }.boxed()
+}
+
+/// The reader's end.
+struct Jobs {
+    jobs: mpsc::Receiver<Incoming>,
+    unread: Option<oneshot::Sender<Option<Incoming>>>,
+}
+
+/// The task's end.
+struct Feed {
+    jobs: mpsc::Sender<Incoming>,
+    /// What was handed over and not read when the stream was dropped.
+    unread: oneshot::Receiver<Option<Incoming>>,
+}
+
+impl Stream for Jobs {
+    type Item = Incoming;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Incoming>> {
+        self.jobs.poll_recv(context)
+    }
+}
+
+impl Drop for Jobs {
+    fn drop(&mut self) {
+        self.jobs.close();
+        let unread = self.jobs.try_recv().ok();
+        if let Some(task) = self.unread.take() {
+            // Without a task there is no channel any more that it could be given back on.
+            let _ = task.send(unread);
+        }
+    }
 }
 
 async fn keep_consuming(
@@ -46,13 +86,13 @@ async fn keep_consuming(
     topology: &Topology,
     pool: &str,
     prefetch: u16,
-    feed: &mpsc::Sender<Incoming>,
+    mut feed: Feed,
 ) {
     let mut failures = 0;
-    while !feed.is_closed() {
+    while !feed.jobs.is_closed() {
         let since = Instant::now();
-        let reason = match session(link, topology, pool, prefetch, feed).await {
-            Ok(()) if feed.is_closed() => return,
+        let reason = match session(link, topology, pool, prefetch, &mut feed).await {
+            Ok(()) if feed.jobs.is_closed() => return,
             Ok(()) => "the broker cancelled the consumer".to_owned(),
             Err(error) => error.chain(),
         };
@@ -62,37 +102,66 @@ async fn keep_consuming(
         let wait = backoff(failures);
         failures = failures.saturating_add(1);
         warn!(pool, reason, retry_in_ms = wait.as_millis() as u64, "consuming was interrupted");
-        let _ = timeout(wait, feed.closed()).await;
+        let _ = timeout(wait, feed.jobs.closed()).await;
     }
 }
 
-/// Consumes on one channel until it ends, or nobody listens any more.
+/// Consumes on one channel until it ends, or nobody listens any more and nothing is left that was
+/// handed out.
 async fn session(
     link: &Link,
     topology: &Topology,
     pool: &str,
     prefetch: u16,
-    feed: &mpsc::Sender<Incoming>,
+    feed: &mut Feed,
 ) -> Result<()> {
     let opened = tokio::select! {
         opened = open(link, topology, pool, prefetch) => opened?,
-        _ = feed.closed() => None,
+        _ = feed.jobs.closed() => None,
     };
     let Some((channel, mut deliveries)) = opened else { return Ok(()) };
     info!(pool, prefetch, "consuming");
+    // Every message has a part of it until it is settled or dropped.
+    let (held, mut all_settled) = mpsc::channel(1);
+    let mut unsent = None;
     loop {
         let delivery = tokio::select! {
             delivery = deliveries.next() => delivery,
-            _ = feed.closed() => break,
+            _ = feed.jobs.closed() => break,
         };
         let Some(delivery) = delivery else { return Ok(()) };
         let delivery = delivery.map_err(|error| lost(OPERATION, error))?;
-        if feed.send(incoming(delivery, pool)).await.is_err() {
+        if let Err(SendError(job)) = feed.jobs.send(incoming(delivery, pool, Some(&held))).await {
+            unsent = Some(job);
             break;
         }
     }
+    stop(&channel, &deliveries).await?;
+    // What nobody has read goes back in the order in which it came, and so to its place. Not before
+    // the consumer is cancelled, or the broker would deliver it here once more.
+    let unread = (&mut feed.unread).await.ok().flatten();
+    let mut back: Vec<Incoming> = unread.into_iter().chain(unsent).collect();
+    while let Some(Ok(delivery)) = deliveries.next().await {
+        back.push(incoming(delivery, pool, None));
+    }
+    for job in back {
+        if let Err(error) = job.settle.requeue().await {
+            debug!(error = error.chain(), "a message goes back when its channel ends");
+        }
+    }
+    drop(held);
+    let _: Option<Infallible> = all_settled.recv().await;
     give_back(channel, deliveries).await;
     Ok(())
+}
+
+/// Cancels the consumer: it is sent nothing more, and keeps what it has.
+pub(super) async fn stop(channel: &Channel, consumer: &Consumer) -> Result<()> {
+    within(OPERATION, ANSWER_WAIT, async {
+        let cancelled = channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
+        cancelled.await.map_err(|error| lost(OPERATION, error))
+    })
+    .await
 }
 
 /// `None` when the connection is no longer kept, as happens only while the runtime shuts down.
@@ -131,29 +200,37 @@ pub(super) async fn give_back(channel: Channel, consumer: Consumer) {
     drop(consumer);
 }
 
-/// Ours of what arrived.
-pub(super) fn incoming(delivery: Delivery, pool: &str) -> Incoming {
+/// Ours of what arrived. Its part of `held` is gone when it is settled or dropped.
+pub(super) fn incoming(
+    delivery: Delivery,
+    pool: &str,
+    held: Option<&mpsc::Sender<Infallible>>,
+) -> Incoming {
     Incoming {
         properties: from_amqp(&delivery.properties),
         body: Bytes::from(delivery.data),
         pool: pool.to_owned(),
         redelivered: delivery.redelivered,
-        settle: Box::new(Unsettled(delivery.acker)),
+        settle: Box::new(Unsettled { acker: delivery.acker, _held: held.cloned() }),
     }
 }
 
-struct Unsettled(Acker);
+struct Unsettled {
+    acker: Acker,
+    /// While there is any, a job's channel stays open.
+    _held: Option<mpsc::Sender<Infallible>>,
+}
 
 #[async_trait]
 impl Settle for Unsettled {
     async fn ack(self: Box<Self>) -> Result<()> {
-        settled("ack a message", self.0.ack(BasicAckOptions::default())).await
+        settled("ack a message", self.acker.ack(BasicAckOptions::default())).await
     }
 
     async fn requeue(self: Box<Self>) -> Result<()> {
         // Not reject: newer brokers count that against the message's delivery limit.
         let options = BasicNackOptions { multiple: false, requeue: true };
-        settled("give a message back", self.0.nack(options)).await
+        settled("give a message back", self.acker.nack(options)).await
     }
 }
 

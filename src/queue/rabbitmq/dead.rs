@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
-use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::options::{BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, Consumer};
 use tokio::time::timeout;
 
-use super::consume::{give_back, incoming};
+use super::consume::{give_back, incoming, stop};
 use super::link::Link;
 use super::message::put_aside;
 use super::topology::Topology;
@@ -99,7 +99,8 @@ impl Pass {
                     self.left -= 1;
                     current.given = current.given.saturating_add(1);
                     if current.given == AT_ONCE {
-                        cancel(&current).await?;
+                        // No more letters for this one; those it has stay with its channel.
+                        stop(&current.channel, &current.consumer).await?;
                     }
                     self.current = Some(current);
                     return Ok(Some(self.letter(delivery)));
@@ -149,23 +150,10 @@ impl Pass {
     fn letter(&self, delivery: lapin::message::Delivery) -> Incoming {
         let (Destination::Dead(pool) | Destination::Jobs(pool)) = &self.queue;
         let by_broker = put_aside(&delivery.properties, pool);
-        let mut letter = incoming(delivery, pool);
+        let mut letter = incoming(delivery, pool, None);
         letter.properties.dead = letter.properties.dead.or(by_broker);
         letter
     }
-}
-
-/// No more letters for this consumer; those it has stay with its channel.
-async fn cancel(current: &Current) -> Result<()> {
-    within(OPERATION, ANSWER_WAIT, async {
-        let tag = current.consumer.tag();
-        current
-            .channel
-            .basic_cancel(tag, BasicCancelOptions::default())
-            .await
-            .map_err(|error| lost(OPERATION, error))
-    })
-    .await
 }
 
 /// Closes the channels of a pass in the order of their letters.

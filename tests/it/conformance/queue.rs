@@ -186,11 +186,45 @@ async fn what_a_dropped_consumer_held_comes_again(home: &Home) {
     let (first, second) = (next(&mut stream).await, next(&mut stream).await);
     first.settle.ack().await.unwrap();
     drop(stream);
+    until_ready(&queue, &jobs("a"), 2).await;
+    // With the last that it had handed out, the consumer ends.
+    drop(second);
     until_ready(&queue, &jobs("a"), 3).await;
-    second.settle.ack().await.unwrap_err();
     let mut stream = queue.consume("a", 3).await.unwrap();
-    let again = next(&mut stream).await;
+    let mut again = Vec::new();
+    for _ in 0..3 {
+        let job = next(&mut stream).await;
+        again.push(body(&job));
+        job.settle.ack().await.unwrap();
+    }
+    again.sort();
+    assert_eq!(again, ["1", "2", "3"]);
+}
+
+async fn a_dropped_stream_keeps_what_it_handed_out_and_nothing_else(home: &Home) {
+    let queue = home.ready().await;
+    publish(&queue, numbered(&jobs("a"), 8)).await;
+    let mut stream = queue.consume("a", 6).await.unwrap();
+    let (first, second) = (next(&mut stream).await, next(&mut stream).await);
+    // Four more are prefetched, and go back to their places.
+    until_ready(&queue, &jobs("a"), 2).await;
+    drop(stream);
+    until_ready(&queue, &jobs("a"), 6).await;
+    let mut other = home.open().consume("a", 10).await.unwrap();
+    for n in 2..8 {
+        let job = next(&mut other).await;
+        assert_eq!((body(&job), job.redelivered), (n.to_string(), n < 6));
+        job.settle.ack().await.unwrap();
+    }
+    // The first two are still being worked on, for as long as that takes.
+    quiet(&mut other).await;
+    first.settle.ack().await.unwrap();
+    second.settle.requeue().await.unwrap();
+    let again = next(&mut other).await;
     assert_eq!((body(&again).as_str(), again.redelivered), ("1", true));
+    again.settle.ack().await.unwrap();
+    quiet(&mut other).await;
+    assert_eq!(queue.depth(&jobs("a")).await.unwrap().ready, 0);
 }
 
 async fn an_ack_is_final(home: &Home) {
@@ -427,6 +461,7 @@ conformance! {
     an_unknown_pool_is_a_permanent_error_of_its_own_message_only,
     no_more_than_the_prefetch_is_out_at_once,
     what_a_dropped_consumer_held_comes_again,
+    a_dropped_stream_keeps_what_it_handed_out_and_nothing_else,
     an_ack_is_final,
     what_is_given_back_is_delivered_again,
     messages_keep_their_order,

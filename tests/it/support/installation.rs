@@ -213,7 +213,8 @@ impl Installation {
             ("open attempts", "SELECT count(*) FROM attempts WHERE ended_at IS NULL"),
             ("holdings", "SELECT count(*) FROM holdings"),
             ("waiters", "SELECT count(*) FROM waiters"),
-            ("postings", "SELECT count(*) FROM outbox WHERE sent_at IS NULL"),
+            // All but the cleaning of tomorrow.
+            ("postings", "SELECT count(*) FROM outbox WHERE sent_at IS NULL AND kind <> 'clean'"),
             (
                 "staging tables",
                 "SELECT count(*) FROM pg_tables WHERE tablename LIKE 'longshore_stage_%'",

@@ -1,9 +1,17 @@
 //! The servers that tests use, and a part of each that is one test's alone.
 
+use std::time::Duration;
+
+use futures::StreamExt;
+use lapin::types::FieldTable;
 use longshore::queue::rabbitmq::{RabbitMq, Settings};
 use longshore::queue::{Destination, Queue};
+use serde_json::Value as Json;
 use tokio_postgres::{Client, NoTls};
 use url::Url;
+
+/// How long an event may take to come.
+const ANSWER: Duration = Duration::from_secs(30);
 
 #[expect(clippy::disallowed_methods, reason = "tests are told where their servers are")]
 fn named(variable: &str, default: &str) -> Url {
@@ -131,6 +139,52 @@ async fn run<T: redis::FromRedisValue>(
     command: &redis::Cmd,
 ) -> T {
     command.query_async(connection).await.unwrap()
+}
+
+/// What is announced, from when it is made on.
+pub struct Events {
+    deliveries: lapin::Consumer,
+    _connection: lapin::Connection,
+}
+
+impl Events {
+    /// Listens for the events with this routing key, which may have wildcards.
+    pub async fn listen(key: &str) -> Events {
+        let properties = lapin::ConnectionProperties::default();
+        let connection = lapin::Connection::connect(amqp().as_str(), properties).await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        let options = lapin::options::QueueDeclareOptions::exclusive();
+        let none = FieldTable::default;
+        let queue = channel.queue_declare("".into(), options, none()).await.unwrap();
+        let name = queue.name().clone();
+        let bound = channel.queue_bind(
+            name.clone(),
+            "longshore.events".into(),
+            key.into(),
+            lapin::options::QueueBindOptions::default(),
+            none(),
+        );
+        bound.await.unwrap();
+        let options = lapin::options::BasicConsumeOptions { no_ack: true, ..Default::default() };
+        let deliveries = channel.basic_consume(name, "".into(), options, none()).await.unwrap();
+        Events { deliveries, _connection: connection }
+    }
+
+    /// The next event that answers a message with this correlation id.
+    pub async fn next(&mut self, correlation: &str) -> Json {
+        let found = async {
+            loop {
+                let event = self.deliveries.next().await.unwrap().unwrap();
+                let id = event.properties.correlation_id().as_ref();
+                if id.is_some_and(|id| id.as_str() == correlation) {
+                    return serde_json::from_slice(&event.data).unwrap();
+                }
+            }
+        };
+        tokio::time::timeout(ANSWER, found)
+            .await
+            .unwrap_or_else(|_| panic!("no event for {correlation}"))
+    }
 }
 
 /// Pools that only one test uses: by their names its queues are its own.

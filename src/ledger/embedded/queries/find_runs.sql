@@ -9,8 +9,9 @@ SELECT json_object(
         'heartbeat', stamp(r.heartbeat), 'failures', r.failures, 'crashes', r.crashes,
         'waits', r.waits, 'failure', json(r.failure),
         'first_failed_at', stamp(r.first_failed_at), 'decision', json(r.decision),
-        'counts', json(r.counts), 'accepted_at', stamp(r.accepted_at),
-        'opened_at', stamp(r.opened_at), 'ended_at', stamp(r.ended_at),
+        'counts', json(r.counts), 'quarantine', r.quarantine,
+        'accepted_at', stamp(r.accepted_at), 'opened_at', stamp(r.opened_at),
+        'ended_at', stamp(r.ended_at),
         'changed_at', stamp(r.changed_at), 'needs', json(r.needs),
         'waiting_since', stamp(r.waiting_since),
         'parked', w.resource)

@@ -2,7 +2,8 @@ INSERT INTO runs (
     id, key, edition, content, export, definition, revision, recipient, params, window_start,
     window_end, pool, correlation_id, traceparent, requested_by, not_before, deadline, state,
     "end", epoch, fence, worker, heartbeat, failures, crashes, waits, failure, first_failed_at,
-    decision, counts, accepted_at, opened_at, ended_at, changed_at, needs, waiting_since, body
+    decision, counts, quarantine, accepted_at, opened_at, ended_at, changed_at, needs,
+    waiting_since, body
 )
 SELECT
     value ->> 'id', value ->> 'key', value ->> 'edition', value ->> 'content',
@@ -14,7 +15,7 @@ SELECT
     value ->> 'fence', value ->> 'worker', micros(value ->> 'heartbeat'), value ->> 'failures',
     value ->> 'crashes', value ->> 'waits', nullif(value -> 'failure', 'null'),
     micros(value ->> 'first_failed_at'), nullif(value -> 'decision', 'null'),
-    nullif(value -> 'counts', 'null'), micros(value ->> 'accepted_at'),
+    nullif(value -> 'counts', 'null'), value ->> 'quarantine', micros(value ->> 'accepted_at'),
     micros(value ->> 'opened_at'), micros(value ->> 'ended_at'), micros(value ->> 'changed_at'),
     nullif(value -> 'needs', 'null'), micros(value ->> 'waiting_since'), value ->> 'body'
 FROM json_each(?1)

@@ -9,6 +9,7 @@ SET
     failure = nullif(value -> 'failure', 'null'),
     first_failed_at = micros(value ->> 'first_failed_at'),
     decision = nullif(value -> 'decision', 'null'), counts = nullif(value -> 'counts', 'null'),
+    quarantine = value ->> 'quarantine',
     opened_at = micros(value ->> 'opened_at'), ended_at = micros(value ->> 'ended_at'),
     changed_at = micros(value ->> 'changed_at'), needs = nullif(value -> 'needs', 'null'),
     waiting_since = micros(value ->> 'waiting_since')

@@ -4,8 +4,8 @@ FROM (
            r.params, r.window_start, r.window_end, r.pool, r.correlation_id, r.traceparent,
            r.requested_by, r.not_before, r.deadline, r.state, r."end", r.epoch, r.fence,
            r.worker, r.heartbeat, r.failures, r.crashes, r.waits, r.failure, r.first_failed_at,
-           r.decision, r.counts, r.accepted_at, r.opened_at, r.ended_at, r.changed_at, r.needs,
-           r.waiting_since,
+           r.decision, r.counts, r.quarantine, r.accepted_at, r.opened_at, r.ended_at,
+           r.changed_at, r.needs, r.waiting_since,
            w.resource AS parked
     FROM runs r LEFT JOIN waiters w ON w.run = r.id
     WHERE ($1::text IS NULL OR r.export = $1)

@@ -20,8 +20,8 @@ FROM taken t LEFT JOIN LATERAL (
            r.params, r.window_start, r.window_end, r.pool, r.correlation_id, r.traceparent,
            r.requested_by, r.not_before, r.deadline, r.state, r."end", r.epoch, r.fence,
            r.worker, r.heartbeat, r.failures, r.crashes, r.waits, r.failure, r.first_failed_at,
-           r.decision, r.counts, r.accepted_at, r.opened_at, r.ended_at, r.changed_at, r.needs,
-           r.waiting_since,
+           r.decision, r.counts, r.quarantine, r.accepted_at, r.opened_at, r.ended_at,
+           r.changed_at, r.needs, r.waiting_since,
            NULL AS parked, r.body
     FROM runs r
     WHERE r.id = t.run AND t.kind = 'letter'

@@ -280,6 +280,7 @@ pub fn fail(run: RunId, fence: i64) -> Command {
         fence,
         end: longshore::job::run::End::Dead,
         failure: (longshore::error::Class::Contract, "column `email` vanished".to_owned()),
+        quarantine: Some(format!("quarantine/{run}/{fence}.jsonl")),
     }
 }
 

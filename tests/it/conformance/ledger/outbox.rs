@@ -91,7 +91,28 @@ pub async fn a_letter_carries_the_job_and_what_went_wrong(bed: Bed) {
     );
     assert_eq!(letter.first_failed_at, Some(failure.at));
     bed.ledger.mark_sent(&[*version]).await.unwrap();
-    assert_eq!(bed.sql("DELETE FROM outbox").await, 0, "a letter that was sent is not kept");
+    let letters = bed.sql("DELETE FROM outbox WHERE kind = 'letter'").await;
+    assert_eq!(letters, 0, "a letter that was sent is not kept");
+}
+
+pub async fn a_run_that_has_ended_is_woken_once_more_a_day_later(bed: Bed) {
+    let (run, _) = bed.running("k", &[]).await;
+    done(bed.apply(record(run, "m", Proof::Target)).await);
+    assert_eq!(bed.due().await.len(), 0);
+    bed.age("outbox", "due_at", run, HOUR * 24 - LEASE).await;
+    assert_eq!(bed.due().await.len(), 0);
+    bed.age("outbox", "due_at", run, LEASE).await;
+    let due = bed.due().await;
+    let [Posting::Wake { run: woken, epoch: 0, pool, version }] = &due[..] else {
+        panic!("{due:?}")
+    };
+    assert_eq!((*woken, pool.as_str()), (run, "default"));
+    bed.ledger.mark_sent(&[*version]).await.unwrap();
+    assert_eq!(bed.sql("DELETE FROM outbox").await, 0, "once is enough");
+    // One that was never opened has nothing to clean up.
+    let fresh = bed.queued("fresh").await;
+    done(bed.apply(cancel(fresh)).await);
+    assert_eq!(bed.sql("DELETE FROM outbox").await, 0);
 }
 
 pub async fn a_replay_takes_back_a_letter_that_was_not_sent(bed: Bed) {

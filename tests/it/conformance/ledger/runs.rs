@@ -8,7 +8,7 @@ use longshore::job::decision::CursorMove;
 use longshore::job::machine::{Closed, Proof, Refusal};
 use longshore::job::run::{End, Run, State};
 use longshore::job::{RunId, Window};
-use longshore::ledger::Posting;
+use longshore::ledger::{Posting, RunFilter};
 
 use super::bed::*;
 
@@ -246,7 +246,14 @@ pub async fn a_failed_run_is_closed_and_its_letter_written(bed: Bed) {
     assert_eq!((dead.state, dead.failures), (State::Dead, 1));
     assert!(dead.ended_at.is_some());
     let due = bed.due().await;
-    assert!(matches!(&due[..], [Posting::Letter { run: letter, .. }] if letter.id == run));
+    let [Posting::Letter { run: letter, .. }] = &due[..] else { panic!("{due:?}") };
+    assert_eq!(letter.id, run);
+    // Where its refused rows are is told by everything that shows the run.
+    let listed = bed.ledger.runs(&RunFilter { limit: 1, ..RunFilter::default() }).await.unwrap();
+    let place = Some(format!("quarantine/{run}/{fence}.jsonl"));
+    for shown in [&closing, &dead, &bed.run(run).await, &**letter, &listed[0]] {
+        assert_eq!(shown.quarantine, place, "{}", shown.state);
+    }
 }
 
 pub async fn a_cancel_ends_at_once_or_through_closing(bed: Bed) {

@@ -155,7 +155,7 @@ pub async fn twenty_runs_get_through_three_slots(bed: Bed) {
     assert!((1..=SLOTS as usize).contains(&most), "{most} at once");
     let adrift: Vec<(RunId, Adrift)> = bed.ledger.adrift(100).await.unwrap();
     assert_eq!(adrift, []);
-    for table in ["holdings", "waiters", "outbox"] {
+    for table in ["holdings", "waiters", "outbox WHERE kind <> 'clean'"] {
         assert_eq!(bed.sql(&format!("DELETE FROM {table}")).await, 0, "{table}");
     }
 }
