@@ -190,19 +190,7 @@ struct Consumer {
 impl Drop for Consumer {
     fn drop(&mut self) {
         self.heartbeat.abort();
-        let (store, wake, id) = (self.store.clone(), self.wake.clone(), self.id.to_string());
-        // Without a runtime the lease runs out, and they are free then. On a blocking thread, since
-        // a runtime that shuts down waits for those.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let handle = runtime.clone();
-            runtime.spawn_blocking(move || match handle.block_on(store.dismiss(id)) {
-                Ok(()) => wake.notify_waiters(),
-                Err(error) => warn!(
-                    error = error.chain(),
-                    "unsettled messages come back only when their lease has run out"
-                ),
-            });
-        }
+        self.store.dismiss(self.id.to_string(), self.wake.clone());
     }
 }
 

@@ -5,11 +5,12 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::name;
 use crate::error::{Error, Result};
@@ -60,10 +61,23 @@ type Answer = Box<dyn FnOnce(&Result<(), String>) + Send>;
 /// Does its part of a transaction, or hears why there is none; `false` rolls the whole of it back.
 type Work = Box<dyn FnOnce(Result<&Connection, &str>) -> (bool, Answer) + Send>;
 
-/// The thread's other end. The thread ends when the last one is dropped.
+/// The thread's other end. The thread ends, with its work done, when the last one is dropped.
 #[derive(Clone)]
 pub(super) struct Store {
+    // Dropped in this order: the thread ends when nobody can send any more.
     work: mpsc::Sender<Work>,
+    _thread: Arc<Thread>,
+}
+
+/// Waits for the thread where the last of its users goes: a process must not end over its head.
+struct Thread(Option<std::thread::JoinHandle<()>>);
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        if let Some(thread) = self.0.take() {
+            let _ = thread.join();
+        }
+    }
 }
 
 impl Store {
@@ -77,14 +91,14 @@ impl Store {
         let connection = Connection::open(path).map_err(unusable)?;
         prepare(&connection).map_err(unusable)?;
         let (work, queue) = mpsc::channel(WAITING);
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("longshore-queue".to_owned())
             .spawn(move || serve(connection, queue))
             .map_err(|error| {
                 Error::unavailable("open the queue's file", "no thread could be started")
                     .caused_by(error)
             })?;
-        Ok(Store { work })
+        Ok(Store { work, _thread: Arc::new(Thread(Some(thread))) })
     }
 
     async fn run<T: Send + 'static>(
@@ -157,15 +171,25 @@ impl Store {
         .await
     }
 
-    /// Removes a consumer; what it held is free again.
-    pub(super) async fn dismiss(&self, consumer: String) -> Result<()> {
-        self.run("give messages back", move |connection| {
-            connection
-                .prepare_cached("DELETE FROM queue_consumers WHERE id = ?1")?
-                .execute([&consumer])?;
-            free(connection, &consumer)
-        })
-        .await
+    /// Removes a consumer; what it held is free again. This waits for nothing, so that it can be
+    /// asked for wherever a consumer is dropped; the process does not end before it is done.
+    pub(super) fn dismiss(&self, consumer: String, wake: Arc<Notify>) {
+        let work: Work = Box::new(move |begun| {
+            let result = begun.map_err(str::to_owned).and_then(|connection| {
+                remove(connection, &consumer).map_err(|error| words(&error))
+            });
+            let whole = result.is_ok();
+            let answer =
+                move |committed: &Result<(), String>| match result.as_ref().and(committed.as_ref())
+                {
+                    Ok(_) => wake.notify_waiters(),
+                    Err(why) => kept(why),
+                };
+            (whole, Box::new(answer))
+        });
+        if self.work.try_send(work).is_err() {
+            kept("the queue's thread is too busy");
+        }
     }
 
     /// Gives back what a consumer holds, but for what it handed out.
@@ -374,6 +398,15 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.set_prepared_statement_cache_capacity(32);
     connection.execute_batch(SCHEMA)
+}
+
+fn remove(connection: &Connection, consumer: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached("DELETE FROM queue_consumers WHERE id = ?1")?.execute([consumer])?;
+    free(connection, consumer)
+}
+
+fn kept(why: &str) {
+    tracing::warn!(why, "unsettled messages come back only when their lease has run out");
 }
 
 fn serve(mut connection: Connection, mut queue: mpsc::Receiver<Work>) {
