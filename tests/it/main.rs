@@ -14,3 +14,4 @@ mod sink_table;
 mod source_files;
 mod source_postgres;
 mod support;
+mod tls;

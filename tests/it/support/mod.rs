@@ -5,4 +5,5 @@ pub mod processes;
 pub mod proxy;
 pub mod s3;
 pub mod servers;
+pub mod tls;
 pub mod tpch;

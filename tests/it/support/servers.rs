@@ -53,7 +53,8 @@ impl Database {
     }
 }
 
-fn postgres() -> Url {
+/// Where PostgreSQL is.
+pub fn postgres() -> Url {
     named("LONGSHORE_TEST_POSTGRES", "postgres://postgres@127.0.0.1:5432/postgres")
 }
 
@@ -101,6 +102,12 @@ impl Redis {
             }
         }
         panic!("no database of Redis from 1 to 15 is free for tests");
+    }
+
+    /// What it answers to a command.
+    pub async fn ask<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> T {
+        let mut connection = self.client.get_multiplexed_async_connection().await.unwrap();
+        run(&mut connection, command).await
     }
 
     /// Removes everything in it, as an accident would.
