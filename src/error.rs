@@ -6,6 +6,7 @@
 //! chain through [`Error::chain`] after scrubbing.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The result of everything that can fail here.
@@ -262,6 +263,23 @@ impl std::error::Error for Error {
     }
 }
 
+/// The first among `error` and its causes that is a `T`. Looks into what [`std::io::Error`] and
+/// [`Arc`] wrap as well, which they do not give as their source.
+pub(crate) fn cause<'a, T: std::error::Error + 'static>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> Option<&'a T> {
+    std::iter::successors(Some(error), |error| {
+        if let Some(shared) = error.downcast_ref::<Arc<dyn std::error::Error + Send + Sync>>() {
+            return Some(&**shared);
+        }
+        match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(wrapped) => Some(wrapped),
+            None => error.source(),
+        }
+    })
+    .find_map(|error| error.downcast_ref())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -278,6 +296,16 @@ mod tests {
         );
         assert!(error.chain().ends_with("orders): a server's own words"));
         assert_eq!(error.again().chain(), error.chain());
+    }
+
+    #[test]
+    fn a_cause_is_found_however_it_is_wrapped() {
+        let inner = std::io::Error::other(std::io::Error::other(fmt::Error));
+        let shared: Arc<dyn std::error::Error + Send + Sync> = Arc::new(inner);
+        let error = Error::transient("try", "it failed").caused_by(shared);
+        assert!(cause::<fmt::Error>(&error).is_some());
+        assert!(cause::<Error>(&error).is_some());
+        assert!(cause::<std::num::ParseIntError>(&error).is_none());
     }
 
     #[test]

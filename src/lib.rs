@@ -58,6 +58,7 @@ pub mod secret;
 pub mod sink;
 pub mod source;
 pub mod telemetry;
+mod tls;
 pub mod transform;
 pub mod units;
 pub mod wiring;

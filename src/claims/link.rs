@@ -12,6 +12,7 @@ use tokio::sync::Mutex;
 
 use crate::error::{Error, Result};
 use crate::secret::Secret;
+use crate::tls;
 
 /// No call takes longer, whatever the network does.
 const BOUND: Duration = Duration::from_secs(2);
@@ -130,6 +131,12 @@ impl Link {
     /// Only what cannot mend itself is `permanent`. A server's own words may quote keys, and stay
     /// in the source.
     fn explain(&self, operation: &'static str, error: RedisError) -> Error {
+        if let Some(failure) = tls::failure(&error) {
+            return Error::permanent(operation, format!("no safe connection to Redis: {failure}"))
+                .with("address", self.info.addr())
+                .help(tls::HELP)
+                .caused_by(error);
+        }
         let code = error.code().unwrap_or_default().to_owned();
         let explained = match error.kind() {
             _ if refused(&error) => Error::permanent(operation, "Redis refused the credentials")

@@ -20,7 +20,8 @@ use object_store::{BackoffConfig, ObjectStore, RetryConfig};
 use secrecy::ExposeSecret;
 
 use super::Connection;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, cause};
+use crate::tls;
 
 /// How long establishing a connection to an object store may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -249,16 +250,17 @@ pub(crate) fn sync_up(root: &LocalPath, folder: &LocalPath) -> std::io::Result<(
     Ok(())
 }
 
-/// A store's answer that asks for patience.
+/// A store's answer that asks for patience, or refuses to list.
 #[derive(Debug, thiserror::Error)]
-#[error("the store answered {status}")]
-struct Busy {
+#[error("the store answered {status}: {body}")]
+struct Answered {
     status: u16,
     wait: Option<Duration>,
+    body: String,
 }
 
-/// The usual client, which keeps an answer that asks for patience as a [`Busy`]: the store's own
-/// error would leave nothing but its text to know it by.
+/// The usual client, which keeps some answers as an [`Answered`]: the store's own error would leave
+/// nothing but its text to know them by.
 #[derive(Debug)]
 struct Attentive;
 
@@ -274,9 +276,10 @@ struct Listening(HttpClient);
 #[async_trait]
 impl HttpService for Listening {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let listing = request.uri().query().is_some_and(|query| query.contains("list-type="));
         let response = self.0.execute(request).await?;
         let status = response.status().as_u16();
-        if !matches!(status, 429 | 503) {
+        if !(matches!(status, 429 | 503) || listing && matches!(status, 401 | 403 | 404)) {
             return Ok(response);
         }
         let wait = response
@@ -284,7 +287,9 @@ impl HttpService for Listening {
             .get("retry-after")
             .and_then(|value| value.to_str().ok()?.trim().parse().ok())
             .map(Duration::from_secs);
-        Err(HttpError::new(HttpErrorKind::Unknown, Busy { status, wait }))
+        let body = response.into_body().bytes().await.unwrap_or_default();
+        let body = String::from_utf8_lossy(&body).into_owned();
+        Err(HttpError::new(HttpErrorKind::Unknown, Answered { status, wait, body }))
     }
 }
 
@@ -293,12 +298,8 @@ impl HttpService for Listening {
 pub fn classify(operation: &'static str, error: object_store::Error) -> Error {
     use object_store::Error as Answer;
     let found = match &error {
-        Answer::NotFound { .. } => Error::permanent(operation, "there is no such file or bucket")
-            .help("Check the path, and url and region of the connection."),
-        Answer::PermissionDenied { .. } | Answer::Unauthenticated { .. } => {
-            Error::permanent(operation, "the store refused access")
-                .help("Check the credentials of the connection and what they allow.")
-        }
+        Answer::NotFound { .. } => missing(operation),
+        Answer::PermissionDenied { .. } | Answer::Unauthenticated { .. } => denied(operation),
         Answer::AlreadyExists { .. } | Answer::Precondition { .. } | Answer::NotModified { .. } => {
             Error::permanent(operation, "something else is there by now")
         }
@@ -309,6 +310,16 @@ pub fn classify(operation: &'static str, error: object_store::Error) -> Error {
         _ => of_cause(operation, &error),
     };
     found.caused_by(error)
+}
+
+fn missing(operation: &'static str) -> Error {
+    Error::permanent(operation, "there is no such file or bucket")
+        .help("Check the path, and url and region of the connection.")
+}
+
+fn denied(operation: &'static str) -> Error {
+    Error::permanent(operation, "the store refused access")
+        .help("Check the credentials of the connection and what they allow.")
 }
 
 /// The error that a failure on this machine's file system is.
@@ -332,25 +343,31 @@ fn of_io(operation: &'static str, error: &std::io::Error) -> Error {
 }
 
 fn of_cause(operation: &'static str, error: &object_store::Error) -> Error {
-    let mut next = std::error::Error::source(error);
-    while let Some(cause) = next {
-        if let Some(busy) = cause.downcast_ref::<Busy>() {
-            let error = Error::throttled(operation, format!("the store answered {}", busy.status));
-            return match busy.wait {
-                Some(wait) => error.retry_after(wait),
-                None => error,
-            };
-        }
-        if let Some(http) = cause.downcast_ref::<HttpError>()
-            && http.kind() == HttpErrorKind::Connect
-        {
-            return Error::unavailable(operation, "the store cannot be reached")
-                .help("Check the endpoint of the connection, and the network.");
-        }
-        if let Some(io) = cause.downcast_ref::<std::io::Error>() {
-            return of_io(operation, io);
-        }
-        next = cause.source();
+    if let Some(Answered { status, wait, .. }) = cause(error) {
+        return match status {
+            401 | 403 => denied(operation),
+            404 => missing(operation),
+            _ => {
+                let error = Error::throttled(operation, format!("the store answered {status}"));
+                match wait {
+                    Some(wait) => error.retry_after(*wait),
+                    None => error,
+                }
+            }
+        };
+    }
+    if cause::<HttpError>(error).is_some_and(|error| error.kind() == HttpErrorKind::Connect) {
+        return match tls::failure(error) {
+            Some(failure) => {
+                let found = format!("no safe connection to the store: {failure}");
+                Error::permanent(operation, found).help(tls::HELP)
+            }
+            None => Error::unavailable(operation, "the store cannot be reached")
+                .help("Check the endpoint of the connection, and the network."),
+        };
+    }
+    if let Some(io) = cause::<std::io::Error>(error) {
+        return of_io(operation, io);
     }
     Error::transient(operation, "the store did not do it")
 }

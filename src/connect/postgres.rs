@@ -18,8 +18,9 @@ use tokio_postgres::{CancelToken, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{Connection, Tls};
-use crate::error::{Class, Error, Result};
+use crate::error::{Class, Error, Result, cause};
 use crate::job::param::Value;
+use crate::tls;
 
 const CONNECT: &str = "connect to PostgreSQL";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -230,10 +231,8 @@ pub fn classify_connect(error: tokio_postgres::Error) -> Error {
     if error.as_db_error().is_some() {
         return classify(CONNECT, error);
     }
-    if let Some(reason) = cause::<rustls::Error>(&error) {
-        return Error::permanent(CONNECT, format!("TLS failed: {reason}"))
-            .help("Check the server's certificate, its name, and `ca`.")
-            .caused_by(Quiet(error));
+    if let Some(failure) = tls::failure(&error) {
+        return Error::permanent(CONNECT, failure).help(tls::HELP).caused_by(Quiet(error));
     }
     match cause::<std::io::Error>(&error).map(std::io::Error::kind) {
         Some(kind) => Error::unavailable(CONNECT, kind.to_string())
@@ -242,26 +241,13 @@ pub fn classify_connect(error: tokio_postgres::Error) -> Error {
         None if error.is_closed() => {
             Error::unavailable(CONNECT, "the server closed the connection").caused_by(Quiet(error))
         }
-        None => Error::permanent(CONNECT, error.to_string())
-            .help("Check user, password and TLS of the connection.")
-            .caused_by(Quiet(error)),
-    }
-}
-
-/// The first cause of `error` that is a `T`; `io::Error` hides what it wraps from `source`.
-fn cause<T: std::error::Error + 'static>(error: &tokio_postgres::Error) -> Option<&T> {
-    let mut next = error.source();
-    while let Some(cause) = next {
-        if let Some(found) = cause.downcast_ref::<T>() {
-            return Some(found);
+        None => {
+            let error = Quiet(error);
+            Error::permanent(CONNECT, error.to_string())
+                .help("Check user and password of the connection, and that the server offers TLS.")
+                .caused_by(error)
         }
-        let wrapped = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        if let Some(found) = wrapped.and_then(|wrapped| wrapped.downcast_ref::<T>()) {
-            return Some(found);
-        }
-        next = cause.source();
     }
-    None
 }
 
 /// What an error of the driver means for the work, by SQLSTATE

@@ -94,8 +94,7 @@ impl FilesSink {
     /// SHA-256 (hex) of the manifest that stands at the target now: what a delivery that is
     /// planned now replaces.
     pub async fn current_manifest(&self) -> Result<Option<String>> {
-        let found = commit::standing(&self.store, &self.folder).await?;
-        Ok(found.map(|found| found.sha256))
+        Ok(self.found().await?.map(|found| found.sha256))
     }
 
     /// Looks, before anything is read, whether `run` may deliver here. A new edition of what is
@@ -107,7 +106,7 @@ impl FilesSink {
         if self.if_exists == IfExists::Replace {
             return Ok(());
         }
-        let Some(found) = commit::standing(&self.store, &self.folder).await? else {
+        let Some(found) = self.found().await? else {
             return Ok(());
         };
         let other = match Manifest::parse(&found.bytes, MANIFEST_LIMIT) {
@@ -118,6 +117,14 @@ impl FilesSink {
         Err(Error::refused("deliver to the folder", other)
             .with("target", &self.target)
             .help("Use if-exists = \"replace\" to take its place, or another path."))
+    }
+
+    async fn found(&self) -> Result<Option<commit::Standing>> {
+        commit::standing(&self.store, &self.folder).await.map_err(|error| self.named(error))
+    }
+
+    fn named(&self, error: Error) -> Error {
+        error.with("target", &self.target)
     }
 
     fn staging(&self, run: RunId) -> String {
@@ -155,7 +162,7 @@ impl Sink for FilesSink {
     /// Nothing is raised: the ledger alone knows the fence of files. A store that does not keep
     /// the conditions of its writes is refused here, before anything is read.
     async fn begin(&self, holder: &Holder) -> Result<Begun> {
-        probe::require(&self.connection, &self.store).await?;
+        probe::require(&self.connection, &self.store).await.map_err(|error| self.named(error))?;
         self.expect_free(holder.run).await?;
         Ok(Begun::Open)
     }
@@ -201,7 +208,7 @@ impl Sink for FilesSink {
             .await
             .map_err(|cause| Error::transient(DOING, "the work was cut off").caused_by(cause))?;
         sent?;
-        let done = done?;
+        let done = done.map_err(|error| self.named(error))?;
         counts.bytes = done.iter().map(|part| part.bytes).sum();
         if done.iter().map(|part| part.rows).sum::<u64>() != counts.written {
             return Err(Error::transient(DOING, "the parts hold another number of rows"));
@@ -214,7 +221,7 @@ impl Sink for FilesSink {
     async fn commit(&self, holder: &Holder, decision: &Decision) -> Result<()> {
         commit::commit(&self.store, &self.folder, &self.scratch(holder), decision)
             .await
-            .map_err(|error| error.with("target", &self.target))
+            .map_err(|error| self.named(error))
     }
 
     /// Nothing can be committed that the ledger did not decide, so there is nothing to find.

@@ -16,3 +16,4 @@ mod sink_table;
 mod source_files;
 mod source_postgres;
 mod support;
+mod tls;

@@ -1,7 +1,8 @@
-//! Deliveries to a real S3 server, and the refusal of one that does not keep conditions.
+//! Deliveries to real S3 servers, and the refusal of one that does not keep conditions.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use arrow::array::{Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
@@ -20,11 +21,16 @@ use longshore::job::decision::Decision;
 use longshore::job::manifest::{
     MANIFEST_FORMAT, Manifest, ManifestColumn, ManifestCounts, ManifestFile,
 };
+use longshore::job::param::Bindings;
 use longshore::rows::{Batch, Rows};
+use longshore::secret::Secret;
 use longshore::sink::files::{Conditional, FilesSink, probe};
 use longshore::sink::{Begun, Holder, IfExists, Sink, Staged};
+use longshore::source::{SourceConfig, build};
 use object_store::ObjectStoreExt;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use serde_json::json;
+use tokio::time::timeout;
 
 use crate::support::s3::{S3, connection};
 
@@ -123,9 +129,19 @@ async fn listed(store: &Store, folder: &str) -> Vec<String> {
     names
 }
 
-#[tokio::test]
-async fn a_delivery_goes_up_in_pieces_and_comes_down_whole() {
-    let server = S3::start().await;
+/// Both at once, where the server's conditions hold then too; else one after the other.
+async fn both<A, B>(
+    server: &S3,
+    one: impl Future<Output = A>,
+    two: impl Future<Output = B>,
+) -> (A, B) {
+    match server.is_strict() {
+        true => tokio::join!(one, two),
+        false => (one.await, two.await),
+    }
+}
+
+async fn a_delivery_goes_up_in_pieces_and_comes_down_whole(server: &S3) {
     let connection = server.connection("out/here");
     let store = Store::open(&connection).unwrap();
     let sink = sink(&connection, Format::Parquet, IfExists::Fail);
@@ -146,7 +162,8 @@ async fn a_delivery_goes_up_in_pieces_and_comes_down_whole() {
     let last = store.path(&format!("orders/day=2026-11-19/{}", part.name)).unwrap();
     store.objects.copy(&store.path(&part.staged).unwrap(), &last).await.unwrap();
     let later = holder(run, 4);
-    let (one, two) = tokio::join!(sink.commit(&who, &decision), sink.commit(&later, &decision));
+    let (one, two) =
+        both(server, sink.commit(&who, &decision), sink.commit(&later, &decision)).await;
     one.unwrap();
     two.unwrap();
     assert_eq!(listed(&store, "orders").await.len(), 2);
@@ -170,9 +187,7 @@ async fn a_delivery_goes_up_in_pieces_and_comes_down_whole() {
     assert_eq!(ids.next(), None);
 }
 
-#[tokio::test]
-async fn fail_and_replace_hold_on_a_store_and_cleaning_spares_later_fences() {
-    let server = S3::start().await;
+async fn fail_and_replace_hold_on_a_store_and_cleaning_spares_later_fences(server: &S3) {
     let connection = server.connection("");
     let store = Store::open(&connection).unwrap();
     let keep = sink(&connection, Format::Csv, IfExists::Fail);
@@ -200,7 +215,7 @@ async fn fail_and_replace_hold_on_a_store_and_cleaning_spares_later_fences() {
     let loser = decide(c, swap.stage(&holder(c, 1), rows(2)).await.unwrap(), standing);
     // Both may look before either puts: the store lets one through.
     let (of_b, of_c) = (holder(b, 2), holder(c, 1));
-    let (one, two) = tokio::join!(swap.commit(&of_b, &winner), swap.commit(&of_c, &loser));
+    let (one, two) = both(server, swap.commit(&of_b, &winner), swap.commit(&of_c, &loser)).await;
     assert_ne!(one.is_ok(), two.is_ok(), "{one:?} {two:?}");
     let won = if one.is_ok() { &winner } else { &loser };
     let path = store.path("orders/day=2026-11-19/_manifest.json").unwrap();
@@ -208,13 +223,66 @@ async fn fail_and_replace_hold_on_a_store_and_cleaning_spares_later_fences() {
     assert_eq!(stands, won.manifest.as_bytes());
 }
 
-#[tokio::test]
-async fn an_honest_store_passes_the_probe() {
-    let server = S3::start().await;
+async fn an_honest_store_passes_the_probe(server: &S3) {
     let store = Store::open(&server.connection("x")).unwrap();
     let found = probe(&store, ".longshore").await.unwrap();
     assert_eq!(found, Conditional { create: true, replace: true });
 }
+
+async fn wrong_credentials_and_buckets_are_refused_at_once(server: &S3) {
+    let (mut unsigned, mut unknown) = (server.connection("out"), server.connection("out"));
+    unsigned.secret_key = Some(Secret::Literal("hunter2".to_owned()));
+    unknown.access_key = Some(Secret::Literal("AKIAIOSFODNN7EXAMPLE".to_owned()));
+    let config: SourceConfig =
+        serde_json::from_value(json!({"connection": "lake", "path": "*.parquet"})).unwrap();
+    for connection in [unsigned, unknown] {
+        let refused = async {
+            let sink = sink(&connection, Format::Csv, IfExists::Fail);
+            let source = build(&config, &connection, None).unwrap();
+            [
+                sink.begin(&holder(RunId::new(), 1)).await.map(|_| ()).unwrap_err(),
+                source.read(&Bindings::new()).await.map(|_| ()).unwrap_err(),
+            ]
+        };
+        let refused = timeout(Duration::from_secs(10), refused).await.expect("it goes on trying");
+        for error in refused {
+            assert_eq!(error.class(), Class::Permanent, "{}", error.chain());
+            let text = error.to_string();
+            assert!(text.contains("the store refused access"), "{text}");
+            assert!(text.contains("connection lake") || text.contains("target lake/"), "{text}");
+            assert!(error.advice().unwrap().contains("the credentials"), "{error:?}");
+            assert!(!error.chain().contains("hunter2"), "{}", error.chain());
+        }
+    }
+    let mut elsewhere = server.connection("");
+    elsewhere.url = "s3://nowhere/out".to_owned();
+    let source = build(&config, &elsewhere, None).unwrap();
+    let error = source.read(&Bindings::new()).await.map(|_| ()).unwrap_err();
+    assert_eq!(error.class(), Class::Permanent, "{}", error.chain());
+    assert!(error.to_string().contains("no such file or bucket"), "{error}");
+}
+
+macro_rules! stamp {
+    ($($server:ident),*) => {
+        $(mod $server {
+            use crate::support::s3::S3;
+            stamp!($server:
+                a_delivery_goes_up_in_pieces_and_comes_down_whole,
+                an_honest_store_passes_the_probe,
+                fail_and_replace_hold_on_a_store_and_cleaning_spares_later_fences,
+                wrong_credentials_and_buckets_are_refused_at_once,
+            );
+        })*
+    };
+    ($server:ident: $($behaviour:ident),* $(,)?) => {
+        $(#[tokio::test]
+        async fn $behaviour() {
+            super::$behaviour(&S3::$server().await).await;
+        })*
+    };
+}
+
+stamp!(moto, s3s);
 
 type Objects = Arc<Mutex<HashMap<String, Bytes>>>;
 

@@ -20,6 +20,7 @@ use super::topology::Topology;
 use super::{code, words};
 use crate::error::{Error, Result};
 use crate::secret::Secret;
+use crate::tls;
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LAST_BACKOFF: Duration = Duration::from_secs(10);
@@ -38,8 +39,17 @@ pub(super) struct Target {
 #[derive(Debug, Clone)]
 struct Cause {
     text: String,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Nobody answered, or the connection broke.
+    Away,
     /// The broker answered, and refused.
-    refused: bool,
+    Refused,
+    /// There is no TLS with whoever answered.
+    Unsafe,
 }
 
 #[derive(Default)]
@@ -119,15 +129,21 @@ impl Link {
                 format!("RabbitMQ takes no messages: {reason}"),
                 "Free memory or disk space on the broker; Longshore then goes on by itself.",
             ),
-            (_, Some(cause)) if cause.refused => (
-                format!("RabbitMQ refuses the connection: {}", cause.text),
-                "Check user, password and virtual host in queue.url, and the user's permissions.",
-            ),
-            (_, Some(cause)) => (
-                format!("RabbitMQ cannot be reached: {}", cause.text),
-                "Check that the broker runs and that queue.url is right; Longshore goes on by \
-                 itself when it answers.",
-            ),
+            (_, Some(cause)) => match cause.kind {
+                Kind::Refused => (
+                    format!("RabbitMQ refuses the connection: {}", cause.text),
+                    "Check user, password and virtual host in queue.url, and the user's \
+                     permissions.",
+                ),
+                Kind::Unsafe => {
+                    (format!("no safe connection to RabbitMQ: {}", cause.text), tls::HELP)
+                }
+                Kind::Away => (
+                    format!("RabbitMQ cannot be reached: {}", cause.text),
+                    "Check that the broker runs and that queue.url is right; Longshore goes on by \
+                     itself when it answers.",
+                ),
+            },
             (_, None) => (
                 "RabbitMQ has not answered yet".to_owned(),
                 "Check that the broker runs and that queue.url is right.",
@@ -159,18 +175,19 @@ async fn supervise(
                 if since.elapsed() > STEADY {
                     failures = 0;
                 }
-                Cause { text, refused: false }
+                Cause { text, kind: Kind::Away }
             }
             Err(cause) => cause,
         };
         // A refusal does not pass by itself: neither the broker's log nor ours is to be filled.
-        let wait = if cause.refused { jitter(LAST_BACKOFF) } else { backoff(failures) };
+        let away = cause.kind == Kind::Away;
+        let wait = if away { backoff(failures) } else { jitter(LAST_BACKOFF) };
         failures = failures.saturating_add(1);
         warn!(
             broker = address,
             role,
             cause = cause.text,
-            refused = cause.refused,
+            refused = !away,
             retry_in_ms = wait.as_millis() as u64,
             "no connection to RabbitMQ"
         );
@@ -196,16 +213,18 @@ async fn open(
 ) -> Result<Connection, Cause> {
     let mut uri = target.uri.clone();
     if let Some(password) = &target.password {
-        let password =
-            password.read().map_err(|error| Cause { text: error.to_string(), refused: true })?;
+        let password = password
+            .read()
+            .map_err(|error| Cause { text: error.to_string(), kind: Kind::Refused })?;
         uri.authority.userinfo.password = password.expose_secret().to_owned();
     }
     let properties =
         ConnectionProperties::default().with_connection_name(format!("longshore {role}").into());
-    let failed = |error: lapin::Error| Cause {
-        text: words(&error),
+    let failed = |error: lapin::Error| match (tls::failure(&error), code(&error)) {
+        (Some(failure), _) => Cause { text: failure, kind: Kind::Unsafe },
         // 403 ACCESS_REFUSED, 530 NOT_ALLOWED (the virtual host).
-        refused: matches!(code(&error), Some(403 | 530)),
+        (None, Some(403 | 530)) => Cause { text: words(&error), kind: Kind::Refused },
+        (None, _) => Cause { text: words(&error), kind: Kind::Away },
     };
     let connecting = Connection::connector(
         uri,
@@ -219,7 +238,7 @@ async fn open(
     );
     let late = |_| Cause {
         text: format!("no answer within {} s", 2 * CONNECT_LIMIT.as_secs()),
-        refused: false,
+        kind: Kind::Away,
     };
     let connection = timeout(2 * CONNECT_LIMIT, connecting).await.map_err(late)?.map_err(failed)?;
     match timeout(CONNECT_LIMIT, topology.restore(&connection)).await {
@@ -229,7 +248,7 @@ async fn open(
             warn!(role, error = error.chain(), "the queues could not be declared again");
             Ok(connection)
         }
-        Ok(Err(error)) => Err(Cause { text: error.to_string(), refused: false }),
+        Ok(Err(error)) => Err(Cause { text: error.to_string(), kind: Kind::Away }),
         Err(elapsed) => Err(late(elapsed)),
     }
 }

@@ -81,7 +81,8 @@ impl Installation {
         installation
     }
 
-    fn write(&self, name: &str, text: &str) {
+    /// Writes a file of the configuration.
+    pub fn write(&self, name: &str, text: &str) {
         let path = self.folder.path().join("config").join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();

@@ -6,4 +6,5 @@ pub mod proxy;
 pub mod s3;
 pub mod sample;
 pub mod servers;
+pub mod tls;
 pub mod tpch;

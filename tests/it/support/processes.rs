@@ -110,9 +110,9 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A Python with pika and pyarrow: that of `LONGSHORE_TEST_PYTHON`, else one that the script makes.
+/// A Python with pika, pyarrow and moto: that of `LONGSHORE_TEST_PYTHON`, else one that the script makes.
 #[expect(clippy::disallowed_methods, reason = "tests are told where their tools are")]
-fn interpreter() -> &'static str {
+pub fn interpreter() -> &'static str {
     static FOUND: OnceLock<String> = OnceLock::new();
     FOUND.get_or_init(|| {
         std::env::var("LONGSHORE_TEST_PYTHON").unwrap_or_else(|_| {

@@ -117,6 +117,12 @@ impl Redis {
         panic!("no database of Redis from 1 to 15 is free for tests");
     }
 
+    /// What it answers to a command.
+    pub async fn ask<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> T {
+        let mut connection = self.client.get_multiplexed_async_connection().await.unwrap();
+        run(&mut connection, command).await
+    }
+
     /// Removes everything in it, as an accident would.
     pub async fn flush(&self) {
         let mut connection = self.client.get_multiplexed_async_connection().await.unwrap();
