@@ -168,7 +168,7 @@ fn settings_tree(dir: &Path, options: &LoadOptions, problems: &mut Problems) -> 
                 "the file is missing",
                 "",
             )
-            .help("name the right folder with --config, or begin one with `longshore init DIR`");
+            .help("name the right folder with --config; `longshore dev --demo` makes one to start from, out/config");
         return None;
     }
     let mut tree = overlaid(dir, "longshore", options, problems)?;

@@ -163,7 +163,7 @@ impl fmt::Display for Problem {
         if let Some(help) = &self.help {
             writeln!(f, "{:gutter$} = help: {help}", "")?;
         }
-        writeln!(f, "{:gutter$} = more: longshore explain {}", "", self.code.as_str())
+        Ok(())
     }
 }
 

@@ -165,7 +165,7 @@ pub fn check_share(config: &ContractConfig, counts: &Counts) -> crate::error::Re
         ),
     )
     .help(
-        "Look at the refused rows with `longshore quarantine show`, and correct the data or the \
-         contract; max-rejected in [contract] says how many may be missing from a delivery.",
+        "Look at the refused rows in the quarantine, and correct the data or the contract; \
+         max-rejected in [contract] says how many may be missing from a delivery.",
     ))
 }
