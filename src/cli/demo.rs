@@ -88,8 +88,8 @@ Look further (longshore is {program})
   longshore --config out/config dead replay --export complaints --reason \"mended\"
   longshore --config out/config dev                       works on it, and on what you enqueue; Ctrl-C ends it
 
-An export of your own: copy out/config, say in connections.toml where your data is, and write
-a file of four lines into exports/ (config/exports/orders.toml is the smallest one there is).",
+An export of your own: copy out/config to out/mine, say in connections.toml where your data is,
+and write a file of four lines into exports/ (config/exports/orders.toml is the smallest there is).",
         counted(files, "file"),
     ))
 }

@@ -4,6 +4,7 @@
 //! environment variables over them, and checks all of it without touching the network. What comes
 //! back never changes.
 
+mod base;
 mod de;
 mod problem;
 mod settings;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use crate::connect::Connection;
 use crate::export::{Definition, Export};
 
+use base::Base;
 pub use problem::{Code, Level, Position, Problem, Problems};
 pub use settings::{Backing, HttpSettings, LogFormat, LogLevel, LogSettings, Server, Settings};
 use tree::{Node, Place};
@@ -76,17 +78,22 @@ pub fn no_color() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
-/// Reads and checks the configuration in `dir`. Nothing is reached over the network.
+/// Reads and checks the configuration in `dir`. Nothing is reached over the network. Relative paths
+/// in it begin in the folder that `dir` stands in.
 ///
 /// # Errors
 /// All problems of all files, at once.
 pub fn load(dir: &Path, options: LoadOptions) -> Result<Config, Problems> {
     let mut problems = Problems::default();
+    let base = Base::of(dir);
 
     let settings_tree = settings_tree(dir, &options, &mut problems);
-    let settings = settings_tree.as_ref().and_then(|tree| {
+    let mut settings = settings_tree.as_ref().and_then(|tree| {
         de::read::<settings::SettingsFile>(tree.clone(), &mut problems)?.check(tree, &mut problems)
     });
+    if let Some(settings) = &mut settings {
+        base.settle(settings);
+    }
 
     let connections_tree = overlaid(dir, "connections", &options, &mut problems);
     let mut connections = BTreeMap::new();
@@ -97,6 +104,7 @@ pub fn load(dir: &Path, options: LoadOptions) -> Result<Config, Problems> {
         let connection = de::read::<Connection>(node.clone(), &mut problems).map(|mut one| {
             one.name = name.clone();
             validate::connection(&one, node, &mut problems);
+            base.connection(&mut one);
             Arc::new(one)
         });
         connections.insert(name.clone(), connection);

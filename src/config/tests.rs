@@ -250,6 +250,24 @@ fn the_samples_load() {
 }
 
 #[test]
+fn relative_paths_begin_beside_the_folder_of_the_configuration() {
+    let dir = folder(&[
+        (
+            "config/longshore.toml",
+            &SETTINGS.replace("${env:PSEUDONYMS}", "${file:keys/pseudonyms}"),
+        ),
+        ("config/connections.toml", "[lake]\ntype = \"files\"\nurl = \"file:lake\"\n"),
+    ]);
+    let config = load_in(&dir.path().join("config"), LoadOptions::default()).unwrap();
+    let beside = |name: &str| format!("{}/{name}", dir.path().display());
+    let path = beside("longshore.db").into();
+    assert_eq!(config.settings.backing, Backing::Embedded { path });
+    assert_eq!(config.connections["lake"].url, format!("file:{}", beside("lake")));
+    let pseudonyms = config.settings.pseudonyms.unwrap().to_string();
+    assert_eq!(pseudonyms, format!("${{file:{}}}", beside("keys/pseudonyms")));
+}
+
+#[test]
 fn discard_takes_no_keys() {
     let connections = format!("{CONNECTIONS}[nowhere]\ntype = \"discard\"\nurl = \"x:\"\n");
     let export = "source = { connection = \"nowhere\", table = \"t\" }\nsink = { connection = \"nowhere\", path = \"{rn}\", format = \"csv\" }\n";

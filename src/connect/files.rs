@@ -41,9 +41,9 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens what `connection.url` names: `file:///folder`, `file:folder` (relative to the working
-    /// directory), or `s3://bucket/folder`. A local folder that is missing is created. Secrets are
-    /// read now; no request is made.
+    /// Opens what `connection.url` names: `file:///folder`, `file:folder` (by now relative to the
+    /// working directory), or `s3://bucket/folder`. A local folder that is missing is created.
+    /// Secrets are read now; no request is made.
     ///
     /// # Errors
     /// `config`, for an address that cannot be understood, an endpoint without TLS that is not on
