@@ -311,7 +311,7 @@ impl Context {
 
     /// Who does this, for the audit trail.
     fn by(&self) -> String {
-        format!("{}@{}", config::user(), wiring::host())
+        config::by(&wiring::host())
     }
 }
 

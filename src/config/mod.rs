@@ -14,6 +14,7 @@ mod tree;
 mod validate;
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -63,13 +64,38 @@ pub fn variables() -> Vec<(String, String)> {
         .collect()
 }
 
-/// The user who runs this process, as the environment tells.
+/// Who uses this process, for the audit trail: as `LONGSHORE_BY` says, else the user at `host`.
+pub fn by(host: &str) -> String {
+    let uid = std::fs::metadata("/proc/self").ok().map(|process| process.uid());
+    who(variable, whoami::username().ok(), uid, host)
+}
+
+/// The user is whom the environment names (which may be the one behind a `sudo`), else the owner
+/// of the process, by name or, where the system has none for it, by number.
+fn who(
+    variable: impl Fn(&str) -> Option<String>,
+    account: Option<String>,
+    uid: Option<u32>,
+    host: &str,
+) -> String {
+    let said = |name: &str| {
+        let text: String = variable(name)?.chars().filter(|c| !c.is_control()).collect();
+        Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+    };
+    if let Some(by) = said("LONGSHORE_BY") {
+        return by;
+    }
+    let user = said("USER")
+        .or_else(|| said("LOGNAME"))
+        .or(account)
+        .or_else(|| Some(format!("uid {}", uid?)))
+        .unwrap_or_else(|| "unknown".to_owned());
+    format!("{user}@{host}")
+}
+
 #[expect(clippy::disallowed_methods, reason = "configuration reads the environment")]
-pub fn user() -> String {
-    ["USER", "LOGNAME"]
-        .iter()
-        .find_map(|name| std::env::var_os(name)?.into_string().ok().filter(|user| !user.is_empty()))
-        .unwrap_or_else(|| "unknown".to_owned())
+fn variable(name: &str) -> Option<String> {
+    std::env::var_os(name)?.into_string().ok()
 }
 
 /// Whether output is wanted without colour (`NO_COLOR`, see no-color.org).

@@ -268,6 +268,22 @@ fn relative_paths_begin_beside_the_folder_of_the_configuration() {
 }
 
 #[test]
+fn the_audit_trail_knows_who_it_was_without_an_environment_too() {
+    let none = |_: &str| None;
+    let said = |set: &'static [(&str, &str)]| {
+        move |name: &str| Some(set.iter().find(|(one, _)| *one == name)?.1.to_owned())
+    };
+    let account = || Some("longshore".to_owned());
+    assert_eq!(who(none, account(), Some(10640), "vm"), "longshore@vm");
+    assert_eq!(who(none, None, Some(10640), "vm"), "uid 10640@vm");
+    assert_eq!(who(none, None, None, "vm"), "unknown@vm");
+    let cron = said(&[("USER", ""), ("LOGNAME", "kari")]);
+    assert_eq!(who(cron, account(), Some(1), "vm"), "kari@vm");
+    let told = said(&[("USER", "root"), ("LONGSHORE_BY", " deploy\u{1b} 17\n")]);
+    assert_eq!(who(told, account(), Some(0), "vm"), "deploy 17");
+}
+
+#[test]
 fn discard_takes_no_keys() {
     let connections = format!("{CONNECTIONS}[nowhere]\ntype = \"discard\"\nurl = \"x:\"\n");
     let export = "source = { connection = \"nowhere\", table = \"t\" }\nsink = { connection = \"nowhere\", path = \"{rn}\", format = \"csv\" }\n";
