@@ -277,9 +277,10 @@ impl Context {
         Ok(self.read(exports)?)
     }
 
-    /// Starts the log of a command that ends by itself.
+    /// Starts the log of a command that ends by itself. It tells once that the broker is away, so
+    /// that the link need not tell each time that it tried.
     fn log(&self) -> Result<(), Failure> {
-        self.log_from("warn")
+        self.log_from("warn,longshore::queue::rabbitmq::link=off")
     }
 
     /// The same, with another level where none is asked for.

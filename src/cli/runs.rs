@@ -104,8 +104,7 @@ impl Runs {
                 .into());
         }
         let config = context.config(false)?;
-        wiring::guard(&config.settings).await?;
-        let ledger = wiring::ledger(&config.settings)?;
+        let ledger = wiring::existing_ledger(&config.settings).await?;
         match self.command.unwrap_or(What::List(self.list)) {
             What::List(list) => list.run(context, ledger).await?,
             What::Show { run } => show(context, ledger, &run).await?,
