@@ -341,10 +341,16 @@ fn of_cause(operation: &'static str, error: &object_store::Error) -> Error {
                 None => error,
             };
         }
-        if let Some(http) = cause.downcast_ref::<HttpError>()
-            && http.kind() == HttpErrorKind::Connect
-        {
-            return Error::unavailable(operation, "the store cannot be reached")
+        if let Some(http) = cause.downcast_ref::<HttpError>() {
+            let away = match http.kind() {
+                HttpErrorKind::Connect => "cannot be reached",
+                HttpErrorKind::Timeout => "did not answer in time",
+                _ => {
+                    next = cause.source();
+                    continue;
+                }
+            };
+            return Error::unavailable(operation, format!("{} {away}", asked(error)))
                 .help("Check the endpoint of the connection, and the network.");
         }
         if let Some(io) = cause.downcast_ref::<std::io::Error>() {
@@ -352,7 +358,33 @@ fn of_cause(operation: &'static str, error: &object_store::Error) -> Error {
         }
         next = cause.source();
     }
-    Error::transient(operation, "the store did not do it")
+    match said(error) {
+        Some(answer) => Error::transient(operation, format!("{} answered {answer}", asked(error))),
+        None => Error::transient(operation, "the store did not do it"),
+    }
+}
+
+/// Who was asked: the store, unless this machine had to give the credentials first.
+fn asked(error: &object_store::Error) -> &'static str {
+    let text = error.to_string();
+    match ["/latest/api/token", "/latest/meta-data/"].iter().any(|path| text.contains(path)) {
+        true => "the metadata service of this machine, asked for credentials,",
+        false => "the store",
+    }
+}
+
+/// The status that the store answered with, and its word for it: of the texts of other crates, only
+/// what holds no value of anybody's.
+fn said(error: &object_store::Error) -> Option<String> {
+    let text = error.to_string();
+    let (_, answer) = text.split_once("status code: ")?;
+    let status = answer.get(..3).filter(|status| status.bytes().all(|b| b.is_ascii_digit()))?;
+    let word = answer
+        .split_once("<Code>")
+        .and_then(|(_, rest)| rest.split_once("</Code>"))
+        .map(|(word, _)| word)
+        .filter(|word| word.len() < 100 && word.bytes().all(|b| b.is_ascii_alphanumeric()));
+    Some(word.map_or_else(|| status.to_owned(), |word| format!("{status} ({word})")))
 }
 
 #[cfg(test)]
