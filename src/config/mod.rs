@@ -22,6 +22,7 @@ use crate::connect::Connection;
 use crate::export::{Definition, Export};
 
 use base::Base;
+pub(crate) use problem::suggest;
 pub use problem::{Code, Level, Position, Problem, Problems};
 pub use settings::{Backing, HttpSettings, LogFormat, LogLevel, LogSettings, Server, Settings};
 use tree::{Node, Place};
