@@ -209,7 +209,7 @@ pub async fn run(cli: Cli) -> u8 {
         Command::Check(command) => interruptible(command.run(&context)).await,
         Command::Apply(command) => interruptible(command.run(&context)).await,
         Command::Migrate(command) => interruptible(command.run(&context)).await,
-        Command::Enqueue(command) => interruptible(command.run(&context)).await,
+        Command::Enqueue(command) => Box::pin(command.run(&context)).await,
         Command::Runs(command) => interruptible(command.run(&context)).await,
         Command::Dead(command) => interruptible(command.run(&context)).await,
         Command::Exports(command) => interruptible(command.run(&context)).await,

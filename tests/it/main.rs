@@ -4,6 +4,8 @@
 
 mod cli;
 mod cli_named;
+mod cli_signals;
+mod cli_told;
 mod conformance;
 mod e2e;
 mod layers;
