@@ -3,10 +3,11 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::claims::{self, Claims};
-use crate::config::{Backing, Config, Settings};
-use crate::error::Result;
+use crate::config::{Backing, Config, Server, Settings};
+use crate::error::{Error, Result};
 use crate::http::Health;
 use crate::ledger::{self, Ledger, Migration};
 use crate::limits::local::Gate;
@@ -14,10 +15,14 @@ use crate::limits::{self, SharedLimits};
 use crate::pipeline::House;
 use crate::queue::{self, Queue};
 use crate::scheduler::Scheduler;
+use crate::secret::Secret;
 use crate::worker::Worker;
 
 /// What everything of Longshore's own is called at the broker and in Redis.
 const PREFIX: &str = "longshore";
+
+/// How long a command that ends by itself waits for a server before it tells that it is away.
+const PATIENCE: Duration = Duration::from_millis(2500);
 
 /// What `/readyz` tells about.
 const DEPENDENCIES: [&str; 3] = ["queue", "ledger", "claims"];
@@ -38,8 +43,9 @@ pub struct Parts {
 /// The parts that the settings name.
 ///
 /// # Errors
-/// `config` where an address cannot be understood. Servers are reached when they are first used;
-/// an embedded file is opened, and brought up to date, here.
+/// `config` where an address cannot be understood, or the password of queue or ledger cannot be
+/// read. Servers are reached when they are first used; an embedded file is opened, and brought up
+/// to date, here.
 pub fn parts(settings: &Settings) -> Result<Parts> {
     Ok(match &settings.backing {
         Backing::Embedded { path } => {
@@ -65,7 +71,7 @@ pub fn parts(settings: &Settings) -> Result<Parts> {
             )?;
             let queue = queue::rabbitmq::RabbitMq::connect(queue::rabbitmq::Settings {
                 url: amqp.url.clone(),
-                password: amqp.password.clone(),
+                password: password(amqp)?.cloned(),
                 prefix: PREFIX.to_owned(),
                 max_length: settings.max_length,
             })?;
@@ -88,46 +94,106 @@ pub fn ledger(settings: &Settings) -> Result<Arc<dyn Ledger>> {
         Backing::Embedded { path } => Arc::new(ledger::embedded::EmbeddedLedger::open(path)?),
         Backing::Servers { postgres, .. } => Arc::new(ledger::postgres::PostgresLedger::open(
             &postgres.url,
-            postgres.password.as_ref(),
+            password(postgres)?,
             usize::from(settings.worker.concurrency).clamp(2, 16),
         )?),
     })
+}
+
+/// The password's reference, once it is clear that it leads somewhere: a server would only tell that
+/// the login is refused.
+fn password(server: &Server) -> Result<Option<&Secret>> {
+    server.password.as_ref().map(|password| password.read().map(|_| password)).transpose()
 }
 
 /// Refuses to work on a ledger whose schema is not this binary's. An embedded one was brought up
 /// to date when it was opened.
 ///
 /// # Errors
-/// `refused`, with what to do; `unavailable` where the ledger cannot be reached.
+/// `refused`, with what to do; `config` where the password cannot be read; `unavailable` where the
+/// ledger cannot be reached.
 pub async fn guard(settings: &Settings) -> Result<()> {
     match &settings.backing {
         Backing::Embedded { .. } => Ok(()),
         Backing::Servers { postgres, .. } => {
-            ledger::postgres::PostgresLedger::open(&postgres.url, postgres.password.as_ref(), 1)?
+            ledger::postgres::PostgresLedger::open(&postgres.url, password(postgres)?, 1)?
                 .guard()
                 .await
         }
     }
 }
 
+/// As [`guard`], for a command that ends by itself: it waits for a few seconds at most.
+///
+/// # Errors
+/// As [`guard`].
+pub async fn reach(settings: &Settings) -> Result<()> {
+    soon(guard(settings)).await
+}
+
+async fn soon<T>(asking: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::time::timeout(PATIENCE, asking).await.unwrap_or_else(|_| {
+        let waited = format!("PostgreSQL did not answer within {} s", PATIENCE.as_secs_f32());
+        Err(Error::unavailable("reach the ledger", waited)
+            .help("Check that the server runs and that ledger.url is right."))
+    })
+}
+
+/// The ledger of an installation that is there, for a command that ends by itself.
+///
+/// # Errors
+/// `not-found` where there is no embedded ledger yet: who only looks does not make it. Else as
+/// [`reach`] and [`ledger()`].
+pub async fn existing_ledger(settings: &Settings) -> Result<Arc<dyn Ledger>> {
+    expect_file(settings)?;
+    reach(settings).await?;
+    ledger(settings)
+}
+
+/// The parts of an installation that is there, for a command that ends by itself.
+///
+/// # Errors
+/// As [`existing_ledger`] and [`parts`]; `unavailable` where the queue is not reached in time.
+pub async fn existing_parts(settings: &Settings) -> Result<Parts> {
+    expect_file(settings)?;
+    reach(settings).await?;
+    let parts = parts(settings)?;
+    parts.queue.ping(PATIENCE).await?;
+    Ok(parts)
+}
+
+fn expect_file(settings: &Settings) -> Result<()> {
+    match &settings.backing {
+        Backing::Embedded { path } if !path.exists() => {
+            let message = format!("there is no ledger at {} yet", path.display());
+            Err(Error::not_found("open the embedded ledger", message).help(
+                "`longshore apply`, `longshore run` and `longshore dev` make it. Is --config right?",
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Applies the ledger's migrations, or (`apply` false) only tells which it has.
 ///
 /// # Errors
-/// `refused` where the ledger is newer than this binary.
+/// `refused` where the ledger is newer than this binary; `not-found` where it is only to be told
+/// of, and there is no embedded ledger yet.
 pub async fn migrate(settings: &Settings, apply: bool) -> Result<Vec<Migration>> {
     match &settings.backing {
         Backing::Embedded { path } => {
             if apply {
                 ledger::embedded::EmbeddedLedger::open(path)?;
             }
+            expect_file(settings)?;
             ledger::embedded::status(path)
         }
         Backing::Servers { postgres, .. } => {
-            let password = postgres.password.as_ref();
+            let password = password(postgres)?;
             if apply {
                 ledger::postgres::migrate(&postgres.url, password).await
             } else {
-                ledger::postgres::status(&postgres.url, password).await
+                soon(ledger::postgres::status(&postgres.url, password)).await
             }
         }
     }

@@ -1,11 +1,14 @@
 //! `longshore apply`
 
+use std::path::PathBuf;
+
 use clap::Args;
 
 use super::output::thousands;
 use super::{Context, Ended, Failure, Verdict};
-use crate::config::Config;
+use crate::config::{Backing, Config};
 use crate::error::{Error, Result};
+use crate::export::Definition;
 use crate::ledger::{Applied, Change, Ledger, NewDefinition};
 use crate::wiring;
 
@@ -20,23 +23,32 @@ pub struct Apply {
     /// Only tell what would change
     #[arg(long)]
     dry_run: bool,
-    /// Retire every export, where the folder has none
+    /// Retire every export that is active, where the folder has none of them
     #[arg(long)]
     all: bool,
 }
 
 impl Apply {
     pub async fn run(self, context: &Context) -> Ended {
-        let config = context.config(true)?;
-        wiring::guard(&config.settings).await?;
+        let mut config = context.config(true)?;
+        if let Backing::Embedded { path } = &mut config.settings.backing
+            && self.dry_run
+            && !path.exists()
+        {
+            // Nothing is active yet, and to tell so makes no file.
+            *path = PathBuf::from(":memory:");
+        }
+        wiring::reach(&config.settings).await?;
         let ledger = wiring::ledger(&config.settings)?;
+        let by = context.by();
+        let mut applied = activate(&*ledger, &config, &by, true).await?;
         // More likely the wrong folder than the end of everything.
-        let doubtful = config.exports.is_empty() && !self.all;
-        let dry_run = self.dry_run || doubtful;
-        let applied = activate(&*ledger, &config, &context.by(), dry_run).await?;
-        let doubtful = doubtful && !applied.is_empty();
+        let doubtful = !self.all && retires_all(&applied);
         if doubtful && !self.dry_run {
-            return Err(everything(context, applied.len()).into());
+            return Err(everything(context, &config, &applied).into());
+        }
+        if !self.dry_run {
+            applied = activate(&*ledger, &config, &by, false).await?;
         }
         show(context, &applied)?;
         if self.dry_run && !context.out.json {
@@ -47,10 +59,18 @@ impl Apply {
     }
 }
 
-/// Why a folder without exports is not simply applied.
-fn everything(context: &Context, active: usize) -> Error {
+/// Whether there are active exports, and none of them stays.
+fn retires_all(applied: &[Applied]) -> bool {
+    let stays = |one: &Applied| matches!(one.change, Change::Changed | Change::Unchanged);
+    applied.iter().any(|one| one.change == Change::Retired) && !applied.iter().any(stays)
+}
+
+/// Why a folder without any of the active exports is not simply applied.
+fn everything(context: &Context, config: &Config, applied: &[Applied]) -> Error {
+    let active = applied.iter().filter(|one| one.change == Change::Retired).count();
     let what = format!(
-        "there are none, and that would retire {}",
+        "{}, and that would retire {}",
+        if config.exports.is_empty() { "there are none" } else { "none of those active is there" },
         match active {
             1 => "the only export".to_owned(),
             count => format!("all {} exports", thousands(count as u64)),
@@ -68,8 +88,19 @@ pub async fn activate(
     by: &str,
     dry_run: bool,
 ) -> Result<Vec<Applied>> {
-    let definitions: Vec<_> = config.exports.values().map(NewDefinition::from).collect();
+    let definitions: Vec<NewDefinition> =
+        config.exports.values().map(NewDefinition::from).collect();
     ledger.activate(&definitions, true, by, dry_run).await
+}
+
+/// Makes one definition active, and leaves the others as they are. Answers what changed.
+pub async fn activate_one(
+    ledger: &dyn Ledger,
+    definition: &Definition,
+    by: &str,
+) -> Result<Option<Applied>> {
+    let applied = ledger.activate(&[NewDefinition::from(definition)], false, by, false).await?;
+    Ok(applied.into_iter().find(|one| one.change != Change::Unchanged))
 }
 
 /// The word for a change.

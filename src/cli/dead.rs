@@ -171,8 +171,7 @@ impl Dead {
             What::List { .. } | What::Show { .. } => {}
         }
         let config = context.config(false)?;
-        wiring::guard(&config.settings).await?;
-        let parts = wiring::parts(&config.settings)?;
+        let parts = wiring::existing_parts(&config.settings).await?;
         match self.command {
             What::List { picked, limit } => {
                 let pools = pools(picked.pool.as_ref(), &config, &parts).await?;

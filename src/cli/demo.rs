@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::output::{counted, thousands, took};
 use super::progress::Progress;
-use super::{Context, Ended, Verdict, told};
+use super::{Context, Ended, Verdict, runs, told};
 use crate::demo::{Demo, Step};
 use crate::job::run::State;
 use crate::units::Size;
@@ -33,9 +33,11 @@ pub async fn run(context: &Context) -> Ended {
     drop(progress);
     if context.out.json {
         for step in &steps {
-            context
-                .out
-                .object(&json!({"export": step.export, "run": step.run, "place": step.place}))?;
+            let mut object = runs::object(&step.run)?;
+            if let Some(fields) = object.as_object_mut() {
+                fields.insert("place".to_owned(), json!(step.place));
+            }
+            context.out.object(&object)?;
         }
     } else {
         tell(context, &steps)?;
@@ -88,8 +90,8 @@ Look further (longshore is {program})
   longshore --config out/config dead replay --export complaints --reason \"mended\"
   longshore --config out/config dev                       works on it, and on what you enqueue; Ctrl-C ends it
 
-An export of your own: copy out/config, say in connections.toml where your data is, and write
-a file of four lines into exports/ (config/exports/orders.toml is the smallest one there is).",
+An export of your own: copy out/config to out/mine, say in connections.toml where your data is,
+and write a file of four lines into exports/ (config/exports/orders.toml is the smallest there is).",
         counted(files, "file"),
     ))
 }

@@ -119,6 +119,20 @@ async fn apply_all(context: &Context, ledger: &dyn Ledger, config: &Config) -> R
     for note in &config.notes {
         told(&note.to_string());
     }
+    if config.exports.is_empty() {
+        // More likely the wrong folder, or one that is being filled, than the end of everything.
+        let kept = ledger.all_active().await?.len();
+        if kept > 0 {
+            let folder = context.global.config.join("exports");
+            let folder = folder.display().to_string();
+            tracing::warn!(
+                folder,
+                kept,
+                "no export is there: those that are active stay; `longshore apply --all` retires them"
+            );
+        }
+        return Ok(());
+    }
     for applied in apply::activate(ledger, config, &context.by(), false).await? {
         if applied.change != Change::Unchanged {
             tracing::info!(

@@ -7,9 +7,11 @@ use jiff::Timestamp;
 use serde_json::{Map, Value as Json, json};
 
 use super::output::counted;
-use super::{Context, Ended, Failure, Verdict, arguments, exports, runs, tell, wait};
+use super::{
+    Context, Ended, Failure, Verdict, arguments, exports, runs, signals, tell, told, wait,
+};
 use crate::error::{Class, Error, Result};
-use crate::export::Export;
+use crate::export::{Definition, Export};
 use crate::intake::{self, Bound, Definitions, Sender};
 use crate::job::book::{Command, Outcome};
 use crate::job::message::JobMessage;
@@ -75,22 +77,31 @@ pub struct Enqueue {
 impl Enqueue {
     pub async fn run(self, context: &Context) -> Ended {
         let config = context.config(false)?;
-        wiring::guard(&config.settings).await?;
-        let ledger = wiring::ledger(&config.settings)?;
-        if self.dry_run {
-            dry_run(context, &ledger, &self.job).await?;
+        let stop = signals::stop()?;
+        let placing = async {
+            let ledger = wiring::existing_ledger(&config.settings).await?;
+            if self.dry_run {
+                dry_run(context, &ledger, &self.job).await?;
+                return Ok(None);
+            }
+            let placed = place(context, &ledger, &self.job, true).await?;
+            let conflict = placed.tell(context, !(self.wait && context.out.json)).await?;
+            Ok(Some((ledger, placed, conflict)))
+        };
+        let Some((ledger, placed, conflict)) = stop.cuts(Box::pin(placing)).await? else {
             return Ok(Verdict::Done);
-        }
-        let placed = place(context, &ledger, &self.job, true).await?;
-        let conflict = placed.tell(context, !(self.wait && context.out.json)).await?;
+        };
         let verdict = if self.wait {
-            let runs = wait::until_ended(
-                &*ledger,
-                placed.ids(),
-                &mut async |_: &Run, _: Timestamp| Ok(()),
-            )
-            .await?;
-            wait::tell(context, &ledger, &runs).await?
+            let waiting = async {
+                let look = &mut async |_: &Run, _: Timestamp| Ok(());
+                let runs = wait::until_ended(&*ledger, placed.ids(), look).await?;
+                wait::tell(context, &ledger, &config, &runs).await
+            };
+            let waited = stop.cuts(Box::pin(waiting)).await;
+            if let Err(Failure::Interrupted) = waited {
+                placed.tell_going_on();
+            }
+            waited?
         } else {
             Verdict::Done
         };
@@ -308,6 +319,48 @@ impl Placed {
         self.jobs.iter().filter_map(|(_, outcome)| Some(run_of(outcome)?.id)).collect()
     }
 
+    /// `run 7c2f9a1e`, or how many runs.
+    pub fn names(&self) -> String {
+        match self.ids().as_slice() {
+            [run] => format!("run {}", run.short()),
+            runs => counted(runs.len() as u64, "run"),
+        }
+    }
+
+    /// Says that nobody waits for the runs any more, and that this does not end them.
+    fn tell_going_on(&self) {
+        let text = match self.ids().as_slice() {
+            [run] => {
+                let run = run.short();
+                format!("run {run} goes on; see `longshore runs show {run}`\n")
+            }
+            _ => {
+                let export = &self.bound.name;
+                format!("{} go on; see `longshore runs --export {export}`\n", self.names())
+            }
+        };
+        told(&text);
+    }
+
+    /// Warns where a definition is not the one that the jobs follow.
+    pub fn warn_of(&self, file: &Definition) {
+        if file.hash != self.bound.hash {
+            told(&format!(
+                "warning: {} differs from revision {}, which is run; `longshore apply` makes it active\n",
+                file.file.display(),
+                self.bound.revision
+            ));
+        }
+    }
+
+    /// Warns that no definition of the export is there any more but the active one.
+    pub fn warn_of_none(&self) {
+        told(&format!(
+            "warning: no file defines {}; revision {}, which is active, is run\n",
+            self.bound.name, self.bound.revision
+        ));
+    }
+
     /// The pool whose workers run them.
     pub fn pool(&self) -> &str {
         &self.bound.export.pool
@@ -356,7 +409,11 @@ impl Placed {
             match outcome {
                 Outcome::Accepted(_) => out.line(format!("accepted: run {name}, {about}"))?,
                 Outcome::Duplicate(run) => {
-                    out.line(format!("already accepted: run {name}, {}, {about}", run.state))?;
+                    let state = match run.order.revision {
+                        same if same == self.bound.revision => run.state.to_string(),
+                        other => format!("{} with revision {other}", run.state),
+                    };
+                    out.line(format!("already accepted: run {name}, {state}, {about}"))?;
                 }
                 _ => {}
             }

@@ -37,8 +37,7 @@ enum What {
 impl Exports {
     pub async fn run(self, context: &Context) -> Ended {
         let config = context.config(false)?;
-        wiring::guard(&config.settings).await?;
-        let ledger = wiring::ledger(&config.settings)?;
+        let ledger = wiring::existing_ledger(&config.settings).await?;
         match self.command.unwrap_or(What::List) {
             What::List => list(context, &*ledger).await?,
             What::Show { name } => show(context, &*ledger, &name).await?,

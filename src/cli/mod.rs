@@ -209,7 +209,7 @@ pub async fn run(cli: Cli) -> u8 {
         Command::Check(command) => interruptible(command.run(&context)).await,
         Command::Apply(command) => interruptible(command.run(&context)).await,
         Command::Migrate(command) => interruptible(command.run(&context)).await,
-        Command::Enqueue(command) => interruptible(command.run(&context)).await,
+        Command::Enqueue(command) => Box::pin(command.run(&context)).await,
         Command::Runs(command) => interruptible(command.run(&context)).await,
         Command::Dead(command) => interruptible(command.run(&context)).await,
         Command::Exports(command) => interruptible(command.run(&context)).await,
@@ -277,9 +277,10 @@ impl Context {
         Ok(self.read(exports)?)
     }
 
-    /// Starts the log of a command that ends by itself.
+    /// Starts the log of a command that ends by itself. It tells once that the broker is away, so
+    /// that the link need not tell each time that it tried.
     fn log(&self) -> Result<(), Failure> {
-        self.log_from("warn")
+        self.log_from("warn,longshore::queue::rabbitmq::link=off")
     }
 
     /// The same, with another level where none is asked for.
@@ -311,7 +312,7 @@ impl Context {
 
     /// Who does this, for the audit trail.
     fn by(&self) -> String {
-        format!("{}@{}", config::user(), wiring::host())
+        config::by(&wiring::host())
     }
 }
 

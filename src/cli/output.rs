@@ -1,6 +1,8 @@
 //! How results are printed: tables for people, one JSON object a line for programs.
 
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
 use std::time::Duration;
 
 use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
@@ -10,6 +12,7 @@ use serde::Serialize;
 
 use super::Failure;
 use crate::config;
+use crate::connect::{Connection, System};
 use crate::error::Error;
 
 /// Between two columns.
@@ -131,6 +134,26 @@ pub fn cut(text: &str, most: usize) -> String {
     short
 }
 
+/// Where a delivery's target is: for files an address, as `longshore verify` takes it.
+pub fn place(target: &str, connections: &BTreeMap<String, Arc<Connection>>) -> String {
+    let found =
+        target.split_once('/').and_then(|(name, within)| Some((connections.get(name)?, within)));
+    match found {
+        Some((connection, folder)) if connection.kind == System::Files => {
+            let url = connection.url.trim_end_matches('/');
+            match url.starts_with("file:") {
+                // These are percent-encoded.
+                true => format!("{url}/{}", folder.replace('%', "%25")),
+                false => format!("{url}/{folder}"),
+            }
+        }
+        Some((connection, table)) if connection.kind != System::Discard => {
+            format!("table {table} of {}", connection.name)
+        }
+        _ => target.to_owned(),
+    }
+}
+
 /// `1,204,331`
 pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
@@ -196,6 +219,31 @@ mod tests {
         assert_eq!(after(40), "in 40 s");
         assert_eq!(after(601), "in 11 min");
         assert_eq!(after(-5), "in 0 s");
+    }
+
+    #[test]
+    fn a_target_becomes_a_place() {
+        let connection = |name: &str, kind: &str, url: &str| {
+            let mut one: Connection =
+                serde_json::from_value(serde_json::json!({"type": kind, "url": url})).unwrap();
+            one.name = name.to_owned();
+            (name.to_owned(), Arc::new(one))
+        };
+        let connections = BTreeMap::from([
+            connection("out", "files", "file:out/mine"),
+            connection("lake", "files", "s3://acme/exports/"),
+            connection("dw", "postgres", "postgres://h/d"),
+            connection("null", "discard", "discard:"),
+        ]);
+        for (target, expected) in [
+            ("out/orders/100%", "file:out/mine/orders/100%25"),
+            ("lake/orders", "s3://acme/exports/orders"),
+            ("dw/sales.orders", "table sales.orders of dw"),
+            ("null/orders", "null/orders"),
+            ("gone/orders", "gone/orders"),
+        ] {
+            assert_eq!(place(target, &connections), expected);
+        }
     }
 
     #[test]

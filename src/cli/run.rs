@@ -14,7 +14,8 @@ use futures::stream::BoxStream;
 use jiff::Timestamp;
 
 use super::enqueue::{self, Job};
-use super::{Context, Ended, Failure, signals, trial, wait};
+use super::{Context, Ended, Failure, apply, signals, told, trial, wait};
+use crate::config::Backing;
 use crate::error::{Error, Result};
 use crate::job::RunId;
 use crate::job::book::Command;
@@ -24,8 +25,6 @@ use crate::ledger::{Ledger, apply_one};
 use crate::queue::{Depth, Destination, Event, Incoming, Outgoing, Properties, Queue, Settle};
 use crate::wiring::{self, Parts};
 
-/// How long running jobs may go on when the command is interrupted.
-const DRAIN: Duration = Duration::from_secs(2);
 /// How long is waited before a run that is still due is looked at again.
 const AGAIN: Duration = Duration::from_secs(2);
 /// Wake-ups that wait in this process.
@@ -36,14 +35,17 @@ const INBOX: usize = 1024;
 /// these.
 #[derive(Debug, Args)]
 #[command(after_help = "\
+In an installation in one file (sqlite:), the definition is applied first, as its file has it. On
+servers, the one that is active is run, with a warning if the file differs.
+
 Examples:
   longshore run daily-orders --window 2026-11-19 --param country=SE
   longshore run daily-orders --window 2026-11-19 --param country=SE --to /tmp/try")]
 pub struct Run {
     #[command(flatten)]
     job: Job,
-    /// Deliver into this folder: the definition as the file has it now, no key, no ledger, no
-    /// cursor. What goes to a table is written as CSV
+    /// Deliver into this folder: the definition as the file has it now, applied or not; no key, no
+    /// ledger, no cursor. What goes to a table is written as CSV
     #[arg(
         long,
         value_name = "DIR",
@@ -55,24 +57,49 @@ pub struct Run {
 impl Run {
     pub async fn run(self, context: &Context) -> Ended {
         match &self.to {
-            Some(folder) => {
-                super::interruptible(Box::pin(trial::deliver(context, &self.job, folder))).await
-            }
+            Some(folder) => Box::pin(trial::deliver(context, &self.job, folder)).await,
             None => self.here(context).await,
         }
     }
 
     async fn here(self, context: &Context) -> Ended {
         let mut config = context.config(false)?;
-        wiring::guard(&config.settings).await?;
+        // Workers of an installation of servers need not have the files.
+        let exports = match (context.read(true), &config.settings.backing) {
+            (Ok(config), _) => config.exports,
+            (Err(problems), Backing::Embedded { .. }) => return Err(problems.into()),
+            (Err(_), Backing::Servers { .. }) => {
+                told(
+                    "warning: the files were not compared with what is run; see `longshore check`\n",
+                );
+                BTreeMap::new()
+            }
+        };
+        let file = exports.get(&self.job.export);
+        wiring::reach(&config.settings).await?;
         let parts = wiring::parts(&config.settings)?;
         let stop = signals::stop()?;
+        if let (Some(file), Backing::Embedded { .. }) = (file, &config.settings.backing)
+            && let Some(applied) = apply::activate_one(&*parts.ledger, file, &context.by()).await?
+        {
+            told(&format!(
+                "applied: {}, revision {} ({})\n",
+                applied.export,
+                applied.revision,
+                apply::word(applied.change)
+            ));
+        }
         let placed = enqueue::place(context, &parts.ledger, &self.job, false).await?;
+        match (file, &config.settings.backing) {
+            (Some(file), _) => placed.warn_of(file),
+            (None, Backing::Embedded { .. }) => placed.warn_of_none(),
+            (None, Backing::Servers { .. }) => {}
+        }
         let conflict = placed.tell(context, false).await?;
 
         let pools = BTreeMap::from([(placed.pool().to_owned(), 1)]);
         config.settings.worker.pools = pools;
-        config.settings.worker.drain = DRAIN;
+        let drain = config.settings.worker.drain;
         let (queue, mut wake) = inbox(&parts);
         let health = wiring::health();
         let private = Parts { queue, ..parts.clone() };
@@ -92,15 +119,22 @@ impl Run {
                 return Err(Failure::Interrupted);
             }
         };
+        if runs.is_none() {
+            let (runs, seconds) = (placed.names(), drain.as_secs());
+            told(&format!("ending: waiting up to {seconds} s for {runs}; again ends at once\n"));
+        }
         drop(end);
         working.await?;
-        let Some(runs) = runs else { return Err(Failure::Interrupted) };
+        let Some(runs) = runs else {
+            wait::tell_interrupted(&ledger, &config, &placed.ids()).await;
+            return Err(Failure::Interrupted);
+        };
         let runs = runs?;
         if runs.iter().any(|run| matches!(run.state, State::Dead | State::Expired)) {
             // So that `dead list` shows it even where no scheduler runs.
             wiring::scheduler(&config, &parts, &health).dispatch_due().await?;
         }
-        let verdict = wait::tell(context, &ledger, &runs).await?;
+        let verdict = wait::tell(context, &ledger, &config, &runs).await?;
         match conflict {
             Some(error) => Err(error.into()),
             None => Ok(verdict),

@@ -1,14 +1,18 @@
 //! `longshore runs`
 
+mod record;
+
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value as Json, json};
 
+pub use self::record::object;
 use super::arguments::past;
-use super::output::{ahead, clock, plain, thousands, took};
-use super::{Context, Ended, Failure, Verdict};
+use super::output::{ahead, clock, cut, place, plain, thousands, took};
+use super::{Context, Ended, Failure, Verdict, told};
+use crate::config::{Config, suggest};
 use crate::error::{Error, Result};
 use crate::intake::Definitions;
 use crate::job::book::{Command, Outcome};
@@ -22,6 +26,10 @@ use crate::wiring;
 const CANCEL: &str = "cancel the run";
 /// How many runs a list has, unless it is said.
 const LIMIT: u32 = 20;
+/// How many runs a list has at the most.
+const LIMITS: u32 = 10_000;
+/// How wide window and params of a run may be in a table.
+const WIDE: usize = 60;
 
 /// Runs and what became of them. Alone it is `runs list`.
 #[derive(Debug, Args)]
@@ -72,7 +80,7 @@ struct List {
     #[arg(long, value_name = "WHEN", value_parser = past)]
     since: Option<Timestamp>,
     /// At the most so many; default: 20
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(LIMITS)))]
     limit: Option<u32>,
 }
 
@@ -104,11 +112,10 @@ impl Runs {
                 .into());
         }
         let config = context.config(false)?;
-        wiring::guard(&config.settings).await?;
-        let ledger = wiring::ledger(&config.settings)?;
+        let ledger = wiring::existing_ledger(&config.settings).await?;
         match self.command.unwrap_or(What::List(self.list)) {
             What::List(list) => list.run(context, ledger).await?,
-            What::Show { run } => show(context, ledger, &run).await?,
+            What::Show { run } => show(context, &config, ledger, &run).await?,
             What::Cancel { run, reason, dry_run } => {
                 let run = one_run(&*ledger, &run).await?;
                 cancel(context, &*ledger, run, reason, dry_run).await?;
@@ -131,19 +138,31 @@ impl List {
             .collect();
         states.sort_unstable();
         states.dedup();
+        let limit = self.limit.unwrap_or(LIMIT);
         let filter = RunFilter {
             export: self.export,
             states,
             since: self.since,
-            limit: self.limit.unwrap_or(LIMIT),
+            // One more tells whether there are more.
+            limit: limit + 1,
             ..RunFilter::default()
         };
         let waiting_only = self.state.contains(&Wanted::Waiting)
             && !self.state.contains(&Wanted::State(State::Queued));
         let mut runs = ledger.runs(&filter).await?;
+        if runs.len() > limit as usize {
+            runs.truncate(limit as usize);
+            told(&cut_short(limit));
+        }
         runs.retain(|run| !waiting_only || run.state != State::Queued || waits(run, now));
+        if let (true, Some(export)) = (runs.is_empty(), &filter.export) {
+            tell_unknown(&*ledger, export).await?;
+        }
         if context.out.json {
             return runs.iter().try_for_each(|run| context.out.object(&object(run)?));
+        }
+        if runs.is_empty() && context.out.terminal() {
+            return context.out.line("no runs match");
         }
         let definitions = Definitions::new(ledger);
         let ids: Vec<RunId> = runs.iter().map(|run| run.id).collect();
@@ -152,7 +171,7 @@ impl List {
             rows.push(vec![
                 ending,
                 run.order.export.clone(),
-                window_of(run, &definitions).await,
+                what_of(run, &definitions).await,
                 state_of(run, now).to_owned(),
                 run.fence.to_string(),
                 run.counts.map_or_else(dash, |counts| thousands(counts.written)),
@@ -170,15 +189,30 @@ fn dash() -> String {
     "-".to_owned()
 }
 
-/// The run as programs see it: without the decision, which repeats the whole manifest.
-pub fn object(run: &Run) -> Result<Json> {
-    let mut object = serde_json::to_value(run).map_err(|cause| {
-        Error::permanent("show the run", "it has no form in JSON").caused_by(cause)
-    })?;
-    if let Some(fields) = object.as_object_mut() {
-        fields.remove("decision");
+/// What is said where a list ends before the runs do.
+fn cut_short(limit: u32) -> String {
+    let more = limit.saturating_mul(10).min(LIMITS);
+    let option = match more > limit {
+        true => format!("--limit {more} shows up to {}", thousands(more.into())),
+        false => "--export, --state and --since pick fewer".to_owned(),
+    };
+    format!(
+        "these are the newest {}, and there are older ones: {option}\n",
+        thousands(limit.into())
+    )
+}
+
+/// Says so, where neither an export nor a run ever had this name.
+async fn tell_unknown(ledger: &dyn Ledger, name: &str) -> Result<()> {
+    let any = RunFilter { export: Some(name.to_owned()), limit: 1, ..RunFilter::default() };
+    if !ledger.revisions(name).await?.is_empty() || !ledger.runs(&any).await?.is_empty() {
+        return Ok(());
     }
-    Ok(object)
+    let active = ledger.all_active().await?;
+    let known = active.iter().map(|one| one.export.as_str());
+    let help = suggest(name, known).map(|help| format!("; {help}")).unwrap_or_default();
+    told(&format!("no export and no run is called `{}`{help}\n", plain(name)));
+    Ok(())
 }
 
 /// Whether a queued run is not to be started now.
@@ -198,6 +232,20 @@ pub async fn window_of(run: &Run, definitions: &Definitions) -> String {
     let zone = bound.as_ref().and_then(|bound| window::zone(&bound.export.timezone).ok());
     let spec = bound.as_ref().and_then(|bound| bound.export.schedule.as_ref()?.window);
     span::show(given, spec, &zone.unwrap_or(jiff::tz::TimeZone::UTC))
+}
+
+/// What a run delivers, in few words: its window, and its params as the job gave them.
+async fn what_of(run: &Run, definitions: &Definitions) -> String {
+    let window = match run.order.window {
+        Some(_) => Some(window_of(run, definitions).await),
+        None => None,
+    };
+    let params = run.order.params.iter().map(|(name, value)| match value {
+        Json::String(text) => format!("{name}={text}"),
+        value => format!("{name}={value}"),
+    });
+    let words: Vec<String> = window.into_iter().chain(params).collect();
+    if words.is_empty() { dash() } else { cut(&words.join(" "), WIDE) }
 }
 
 fn took_of(run: &Run, now: Timestamp) -> Option<SignedDuration> {
@@ -246,19 +294,18 @@ pub fn endings(runs: &[RunId]) -> Vec<String> {
         .collect()
 }
 
-async fn show(context: &Context, ledger: Arc<dyn Ledger>, ending: &str) -> Result<(), Failure> {
+async fn show(
+    context: &Context,
+    config: &Config,
+    ledger: Arc<dyn Ledger>,
+    ending: &str,
+) -> Result<(), Failure> {
     let run = one_run(&*ledger, ending).await?;
     let attempts = ledger.attempts(run.id).await?;
     let delivery = ledger.delivery(run.id).await?;
     let audit = ledger.audit_trail(Some(&run.id.to_string()), 100).await?;
     if context.out.json {
-        let mut object = object(&run)?;
-        if let Some(fields) = object.as_object_mut() {
-            fields.insert("decision".to_owned(), json!(run.decision));
-            fields.insert("attempts".to_owned(), json!(attempts));
-            fields.insert("delivery".to_owned(), json!(delivery));
-            fields.insert("audit".to_owned(), json!(audit));
-        }
+        let object = record::whole(&run, &attempts, delivery.as_ref(), &audit, config)?;
         return context.out.object(&object);
     }
     let now = ledger.now().await?;
@@ -301,11 +348,11 @@ async fn show(context: &Context, ledger: Arc<dyn Ledger>, ending: &str) -> Resul
     )?;
     optional("bytes", run.counts.map(|counts| Size(counts.bytes).human()))?;
     let decision = run.decision.as_ref();
-    let place = decision.map_or(&run.quarantine, |decision| &decision.quarantine);
-    optional("quarantine", place.clone())?;
+    let refused = decision.map_or(&run.quarantine, |decision| &decision.quarantine);
+    optional("quarantine", refused.clone())?;
     if let Some(delivery) = &delivery {
         line("delivery", delivery.id.to_string())?;
-        line("target", delivery.target.clone())?;
+        line("target", place(&delivery.target, &config.connections))?;
         line("manifest", format!("SHA-256 {}", delivery.manifest_sha256))?;
     } else if let Some(decision) = decision {
         line("decided", format!("{} files, not recorded yet", decision.parts.len()))?;

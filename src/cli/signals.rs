@@ -3,7 +3,7 @@
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use super::told;
+use super::{Failure, told};
 use crate::error::{Error, Result};
 
 /// Tells when the process is asked to end. Clones tell the same.
@@ -15,6 +15,17 @@ impl Stop {
     pub async fn asked(mut self) {
         // The sender lives as long as the process.
         let _ = self.0.wait_for(|asked| *asked).await;
+    }
+
+    /// Does something of which nothing is left half-done when it is cut off.
+    pub async fn cuts<T>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        tokio::select! {
+            done = work => done,
+            () = self.clone().asked() => Err(Failure::Interrupted),
+        }
     }
 }
 

@@ -11,7 +11,8 @@ use serde_json::json;
 use super::arguments;
 use super::output::{counted, thousands};
 use super::progress::Progress;
-use super::{Context, Ended, Failure, Verdict};
+use super::signals::{self, Stop};
+use super::{Context, Ended, Failure, Verdict, told};
 use crate::connect::Connection;
 use crate::error::{Error, Result};
 use crate::export::Definition;
@@ -67,11 +68,12 @@ pub async fn deliver(context: &Context, job: &super::enqueue::Job, folder: &Path
     house.connections.insert(HERE.to_owned(), Arc::clone(&target));
     house.quarantine = Some(target);
     let definition = here(definition);
+    let stop = signals::stop()?;
     let jobs =
         job.messages(&definition.name, &definition.export, context.by(), Timestamp::now())?;
     for message in jobs {
         let run = run(&definition, message).map_err(arguments::as_usage)?;
-        let (place, decision) = one(&definition, run, &house, &folder).await?;
+        let (place, decision) = one(&definition, run, &house, &folder, &stop).await?;
         show(context, &place, &decision)?;
     }
     Ok(Verdict::Done)
@@ -121,7 +123,8 @@ async fn one(
     run: Run,
     house: &House,
     folder: &Path,
-) -> Result<(PathBuf, Decision)> {
+    stop: &Stop,
+) -> Result<(PathBuf, Decision), Failure> {
     let plan = Plan::new(Arc::new(definition.export.clone()), &run, house)?;
     let place = folder.join(plan.target().trim_start_matches(HERE).trim_start_matches('/'));
     let predecessor = std::fs::read(place.join(MANIFEST_NAME)).ok();
@@ -141,12 +144,14 @@ async fn one(
             Start::Committed(_) => Err(Error::permanent(DOING, "it is delivered already")),
         }
     };
-    tokio::pin!(delivering);
+    let mut delivering = Box::pin(delivering);
+    let mut asked = std::pin::pin!(stop.clone().asked());
     let mut progress = Progress::new(None, "rows");
     let mut tick = tokio::time::interval(Duration::from_millis(200));
     let delivered = loop {
         tokio::select! {
-            delivered = &mut delivering => break delivered,
+            delivered = &mut delivering => break Some(delivered),
+            () = &mut asked => break None,
             _ = tick.tick() => {
                 let read = rows.read();
                 progress.at(read, &format!("{} read", counted(read, "row")));
@@ -154,12 +159,17 @@ async fn one(
         }
     };
     drop(progress);
+    drop(delivering);
     // Whatever became of it, nothing half-done stays.
     let cleaned = plan.sink().clean(&holder).await;
-    let decision = delivered?;
-    cleaned?;
     // Only an empty one goes.
     let _ = std::fs::remove_dir(folder.join(STAGING));
+    let Some(delivered) = delivered else {
+        told("ended: nothing was delivered\n");
+        return Err(Failure::Interrupted);
+    };
+    let decision = delivered?;
+    cleaned?;
     Ok((place, decision))
 }
 

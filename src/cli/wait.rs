@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::output::{counted, plain, took};
+use super::output::{counted, place, plain, took};
 use super::progress::Progress;
-use super::{Context, Failure, Verdict, enqueue, runs};
+use super::{Context, Failure, Verdict, enqueue, runs, told};
+use crate::config::Config;
 use crate::error::{Class, Error, Result};
 use crate::intake::Definitions;
 use crate::job::RunId;
 use crate::job::run::{Run, State};
 use crate::ledger::Ledger;
+use crate::scrub::scrub;
 use crate::units::Size;
 
 /// How often the ledger is asked.
@@ -78,42 +80,78 @@ async fn look_at(
 pub async fn tell(
     context: &Context,
     ledger: &Arc<dyn Ledger>,
+    config: &Config,
     ended: &[Run],
 ) -> Result<Verdict, Failure> {
     let definitions = Definitions::new(Arc::clone(ledger));
     for run in ended {
         if context.out.json {
             context.out.object(&runs::object(run)?)?;
-            continue;
-        }
-        let name = enqueue::ending(run, &definitions).await;
-        let failure = run.failure.as_ref().filter(|_| run.state != State::Done);
-        match (run.state, run.counts, failure) {
-            (State::Done, Some(counts), _) => {
-                let delivery = ledger.delivery(run.id).await?;
-                let to = delivery.map(|delivery| format!(", to {}", delivery.target));
-                let time = run
-                    .opened_at
-                    .zip(run.ended_at)
-                    .map(|(from, to)| format!(" in {}", took(to.duration_since(from))));
-                let bytes = match counts.bytes {
-                    0 => String::new(),
-                    bytes => format!(", {}", Size(bytes).human()),
-                };
-                context.out.line(format!(
-                    "done: {name}: {}{bytes}{}{}",
-                    counted(counts.written, "row"),
-                    time.unwrap_or_default(),
-                    to.unwrap_or_default()
-                ))?;
-            }
-            (state, _, Some(failure)) => {
-                let (message, class) = (plain(&failure.message), failure.class);
-                context.out.line(format!("{state}: {name}: {message} ({class})"))?;
-            }
-            (state, _, None) => context.out.line(format!("{state}: {name}"))?,
+        } else {
+            context.out.line(outcome(run, &**ledger, &definitions, config).await?)?;
         }
     }
     let all_done = ended.iter().all(|run| run.state == State::Done);
     Ok(if all_done { Verdict::Done } else { Verdict::Found })
+}
+
+/// Tells what became of runs that are not waited for any more.
+pub async fn tell_interrupted(ledger: &Arc<dyn Ledger>, config: &Config, runs: &[RunId]) {
+    let definitions = Definitions::new(Arc::clone(ledger));
+    for id in runs {
+        let text = async {
+            match ledger.run(*id).await? {
+                Some(run) if run.state.ended() => {
+                    outcome(&run, &**ledger, &definitions, config).await
+                }
+                Some(run) => Ok(format!(
+                    "{}: {}: not done; the next worker goes on with it",
+                    run.state,
+                    enqueue::ending(&run, &definitions).await
+                )),
+                None => Ok(format!("run {} is not in the ledger any more", id.short())),
+            }
+        };
+        let text = text.await.unwrap_or_else(|error: Error| {
+            format!("what became of run {} is not known: {}", id.short(), scrub(&error.to_string()))
+        });
+        told(&format!("{}; see `longshore runs show {}`\n", plain(&text), id.short()));
+    }
+}
+
+/// One line about a run that has ended.
+async fn outcome(
+    run: &Run,
+    ledger: &dyn Ledger,
+    definitions: &Definitions,
+    config: &Config,
+) -> Result<String> {
+    let name = enqueue::ending(run, definitions).await;
+    let failure = run.failure.as_ref().filter(|_| run.state != State::Done);
+    Ok(match (run.state, run.counts, failure) {
+        (State::Done, Some(counts), _) => {
+            let delivery = ledger.delivery(run.id).await?;
+            let to =
+                delivery.map(|one| format!(", to {}", place(&one.target, &config.connections)));
+            let time = run
+                .opened_at
+                .zip(run.ended_at)
+                .map(|(from, to)| format!(" in {}", took(to.duration_since(from))));
+            let bytes = match counts.bytes {
+                0 => String::new(),
+                bytes => format!(", {}", Size(bytes).human()),
+            };
+            format!(
+                "done: {name}: {}{bytes}{}{}",
+                counted(counts.written, "row"),
+                time.unwrap_or_default(),
+                to.unwrap_or_default()
+            )
+        }
+        (state, _, Some(failure)) => {
+            let (message, class) = (plain(&failure.message), failure.class);
+            format!("{state}: {name}: {message} ({class})")
+        }
+        (state, _, None) => format!("{state}: {name}"),
+    })
 }

@@ -4,6 +4,7 @@
 //! environment variables over them, and checks all of it without touching the network. What comes
 //! back never changes.
 
+mod base;
 mod de;
 mod problem;
 mod settings;
@@ -13,12 +14,15 @@ mod tree;
 mod validate;
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::connect::Connection;
 use crate::export::{Definition, Export};
 
+use base::Base;
+pub(crate) use problem::suggest;
 pub use problem::{Code, Level, Position, Problem, Problems};
 pub use settings::{Backing, HttpSettings, LogFormat, LogLevel, LogSettings, Server, Settings};
 use tree::{Node, Place};
@@ -61,13 +65,38 @@ pub fn variables() -> Vec<(String, String)> {
         .collect()
 }
 
-/// The user who runs this process, as the environment tells.
+/// Who uses this process, for the audit trail: as `LONGSHORE_BY` says, else the user at `host`.
+pub fn by(host: &str) -> String {
+    let uid = std::fs::metadata("/proc/self").ok().map(|process| process.uid());
+    who(variable, whoami::username().ok(), uid, host)
+}
+
+/// The user is whom the environment names (which may be the one behind a `sudo`), else the owner
+/// of the process, by name or, where the system has none for it, by number.
+fn who(
+    variable: impl Fn(&str) -> Option<String>,
+    account: Option<String>,
+    uid: Option<u32>,
+    host: &str,
+) -> String {
+    let said = |name: &str| {
+        let text: String = variable(name)?.chars().filter(|c| !c.is_control()).collect();
+        Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+    };
+    if let Some(by) = said("LONGSHORE_BY") {
+        return by;
+    }
+    let user = said("USER")
+        .or_else(|| said("LOGNAME"))
+        .or(account)
+        .or_else(|| Some(format!("uid {}", uid?)))
+        .unwrap_or_else(|| "unknown".to_owned());
+    format!("{user}@{host}")
+}
+
 #[expect(clippy::disallowed_methods, reason = "configuration reads the environment")]
-pub fn user() -> String {
-    ["USER", "LOGNAME"]
-        .iter()
-        .find_map(|name| std::env::var_os(name)?.into_string().ok().filter(|user| !user.is_empty()))
-        .unwrap_or_else(|| "unknown".to_owned())
+fn variable(name: &str) -> Option<String> {
+    std::env::var_os(name)?.into_string().ok()
 }
 
 /// Whether output is wanted without colour (`NO_COLOR`, see no-color.org).
@@ -76,17 +105,22 @@ pub fn no_color() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
-/// Reads and checks the configuration in `dir`. Nothing is reached over the network.
+/// Reads and checks the configuration in `dir`. Nothing is reached over the network. Relative paths
+/// in it begin in the folder that `dir` stands in.
 ///
 /// # Errors
 /// All problems of all files, at once.
 pub fn load(dir: &Path, options: LoadOptions) -> Result<Config, Problems> {
     let mut problems = Problems::default();
+    let base = Base::of(dir);
 
     let settings_tree = settings_tree(dir, &options, &mut problems);
-    let settings = settings_tree.as_ref().and_then(|tree| {
+    let mut settings = settings_tree.as_ref().and_then(|tree| {
         de::read::<settings::SettingsFile>(tree.clone(), &mut problems)?.check(tree, &mut problems)
     });
+    if let Some(settings) = &mut settings {
+        base.settle(settings);
+    }
 
     let connections_tree = overlaid(dir, "connections", &options, &mut problems);
     let mut connections = BTreeMap::new();
@@ -97,6 +131,7 @@ pub fn load(dir: &Path, options: LoadOptions) -> Result<Config, Problems> {
         let connection = de::read::<Connection>(node.clone(), &mut problems).map(|mut one| {
             one.name = name.clone();
             validate::connection(&one, node, &mut problems);
+            base.connection(&mut one);
             Arc::new(one)
         });
         connections.insert(name.clone(), connection);
@@ -168,7 +203,7 @@ fn settings_tree(dir: &Path, options: &LoadOptions, problems: &mut Problems) -> 
                 "the file is missing",
                 "",
             )
-            .help("name the right folder with --config, or begin one with `longshore init DIR`");
+            .help("name the right folder with --config; `longshore dev --demo` makes one to start from, out/config");
         return None;
     }
     let mut tree = overlaid(dir, "longshore", options, problems)?;

@@ -163,7 +163,7 @@ impl fmt::Display for Problem {
         if let Some(help) = &self.help {
             writeln!(f, "{:gutter$} = help: {help}", "")?;
         }
-        writeln!(f, "{:gutter$} = more: longshore explain {}", "", self.code.as_str())
+        Ok(())
     }
 }
 
@@ -227,12 +227,18 @@ pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> O
         .map(|(_, one)| one)
 }
 
-/// The help that names what was probably meant, or else everything that is known.
-pub(super) fn suggest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+/// Words that are named where none was probably meant.
+const NAMED: usize = 30;
+
+/// The help that names what was probably meant, or else what is known.
+pub(crate) fn suggest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
     let known: Vec<&str> = known.collect();
     match nearest(word, known.iter().copied()) {
         Some(one) => Some(format!("did you mean `{one}`?")),
         None if known.is_empty() => None,
+        None if known.len() > NAMED => {
+            Some(format!("known here: {}, ...", known[..NAMED].join(", ")))
+        }
         None => Some(format!("known here: {}", known.join(", "))),
     }
 }

@@ -36,7 +36,7 @@ pub struct Settings {
 /// What queue, ledger and claims stand on: one file, or three servers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Backing {
-    /// One SQLite file, relative to the working directory.
+    /// One SQLite file.
     Embedded {
         /// The file.
         path: PathBuf,
@@ -299,6 +299,7 @@ impl SettingsFile {
                 problems.add(Code::Unfit, place, "a file has no password", "remove it");
             }
         }
-        Some(Backing::Embedded { path: PathBuf::from(parts[0].1.trim_start_matches("sqlite:")) })
+        let path = parts[0].1.trim_start_matches("sqlite:");
+        Some(Backing::Embedded { path: PathBuf::from(path.strip_prefix("//").unwrap_or(path)) })
     }
 }

@@ -238,6 +238,40 @@ fn the_samples_load() {
 }
 
 #[test]
+fn relative_paths_begin_beside_the_folder_of_the_configuration() {
+    let dir = folder(&[
+        (
+            "config/longshore.toml",
+            &SETTINGS.replace("${env:PSEUDONYMS}", "${file:keys/pseudonyms}"),
+        ),
+        ("config/connections.toml", "[lake]\ntype = \"files\"\nurl = \"file:lake\"\n"),
+    ]);
+    let config = load_in(&dir.path().join("config"), LoadOptions::default()).unwrap();
+    let beside = |name: &str| format!("{}/{name}", dir.path().display());
+    let path = beside("longshore.db").into();
+    assert_eq!(config.settings.backing, Backing::Embedded { path });
+    assert_eq!(config.connections["lake"].url, format!("file:{}", beside("lake")));
+    let pseudonyms = config.settings.pseudonyms.unwrap().to_string();
+    assert_eq!(pseudonyms, format!("${{file:{}}}", beside("keys/pseudonyms")));
+}
+
+#[test]
+fn the_audit_trail_knows_who_it_was_without_an_environment_too() {
+    let none = |_: &str| None;
+    let said = |set: &'static [(&str, &str)]| {
+        move |name: &str| Some(set.iter().find(|(one, _)| *one == name)?.1.to_owned())
+    };
+    let account = || Some("longshore".to_owned());
+    assert_eq!(who(none, account(), Some(10640), "vm"), "longshore@vm");
+    assert_eq!(who(none, None, Some(10640), "vm"), "uid 10640@vm");
+    assert_eq!(who(none, None, None, "vm"), "unknown@vm");
+    let cron = said(&[("USER", ""), ("LOGNAME", "kari")]);
+    assert_eq!(who(cron, account(), Some(1), "vm"), "kari@vm");
+    let told = said(&[("USER", "root"), ("LONGSHORE_BY", " deploy\u{1b} 17\n")]);
+    assert_eq!(who(told, account(), Some(0), "vm"), "deploy 17");
+}
+
+#[test]
 fn discard_takes_no_keys() {
     let connections = format!("{CONNECTIONS}[nowhere]\ntype = \"discard\"\nurl = \"x:\"\n");
     let export = "source = { connection = \"nowhere\", table = \"t\" }\nsink = { connection = \"nowhere\", path = \"{rn}\", format = \"csv\" }\n";

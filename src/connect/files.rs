@@ -42,9 +42,9 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens what `connection.url` names: `file:///folder`, `file:folder` (relative to the working
-    /// directory), or `s3://bucket/folder`. A local folder that is missing is created. Secrets are
-    /// read now; no request is made.
+    /// Opens what `connection.url` names: `file:///folder`, `file:folder` (by now relative to the
+    /// working directory), or `s3://bucket/folder`. A local folder that is missing is created.
+    /// Secrets are read now; no request is made.
     ///
     /// # Errors
     /// `config`, for an address that cannot be understood, an endpoint without TLS that is not on
@@ -356,20 +356,51 @@ fn of_cause(operation: &'static str, error: &object_store::Error) -> Error {
             }
         };
     }
-    if cause::<HttpError>(error).is_some_and(|error| error.kind() == HttpErrorKind::Connect) {
+    let away = match cause::<HttpError>(error).map(HttpError::kind) {
+        Some(HttpErrorKind::Connect) => Some("cannot be reached"),
+        Some(HttpErrorKind::Timeout) => Some("did not answer in time"),
+        _ => None,
+    };
+    if let Some(away) = away {
         return match tls::failure(error) {
             Some(failure) => {
                 let found = format!("no safe connection to the store: {failure}");
                 Error::permanent(operation, found).help(tls::HELP)
             }
-            None => Error::unavailable(operation, "the store cannot be reached")
+            None => Error::unavailable(operation, format!("{} {away}", asked(error)))
                 .help("Check the endpoint of the connection, and the network."),
         };
     }
     if let Some(io) = cause::<std::io::Error>(error) {
         return of_io(operation, io);
     }
-    Error::transient(operation, "the store did not do it")
+    match said(error) {
+        Some(answer) => Error::transient(operation, format!("{} answered {answer}", asked(error))),
+        None => Error::transient(operation, "the store did not do it"),
+    }
+}
+
+/// Who was asked: the store, unless this machine had to give the credentials first.
+fn asked(error: &object_store::Error) -> &'static str {
+    let text = error.to_string();
+    match ["/latest/api/token", "/latest/meta-data/"].iter().any(|path| text.contains(path)) {
+        true => "the metadata service of this machine, asked for credentials,",
+        false => "the store",
+    }
+}
+
+/// The status that the store answered with, and its word for it: of the texts of other crates, only
+/// what holds no value of anybody's.
+fn said(error: &object_store::Error) -> Option<String> {
+    let text = error.to_string();
+    let (_, answer) = text.split_once("status code: ")?;
+    let status = answer.get(..3).filter(|status| status.bytes().all(|b| b.is_ascii_digit()))?;
+    let word = answer
+        .split_once("<Code>")
+        .and_then(|(_, rest)| rest.split_once("</Code>"))
+        .map(|(word, _)| word)
+        .filter(|word| word.len() < 100 && word.bytes().all(|b| b.is_ascii_alphanumeric()));
+    Some(word.map_or_else(|| status.to_owned(), |word| format!("{status} ({word})")))
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! The command line from end to end, on one file: what is printed where, and the exit codes.
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
-use assert_cmd::Command;
 use serde_json::Value as Json;
 use tempfile::TempDir;
 
@@ -55,10 +55,10 @@ path = "broken"
 const LONG: Duration = Duration::from_secs(60);
 
 /// An installation in a folder of its own.
-struct House(TempDir);
+pub struct House(TempDir);
 
 impl House {
-    fn new() -> House {
+    pub fn new() -> House {
         let house = House(tempfile::tempdir().unwrap());
         house.write("config/longshore.toml", SETTINGS);
         house.write("config/connections.toml", CONNECTIONS);
@@ -74,49 +74,60 @@ impl House {
         house
     }
 
-    fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         self.0.path()
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub fn write(&self, name: &str, text: &str) {
         sample::write(self.path(), name, text);
     }
 
-    /// Runs a command. Answers its exit code and what it printed: result, and everything else.
-    fn run(&self, arguments: &[&str]) -> (i32, String, String) {
-        let output = Command::new(env!("CARGO_BIN_EXE_longshore"))
+    /// A command, in this folder.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_longshore"));
+        command
             .args(arguments)
             .current_dir(self.path())
             .env_remove("LONGSHORE_CONFIG")
             .env_remove("LONGSHORE_ENV")
-            .env("USER", "ole")
-            .timeout(LONG)
-            .output()
-            .unwrap();
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        let code = output.status.code().unwrap_or_else(|| panic!("{arguments:?} did not end"));
-        (code, text(output.stdout), text(output.stderr))
+            .env_remove("LONGSHORE_BY")
+            .env("USER", "ole");
+        command
+    }
+
+    /// Runs a command. Answers its exit code and what it printed: result, and everything else.
+    pub fn run(&self, arguments: &[&str]) -> (i32, String, String) {
+        told(self.command(arguments))
     }
 
     /// A command that must end well. Answers its result.
-    fn done(&self, arguments: &[&str]) -> String {
+    pub fn done(&self, arguments: &[&str]) -> String {
         let (code, out, err) = self.run(arguments);
         assert_eq!(code, 0, "{arguments:?}\n{out}\n{err}");
         out
     }
 
     /// A command that must end with `code`. Answers what it printed beside its result.
-    fn fails(&self, code: i32, arguments: &[&str]) -> String {
+    pub fn fails(&self, code: i32, arguments: &[&str]) -> String {
         let (found, out, err) = self.run(arguments);
         assert_eq!(found, code, "{arguments:?}\n{out}\n{err}");
         assert!(!err.contains("panicked"), "{err}");
         err
     }
 
-    fn objects(&self, arguments: &[&str]) -> Vec<Json> {
+    pub fn objects(&self, arguments: &[&str]) -> Vec<Json> {
         let out = self.done(&[arguments, &["--json"]].concat());
         out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
+}
+
+/// Runs a command. Answers its exit code and what it printed: result, and everything else.
+pub fn told(command: Command) -> (i32, String, String) {
+    let mut command = assert_cmd::Command::from(command);
+    let output = command.timeout(LONG).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    let code = output.status.code().unwrap_or_else(|| panic!("{command:?} did not end"));
+    (code, text(output.stdout), text(output.stderr))
 }
 
 #[test]
@@ -246,7 +257,7 @@ fn a_job_is_enqueued_once_and_a_conflict_is_refused() {
     house.fails(2, &["enqueue"]);
     assert_eq!(house.objects(&["runs"]).len(), 3);
 
-    let run = house.objects(&["runs", "--limit", "1"])[0]["id"].as_str().unwrap().to_owned();
+    let run = house.objects(&["runs", "--limit", "1"])[0]["run"].as_str().unwrap().to_owned();
     house.fails(2, &["runs", "cancel", &run[28..]]);
     let told = house.done(&["runs", "cancel", &run[28..], "--reason", "not needed"]);
     assert!(told.contains("cancelled: run "), "{told}");
@@ -262,7 +273,7 @@ fn a_run_delivers_and_its_delivery_verifies() {
     house.done(&["apply"]);
     let told = house.done(&["run", "orders", "--key", "first"]);
     assert!(told.contains("done: run ") && told.contains("3 rows"), "{told}");
-    assert!(told.contains("to lake/orders"), "{told}");
+    assert!(told.contains("to file:lake/orders"), "{told}");
     let again = house.done(&["run", "orders", "--key", "first"]);
     assert!(again.contains("already accepted: run ") && again.contains(", done, "), "{again}");
 
@@ -275,15 +286,15 @@ fn a_run_delivers_and_its_delivery_verifies() {
 
     let listed = house.done(&["runs"]);
     assert!(
-        listed.starts_with("RUN       EXPORT  WINDOW      STATE  TRY  ROWS  BYTES"),
+        listed.starts_with("RUN       EXPORT  WINDOW                 STATE  TRY  ROWS  BYTES"),
         "{listed}"
     );
-    assert!(listed.contains("daily   2026-11-19  done   1    2"), "{listed}");
+    assert!(listed.contains("daily   2026-11-19 country=SE  done   1    2"), "{listed}");
     assert_eq!(house.objects(&["runs", "--export", "orders", "--state", "done"]).len(), 1);
-    let run = ran[0]["id"].as_str().unwrap();
+    let run = ran[0]["run"].as_str().unwrap();
     let shown = house.done(&["runs", "show", &run[28..]]);
     assert!(shown.contains("2 read = 2 written + 0 filtered + 0 quarantined"), "{shown}");
-    assert!(shown.contains("target      lake/daily/2026-11-19/SE"), "{shown}");
+    assert!(shown.contains("target      file:lake/daily/2026-11-19/SE"), "{shown}");
 
     let verified = house.done(&["verify", "lake/daily/2026-11-19/SE"]);
     assert!(verified.contains("intact: daily of run ") && !verified.contains('✓'), "{verified}");

@@ -3,6 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "how a test fails")]
 
 mod cli;
+mod cli_named;
+mod cli_signals;
+mod cli_told;
 mod conformance;
 mod e2e;
 mod layers;

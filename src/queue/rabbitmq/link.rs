@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 use super::topology::Topology;
 use super::{code, words};
-use crate::error::{Error, Result};
+use crate::error::{Class, Error, Result};
 use crate::secret::Secret;
 use crate::tls;
 
@@ -64,6 +64,7 @@ struct State {
 pub(super) struct Link {
     state: watch::Receiver<State>,
     address: String,
+    password: Option<Secret>,
     supervisor: JoinHandle<()>,
 }
 
@@ -78,8 +79,9 @@ impl Link {
     pub(super) fn start(role: &'static str, target: Target, topology: Arc<Topology>) -> Link {
         let (sender, state) = watch::channel(State::default());
         let address = format!("{}:{}", target.uri.authority.host, target.uri.authority.port);
+        let password = target.password.clone();
         let supervisor = tokio::spawn(supervise(role, target, topology, sender, address.clone()));
-        Link { state, address, supervisor }
+        Link { state, address, password, supervisor }
     }
 
     /// The connection, waiting for it up to `wait`.
@@ -124,6 +126,12 @@ impl Link {
 
     fn away(&self, operation: &'static str) -> Error {
         let state = self.state.borrow();
+        // That no password can be read is no refusal of the broker's.
+        if let Some(Err(error)) = self.password.as_ref().map(Secret::read)
+            && state.connection.is_none()
+        {
+            return error.reclass(Class::Unavailable);
+        }
         let (message, help) = match (&state.blocked, &state.cause) {
             (Some(reason), _) if state.connection.is_some() => (
                 format!("RabbitMQ takes no messages: {reason}"),

@@ -67,8 +67,8 @@ enum Next {
 fn next(found: Option<Standing>, decision: &Decision, folder: &str) -> Result<Next> {
     let refuse = |what: &str| {
         Err(Error::refused("commit the delivery", what.to_owned()).with("path", folder).help(
-            "Look at what is there. Another path, or if-exists = \"replace\", avoids it; \
-                 `longshore runs resolve` ends a run that cannot go on.",
+            "Look at what is there. Once it is out of the way, the run goes on by itself; another \
+                 path, or if-exists = \"replace\", avoids it.",
         ))
     };
     match (found, &decision.replaces) {

@@ -52,6 +52,11 @@ impl Process {
     /// Asks it to end, and waits until it has.
     pub async fn end(mut self, within: Duration) -> ExitStatus {
         self.signal("TERM");
+        self.ended(within).await
+    }
+
+    /// Waits until it has ended.
+    pub async fn ended(&mut self, within: Duration) -> ExitStatus {
         let asked = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
