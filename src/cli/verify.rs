@@ -37,7 +37,9 @@ impl Verify {
                 delivery::verify(&self.place).await.map_err(|error| match error.class() {
                     // The address is understood, and the store did not give what is there.
                     Class::Unavailable | Class::Throttled | Class::Transient | Class::Permanent => {
-                        error.with("place", &self.place).help(ENVIRONMENT)
+                        let advice = error.advice().map(|advice| format!("{advice} "));
+                        let help = advice.unwrap_or_default() + ENVIRONMENT;
+                        error.with("place", &self.place).help(help)
                     }
                     _ => error,
                 })
