@@ -235,10 +235,10 @@ async fn transact(
     client: &Object,
     commands: &[Command],
 ) -> Result<Vec<Outcome>> {
-    let facts = load(prepared, client, commands).await?;
+    let facts = Box::pin(load(prepared, client, commands)).await?;
     let mut book = Book::new(facts);
     let outcomes = commands.iter().map(|command| book.apply(command.clone())).collect();
-    store(prepared, client, book.close()).await?;
+    Box::pin(store(prepared, client, book.close())).await?;
     Ok(outcomes)
 }
 

@@ -1,6 +1,6 @@
 //! The ledger in PostgreSQL.
 //!
-//! [`apply`] is how states of runs change; the rest reads, or keeps what has no state machine.
+//! `apply.rs` is how states of runs change; the rest reads, or keeps what has no state machine.
 //! Locks are taken in one order: runs by name, then resources by name, then outbox rows.
 
 macro_rules! sql {
