@@ -39,7 +39,7 @@ impl Link {
             url.into_connection_info().ok().filter(|info| info.addr().is_supported()).ok_or_else(
                 || {
                     Error::config("understand the address of Redis", "it is no address of a Redis")
-                        .help("Write [claims] url = \"redis://host:6379/0\", or rediss:// for TLS.")
+                        .help("Write [claims] url = \"rediss://host:6379/0\"; redis: if local.")
                 },
             )?;
         let current = Mutex::new(Current { number: 0, connection: None });
@@ -145,7 +145,7 @@ impl Link {
             ErrorKind::InvalidClientConfig => {
                 Error::config(operation, "the address of Redis cannot be used")
                     .with("address", self.info.addr())
-                    .help("Write [claims] url = \"redis://host:6379/0\", or rediss:// for TLS.")
+                    .help("Write [claims] url = \"rediss://host:6379/0\"; redis: if local.")
             }
             ErrorKind::Server(ServerErrorKind::NoPerm) => {
                 Error::permanent(operation, "the Redis user may not do what is needed")

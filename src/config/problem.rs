@@ -78,6 +78,8 @@ codes! {
     Apart = "LS0502",
     /// An address that cannot be understood.
     BadUrl = "LS0503",
+    /// An address of another machine, without TLS.
+    NoTls = "LS0504",
 }
 
 impl Serialize for Code {

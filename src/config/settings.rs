@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::problem::{Code, Problems};
 use super::tree::Node;
+use crate::connect::is_loopback;
 use crate::secret::Secret;
 use crate::worker::WorkerSettings;
 
@@ -238,9 +239,9 @@ impl SettingsFile {
 
     fn backing(&self, tree: &Node, problems: &mut Problems) -> Option<Backing> {
         let parts = [
-            ("queue", &self.queue.url, &self.queue.password, ["amqp", "amqps"]),
+            ("queue", &self.queue.url, &self.queue.password, ["amqps", "amqp"]),
             ("ledger", &self.ledger.url, &self.ledger.password, ["postgres", "postgresql"]),
-            ("claims", &self.claims.url, &self.claims.password, ["redis", "rediss"]),
+            ("claims", &self.claims.url, &self.claims.password, ["rediss", "redis"]),
         ];
         let mut schemes = Vec::new();
         for (section, url, _, known) in &parts {
@@ -256,6 +257,14 @@ impl SettingsFile {
                     .add(Code::BadUrl, place, format!("this is no address for the {section}"), "")
                     .help(format!("write \"{}://host\" or \"sqlite:longshore.db\"", known[0]));
                 continue;
+            }
+            let host = url::Url::parse(url).ok();
+            let host = host.as_ref().and_then(url::Url::host_str).unwrap_or_default();
+            // PostgreSQL agrees on TLS without a word in the address: see `connect::postgres`.
+            if matches!(scheme, "amqp" | "redis") && !is_loopback(host) {
+                problems
+                    .add(Code::NoTls, place, "another machine is reached only with TLS", "")
+                    .help(format!("write \"{scheme}s://host\"; {scheme}:// is for localhost only"));
             }
             schemes.push((*section, scheme, place));
         }

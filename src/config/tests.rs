@@ -18,6 +18,18 @@ type = "files"
 url = "file:///srv/lake"
 "#;
 
+/// The servers on another machine, by plain connections.
+const PLAIN: &str = r#"
+[queue]
+url = "amqp://longshore@queue.internal/%2f"
+[ledger]
+url = "postgres://longshore@ledger.internal/longshore"
+[claims]
+url = "redis://10.0.0.7:6379/0"
+[keys]
+pseudonyms = "${env:PSEUDONYMS}"
+"#;
+
 /// A folder with working files, of which some are replaced.
 fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
@@ -122,6 +134,7 @@ custmer_email = "hash"
         &SETTINGS.replacen("sqlite:longshore.db", "amqp://longshore@127.0.0.1/%2f", 1));
     different_files => problems("longshore.toml", &SETTINGS.replacen("longshore.db", "other.db", 1));
     bad_url => problems("longshore.toml", &SETTINGS.replacen("sqlite:longshore.db", "http://x", 1));
+    another_machine_without_tls => problems("longshore.toml", PLAIN);
     connection_key_unfit => problems("connections.toml",
         &CONNECTIONS.replace("[lake]", "region = \"eu-north-1\"\n[lake]"));
     duplicate_names => problems("exports/acme/orders.toml", ORDERS);
@@ -269,6 +282,32 @@ fn the_audit_trail_knows_who_it_was_without_an_environment_too() {
     assert_eq!(who(cron, account(), Some(1), "vm"), "kari@vm");
     let told = said(&[("USER", "root"), ("LONGSHORE_BY", " deploy\u{1b} 17\n")]);
     assert_eq!(who(told, account(), Some(0), "vm"), "deploy 17");
+}
+
+#[test]
+fn servers_need_tls_unless_they_are_on_this_machine() {
+    let settings = |amqp: &str, redis: &str| {
+        PLAIN
+            .replace("amqp://longshore@queue.internal/%2f", amqp)
+            .replace("redis://10.0.0.7:6379/0", redis)
+    };
+    for (amqp, redis) in [
+        ("amqp://me@localhost/%2f", "redis://localhost"),
+        ("amqp://me@127.0.0.2:5673", "redis://127.0.0.1:6379/0"),
+        ("amqp://me@[::1]:5673/x", "redis://[::1]"),
+        ("amqps://me@queue.internal", "rediss://10.0.0.7"),
+    ] {
+        let dir = folder(&[("longshore.toml", &settings(amqp, redis))]);
+        load_in(dir.path(), LoadOptions::default()).unwrap();
+    }
+    for (amqp, redis) in [
+        ("amqp://localhost.internal/%2f", "redis://localhost@claims.internal"),
+        ("amqp://me@[fd00::1]/%2f", "redis://[fd00::1]"),
+        ("amqp://localhost@10.0.0.7", "redis://128.0.0.1?host=localhost"),
+    ] {
+        let shown = problems("longshore.toml", &settings(amqp, redis));
+        assert_eq!(shown.matches("error[LS0504]").count(), 2, "{shown}");
+    }
 }
 
 #[test]

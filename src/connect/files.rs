@@ -19,7 +19,7 @@ use object_store::path::Path;
 use object_store::{BackoffConfig, ObjectStore, RetryConfig};
 use secrecy::ExposeSecret;
 
-use super::Connection;
+use super::{Connection, is_loopback};
 use crate::error::{Error, Result, cause};
 use crate::tls;
 
@@ -184,7 +184,8 @@ fn s3(connection: &Connection, rest: &str) -> Result<Store> {
     if let Some(endpoint) = builder.get_config_value(&AmazonS3ConfigKey::Endpoint)
         && !endpoint.starts_with("https://")
     {
-        if !is_loopback(&endpoint) {
+        let host = url::Url::parse(&endpoint).ok();
+        if !host.as_ref().and_then(url::Url::host_str).is_some_and(is_loopback) {
             return Err(Error::config("open the bucket", "the endpoint does not use TLS")
                 .with("connection", &connection.name)
                 .help("Use https://; http:// is for stores on this machine only."));
@@ -209,16 +210,6 @@ fn s3(connection: &Connection, rest: &str) -> Result<Store> {
         })?;
     let connection = connection.name.clone();
     Ok(Store { objects: Arc::new(objects), connection, root: None, prefix })
-}
-
-fn is_loopback(endpoint: &str) -> bool {
-    let Ok(url) = url::Url::parse(endpoint) else { return false };
-    match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost",
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    }
 }
 
 /// Creates a folder and all above it, so that it outlasts a crash of the machine.

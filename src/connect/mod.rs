@@ -4,6 +4,8 @@ pub mod files;
 pub mod postgres;
 pub mod sqlite;
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::secret::Secret;
@@ -41,6 +43,13 @@ pub struct Connection {
     /// Files: the folder under `url` where parts are staged. Recipients get no right to read it.
     #[serde(default = "default_staging")]
     pub staging: String,
+}
+
+/// Whether a host in an address is this machine by its loopback, towards which TLS is not asked for.
+pub(crate) fn is_loopback(host: &str) -> bool {
+    // An address of version 6 stands in brackets in a URL.
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || address.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 fn default_staging() -> String {

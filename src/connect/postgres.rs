@@ -17,7 +17,7 @@ use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::{CancelToken, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{Connection, Tls};
+use super::{Connection, Tls, is_loopback};
 use crate::error::{Class, Error, Result, cause};
 use crate::job::param::Value;
 use crate::tls;
@@ -82,9 +82,7 @@ pub fn config(
 fn is_local(config: &Config) -> bool {
     let hosts = config.get_hosts().iter().all(|host| match host {
         Host::Unix(_) => true,
-        Host::Tcp(name) => {
-            name == "localhost" || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-        }
+        Host::Tcp(name) => is_loopback(name),
     });
     // `hostaddr` is where the connection really goes.
     hosts && config.get_hostaddrs().iter().all(IpAddr::is_loopback)

@@ -484,7 +484,7 @@ fn wrong_use_and_wrong_configuration_have_codes_of_their_own() {
     assert!(error.contains("nowhere/longshore.toml"), "{error}");
     house.write(
         "config/longshore.toml",
-        &SETTINGS.replacen("sqlite:longshore.db", "amqp://h/%2f", 1),
+        &SETTINGS.replacen("sqlite:longshore.db", "amqp://localhost/%2f", 1),
     );
     house.fails(3, &["runs"]);
     let away = r#"

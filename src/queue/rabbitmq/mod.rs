@@ -68,7 +68,7 @@ impl RabbitMq {
 fn parse(text: &str) -> Result<AMQPUri> {
     let bad = || {
         Error::config("read the queue's URL", "it is no AMQP URL")
-            .help("Write amqp://user@host:5672/%2f, or amqps:// for TLS.")
+            .help("Write amqps://user@host:5671/%2f, or amqp:// towards this machine.")
     };
     let url = url::Url::parse(text).map_err(|_| bad())?;
     let mut uri: AMQPUri = text.parse().map_err(|_| bad())?;
