@@ -414,7 +414,7 @@ fn where_the_rows_are_that_a_run_failed_for_is_shown() {
     house.done(&["apply"]);
     house.fails(1, &["run", "picky", "--key", "k"]);
     let run = house.objects(&["runs"])[0].clone();
-    let id = run["id"].as_str().unwrap();
+    let id = run["run"].as_str().unwrap();
     let place = format!("quarantine/{id}/1.jsonl");
     assert_eq!(run["quarantine"], place.as_str());
     let shown = house.done(&["runs", "show", &id[28..]]);
