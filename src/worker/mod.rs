@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
 
 use crate::claims::Claims;
 use crate::error::{Class, Error, Result};
@@ -133,17 +134,19 @@ impl Worker {
     pub async fn run(self: Arc<Worker>, stop: impl Future<Output = ()>) -> Result<()> {
         let pools: Vec<String> = self.settings.pools.keys().cloned().collect();
         tokio::pin!(stop);
+        // They end with this function.
+        let mut beside = JoinSet::new();
+        beside.spawn(Arc::clone(&self).asks());
         let mut lanes = tokio::select! {
             lanes = self.patiently("queue", "consume the job queues", || self.consume(&pools)) => lanes?,
             () = &mut stop => return Ok(()),
         };
-        let beats = tokio::spawn(Arc::clone(&self).beats());
-        let asks = tokio::spawn(Arc::clone(&self).asks());
+        beside.spawn(Arc::clone(&self).beats());
         tracing::info!(
             worker = self.name,
             pools = pools.join(", "),
             concurrency = self.settings.concurrency,
-            "ready for jobs"
+            "taking jobs"
         );
         let slots = Arc::new(Semaphore::new(self.concurrency()));
         loop {
@@ -168,8 +171,6 @@ impl Worker {
         drop(lanes);
         self.health.drain();
         self.drain(&slots).await;
-        beats.abort();
-        asks.abort();
         Ok(())
     }
 
@@ -208,6 +209,7 @@ impl Worker {
             self.health.watch("queue", |within| self.queue.ping(within)),
             self.health.watch("ledger", |_| async { self.ledger.now().await.map(drop) }),
             self.health.watch("claims", |_| self.claims.ping()),
+            self.health.watch("references", |_| async { self.house.references() }),
         );
     }
 
