@@ -44,15 +44,11 @@ pub async fn with_http(
 /// # Errors
 /// `refused`, with what to do.
 pub async fn guarded(settings: &Settings, health: &Health, stop: &Stop) -> Result<bool> {
-    let mut told = false;
     loop {
         match wiring::guard(settings).await {
             Ok(()) => return Ok(true),
             Err(error) if error.class() == Class::Unavailable => {
                 health.set("ledger", Err(&error));
-                if !std::mem::replace(&mut told, true) {
-                    tracing::warn!(error = error.chain(), "waiting for the ledger");
-                }
             }
             Err(error) => return Err(error),
         }

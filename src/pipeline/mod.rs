@@ -33,6 +33,7 @@ use crate::ledger::{Ledger, apply_one};
 use crate::protect::Protect;
 use crate::rows::{Counts, Rows};
 use crate::sink::{Begun, Holder, Way};
+use crate::telemetry::Outage;
 use crate::transform::Transform;
 
 use account::Account;
@@ -379,15 +380,21 @@ impl Committed<'_> {
 /// Applies a command that may be repeated, until the ledger answers: a delivery that is staged or
 /// committed is not thrown away because the ledger was away for a moment.
 async fn insist(ledger: &dyn Ledger, command: Command) -> Result<Outcome> {
+    const DOING: &str = "store the delivery in the ledger";
     let mut wait = Duration::from_millis(100);
+    let mut trouble = Outage::default();
     loop {
         match apply_one(ledger, command.clone()).await {
             Err(error) if matches!(error.class(), Class::Unavailable | Class::Transient) => {
-                tracing::warn!(error = error.chain(), "the ledger is away; trying again");
+                trouble.note(DOING, Err(&error));
                 tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..1.0))).await;
                 wait = (wait * 2).min(Duration::from_secs(5));
             }
-            other => return other,
+            Err(error) => return Err(error),
+            done => {
+                trouble.note(DOING, Ok(()));
+                return done;
+            }
         }
     }
 }

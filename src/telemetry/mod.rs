@@ -5,6 +5,7 @@
 
 mod lines;
 pub mod metrics;
+mod outage;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tracing_subscriber::EnvFilter;
@@ -14,6 +15,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::error::{Error, Result};
 use lines::Lines;
+pub use outage::Outage;
 
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

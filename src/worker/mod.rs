@@ -28,6 +28,7 @@ use crate::ledger::Ledger;
 use crate::limits::local::Gate;
 use crate::pipeline::House;
 use crate::queue::Queue;
+use crate::telemetry::Outage;
 use crate::units::Size;
 
 use heart::Heart;
@@ -218,7 +219,8 @@ impl Worker {
         let all = u32::from(self.settings.concurrency);
         let running = self.concurrency() - slots.available_permits();
         if running > 0 {
-            tracing::info!(running, within = ?self.settings.drain, "letting jobs finish");
+            let within_seconds = self.settings.drain.as_secs_f64();
+            tracing::info!(running, within_seconds, "letting jobs finish");
         }
         if tokio::time::timeout(self.settings.drain, slots.acquire_many(all)).await.is_ok() {
             return;
@@ -241,7 +243,7 @@ impl Worker {
     }
 
     /// Does something with a dependency, again and again while that is away, until it answers or
-    /// the worker is told to end.
+    /// the worker is told to end. That it is away is told of by `health`, once for all jobs.
     async fn patiently<T, F: Future<Output = Result<T>>>(
         &self,
         dependency: &'static str,
@@ -250,16 +252,14 @@ impl Worker {
     ) -> Result<T> {
         let mut tries: u32 = 0;
         let mut noted = None;
+        let mut full = Outage::default();
         loop {
             match attempt().await {
                 Err(error) if passes(dependency, error.class()) => {
-                    self.health.set(dependency, Err(&error));
-                    if tries.is_multiple_of(10) {
-                        tracing::warn!(
-                            dependency,
-                            error = error.chain(),
-                            "cannot {doing} for now; waiting"
-                        );
+                    match error.class() {
+                        // A full queue is there: what it does not take is this job's trouble.
+                        Class::Throttled => full.note(doing, Err(&error)),
+                        _ => self.health.set(dependency, Err(&error)),
                     }
                     noted.get_or_insert_with(|| Waiting::new(&self.waiting));
                     tries += 1;
@@ -275,6 +275,7 @@ impl Worker {
                     let failed: Option<&Error> = other.as_ref().err();
                     if failed.is_none() {
                         self.health.set(dependency, Ok(()));
+                        full.note(doing, Ok(()));
                     }
                     return other;
                 }
