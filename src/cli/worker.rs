@@ -13,7 +13,7 @@ use crate::wiring;
 #[command(after_help = "\
 Examples:
   longshore worker
-  longshore worker --config /etc/longshore --log-level info,lapin=debug")]
+  longshore worker --config /etc/longshore --log-level info,longshore::worker=debug")]
 pub struct Worker {}
 
 impl Worker {
