@@ -38,7 +38,8 @@ use lanes::Lanes;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct WorkerSettings {
-    /// The pools that it serves, each with its weight. Default: `{ default = 1 }`.
+    /// The pools that it serves, each with its weight: the share of slots that it gets while others
+    /// want them too. Default: `{ default = 1 }`.
     pub pools: BTreeMap<String, u32>,
     /// How many jobs it works on at once. Default: 16.
     pub concurrency: u16,
@@ -181,13 +182,12 @@ impl Worker {
 
     async fn consume(&self, pools: &[String]) -> Result<Lanes> {
         self.queue.declare(pools).await?;
-        let total: u32 = self.settings.pools.values().sum::<u32>().max(1);
         let mut lanes = Lanes::default();
         for (pool, weight) in &self.settings.pools {
-            let share = self.concurrency() * *weight as usize / total as usize;
-            // One beside those that are worked on, so that a free slot need not wait.
-            let prefetch = u16::try_from(share + 1).unwrap_or(u16::MAX);
-            lanes.add(*weight, self.queue.consume(pool, prefetch).await?);
+            // Enough for every slot, so that none is idle while any pool has work; and no more,
+            // so that a lone pool has nothing waiting here that an idle worker could take.
+            let stream = self.queue.consume(pool, self.settings.concurrency).await?;
+            lanes.add(*weight, stream);
         }
         Ok(lanes)
     }
