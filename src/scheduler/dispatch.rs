@@ -125,6 +125,7 @@ fn letter(run: Run) -> Outgoing {
             message_id: Some(run.order.key),
             correlation_id: run.order.correlation_id,
             traceparent: run.order.traceparent,
+            first_failed_at: None,
             dead: Some(dead),
         },
     }

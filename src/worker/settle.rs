@@ -337,6 +337,9 @@ pub async fn refuse(
     error: &Error,
 ) -> Result<()> {
     let now = Timestamp::now().to_string();
+    // A letter that was published again has failed before.
+    let first = properties.first_failed_at.take();
+    let first = first.filter(|at| at.parse::<Timestamp>().is_ok()).unwrap_or_else(|| now.clone());
     let reason = told(error);
     tracing::warn!(class = %error.class(), reason, "the message is set aside");
     // Not by the export that the message names: a label must not be the sender's to choose.
@@ -356,7 +359,7 @@ pub async fn refuse(
         epoch: None,
         attempts: 0,
         worker: worker.name.clone(),
-        first_failed_at: now.clone(),
+        first_failed_at: first,
         last_failed_at: now,
         routing_key: pool.to_owned(),
     });
