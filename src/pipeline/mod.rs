@@ -230,7 +230,7 @@ impl<'a> Protected<'a> {
         let (schema, snapshot) = (Arc::clone(&rows.schema), rows.snapshot.clone());
         let holder = attempt.holder();
         let staged = plan.sink.stage(&holder, rows).await?;
-        let (kept, quarantine) = account.close().await?;
+        let (kept, quarantine, broken) = account.close().await?;
         let counts = Counts { written: staged.counts.written, bytes: staged.counts.bytes, ..kept };
         if !counts.balanced() {
             return Err(Error::permanent(
@@ -242,11 +242,11 @@ impl<'a> Protected<'a> {
             )
             .help("This is a fault of Longshore; nothing was delivered. Please report it."));
         }
-        let kept = match &plan.export.contract {
-            Some(contract) => check_share(contract, &counts),
-            None => account.none_refused(&counts),
+        let allowed = match &plan.export.contract {
+            Some(contract) => check_share(contract, &counts, &broken, quarantine.is_some()),
+            None => Account::none_refused(&counts, &broken),
         };
-        kept.map_err(|error| quarantine::told(error, quarantine.as_deref()))?;
+        allowed.map_err(|error| quarantine::told(error, quarantine.as_deref()))?;
         let fields = schema
             .fields()
             .iter()
