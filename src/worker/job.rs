@@ -268,13 +268,12 @@ async fn work(
             never = &mut let_go => match never {},
         }
     };
-    let done = matches!(outcome, Settled::Done(_));
-    settle::settle(worker, plan.ok().as_ref(), &run, outcome, started).await?;
+    let done = settle::settle(worker, plan.ok().as_ref(), &run, outcome, started).await?;
     drop(beat);
     // The claim last: until here nobody else should look.
     match done {
         true => settle::done_mark(worker, &run).await,
-        false => settle::let_go(worker, &run, &claim).await,
+        false => release(worker, &claim).await,
     }
     letter.ack().await;
     Ok(())
