@@ -30,7 +30,7 @@ impl Worker {
             Ok(())
         };
         let listen = config.settings.http.listen;
-        service::with_http(listen, Arc::clone(&health), metrics, work).await?;
+        service::with_http("worker", listen, Arc::clone(&health), metrics, work).await?;
         Ok(Verdict::Done)
     }
 }

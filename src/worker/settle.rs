@@ -20,7 +20,7 @@ use crate::queue::{DeadHeaders, Destination, Event, Outgoing, Properties};
 use crate::scrub::scrub;
 use crate::sink::Holder;
 use crate::telemetry::metrics;
-use crate::units::{Backoff, show_duration};
+use crate::units::Backoff;
 
 /// What an attempt came to.
 pub enum Outcome {
@@ -62,10 +62,8 @@ pub async fn settle(
         }
         Outcome::Failed(error) => return failed(worker, plan, run, error, started).await,
         Outcome::Snooze(wait) => {
-            tracing::info!(
-                wait = show_duration(wait),
-                "snoozed: the connection's limit is reached"
-            );
+            let after_seconds = wait.as_secs_f64();
+            tracing::info!(after_seconds, "snoozed: the connection's limit is reached");
             retry(worker, run, wait, None, false).await?;
         }
         Outcome::HandBack => {
@@ -98,14 +96,27 @@ async fn failed(
         rand::random(),
     );
     let why = (error.class(), told(&error));
+    let class = error.class().as_str();
     match next {
         Next::Retry { after } => {
-            tracing::warn!(error = error.chain(), after = ?after, "the attempt failed; trying again");
+            let after_seconds = after.as_secs_f64();
+            tracing::warn!(
+                class,
+                error = error.chain(),
+                after_seconds,
+                "the attempt failed; trying again"
+            );
             metrics::settled(&run.order.export, &run.order.pool, "queued", Some(error.class()));
             retry(worker, run, after, Some(why), true).await?;
         }
         Next::Wait { after } => {
-            tracing::warn!(error = error.chain(), after = ?after, "waiting; this uses up no attempt");
+            let after_seconds = after.as_secs_f64();
+            tracing::warn!(
+                class,
+                error = error.chain(),
+                after_seconds,
+                "waiting; this uses up no attempt"
+            );
             metrics::settled(&run.order.export, &run.order.pool, "queued", Some(error.class()));
             retry(worker, run, after, Some(why), false).await?;
         }
@@ -125,12 +136,13 @@ async fn failed(
                 .await?;
             match outcome {
                 Applied::Done(_) => {
-                    tracing::error!(error = error.chain(), "the run failed");
+                    tracing::error!(class, error = error.chain(), "the run failed");
                     return close(worker, plan, run, started).await;
                 }
                 // Decided already: whatever stands in its way, it only goes forward.
                 Applied::Refused(Refusal::Stands(State::Committing)) => {
                     tracing::error!(
+                        class,
                         error = error.chain(),
                         "a decided delivery cannot be completed; it is tried again until it is"
                     );
@@ -187,7 +199,8 @@ async fn close(worker: &Worker, plan: Option<&Plan>, run: &Run, started: Instant
             let class = ended.failure.as_ref().map(|failure| failure.class);
             metrics::settled(&ended.order.export, &ended.order.pool, ended.state.as_str(), class);
             metrics::took(&ended.order.export, started.elapsed());
-            tracing::warn!(state = %ended.state, "the run ended without a delivery");
+            let class = class.map(Class::as_str);
+            tracing::warn!(class, state = %ended.state, "the run ended without a delivery");
             announce(worker, &ended, None).await;
             if let Some(plan) = plan {
                 clean(plan, run).await;
@@ -206,7 +219,7 @@ async fn done(worker: &Worker, run: &Run, started: Instant) {
     tracing::info!(
         rows = counts.written,
         bytes = counts.bytes,
-        took = ?started.elapsed(),
+        took_seconds = started.elapsed().as_secs_f64(),
         "delivered"
     );
     announce(worker, run, None).await;
@@ -337,7 +350,15 @@ pub async fn refuse(
     let first = properties.first_failed_at.take();
     let first = first.filter(|at| at.parse::<Timestamp>().is_ok()).unwrap_or_else(|| now.clone());
     let reason = told(error);
-    tracing::warn!(class = %error.class(), reason, "the message is set aside");
+    tracing::warn!(
+        worker = worker.name,
+        pool,
+        export,
+        correlation_id = properties.correlation_id,
+        class = error.class().as_str(),
+        reason,
+        "the message is set aside"
+    );
     // Not by the export that the message names: a label must not be the sender's to choose.
     metrics::settled("unknown", pool, "refused", Some(error.class()));
     let event = Event {
