@@ -149,9 +149,12 @@ impl Error {
     }
 
     /// Adds where it happened: a connection, a file and line, a column. Never a row's value or a
-    /// secret.
+    /// secret. What is there already is not told twice.
     pub fn with(mut self, name: &'static str, value: impl fmt::Display) -> Error {
-        self.0.context.push((name, value.to_string()));
+        let pair = (name, value.to_string());
+        if !self.0.context.contains(&pair) {
+            self.0.context.push(pair);
+        }
         self
     }
 
@@ -232,13 +235,16 @@ impl Error {
     }
 }
 
-/// An error and its causes on one line.
-fn causes(error: &dyn std::error::Error) -> String {
+/// An error and its causes on one line, without those whose words stand there already.
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
     let mut line = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
-        line.push_str(": ");
-        line.push_str(&cause.to_string());
+        let words = cause.to_string();
+        if !line.contains(&words) {
+            line.push_str(": ");
+            line.push_str(&words);
+        }
         next = cause.source();
     }
     line
@@ -306,6 +312,23 @@ mod tests {
         assert!(cause::<fmt::Error>(&error).is_some());
         assert!(cause::<Error>(&error).is_some());
         assert!(cause::<std::num::ParseIntError>(&error).is_none());
+    }
+
+    #[test]
+    fn nothing_is_told_twice() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("{0}")]
+        struct Driver(#[source] std::io::Error);
+        let error = Error::unavailable("claim the key", "Redis cannot be reached")
+            .with("connection", "away")
+            .with("table", "away")
+            .with("connection", "away")
+            .caused_by(Driver(std::io::Error::other("refused (os error 111)")));
+        assert_eq!(
+            error.chain(),
+            "cannot claim the key: Redis cannot be reached (connection away, table away): \
+             refused (os error 111)"
+        );
     }
 
     #[test]

@@ -40,6 +40,9 @@ impl Secret {
     }
 
     /// Reads the secret from where the reference points, now.
+    ///
+    /// # Errors
+    /// `unavailable` where nothing is there: whoever needs it waits until somebody puts it there.
     #[expect(
         clippy::disallowed_methods,
         reason = "the one place where secrets are read from the environment"
@@ -47,7 +50,7 @@ impl Secret {
     pub fn read(&self) -> Result<SecretString> {
         match self {
             Secret::Env(name) => std::env::var(name).map(SecretString::from).map_err(|_| {
-                Error::config("resolve a reference", "the environment variable is not set")
+                Error::unavailable("resolve a reference", "the environment variable is not set")
                     .with("variable", name)
                     .help(format!("Set {name}, or correct the reference."))
             }),
@@ -57,7 +60,7 @@ impl Secret {
                     SecretString::from(text.strip_suffix('\r').unwrap_or(text))
                 })
                 .map_err(|cause| {
-                    Error::config("resolve a reference", "the file cannot be read")
+                    Error::unavailable("resolve a reference", "the file cannot be read")
                         .with("file", path)
                         .caused_by(cause)
                         .help("Check that it exists and that this user may read it.")
@@ -108,6 +111,18 @@ mod tests {
         std::fs::write(&path, "pass word\n\n").unwrap();
         let secret = Secret::parse(&format!("${{file:{}}}", path.display())).unwrap();
         assert_eq!(secret.read().unwrap().expose_secret(), "pass word\n");
+    }
+
+    #[test]
+    fn what_is_missing_is_waited_for_and_named() {
+        for (reference, named) in [
+            ("${env:LONGSHORE_TEST_NOT_SET}", "(variable LONGSHORE_TEST_NOT_SET)"),
+            ("${file:/nowhere/secret}", "(file /nowhere/secret)"),
+        ] {
+            let error = Secret::parse(reference).unwrap().read().unwrap_err();
+            assert_eq!(error.class(), crate::error::Class::Unavailable);
+            assert!(error.to_string().ends_with(named), "{error}");
+        }
     }
 
     #[test]

@@ -106,6 +106,6 @@ impl Claims for RedisClaims {
     }
 
     async fn ping(&self) -> Result<()> {
-        self.link.invoke("reach Redis", &self.ping.key(format!("{}:ping", self.prefix))).await
+        self.link.invoke("check the claims", &self.ping.key(format!("{}:ping", self.prefix))).await
     }
 }

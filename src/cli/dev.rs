@@ -83,7 +83,7 @@ async fn serve(
         tokio::try_join!(watching, worker.run(until()), scheduler.run(until())).map(drop)
     };
     let listen = config.settings.http.listen;
-    service::with_http(listen, Arc::clone(&health), metrics, work).await?;
+    service::with_http("dev", listen, Arc::clone(&health), metrics, work).await?;
     Ok(changed)
 }
 

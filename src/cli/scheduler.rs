@@ -31,7 +31,7 @@ impl Scheduler {
             Ok(())
         };
         let listen = config.settings.http.listen;
-        service::with_http(listen, Arc::clone(&health), metrics, work).await?;
+        service::with_http("scheduler", listen, Arc::clone(&health), metrics, work).await?;
         Ok(Verdict::Done)
     }
 }

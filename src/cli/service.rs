@@ -16,11 +16,28 @@ use crate::wiring;
 /// How long is waited before a ledger that is away is asked again.
 const AGAIN: Duration = Duration::from_secs(2);
 
-/// Works, and serves probes and metrics until that has ended.
+/// Works, and serves probes and metrics until that has ended. The log is told of both ends of the
+/// process, which is called `name`.
 ///
 /// # Errors
 /// `config` where the address is in use; those of the work.
 pub async fn with_http(
+    name: &str,
+    listen: SocketAddr,
+    health: Arc<Health>,
+    metrics: PrometheusHandle,
+    work: impl Future<Output = Result<()>>,
+) -> Result<()> {
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), %listen, "longshore {name} starts");
+    let ended = Box::pin(serving(listen, health, metrics, work)).await;
+    match &ended {
+        Ok(()) => tracing::info!("longshore {name} ends"),
+        Err(error) => tracing::error!(error = error.chain(), "longshore {name} ends"),
+    }
+    ended
+}
+
+async fn serving(
     listen: SocketAddr,
     health: Arc<Health>,
     metrics: PrometheusHandle,
@@ -44,15 +61,11 @@ pub async fn with_http(
 /// # Errors
 /// `refused`, with what to do.
 pub async fn guarded(settings: &Settings, health: &Health, stop: &Stop) -> Result<bool> {
-    let mut told = false;
     loop {
         match wiring::guard(settings).await {
             Ok(()) => return Ok(true),
             Err(error) if error.class() == Class::Unavailable => {
                 health.set("ledger", Err(&error));
-                if !std::mem::replace(&mut told, true) {
-                    tracing::warn!(error = error.chain(), "waiting for the ledger");
-                }
             }
             Err(error) => return Err(error),
         }

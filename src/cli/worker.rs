@@ -13,7 +13,7 @@ use crate::wiring;
 #[command(after_help = "\
 Examples:
   longshore worker
-  longshore worker --config /etc/longshore --log-level info,lapin=debug")]
+  longshore worker --config /etc/longshore --log-level info,longshore::worker=debug")]
 pub struct Worker {}
 
 impl Worker {
@@ -30,7 +30,7 @@ impl Worker {
             Ok(())
         };
         let listen = config.settings.http.listen;
-        service::with_http(listen, Arc::clone(&health), metrics, work).await?;
+        service::with_http("worker", listen, Arc::clone(&health), metrics, work).await?;
         Ok(Verdict::Done)
     }
 }

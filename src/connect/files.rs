@@ -21,6 +21,7 @@ use secrecy::ExposeSecret;
 
 use super::{Connection, is_loopback};
 use crate::error::{Error, Result, cause};
+use crate::secret::Secret;
 use crate::tls;
 
 /// How long establishing a connection to an object store may take.
@@ -47,9 +48,9 @@ impl Store {
     /// Secrets are read now; no request is made.
     ///
     /// # Errors
-    /// `config`, for an address that cannot be understood, an endpoint without TLS that is not on
-    /// this machine, or a secret that cannot be read; `permanent` when the local folder cannot be
-    /// created.
+    /// `config`, for an address that cannot be understood, or an endpoint without TLS that is not on
+    /// this machine; `unavailable` for a secret that is not there; `permanent` when the local folder
+    /// cannot be created.
     pub fn open(connection: &Connection) -> Result<Store> {
         let url = connection.url.as_str();
         if let Some(rest) = url.strip_prefix("s3://") {
@@ -162,10 +163,12 @@ fn s3(connection: &Connection, rest: &str) -> Result<Store> {
     }
     let prefix = Path::parse(folder)
         .map_err(|_| unknown(connection, "the folder in its url is not a plain path"))?;
+    let read =
+        |secret: &Secret| secret.read().map_err(|error| error.with("connection", &connection.name));
     let mut builder = match (&connection.access_key, &connection.secret_key) {
         (Some(access), Some(secret)) => AmazonS3Builder::new()
-            .with_access_key_id(access.read()?.expose_secret())
-            .with_secret_access_key(secret.read()?.expose_secret()),
+            .with_access_key_id(read(access)?.expose_secret())
+            .with_secret_access_key(read(secret)?.expose_secret()),
         (None, None) => AmazonS3Builder::from_env(),
         _ => {
             return Err(Error::config("open the bucket", "one half of the credentials is missing")

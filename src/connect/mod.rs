@@ -45,6 +45,13 @@ pub struct Connection {
     pub staging: String,
 }
 
+impl Connection {
+    /// The references to its secrets.
+    pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
+        [&self.password, &self.access_key, &self.secret_key].into_iter().flatten()
+    }
+}
+
 /// Whether a host in an address is this machine by its loopback, towards which TLS is not asked for.
 pub(crate) fn is_loopback(host: &str) -> bool {
     // An address of version 6 stands in brackets in a URL.

@@ -3,6 +3,8 @@
 //! The one place that decides about TLS: see [`config`] and [`tls`], which the ledger's pool uses
 //! as well.
 
+mod text;
+
 use std::error::Error as _;
 use std::net::IpAddr;
 use std::ops::{Deref, DerefMut};
@@ -19,8 +21,9 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{Connection, Tls, is_loopback};
 use crate::error::{Class, Error, Result, cause};
-use crate::job::param::Value;
 use crate::tls;
+
+pub use text::{literal, quote_ident, quote_table};
 
 const CONNECT: &str = "connect to PostgreSQL";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -77,6 +80,22 @@ pub fn config(
         config.password(password.expose_secret());
     }
     Ok(config)
+}
+
+/// Where `config` leads, as errors tell it: `host:port/database`, without user and password.
+pub fn server(config: &Config) -> String {
+    let ports = config.get_ports();
+    let hosts = config.get_hosts().iter().enumerate().map(|(index, host)| {
+        let port = ports.get(index).or(ports.first()).copied().unwrap_or(5432);
+        match host {
+            Host::Tcp(name) if name.contains(':') => format!("[{name}]:{port}"),
+            Host::Tcp(name) => format!("{name}:{port}"),
+            Host::Unix(folder) => format!("{}:{port}", folder.display()),
+        }
+    });
+    // The server's own default is the user's name.
+    let database = config.get_dbname().or(config.get_user()).unwrap_or_default();
+    format!("{}/{database}", hosts.collect::<Vec<_>>().join(","))
 }
 
 fn is_local(config: &Config) -> bool {
@@ -195,8 +214,8 @@ impl Drop for Link {
 /// rotated secret is found.
 ///
 /// # Errors
-/// `config` as [`config`] and [`tls`] say; `unavailable` when the server cannot be reached;
-/// `permanent` when it refuses the user.
+/// `config` as [`config`] and [`tls`] say; `unavailable` when the server cannot be reached or the
+/// password is not where its reference points; `permanent` when it refuses the user.
 pub async fn connect(connection: &Connection, application: &str) -> Result<Client> {
     let named = |error: Error| error.with("connection", &connection.name);
     let settings = || {
@@ -211,7 +230,7 @@ pub async fn connect(connection: &Connection, application: &str) -> Result<Clien
         }
         other => other,
     }
-    .map_err(|error| named(classify_connect(error)))?;
+    .map_err(|error| named(classify_connect(error)).with("server", server(&first)))?;
     let task = tokio::spawn(async move {
         // Its error reaches whoever waits for an answer, as a closed connection.
         let _ = task.await;
@@ -341,72 +360,6 @@ fn help_for(state: &str) -> Option<&'static str> {
     })
 }
 
-/// A name as SQL text: quoted, whatever it holds.
-pub fn quote_ident(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-/// `schema.table` or `table` as SQL text. The first dot parts the two.
-pub fn quote_table(table: &str) -> String {
-    match table.split_once('.') {
-        Some((schema, table)) => format!("{}.{}", quote_ident(schema), quote_ident(table)),
-        None => quote_ident(table),
-    }
-}
-
-/// A value as a typed literal, in parentheses so that it can stand anywhere in an expression.
-/// COPY takes no bound parameters. Safe for every string, whatever the server's
-/// `standard_conforming_strings`.
-///
-/// # Errors
-/// `permanent`: text with a NUL character, which PostgreSQL cannot hold, or an instant with more
-/// digits than microseconds.
-pub fn literal(value: &Value) -> Result<String> {
-    const DOING: &str = "write a parameter into SQL";
-    Ok(match value {
-        Value::String(text) if text.contains('\0') => {
-            return Err(Error::permanent(DOING, "the text has a NUL character")
-                .help("PostgreSQL text cannot hold it, so no row can match."));
-        }
-        // Only E'' reads a backslash in the same way under every setting.
-        Value::String(text) if text.contains('\\') => {
-            format!("(E'{}'::text)", text.replace('\\', "\\\\").replace('\'', "''"))
-        }
-        Value::String(text) => format!("('{}'::text)", text.replace('\'', "''")),
-        // Quoted, since -9223372036854775808 would be read as the negation of a number too large.
-        Value::Int64(number) => format!("('{number}'::int8)"),
-        Value::Bool(flag) => format!("({flag})"),
-        Value::Date(date) => format!("(DATE '{}')", day(*date)),
-        Value::Timestamp(at) if at.subsec_nanosecond() % 1000 != 0 => {
-            return Err(Error::permanent(DOING, "the instant has more digits than microseconds")
-                .help("PostgreSQL would round it; give at most six digits of a second."));
-        }
-        Value::Timestamp(at) => {
-            let utc = at.to_zoned(jiff::tz::TimeZone::UTC).datetime();
-            let (year, era) = era(utc.year());
-            format!(
-                "(TIMESTAMPTZ '{year:04}-{:02}-{:02} {:02}:{:02}:{:02}.{:06}+00{era}')",
-                utc.month(),
-                utc.day(),
-                utc.hour(),
-                utc.minute(),
-                utc.second(),
-                utc.subsec_nanosecond() / 1000,
-            )
-        }
-    })
-}
-
-fn day(date: jiff::civil::Date) -> String {
-    let (year, era) = era(date.year());
-    format!("{year:04}-{:02}-{:02}{era}", date.month(), date.day())
-}
-
-/// The year 0 of ISO 8601 is 1 BC.
-fn era(year: i16) -> (i16, &'static str) {
-    if year > 0 { (year, "") } else { (1 - year, " BC") }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -435,23 +388,45 @@ mod tests {
     }
 
     #[test]
+    fn a_server_is_told_without_who_logs_in() {
+        for (url, told) in [
+            ("postgres://me:hunter2@db.internal:5433/shop", "db.internal:5433/shop"),
+            ("postgres://me:hunter2@[::1]/shop", "[::1]:5432/shop"),
+            ("postgres://me@a:1,b:2/shop", "a:1,b:2/shop"),
+            ("postgres://shop:hunter2@%2Frun/", "/run:5432/shop"),
+        ] {
+            assert_eq!(server(&config(url, None, None, "test").unwrap()), told);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_error_while_connecting_names_connection_and_server_once() {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut away: Connection = serde_json::from_value(serde_json::json!({
+            "type": "postgres", "url": format!("postgres://me@127.0.0.1:{port}/shop"),
+        }))
+        .unwrap();
+        away.name = "away".to_owned();
+        let refused =
+            |error: Result<Client>| error.map(|_| ()).unwrap_err().with("connection", "away");
+        assert_eq!(
+            refused(connect(&away, "test").await).to_string(),
+            format!(
+                "cannot connect to PostgreSQL: connection refused (connection away, server \
+                 127.0.0.1:{port}/shop)"
+            )
+        );
+        away.password = Some(crate::secret::Secret::Env("LONGSHORE_TEST_NOT_SET".to_owned()));
+        let error = refused(connect(&away, "test").await);
+        assert_eq!(error.class(), Class::Unavailable);
+        assert!(error.to_string().contains("variable LONGSHORE_TEST_NOT_SET"), "{error}");
+    }
+
+    #[test]
     fn an_unreadable_file_of_certificates_is_named() {
         let config = config("postgres://u@db.internal/d", None, None, "test").unwrap();
         let error = tls(&config, Some("/nowhere/ca.pem")).map(|_| ()).unwrap_err();
         assert!(error.to_string().contains("/nowhere/ca.pem"), "{error}");
-    }
-
-    #[test]
-    fn names_are_quoted_whatever_they_hold() {
-        assert_eq!(quote_table("sales.or\"ders"), "\"sales\".\"or\"\"ders\"");
-        assert_eq!(quote_table("orders"), "\"orders\"");
-    }
-
-    #[test]
-    fn what_a_literal_cannot_hold_is_refused() {
-        assert!(literal(&Value::String("a\0b".into())).is_err());
-        let fine = jiff::Timestamp::from_nanosecond(1).unwrap();
-        assert!(literal(&Value::Timestamp(fine)).is_err());
     }
 
     #[test]

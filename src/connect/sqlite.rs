@@ -46,12 +46,13 @@ pub fn open(connection: &Connection, access: Access) -> Result<rusqlite::Connect
         Access::Read => OpenFlags::SQLITE_OPEN_READ_ONLY,
         Access::Write => OpenFlags::SQLITE_OPEN_READ_WRITE,
     };
-    let named = |error: Error| error.with("connection", &connection.name);
     let path = path(connection)?;
-    let database =
-        rusqlite::Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-            .map_err(|error| named(classify(OPEN, error)))?;
-    database.busy_timeout(BUSY_TIMEOUT).map_err(|error| named(classify(OPEN, error)))?;
+    let failed = |error: rusqlite::Error| {
+        classify(OPEN, error).with("connection", &connection.name).with("file", path.display())
+    };
+    let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let database = rusqlite::Connection::open_with_flags(&path, flags).map_err(failed)?;
+    database.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
     Ok(database)
 }
 
@@ -115,6 +116,7 @@ mod tests {
         let error =
             open(&connection(&format!("sqlite:{}", file.display())), Access::Write).unwrap_err();
         assert_eq!(error.class(), Class::Permanent);
+        assert!(error.to_string().ends_with(&format!("file {})", file.display())), "{error}");
         assert!(!file.exists());
     }
 

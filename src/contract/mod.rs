@@ -151,21 +151,67 @@ impl<'de> Deserialize<'de> for Share {
     }
 }
 
-/// Fails with class `contract` if more rows were refused than the contract allows.
-pub fn check_share(config: &ContractConfig, counts: &Counts) -> crate::error::Result<()> {
+/// The rules that rows broke, the worst first: names of columns and rules, and how many rows, but
+/// never a value of one.
+#[derive(Debug, Clone, Default)]
+pub struct BrokenRules(Vec<(String, u64)>);
+
+impl BrokenRules {
+    /// How many rules are told of.
+    const MOST: usize = 10;
+
+    /// Of so many rows by rule.
+    pub fn of(rules: impl IntoIterator<Item = (String, u64)>) -> BrokenRules {
+        let mut rules: Vec<_> = rules.into_iter().collect();
+        rules.sort_by(|(a, some), (b, others)| others.cmp(some).then_with(|| a.cmp(b)));
+        BrokenRules(rules)
+    }
+}
+
+impl fmt::Display for BrokenRules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (rule, rows)) in self.0.iter().take(BrokenRules::MOST).enumerate() {
+            let comma = if index == 0 { "" } else { ", " };
+            let unit = if *rows == 1 { "row" } else { "rows" };
+            write!(f, "{comma}{rule} ({rows} {unit})")?;
+        }
+        match self.0.len().saturating_sub(BrokenRules::MOST) {
+            0 => Ok(()),
+            others => write!(f, ", and {others} more"),
+        }
+    }
+}
+
+/// Fails with class `contract` if more rows were refused than the contract allows, or if there is
+/// no quarantine that keeps them.
+pub fn check_share(
+    config: &ContractConfig,
+    counts: &Counts,
+    broken: &BrokenRules,
+    kept: bool,
+) -> crate::error::Result<()> {
     let share = config.max_rejected.unwrap_or(Share { digits: 0, scale: 0 });
-    if share.allows(counts.quarantined, counts.read) {
+    let allowed = share.allows(counts.quarantined, counts.read);
+    if allowed && (kept || counts.quarantined == 0) {
         return Ok(());
     }
-    Err(Error::contract(
-        "keep the contract",
-        format!(
-            "{} of {} rows were refused, and max-rejected allows {share}",
-            counts.quarantined, counts.read
+    let refused = format!("{} of {} rows were refused", counts.quarantined, counts.read);
+    let (why, help) = match (allowed, kept) {
+        (true, _) => (
+            "there is no quarantine to keep them in".to_owned(),
+            "Name a files connection by `[quarantine] connection` in longshore.toml, or correct \
+             the data or the contract.",
         ),
-    )
-    .help(
-        "Look at the refused rows in the quarantine, and correct the data or the contract; \
-         max-rejected in [contract] says how many may be missing from a delivery.",
-    ))
+        (false, true) => (
+            format!("max-rejected allows {share}"),
+            "Look at the refused rows in the quarantine, and correct the data or the contract; \
+             max-rejected in [contract] says how many may be missing from a delivery.",
+        ),
+        (false, false) => (
+            format!("max-rejected allows {share}"),
+            "Correct the data or the contract; max-rejected in [contract] says how many rows may \
+             be missing from a delivery.",
+        ),
+    };
+    Err(Error::contract("keep the contract", format!("{refused}, and {why}: {broken}")).help(help))
 }

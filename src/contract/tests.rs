@@ -8,7 +8,7 @@ use arrow::datatypes::{DataType, Decimal128Type, Int32Type, Schema};
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::{Contract, ContractConfig, Share, check_share, refused_row};
+use super::{BrokenRules, Contract, ContractConfig, Share, check_share, refused_row};
 use crate::error::{Class, Result};
 use crate::format::FieldType;
 use crate::rows::{Batch, Counts};
@@ -337,13 +337,39 @@ fn shares_read_back_and_are_exact() {
 fn too_many_refused_rows_break_the_contract() {
     let mut config = fields(json!({ "a": { "type": "int64" } }));
     let counts = Counts { read: 1000, quarantined: 1, written: 999, ..Counts::default() };
-    let told = said(check_share(&config, &counts), Class::Contract);
+    let broken = BrokenRules::of([("a: required".to_owned(), 1)]);
+    let told = said(check_share(&config, &counts, &broken, true), Class::Contract);
     assert!(told.contains("1 of 1000 rows") && told.contains("0%"), "{told}");
     config.max_rejected = Share::parse("0.1%");
-    check_share(&config, &counts).unwrap();
-    check_share(&config, &Counts { quarantined: 2, ..counts }).unwrap_err();
+    check_share(&config, &counts, &broken, true).unwrap();
+    check_share(&config, &Counts { quarantined: 2, ..counts }, &broken, true).unwrap_err();
     config.max_rejected = None;
-    check_share(&config, &Counts::default()).unwrap();
+    check_share(&config, &Counts::default(), &BrokenRules::default(), false).unwrap();
+}
+
+#[test]
+fn the_worst_rules_are_told_and_no_quarantine_where_there_is_none() {
+    let mut config = fields(json!({ "a": { "type": "int64" } }));
+    config.max_rejected = Share::parse("0.1%");
+    let rules = [("amount: min 1", 700), ("country: values", 49_700), ("b: required", 1)];
+    let broken = BrokenRules::of(rules.map(|(rule, rows)| (rule.to_owned(), rows)));
+    let counts = Counts { read: 100_000, quarantined: 50_401, ..Counts::default() };
+    let error = check_share(&config, &counts, &broken, true).unwrap_err();
+    assert_eq!(
+        error.message(),
+        "50401 of 100000 rows were refused, and max-rejected allows 0.1%: country: values (49700 \
+         rows), amount: min 1 (700 rows), b: required (1 row)"
+    );
+    assert!(error.advice().unwrap().contains("in the quarantine"));
+    let error = check_share(&config, &counts, &broken, false).unwrap_err();
+    assert!(!error.advice().unwrap().contains("quarantine"), "{error:?}");
+    // Where only a place to keep them is missing, that is what is told.
+    config.max_rejected = Share::parse("100%");
+    check_share(&config, &counts, &broken, true).unwrap();
+    let error = check_share(&config, &counts, &broken, false).unwrap_err();
+    assert!(error.message().contains("there is no quarantine to keep them in: country"));
+    let many = BrokenRules::of((0..12).map(|n| (format!("c{n}: required"), 5)));
+    assert!(many.to_string().ends_with("c7: required (5 rows), and 2 more"), "{many}");
 }
 
 proptest! {

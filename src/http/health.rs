@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::scrub::scrub;
-use crate::telemetry::metrics;
+use crate::telemetry::{Outage, metrics};
 
 /// How often the dependencies are asked how they are.
 const ASK: Duration = Duration::from_secs(5);
@@ -18,6 +18,7 @@ pub struct Health(Mutex<State>);
 
 struct State {
     dependencies: BTreeMap<&'static str, Dependency>,
+    outages: BTreeMap<&'static str, Outage>,
     draining: bool,
 }
 
@@ -47,14 +48,18 @@ impl Health {
     pub fn new(dependencies: &[&'static str]) -> Health {
         let unknown = Dependency { up: false, cause: Some("not reached yet".to_owned()) };
         let dependencies = dependencies.iter().map(|name| (*name, unknown.clone())).collect();
-        Health(Mutex::new(State { dependencies, draining: false }))
+        let outages = BTreeMap::new();
+        Health(Mutex::new(State { dependencies, outages, draining: false }))
     }
 
-    /// Notes how a dependency answered just now.
+    /// Notes how a dependency answered just now. The log is told when it goes away, once a minute
+    /// while it is, and when it is back: once for all who use it.
     pub fn set(&self, name: &'static str, answer: Result<(), &Error>) {
         let cause = answer.err().map(|error| scrub(&error.to_string()));
         metrics::dependency(name, cause.is_none());
-        self.state().dependencies.insert(name, Dependency { up: cause.is_none(), cause });
+        let mut state = self.state();
+        state.dependencies.insert(name, Dependency { up: cause.is_none(), cause });
+        state.outages.entry(name).or_default().note(&format!("use the {name}"), answer);
     }
 
     /// Asks a dependency again and again how it is, for ever, so that an idle process tells the

@@ -205,6 +205,8 @@ pub struct Opened {
     pub cursor: Option<String>,
     /// SHA-256 (hex) of the last manifest recorded for its target.
     pub predecessor: Option<String>,
+    /// Who had it before and left no outcome, where this open found that.
+    pub silent: Option<String>,
 }
 
 /// What a batch of commands concerns, as it stands under the ledger's locks.
@@ -477,7 +479,7 @@ impl Book {
         };
         if run.alive(now) && run.worker.as_deref() == Some(ask.worker.as_str()) {
             // This very open, whose answer was lost.
-            return self.opened(ask);
+            return self.opened(ask, None);
         }
         if let Err(closed) = machine::may_open(run, now) {
             // Whoever finds that he may not act leaves a wake-up behind before he acks.
@@ -488,6 +490,7 @@ impl Book {
         }
         // Whoever had it, in whatever state, has left no outcome.
         let crashed = run.heartbeat.is_some();
+        let silent = run.worker.clone().filter(|_| crashed);
         let (old_fence, old_failure) = (run.fence, run.failure.clone());
         machine::reckon(run, ask.attempts, superseded, now);
         if crashed {
@@ -527,17 +530,17 @@ impl Book {
             epoch: run.epoch,
             worker: ask.worker.clone(),
         });
-        self.opened(ask)
+        self.opened(ask, silent)
     }
 
     /// What whoever holds the run is told.
-    fn opened(&self, ask: Open) -> Outcome {
+    fn opened(&self, ask: Open, silent: Option<String>) -> Outcome {
         let Some(run) = self.runs.get(&ask.run).cloned() else {
             return Outcome::Refused(Refusal::NoRun);
         };
         let cursor = ask.cursor.and_then(|name| self.cursors.get(&name).cloned());
         let predecessor = ask.target.and_then(|target| self.heads.get(&target).cloned());
-        Outcome::Opened(Box::new(Opened { run, cursor, predecessor }))
+        Outcome::Opened(Box::new(Opened { run, cursor, predecessor, silent }))
     }
 
     /// The run goes back to waiting, on a resource that is full. Its slots are given back, its

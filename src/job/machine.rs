@@ -303,7 +303,7 @@ pub fn stop(run: &mut Run, end: End, failure: Failure, now: Timestamp) -> Result
     Ok(())
 }
 
-/// Replay: a dead or expired run is queued again, in a new epoch.
+/// Replay: a dead or expired run is queued again, in a new epoch. When it first failed stays known.
 ///
 /// # Errors
 /// [`Refusal::OldEpoch`] where the letter is of an epoch that has passed, [`Refusal::Stands`]
@@ -328,7 +328,6 @@ pub fn replay(
     run.crashes = 0;
     run.waits = 0;
     run.failure = None;
-    run.first_failed_at = None;
     run.decision = None;
     run.opened_at = None;
     run.ended_at = None;

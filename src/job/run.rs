@@ -179,7 +179,7 @@ pub struct Run {
     pub waits: i32,
     /// What last went wrong.
     pub failure: Option<Failure>,
-    /// When something first went wrong in this epoch.
+    /// When something first went wrong, in whatever epoch.
     pub first_failed_at: Option<Timestamp>,
     /// What is decided, from `committing` on.
     pub decision: Option<Decision>,

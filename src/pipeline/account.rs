@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures::StreamExt;
 
 use super::quarantine::Quarantine;
+use crate::contract::BrokenRules;
 use crate::error::{Error, Result};
 use crate::rows::{Batch, Counts, Rows};
 
@@ -80,47 +81,41 @@ impl Account {
         Ok(batch)
     }
 
-    /// The counts, and where the refused rows are.
+    /// The counts, where the refused rows are, and which rules they broke.
     ///
     /// # Errors
-    /// `contract` where rows were refused and there is no quarantine to keep them in.
-    pub async fn close(&self) -> Result<(Counts, Option<String>)> {
+    /// Where the quarantine cannot be written to its end.
+    pub async fn close(&self) -> Result<(Counts, Option<String>, BrokenRules)> {
         let (counts, rules) = {
             let held = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
             held.clone()
         };
         if counts.quarantined == 0 {
-            return Ok((counts, None));
+            return Ok((counts, None, BrokenRules::default()));
         }
-        let worst: Vec<String> =
-            rules.iter().take(10).map(|(rule, rows)| format!("{rule} ({rows} rows)")).collect();
-        tracing::warn!(refused = counts.quarantined, rules = worst.join(", "), "rows were refused");
-        match self.quarantine.lock().await.take() {
-            Some(quarantine) => Ok((counts, Some(quarantine.close().await?))),
-            None => Err(Error::contract(
-                "keep the refused rows",
-                format!(
-                    "{} of {} rows were refused, and there is no quarantine: {}",
-                    counts.quarantined,
-                    counts.read,
-                    worst.join(", ")
-                ),
-            )
-            .help("Name a files connection by `[quarantine] connection` in longshore.toml, or mend the rows or the contract.")),
-        }
+        let broken = BrokenRules::of(rules);
+        tracing::warn!(refused = counts.quarantined, rules = %broken, "rows were refused");
+        let place = match self.quarantine.lock().await.take() {
+            Some(quarantine) => Some(quarantine.close().await?),
+            None => None,
+        };
+        Ok((counts, place, broken))
     }
 
     /// Without a contract no row may be refused.
     ///
     /// # Errors
     /// `contract`, with how many were.
-    pub fn none_refused(&self, counts: &Counts) -> Result<()> {
+    pub fn none_refused(counts: &Counts, broken: &BrokenRules) -> Result<()> {
         if counts.quarantined == 0 {
             return Ok(());
         }
         Err(Error::contract(
             "check the rows",
-            format!("{} of {} rows could not be read exactly", counts.quarantined, counts.read),
+            format!(
+                "{} of {} rows could not be read exactly: {broken}",
+                counts.quarantined, counts.read
+            ),
         )
         .help("A contract with `max-rejected` says how many may be left out."))
     }

@@ -33,6 +33,7 @@ use crate::ledger::{Ledger, apply_one};
 use crate::protect::Protect;
 use crate::rows::{Counts, Rows};
 use crate::sink::{Begun, Holder, Way};
+use crate::telemetry::Outage;
 use crate::transform::Transform;
 
 use account::Account;
@@ -229,7 +230,7 @@ impl<'a> Protected<'a> {
         let (schema, snapshot) = (Arc::clone(&rows.schema), rows.snapshot.clone());
         let holder = attempt.holder();
         let staged = plan.sink.stage(&holder, rows).await?;
-        let (kept, quarantine) = account.close().await?;
+        let (kept, quarantine, broken) = account.close().await?;
         let counts = Counts { written: staged.counts.written, bytes: staged.counts.bytes, ..kept };
         if !counts.balanced() {
             return Err(Error::permanent(
@@ -241,11 +242,11 @@ impl<'a> Protected<'a> {
             )
             .help("This is a fault of Longshore; nothing was delivered. Please report it."));
         }
-        let kept = match &plan.export.contract {
-            Some(contract) => check_share(contract, &counts),
-            None => account.none_refused(&counts),
+        let allowed = match &plan.export.contract {
+            Some(contract) => check_share(contract, &counts, &broken, quarantine.is_some()),
+            None => Account::none_refused(&counts, &broken),
         };
-        kept.map_err(|error| quarantine::told(error, quarantine.as_deref()))?;
+        allowed.map_err(|error| quarantine::told(error, quarantine.as_deref()))?;
         let fields = schema
             .fields()
             .iter()
@@ -379,15 +380,21 @@ impl Committed<'_> {
 /// Applies a command that may be repeated, until the ledger answers: a delivery that is staged or
 /// committed is not thrown away because the ledger was away for a moment.
 async fn insist(ledger: &dyn Ledger, command: Command) -> Result<Outcome> {
+    const DOING: &str = "store the delivery in the ledger";
     let mut wait = Duration::from_millis(100);
+    let mut trouble = Outage::default();
     loop {
         match apply_one(ledger, command.clone()).await {
             Err(error) if matches!(error.class(), Class::Unavailable | Class::Transient) => {
-                tracing::warn!(error = error.chain(), "the ledger is away; trying again");
+                trouble.note(DOING, Err(&error));
                 tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..1.0))).await;
                 wait = (wait * 2).min(Duration::from_secs(5));
             }
-            other => return other,
+            Err(error) => return Err(error),
+            done => {
+                trouble.note(DOING, Ok(()));
+                return done;
+            }
         }
     }
 }

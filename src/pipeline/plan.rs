@@ -39,6 +39,27 @@ pub struct House {
 }
 
 impl House {
+    /// Follows every reference to a secret, as connecting would.
+    ///
+    /// # Errors
+    /// `unavailable`, with whatever lacks its secret and the references that lead nowhere.
+    pub fn references(&self) -> Result<()> {
+        let of_connections = self.connections.iter().flat_map(|(name, connection)| {
+            connection.secrets().map(move |secret| (name.as_str(), secret))
+        });
+        let of_keys = self.pseudonyms.iter().map(|secret| ("[keys] pseudonyms", secret));
+        let missing: Vec<String> = of_connections
+            .chain(of_keys)
+            .filter(|(_, secret)| secret.read().is_err())
+            .map(|(name, secret)| format!("{name} lacks {secret}"))
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(Error::unavailable("resolve the references", missing.join(", "))
+            .help("Set the variable, or put the file there; runs that need it wait until then."))
+    }
+
     fn connection(&self, name: &str) -> Result<&Arc<Connection>> {
         self.connections.get(name).ok_or_else(|| {
             let known: Vec<&str> = self.connections.keys().map(String::as_str).collect();
@@ -204,5 +225,54 @@ impl Plan {
             made_at: Timestamp::now(),
             made_by: Manifest::maker(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Class;
+
+    #[test]
+    fn references_that_lead_nowhere_are_named_and_nothing_is_told_of_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("there");
+        std::fs::write(&path, "hunter2").unwrap();
+        let connection = |settings: serde_json::Value| {
+            Arc::new(serde_json::from_value::<Connection>(settings).unwrap())
+        };
+        let there = format!("${{file:{}}}", path.display());
+        let mut house = House::default();
+        for (name, settings) in [
+            ("crm", serde_json::json!({"type": "postgres", "url": "u", "password": there})),
+            ("files", serde_json::json!({"type": "files", "url": "file:x"})),
+            (
+                "lake",
+                serde_json::json!({
+                    "type": "files", "url": "s3://b", "access-key": there,
+                    "secret-key": "${file:/nowhere/key}",
+                }),
+            ),
+            (
+                "shop",
+                serde_json::json!({
+                    "type": "postgres", "url": "u", "password": "${env:LONGSHORE_TEST_NOT_SET}",
+                }),
+            ),
+        ] {
+            house.connections.insert(name.to_owned(), connection(settings));
+        }
+        house.pseudonyms = Some(Secret::Env("LONGSHORE_TEST_NOT_SET_EITHER".to_owned()));
+        let error = house.references().unwrap_err();
+        assert_eq!(error.class(), Class::Unavailable);
+        assert_eq!(
+            crate::scrub::scrub(&error.chain()),
+            "cannot resolve the references: lake lacks ${file:/nowhere/key}, shop lacks \
+             ${env:LONGSHORE_TEST_NOT_SET}, [keys] pseudonyms lacks \
+             ${env:LONGSHORE_TEST_NOT_SET_EITHER}"
+        );
+        house.pseudonyms = None;
+        house.connections.retain(|name, _| name == "crm" || name == "files");
+        house.references().unwrap();
     }
 }

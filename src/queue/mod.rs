@@ -29,6 +29,9 @@ pub struct Properties {
     pub correlation_id: Option<String>,
     /// Header `traceparent`, carried to the end.
     pub traceparent: Option<String>,
+    /// Header `x-longshore-first-failed-at` of a message that was a dead letter before, and has been
+    /// published again: when it first failed, in RFC 3339.
+    pub first_failed_at: Option<String>,
     /// Headers `x-longshore-*` of a dead letter, without that prefix: `reason`, `class`, `run`, …
     /// (see [`DeadHeaders`]).
     pub dead: Option<DeadHeaders>,

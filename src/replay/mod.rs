@@ -298,6 +298,7 @@ impl Replayer {
         let to = if dead.routing_key.is_empty() { pool } else { &dead.routing_key };
         let mut properties = letter.properties.clone();
         properties.dead = None;
+        properties.first_failed_at = Some(dead.first_failed_at.clone()).filter(|at| !at.is_empty());
         let outgoing = Outgoing {
             to: Destination::Jobs(to.to_owned()),
             body: letter.body.clone(),

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::Scheduler;
+use super::{Scheduler, tell};
 use crate::error::{Error, Result};
 use crate::job::message::{JOB_TYPE, WAKE_TYPE, WakeMessage};
 use crate::job::run::Run;
 use crate::ledger::Posting;
 use crate::queue::{DeadHeaders, Destination, Outgoing, Properties};
-use crate::telemetry::metrics;
+use crate::telemetry::{Outage, metrics};
 
 /// How many postings are published at once.
 const BATCH: u32 = 500;
@@ -25,25 +25,24 @@ const AWAY: Duration = Duration::from_secs(1);
 /// Publishes for ever: what the ledger tells of at once, everything else when it looks again.
 pub async fn run(scheduler: &Scheduler, look: Duration) {
     let mut declared = false;
+    let mut trouble = Outage::default();
     loop {
         let step = async {
             if !declared {
-                scheduler.queue.declare(&scheduler.pools).await?;
+                let answer = scheduler.queue.declare(&scheduler.pools).await;
+                scheduler.noted("queue", answer)?;
                 declared = true;
-                scheduler.health.set("queue", Ok(()));
             }
             once(scheduler).await
         };
-        match step.await {
+        let answer = step.await;
+        tell(&mut trouble, "publish the outbox", answer.as_ref().map(|_| ()));
+        match answer {
             Ok(BATCH) => {}
             Ok(_) => {
                 let _ = tokio::time::timeout(look, scheduler.ledger.posted()).await;
             }
-            Err(error) => {
-                scheduler.health.set("queue", Err(&error));
-                tracing::warn!(error = error.chain(), "the outbox is not published for now");
-                tokio::time::sleep(AWAY).await;
-            }
+            Err(_) => tokio::time::sleep(AWAY).await,
         }
     }
 }
@@ -57,7 +56,7 @@ pub async fn due(scheduler: &Scheduler) -> Result<()> {
 
 /// Publishes one batch. Answers how many postings it took.
 async fn once(scheduler: &Scheduler) -> Result<u32> {
-    let postings = scheduler.ledger.take_due(BATCH, LEASE).await?;
+    let postings = scheduler.noted("ledger", scheduler.ledger.take_due(BATCH, LEASE).await)?;
     let taken = u32::try_from(postings.len()).unwrap_or(BATCH);
     if postings.is_empty() {
         return Ok(0);
@@ -74,14 +73,9 @@ async fn once(scheduler: &Scheduler) -> Result<u32> {
         }
     }
     metrics::published(sent.len() as u64, (versions.len() - sent.len()) as u64);
-    scheduler.ledger.mark_sent(&sent).await?;
-    match failed {
-        Some(error) => Err(error),
-        None => {
-            scheduler.health.set("queue", Ok(()));
-            Ok(taken)
-        }
-    }
+    let published = scheduler.noted("queue", failed.map_or(Ok(taken), Err));
+    scheduler.noted("ledger", scheduler.ledger.mark_sent(&sent).await)?;
+    published
 }
 
 fn message(posting: Posting) -> Result<Outgoing> {
@@ -131,6 +125,7 @@ fn letter(run: Run) -> Outgoing {
             message_id: Some(run.order.key),
             correlation_id: run.order.correlation_id,
             traceparent: run.order.traceparent,
+            first_failed_at: None,
             dead: Some(dead),
         },
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::error::Result;
+use crate::error::{Class, Error, Result};
 use crate::http::Health;
 use crate::intake::{self, Bound, Sender};
 use crate::job::RunId;
@@ -21,6 +21,7 @@ use crate::job::message::JobMessage;
 use crate::job::{param, window};
 use crate::ledger::Ledger;
 use crate::queue::Queue;
+use crate::telemetry::Outage;
 
 use due::Slot;
 
@@ -77,18 +78,25 @@ impl Scheduler {
         doing: &str,
         step: impl Fn() -> F,
     ) {
+        let mut trouble = Outage::default();
         let mut tick = tokio::time::interval(period);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            match step().await {
-                Ok(()) => self.health.set("ledger", Ok(())),
-                Err(error) => {
-                    self.health.set("ledger", Err(&error));
-                    tracing::warn!(error = error.chain(), "cannot {doing}");
-                }
-            }
+            let answer = self.noted("ledger", step().await);
+            tell(&mut trouble, doing, answer.as_ref().copied());
         }
+    }
+
+    /// Passes on how a dependency answered, having noted whether it is there. What else it may
+    /// refuse says nothing about that.
+    fn noted<T>(&self, name: &'static str, answer: Result<T>) -> Result<T> {
+        match &answer {
+            Ok(_) => self.health.set(name, Ok(())),
+            Err(error) if is_away(error) => self.health.set(name, Err(error)),
+            Err(_) => {}
+        }
+        answer
     }
 
     /// Enqueues what the schedules make due.
@@ -101,7 +109,7 @@ impl Scheduler {
             };
             // One export that cannot be understood must not keep the others from running.
             if let Err(error) = ticked.await {
-                if error.class() == crate::error::Class::Unavailable {
+                if error.class() == Class::Unavailable {
                     return Err(error);
                 }
                 tracing::error!(
@@ -169,6 +177,18 @@ impl Scheduler {
     }
 }
 
+fn is_away(error: &Error) -> bool {
+    matches!(error.class(), Class::Unavailable | Class::Transient)
+}
+
+/// Tells the log how a step went; not, where a dependency was away, of which `noted` has told for
+/// all steps.
+fn tell(trouble: &mut Outage, doing: &str, answer: Result<(), &Error>) {
+    if !answer.is_err_and(is_away) {
+        trouble.note(doing, answer);
+    }
+}
+
 fn accept(bound: &Bound, slot: Slot, now: Timestamp) -> Result<Command> {
     let mut job = JobMessage { export: bound.name.clone(), ..JobMessage::default() };
     job.requested_by = Some("scheduler".to_owned());
@@ -188,8 +208,7 @@ fn accept(bound: &Bound, slot: Slot, now: Timestamp) -> Result<Command> {
         }
     }
     let body = serde_json::to_string(&job).map_err(|cause| {
-        crate::error::Error::permanent("write the job", "it cannot be written as JSON")
-            .caused_by(cause)
+        Error::permanent("write the job", "it cannot be written as JSON").caused_by(cause)
     })?;
     let sender = Sender { body, ..Sender::default() };
     let order = intake::order(job, sender, bound, now)?;

@@ -48,7 +48,7 @@ fn stuck(run: RunId, told: &Told) {
     told.retain(|_, until| *until > now);
     told.entry(run).or_insert_with(|| {
         tracing::error!(
-            run = run.short(),
+            run = %run,
             "the run has been committing or closing for more than an hour; an operator should look"
         );
         now + AGAIN

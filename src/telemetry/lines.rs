@@ -14,6 +14,7 @@ use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
 use super::LogFormat;
+use crate::error::causes;
 use crate::scrub::scrub;
 
 /// The layer that writes. Every text passes [`scrub`], since libraries log addresses and servers'
@@ -66,13 +67,7 @@ impl Visit for Fields {
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
-        let mut chain = value.to_string();
-        let mut next = value.source();
-        while let Some(cause) = next {
-            let _ = write!(chain, ": {cause}");
-            next = cause.source();
-        }
-        self.put(field, scrub(&chain));
+        self.put(field, scrub(&causes(value)));
     }
 }
 

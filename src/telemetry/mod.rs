@@ -5,6 +5,7 @@
 
 mod lines;
 pub mod metrics;
+mod outage;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tracing_subscriber::EnvFilter;
@@ -14,6 +15,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::error::{Error, Result};
 use lines::Lines;
+pub use outage::Outage;
 
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -27,7 +29,7 @@ pub enum LogFormat {
 
 /// Starts logging to standard error, and recording metrics; once in the life of a process.
 ///
-/// `level` is a level (`info`) or a list of them by target (`info,lapin=debug`); `color` is for
+/// `level` is a level (`info`) or a list of them by target (`info,longshore::worker=debug`); `color` is for
 /// `Pretty` only. A `level` that cannot be understood is an error of class `config`, and so is a
 /// second start.
 pub fn start(format: LogFormat, level: &str, color: bool) -> Result<PrometheusHandle> {
@@ -71,9 +73,14 @@ fn filter(level: &str) -> Result<EnvFilter> {
         }
         part.trim().parse::<LevelFilter>().map_err(|error| wrong().caused_by(error))?;
     }
-    // At warn and below, lapin logs addresses with their passwords, and messages with their bodies.
-    EnvFilter::try_new(format!("{level},lapin=error,amq_protocol_tcp=off,tokio_postgres=warn"))
-        .map_err(|error| wrong().caused_by(error))
+    // What lapin and deadpool call errors is what we tell of in our own words, or what is mended by
+    // trying again. Whoever wants to see it all the same names them; but at warn and below, lapin
+    // logs addresses with their passwords, and messages with their bodies.
+    let lapin = if level.contains("lapin") { "error" } else { "off" };
+    EnvFilter::try_new(format!(
+        "deadpool=off,{level},lapin={lapin},amq_protocol_tcp=off,tokio_postgres=warn"
+    ))
+    .map_err(|error| wrong().caused_by(error))
 }
 
 #[cfg(test)]
@@ -88,5 +95,23 @@ mod tests {
         for bad in ["inof", "", "info,lapin", "lapin=loud"] {
             assert!(filter(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn libraries_that_call_an_outage_their_error_are_heard_only_when_named() {
+        let heard = |level: &str| {
+            let subscriber = tracing_subscriber::registry().with(filter(level).unwrap());
+            tracing::subscriber::with_default(subscriber, || {
+                [
+                    tracing::enabled!(target: "longshore::worker", tracing::Level::INFO),
+                    tracing::enabled!(target: "lapin::io_loop", tracing::Level::ERROR),
+                    tracing::enabled!(target: "lapin::io_loop", tracing::Level::WARN),
+                    tracing::enabled!(target: "deadpool.postgres", tracing::Level::WARN),
+                ]
+            })
+        };
+        assert_eq!(heard("info"), [true, false, false, false]);
+        assert_eq!(heard("info,lapin=debug"), [true, true, false, false]);
+        assert_eq!(heard("info,deadpool=warn"), [true, false, false, true]);
     }
 }

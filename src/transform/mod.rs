@@ -59,8 +59,9 @@ impl Transform {
     pub fn plan(config: &TransformConfig, input: SchemaRef) -> Result<Transform> {
         let transform = plan::plan(&config.sql, input.clone())?;
         // What fails without a row would fail for every row.
-        transform.run(&RecordBatch::new_empty(input)).map_err(|cause| {
-            plan::refuse(format!("an expression cannot be evaluated: {}", cause.strip_backtrace()))
+        transform.run(&RecordBatch::new_empty(input)).map_err(|failure| {
+            let cause = failure.cause.strip_backtrace();
+            plan::refuse(format!("an expression cannot be evaluated: {cause}"))
         })?;
         Ok(transform)
     }
@@ -105,9 +106,13 @@ impl Transform {
     ) {
         match self.run(rows) {
             Ok(done) => parts.push(done),
-            Err(cause) if rows.num_rows() <= 1 => refused.extend((0..rows.num_rows()).map(|row| {
-                Refused { rule: rule(&cause).to_owned(), column: None, row: refused_row(rows, row) }
-            })),
+            Err(failure) if rows.num_rows() <= 1 => {
+                refused.extend((0..rows.num_rows()).map(|row| Refused {
+                    rule: failure.rule(),
+                    column: failure.column.clone(),
+                    row: refused_row(rows, row),
+                }));
+            }
             Err(_) => {
                 let half = rows.num_rows() / 2;
                 self.separate(&rows.slice(0, half), parts, refused);
@@ -116,30 +121,69 @@ impl Transform {
         }
     }
 
-    fn run(&self, rows: &RecordBatch) -> Result<RecordBatch, DataFusionError> {
+    fn run(&self, rows: &RecordBatch) -> Result<RecordBatch, Failure> {
         let mut rows = rows.clone();
         for stage in &self.stages {
             let count = rows.num_rows();
             rows = match stage {
                 Stage::Filter(condition) => {
-                    let mask = condition.evaluate(&rows)?.into_array(count)?;
-                    filter_record_batch(&rows, mask.as_boolean())?
+                    let filtered = || -> Result<_, DataFusionError> {
+                        let mask = condition.evaluate(&rows)?.into_array(count)?;
+                        Ok(filter_record_batch(&rows, mask.as_boolean())?)
+                    };
+                    filtered().map_err(|cause| Failure { column: None, cause })?
                 }
                 Stage::Project(columns, schema) => {
                     let columns = columns
                         .iter()
-                        .map(|column| {
-                            let values = column.evaluate(&rows)?.into_array(count)?;
-                            digits(values.as_ref())?;
-                            Ok(values)
+                        .zip(schema.fields())
+                        .map(|(column, field)| {
+                            let computed = || -> Result<_, DataFusionError> {
+                                let values = column.evaluate(&rows)?.into_array(count)?;
+                                digits(values.as_ref())?;
+                                Ok(values)
+                            };
+                            computed().map_err(|cause| Failure::of(field.name(), cause))
                         })
-                        .collect::<Result<Vec<_>, DataFusionError>>()?;
+                        .collect::<Result<Vec<_>, Failure>>()?;
                     let options = RecordBatchOptions::new().with_row_count(Some(count));
-                    RecordBatch::try_new_with_options(schema.clone(), columns, &options)?
+                    RecordBatch::try_new_with_options(schema.clone(), columns, &options)
+                        .map_err(|cause| Failure { column: None, cause: cause.into() })?
                 }
             };
         }
         output::convert(&rows, &self.schema)
+    }
+}
+
+/// Why rows cannot be evaluated. The cause itself may quote values.
+#[derive(Debug)]
+struct Failure {
+    /// The column whose expression it was; none for the condition.
+    column: Option<String>,
+    cause: DataFusionError,
+}
+
+impl Failure {
+    fn of(column: &str, cause: impl Into<DataFusionError>) -> Failure {
+        Failure { column: Some(column.to_owned()), cause: cause.into() }
+    }
+
+    /// The rule that a row broke whose evaluation failed, in words without values.
+    fn rule(&self) -> String {
+        let cause = match self.cause.find_root() {
+            DataFusionError::ArrowError(arrow, _) => match **arrow {
+                ArrowError::ArithmeticOverflow(_) => "overflow",
+                ArrowError::DivideByZero => "division by zero",
+                ArrowError::CastError(_) | ArrowError::ParseError(_) => "a value cannot be cast",
+                _ => "a value does not fit",
+            },
+            _ => "a function refuses a value",
+        };
+        match self.column {
+            Some(_) => cause.to_owned(),
+            None => format!("WHERE: {cause}"),
+        }
     }
 }
 
@@ -152,16 +196,4 @@ fn digits(values: &dyn Array) -> Result<(), DataFusionError> {
             .map_err(|_| ArrowError::ArithmeticOverflow("decimal".to_owned()))?;
     }
     Ok(())
-}
-
-/// The rule that a row broke whose evaluation failed. The error itself may quote values.
-fn rule(cause: &DataFusionError) -> &'static str {
-    match cause.find_root() {
-        DataFusionError::ArrowError(arrow, _) => match **arrow {
-            ArrowError::ArithmeticOverflow(_) => "overflow",
-            ArrowError::DivideByZero => "division by zero",
-            _ => "transform",
-        },
-        _ => "transform",
-    }
 }

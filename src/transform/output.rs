@@ -9,8 +9,8 @@ use arrow::datatypes::{
     DataType, Field, Schema, SchemaRef, Time64NanosecondType, TimeUnit, TimestampNanosecondType,
 };
 use arrow::error::ArrowError;
-use datafusion_common::DataFusionError;
 
+use super::Failure;
 use super::plan::refuse;
 use crate::error::Result;
 use crate::format::FieldType;
@@ -65,19 +65,19 @@ fn target(found: &DataType) -> Option<DataType> {
     Some(target)
 }
 
-/// Gives the columns the types of `schema`. An error means that a value does not fit.
-pub(super) fn convert(
-    rows: &RecordBatch,
-    schema: &SchemaRef,
-) -> Result<RecordBatch, DataFusionError> {
+/// Gives the columns the types of `schema`. A failure means that a value does not fit.
+pub(super) fn convert(rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, Failure> {
     let columns = rows
         .columns()
         .iter()
         .zip(schema.fields())
-        .map(|(column, field)| exact(column, field.data_type()))
-        .collect::<Result<Vec<_>, ArrowError>>()?;
+        .map(|(column, field)| {
+            exact(column, field.data_type()).map_err(|cause| Failure::of(field.name(), cause))
+        })
+        .collect::<Result<Vec<_>, Failure>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
-    Ok(RecordBatch::try_new_with_options(schema.clone(), columns, &options)?)
+    RecordBatch::try_new_with_options(schema.clone(), columns, &options)
+        .map_err(|cause| Failure { column: None, cause: cause.into() })
 }
 
 fn exact(column: &ArrayRef, target: &DataType) -> Result<ArrayRef, ArrowError> {

@@ -196,8 +196,13 @@ fn integer_overflow_refuses_its_row_alone() {
     ] {
         let done = run(sql);
         assert_eq!(done.rows.num_rows(), 3, "{sql}");
-        assert_eq!(done.refused[0].rule, "overflow", "{sql}");
-        assert_eq!(done.refused[0].row["id"], i64::MAX.to_string(), "{sql}");
+        let (rule, column) = match sql.contains("WHERE") {
+            true => ("WHERE: overflow", None),
+            false => ("overflow", Some("x")),
+        };
+        let refused = &done.refused[0];
+        assert_eq!((refused.rule.as_str(), refused.column.as_deref()), (rule, column), "{sql}");
+        assert_eq!(refused.row["id"], i64::MAX.to_string(), "{sql}");
     }
     for sql in ["SELECT -small AS x FROM input", "SELECT abs(small) AS x FROM input"] {
         let done = run(sql);
@@ -357,13 +362,17 @@ fn nanoseconds_that_would_be_cut_refuse_their_row() {
     let done = run_on("SELECT t FROM input", times);
     assert_eq!((done.rows.num_rows(), done.refused.len()), (2, 1));
     assert_eq!(kind(&done, "t"), DataType::Timestamp(TimeUnit::Microsecond, None));
+    assert_eq!(done.refused[0].column.as_deref(), Some("t"));
 }
 
 #[test]
 fn a_value_that_cannot_be_cast_refuses_its_row_and_is_not_named_in_the_rule() {
     let done = run("SELECT CAST(name AS bigint) AS x FROM input");
     assert_eq!(done.refused.len(), 3);
-    assert!(done.refused.iter().all(|refused| refused.rule == "transform"));
+    for refused in &done.refused {
+        let told = (refused.rule.as_str(), refused.column.as_deref());
+        assert_eq!(told, ("a value cannot be cast", Some("x")));
+    }
     assert_eq!(done.refused[0].row["name"], "Åse");
     assert_eq!(run("SELECT TRY_CAST(name AS bigint) AS x FROM input").refused.len(), 0);
 }

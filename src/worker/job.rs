@@ -88,7 +88,7 @@ pub async fn handle(worker: &Arc<Worker>, message: Incoming) {
             }
             let span = tracing::info_span!(
                 "job",
-                run = run.id.short(),
+                run = %run.id,
                 export = run.order.export,
                 attempt = tracing::field::Empty,
                 fence = tracing::field::Empty,
@@ -200,8 +200,14 @@ async fn open(
     match outcome {
         Outcome::Opened(opened) => {
             let span = tracing::Span::current();
-            span.record("attempt", opened.run.failures + 1);
-            span.record("fence", opened.run.fence);
+            let (id, attempt) = (opened.run.id, opened.run.fence);
+            span.record("attempt", attempt);
+            span.record("fence", attempt);
+            if let Some(silent) = &opened.silent {
+                tracing::warn!("{silent} fell silent; run {id} goes on as attempt {attempt}");
+            }
+            let target = plan.as_ref().ok().map(Plan::target);
+            tracing::info!(delivers_to = target, "began");
             metrics::lag(&run.order.pool, settle::lag(&opened.run));
             Box::pin(work(worker, plan, *opened, claim, letter)).await
         }
@@ -268,13 +274,12 @@ async fn work(
             never = &mut let_go => match never {},
         }
     };
-    let done = matches!(outcome, Settled::Done(_));
-    settle::settle(worker, plan.ok().as_ref(), &run, outcome, started).await?;
+    let done = settle::settle(worker, plan.ok().as_ref(), &run, outcome, started).await?;
     drop(beat);
     // The claim last: until here nobody else should look.
     match done {
         true => settle::done_mark(worker, &run).await,
-        false => settle::let_go(worker, &run, &claim).await,
+        false => release(worker, &claim).await,
     }
     letter.ack().await;
     Ok(())

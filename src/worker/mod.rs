@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
 
 use crate::claims::Claims;
 use crate::error::{Class, Error, Result};
@@ -27,6 +28,7 @@ use crate::ledger::Ledger;
 use crate::limits::local::Gate;
 use crate::pipeline::House;
 use crate::queue::Queue;
+use crate::telemetry::Outage;
 use crate::units::Size;
 
 use heart::Heart;
@@ -36,7 +38,8 @@ use lanes::Lanes;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct WorkerSettings {
-    /// The pools that it serves, each with its weight. Default: `{ default = 1 }`.
+    /// The pools that it serves, each with its weight: the share of slots that it gets while others
+    /// want them too. Default: `{ default = 1 }`.
     pub pools: BTreeMap<String, u32>,
     /// How many jobs it works on at once. Default: 16.
     pub concurrency: u16,
@@ -133,17 +136,19 @@ impl Worker {
     pub async fn run(self: Arc<Worker>, stop: impl Future<Output = ()>) -> Result<()> {
         let pools: Vec<String> = self.settings.pools.keys().cloned().collect();
         tokio::pin!(stop);
+        // They end with this function.
+        let mut beside = JoinSet::new();
+        beside.spawn(Arc::clone(&self).asks());
         let mut lanes = tokio::select! {
             lanes = self.patiently("queue", "consume the job queues", || self.consume(&pools)) => lanes?,
             () = &mut stop => return Ok(()),
         };
-        let beats = tokio::spawn(Arc::clone(&self).beats());
-        let asks = tokio::spawn(Arc::clone(&self).asks());
+        beside.spawn(Arc::clone(&self).beats());
         tracing::info!(
             worker = self.name,
             pools = pools.join(", "),
             concurrency = self.settings.concurrency,
-            "ready for jobs"
+            "taking jobs"
         );
         let slots = Arc::new(Semaphore::new(self.concurrency()));
         loop {
@@ -168,8 +173,6 @@ impl Worker {
         drop(lanes);
         self.health.drain();
         self.drain(&slots).await;
-        beats.abort();
-        asks.abort();
         Ok(())
     }
 
@@ -179,13 +182,12 @@ impl Worker {
 
     async fn consume(&self, pools: &[String]) -> Result<Lanes> {
         self.queue.declare(pools).await?;
-        let total: u32 = self.settings.pools.values().sum::<u32>().max(1);
         let mut lanes = Lanes::default();
         for (pool, weight) in &self.settings.pools {
-            let share = self.concurrency() * *weight as usize / total as usize;
-            // One beside those that are worked on, so that a free slot need not wait.
-            let prefetch = u16::try_from(share + 1).unwrap_or(u16::MAX);
-            lanes.add(*weight, self.queue.consume(pool, prefetch).await?);
+            // Enough for every slot, so that none is idle while any pool has work; and no more,
+            // so that a lone pool has nothing waiting here that an idle worker could take.
+            let stream = self.queue.consume(pool, self.settings.concurrency).await?;
+            lanes.add(*weight, stream);
         }
         Ok(lanes)
     }
@@ -208,6 +210,7 @@ impl Worker {
             self.health.watch("queue", |within| self.queue.ping(within)),
             self.health.watch("ledger", |_| async { self.ledger.now().await.map(drop) }),
             self.health.watch("claims", |_| self.claims.ping()),
+            self.health.watch("references", |_| async { self.house.references() }),
         );
     }
 
@@ -216,7 +219,8 @@ impl Worker {
         let all = u32::from(self.settings.concurrency);
         let running = self.concurrency() - slots.available_permits();
         if running > 0 {
-            tracing::info!(running, within = ?self.settings.drain, "letting jobs finish");
+            let within_seconds = self.settings.drain.as_secs_f64();
+            tracing::info!(running, within_seconds, "letting jobs finish");
         }
         if tokio::time::timeout(self.settings.drain, slots.acquire_many(all)).await.is_ok() {
             return;
@@ -239,7 +243,7 @@ impl Worker {
     }
 
     /// Does something with a dependency, again and again while that is away, until it answers or
-    /// the worker is told to end.
+    /// the worker is told to end. That it is away is told of by `health`, once for all jobs.
     async fn patiently<T, F: Future<Output = Result<T>>>(
         &self,
         dependency: &'static str,
@@ -248,16 +252,14 @@ impl Worker {
     ) -> Result<T> {
         let mut tries: u32 = 0;
         let mut noted = None;
+        let mut full = Outage::default();
         loop {
             match attempt().await {
                 Err(error) if passes(dependency, error.class()) => {
-                    self.health.set(dependency, Err(&error));
-                    if tries.is_multiple_of(10) {
-                        tracing::warn!(
-                            dependency,
-                            error = error.chain(),
-                            "cannot {doing} for now; waiting"
-                        );
+                    match error.class() {
+                        // A full queue is there: what it does not take is this job's trouble.
+                        Class::Throttled => full.note(doing, Err(&error)),
+                        _ => self.health.set(dependency, Err(&error)),
                     }
                     noted.get_or_insert_with(|| Waiting::new(&self.waiting));
                     tries += 1;
@@ -273,6 +275,7 @@ impl Worker {
                     let failed: Option<&Error> = other.as_ref().err();
                     if failed.is_none() {
                         self.health.set(dependency, Ok(()));
+                        full.note(doing, Ok(()));
                     }
                     return other;
                 }

@@ -85,22 +85,13 @@ async fn accept(worker: &Worker, message: &Mail, job: JobMessage) -> Result<Rece
             return Ok(Received::Elsewhere(bound.export.pool.clone()));
         }
         let claim = Held { key: order.key.clone(), token: Uuid::new_v4().to_string() };
-        let delay = match claimed(worker, &claim).await? {
+        // A producer's message is of the first epoch.
+        let believed = |content: &str, epoch| content == order.content && epoch == 0;
+        let delay = match claimed(worker, &claim, believed).await? {
             Claimed::Granted => None,
             Claimed::Held(rest) => Some(rest),
-            // A producer's message is of the first epoch; what the mark says is believed only
-            // where it agrees.
-            Claimed::Done { content, epoch: 0 } if content == order.content => {
-                return Ok(Received::Nothing(done(worker, &order.key).await));
-            }
             Claimed::Done { .. } => {
-                worker
-                    .patiently("claims", "set the done-mark aside", || async {
-                        worker.claims.forget(&claim.key).await?;
-                        worker.claims.claim(&claim, worker.settings.lease).await
-                    })
-                    .await?;
-                None
+                return Ok(Received::Nothing(done(worker, &order.key).await));
             }
         };
         // Whoever has the claim opens what he accepts, in the same transaction.
@@ -191,29 +182,32 @@ async fn wake_up(worker: &Worker, wake: WakeMessage) -> Result<Received> {
     if run.state.ended() {
         return Ok(Received::Run(Box::new(run), claim, None));
     }
-    match claimed(worker, &claim).await? {
-        Claimed::Granted => {}
-        Claimed::Held(rest) => {
-            leave_wake_up(worker, run.id, rest).await?;
-            return Ok(Received::Nothing(None));
-        }
-        // The ledger says that it is open: the mark is of another epoch or edition.
-        Claimed::Done { .. } => {
-            worker
-                .patiently("claims", "set the done-mark aside", || async {
-                    worker.claims.forget(&claim.key).await?;
-                    worker.claims.claim(&claim, worker.settings.lease).await
-                })
-                .await?;
-        }
+    // The ledger says that it is open: a done-mark is of another epoch or edition.
+    if let Claimed::Held(rest) = claimed(worker, &claim, |_, _| false).await? {
+        leave_wake_up(worker, run.id, rest).await?;
+        return Ok(Received::Nothing(None));
     }
     Ok(Received::Run(Box::new(run), claim, None))
 }
 
-async fn claimed(worker: &Worker, claim: &Held) -> Result<Claimed> {
-    let answer = worker
-        .patiently("claims", "claim the key", || worker.claims.claim(claim, worker.settings.lease))
-        .await?;
+/// Claims a key. A done-mark, of a content and an epoch, that is not `believed` is set aside, and
+/// the key claimed once more.
+async fn claimed(
+    worker: &Worker,
+    claim: &Held,
+    believed: impl Fn(&str, i32) -> bool,
+) -> Result<Claimed> {
+    let attempt = || worker.claims.claim(claim, worker.settings.lease);
+    let mut answer = worker.patiently("claims", "claim the key", attempt).await?;
+    while let Claimed::Done { content, epoch } = &answer
+        && !believed(content, *epoch)
+    {
+        let again = || async {
+            worker.claims.forget(&claim.key).await?;
+            attempt().await
+        };
+        answer = worker.patiently("claims", "set the done-mark aside", again).await?;
+    }
     metrics::claimed(&answer);
     Ok(answer)
 }
@@ -242,4 +236,81 @@ fn is_the_senders(error: &Error) -> bool {
 
 fn strange(outcome: &Outcome) -> Error {
     Error::permanent("accept the job", format!("the ledger gave a strange outcome: {outcome:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::claims::Claims;
+    use crate::http::Health;
+    use crate::ledger::embedded::EmbeddedLedger;
+    use crate::limits::embedded::EmbeddedLimits;
+    use crate::limits::local::Gate;
+    use crate::pipeline::House;
+    use crate::queue::embedded::Embedded;
+    use crate::worker::WorkerSettings;
+
+    /// Gives these answers to claims, one after the other.
+    struct Told(Mutex<VecDeque<Claimed>>);
+
+    #[async_trait]
+    impl Claims for Told {
+        async fn claim(&self, _: &Held, _: Duration) -> Result<Claimed> {
+            Ok(self.0.lock().unwrap().pop_front().unwrap())
+        }
+        async fn renew(&self, _: &[Held], _: Duration) -> Result<Vec<bool>> {
+            Ok(Vec::new())
+        }
+        async fn release(&self, _: &Held) -> Result<()> {
+            Ok(())
+        }
+        async fn done(&self, _: &str, _: &str, _: i32, _: Duration) -> Result<()> {
+            Ok(())
+        }
+        async fn forget(&self, _: &str) -> Result<()> {
+            Ok(())
+        }
+        async fn ping(&self) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn the_answer_counts_that_comes_after_a_done_mark_was_set_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("longshore.db");
+        let ledger = Arc::new(EmbeddedLedger::open(&path).unwrap());
+        let queue = Embedded::open(&path).unwrap();
+        let limits = Arc::new(EmbeddedLimits::open(&path).unwrap());
+        let mark = |content: &str| Claimed::Done { content: content.to_owned(), epoch: 0 };
+        let held = Claimed::Held(Duration::from_secs(5));
+        for (answers, counts) in [
+            (vec![mark("ours")], mark("ours")),
+            (vec![mark("other"), Claimed::Granted], Claimed::Granted),
+            (vec![mark("other"), held.clone()], held),
+            (vec![mark("other"), mark("ours")], mark("ours")),
+            (vec![mark("other"), mark("another"), Claimed::Granted], Claimed::Granted),
+        ] {
+            let worker = Worker::new(
+                "w".to_owned(),
+                WorkerSettings::default(),
+                Duration::from_secs(60),
+                queue.clone(),
+                Arc::new(Told(Mutex::new(answers.into()))),
+                ledger.clone(),
+                Gate::new(limits.clone()),
+                House::default(),
+                Arc::new(Health::new(&[])),
+            );
+            let claim = Held { key: "k".to_owned(), token: "t".to_owned() };
+            let believed = |content: &str, epoch| content == "ours" && epoch == 0;
+            assert_eq!(claimed(&worker, &claim, believed).await.unwrap(), counts);
+        }
+    }
 }

@@ -8,8 +8,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::Worker;
-use super::receive::{leave_wake_up, release};
-use crate::claims::Held;
+use super::receive::leave_wake_up;
 use crate::error::{Class, Error, Result};
 use crate::job::book::{Command, Outcome as Applied};
 use crate::job::machine::Refusal;
@@ -21,7 +20,7 @@ use crate::queue::{DeadHeaders, Destination, Event, Outgoing, Properties};
 use crate::scrub::scrub;
 use crate::sink::Holder;
 use crate::telemetry::metrics;
-use crate::units::{Backoff, show_duration};
+use crate::units::Backoff;
 
 /// What an attempt came to.
 pub enum Outcome {
@@ -42,7 +41,7 @@ pub enum Outcome {
 /// How long a decided or closing run waits before it is gone on with, at most.
 const FORWARD: Backoff = Backoff { first: Duration::from_secs(1), last: Duration::from_secs(60) };
 
-/// Stores the outcome of an attempt.
+/// Stores the outcome of an attempt. Answers whether the run is done.
 ///
 /// # Errors
 /// Where nothing could be stored: the message is to go back.
@@ -52,20 +51,19 @@ pub async fn settle(
     run: &Run,
     outcome: Outcome,
     started: Instant,
-) -> Result<()> {
+) -> Result<bool> {
     match outcome {
         Outcome::Done(recorded) => {
             done(worker, &recorded.run, started).await;
             if let Some(plan) = plan {
                 clean(plan, run).await;
             }
+            return Ok(true);
         }
         Outcome::Failed(error) => return failed(worker, plan, run, error, started).await,
         Outcome::Snooze(wait) => {
-            tracing::info!(
-                wait = show_duration(wait),
-                "snoozed: the connection's limit is reached"
-            );
+            let after_seconds = wait.as_secs_f64();
+            tracing::info!(after_seconds, "snoozed: the connection's limit is reached");
             retry(worker, run, wait, None, false).await?;
         }
         Outcome::HandBack => {
@@ -75,7 +73,7 @@ pub async fn settle(
         Outcome::Lost => leave_wake_up(worker, run.id, Duration::ZERO).await?,
         Outcome::Close => return close(worker, plan, run, started).await,
     }
-    Ok(())
+    Ok(false)
 }
 
 async fn failed(
@@ -84,7 +82,7 @@ async fn failed(
     run: &Run,
     error: Error,
     started: Instant,
-) -> Result<()> {
+) -> Result<bool> {
     let policy = match plan.map(|plan| &plan.export().retry) {
         Some(retry) => RetryPolicy { attempts: retry.attempts, backoff: retry.backoff },
         None => RetryPolicy { attempts: 1, backoff: FORWARD },
@@ -98,18 +96,31 @@ async fn failed(
         rand::random(),
     );
     let why = (error.class(), told(&error));
+    let class = error.class().as_str();
     match next {
         Next::Retry { after } => {
-            tracing::warn!(error = error.chain(), after = ?after, "the attempt failed; trying again");
+            let after_seconds = after.as_secs_f64();
+            tracing::warn!(
+                class,
+                error = error.chain(),
+                after_seconds,
+                "the attempt failed; trying again"
+            );
             metrics::settled(&run.order.export, &run.order.pool, "queued", Some(error.class()));
-            retry(worker, run, after, Some(why), true).await
+            retry(worker, run, after, Some(why), true).await?;
         }
         Next::Wait { after } => {
-            tracing::warn!(error = error.chain(), after = ?after, "waiting; this uses up no attempt");
+            let after_seconds = after.as_secs_f64();
+            tracing::warn!(
+                class,
+                error = error.chain(),
+                after_seconds,
+                "waiting; this uses up no attempt"
+            );
             metrics::settled(&run.order.export, &run.order.pool, "queued", Some(error.class()));
-            retry(worker, run, after, Some(why), false).await
+            retry(worker, run, after, Some(why), false).await?;
         }
-        Next::Leave => leave_wake_up(worker, run.id, Duration::ZERO).await,
+        Next::Leave => leave_wake_up(worker, run.id, Duration::ZERO).await?,
         Next::Stop(end) => {
             let command = Command::Fail {
                 run: run.id,
@@ -125,39 +136,43 @@ async fn failed(
                 .await?;
             match outcome {
                 Applied::Done(_) => {
-                    tracing::error!(error = error.chain(), "the run failed");
-                    close(worker, plan, run, started).await
+                    tracing::error!(class, error = error.chain(), "the run failed");
+                    return close(worker, plan, run, started).await;
                 }
                 // Decided already: whatever stands in its way, it only goes forward.
                 Applied::Refused(Refusal::Stands(State::Committing)) => {
                     tracing::error!(
+                        class,
                         error = error.chain(),
                         "a decided delivery cannot be completed; it is tried again until it is"
                     );
-                    retry(worker, run, forward_wait(run), Some(why), false).await
+                    retry(worker, run, forward_wait(run), Some(why), false).await?;
                 }
                 Applied::Refused(Refusal::Stands(State::Closing)) => {
-                    close(worker, plan, run, started).await
+                    return close(worker, plan, run, started).await;
                 }
-                _ => leave_wake_up(worker, run.id, Duration::ZERO).await,
+                _ => leave_wake_up(worker, run.id, Duration::ZERO).await?,
             }
         }
     }
+    Ok(false)
 }
 
-/// Ends a run without a delivery, unless the target turns out to have it.
-async fn close(worker: &Worker, plan: Option<&Plan>, run: &Run, started: Instant) -> Result<()> {
+/// Ends a run without a delivery, unless the target turns out to have it: then it is done.
+async fn close(worker: &Worker, plan: Option<&Plan>, run: &Run, started: Instant) -> Result<bool> {
     let holder = Holder { run: run.id, fence: run.fence };
     if let Some(plan) = plan {
         let found = match plan.sink().close(&holder).await {
             Ok(found) => found,
             Err(error) if error.class() == Class::Fenced => {
-                return leave_wake_up(worker, run.id, Duration::ZERO).await;
+                leave_wake_up(worker, run.id, Duration::ZERO).await?;
+                return Ok(false);
             }
             Err(error) => {
                 tracing::warn!(error = error.chain(), "the run cannot be closed yet");
                 let why = (error.class(), told(&error));
-                return retry(worker, run, forward_wait(run), Some(why), false).await;
+                retry(worker, run, forward_wait(run), Some(why), false).await?;
+                return Ok(false);
             }
         };
         if let Some(decision) = found {
@@ -167,12 +182,13 @@ async fn close(worker: &Worker, plan: Option<&Plan>, run: &Run, started: Instant
                 .await?;
             done(worker, &recorded.run, started).await;
             clean(plan, run).await;
-            return Ok(());
+            return Ok(true);
         }
     } else if run.fence > 1 {
         // Without a plan the target cannot be asked, and an earlier attempt may have reached it.
         tracing::error!("the run can be closed only when its definition can be planned again");
-        return retry(worker, run, FORWARD.last, None, false).await;
+        retry(worker, run, FORWARD.last, None, false).await?;
+        return Ok(false);
     }
     let command = Command::Close { run: run.id, fence: run.fence };
     let outcome = worker
@@ -183,7 +199,8 @@ async fn close(worker: &Worker, plan: Option<&Plan>, run: &Run, started: Instant
             let class = ended.failure.as_ref().map(|failure| failure.class);
             metrics::settled(&ended.order.export, &ended.order.pool, ended.state.as_str(), class);
             metrics::took(&ended.order.export, started.elapsed());
-            tracing::warn!(state = %ended.state, "the run ended without a delivery");
+            let class = class.map(Class::as_str);
+            tracing::warn!(class, state = %ended.state, "the run ended without a delivery");
             announce(worker, &ended, None).await;
             if let Some(plan) = plan {
                 clean(plan, run).await;
@@ -191,7 +208,7 @@ async fn close(worker: &Worker, plan: Option<&Plan>, run: &Run, started: Instant
         }
         _ => leave_wake_up(worker, run.id, Duration::ZERO).await?,
     }
-    Ok(())
+    Ok(false)
 }
 
 async fn done(worker: &Worker, run: &Run, started: Instant) {
@@ -202,7 +219,7 @@ async fn done(worker: &Worker, run: &Run, started: Instant) {
     tracing::info!(
         rows = counts.written,
         bytes = counts.bytes,
-        took = ?started.elapsed(),
+        took_seconds = started.elapsed().as_secs_f64(),
         "delivered"
     );
     announce(worker, run, None).await;
@@ -235,14 +252,6 @@ pub async fn clean(plan: &Plan, run: &Run) {
     let holder = Holder { run: run.id, fence: run.fence };
     if let Err(error) = plan.sink().clean(&holder).await {
         tracing::warn!(error = error.chain(), "what was staged is not cleaned up yet");
-    }
-}
-
-/// After the outcome is stored: the key is marked done, or its claim is given back.
-pub async fn let_go(worker: &Worker, run: &Run, claim: &Held) {
-    match worker.ledger.run(run.id).await {
-        Ok(Some(run)) if run.state == State::Done => done_mark(worker, &run).await,
-        _ => release(worker, claim).await,
     }
 }
 
@@ -337,8 +346,19 @@ pub async fn refuse(
     error: &Error,
 ) -> Result<()> {
     let now = Timestamp::now().to_string();
+    // A letter that was published again has failed before.
+    let first = properties.first_failed_at.take();
+    let first = first.filter(|at| at.parse::<Timestamp>().is_ok()).unwrap_or_else(|| now.clone());
     let reason = told(error);
-    tracing::warn!(class = %error.class(), reason, "the message is set aside");
+    tracing::warn!(
+        worker = worker.name,
+        pool,
+        export,
+        correlation_id = properties.correlation_id,
+        class = error.class().as_str(),
+        reason,
+        "the message is set aside"
+    );
     // Not by the export that the message names: a label must not be the sender's to choose.
     metrics::settled("unknown", pool, "refused", Some(error.class()));
     let event = Event {
@@ -356,7 +376,7 @@ pub async fn refuse(
         epoch: None,
         attempts: 0,
         worker: worker.name.clone(),
-        first_failed_at: now.clone(),
+        first_failed_at: first,
         last_failed_at: now,
         routing_key: pool.to_owned(),
     });

@@ -12,6 +12,7 @@ mod layers;
 mod lifecycle;
 mod one_file;
 mod probes;
+mod signals;
 mod sink_files_s3;
 mod sink_postgres;
 mod sink_sqlite;

@@ -22,7 +22,8 @@ async fn readyz(at: SocketAddr) -> String {
     answer
 }
 
-async fn until(at: SocketAddr, status: &str, text: &str) {
+/// Waits until `/readyz` has this status, and says this.
+pub async fn until(at: SocketAddr, status: &str, text: &str) {
     let started = Instant::now();
     loop {
         let answer = readyz(at).await;

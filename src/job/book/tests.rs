@@ -297,6 +297,33 @@ fn a_taken_over_run_that_is_parked_gives_up_its_slot_and_its_attempt() {
 }
 
 #[test]
+fn who_takes_a_run_over_is_told_from_whom() {
+    let mut shelf = Shelf::new();
+    let run = shelf.accept("a");
+    let silent = |shelf: &mut Shelf, worker: &str| {
+        let ask = Open {
+            run,
+            worker: worker.to_owned(),
+            lease: LEASE,
+            needs: Vec::new(),
+            attempts: 100,
+            cursor: None,
+            target: None,
+        };
+        match shelf.apply(Command::Open(ask)) {
+            Outcome::Opened(opened) => (opened.silent, opened.run.fence),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(silent(&mut shelf, "first"), (None, 1));
+    shelf.pass(LEASE * 2);
+    assert_eq!(silent(&mut shelf, "second"), (Some("first".to_owned()), 2));
+    // What was handed back has an outcome.
+    yes(shelf.apply(retry(run, 2, Duration::ZERO)));
+    assert_eq!(silent(&mut shelf, "third"), (None, 3));
+}
+
+#[test]
 fn a_woken_run_that_is_cancelled_passes_its_turn_on() {
     let mut shelf = Shelf::new();
     let needs = [Need::slot("shop", 1)];

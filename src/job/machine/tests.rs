@@ -418,12 +418,14 @@ fn a_replay_begins_a_new_epoch_with_nothing_counted() {
         let mut run = run(state);
         run.failures = 5;
         run.crashes = 3;
+        run.first_failed_at = Some(now());
         run.order.deadline = Some(now());
         let with = Some(("new".to_owned(), 7));
         replay(&mut run, 0, with, Some(after(9)), after(1)).unwrap();
         assert_eq!((run.state, run.epoch, run.fence), (State::Queued, 1, 2));
         assert_eq!((run.failures, run.crashes, run.waits), (0, 0, 0));
-        assert_eq!((run.failure.as_ref(), run.first_failed_at, run.ended_at), (None, None, None));
+        assert_eq!((run.failure.as_ref(), run.ended_at), (None, None));
+        assert_eq!(run.first_failed_at, Some(now()), "it is known over all epochs");
         assert_eq!((run.order.definition.as_str(), run.order.revision), ("new", 7));
         assert_eq!((run.order.deadline, run.order.not_before), (Some(after(9)), None));
         assert_eq!(replay(&mut run, 0, None, None, now()), Err(Refusal::OldEpoch));

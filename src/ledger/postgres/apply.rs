@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use deadpool_postgres::{Object, Pool};
+use deadpool_postgres::Object;
 use futures::future::try_join_all;
 use tokio::sync::{Semaphore, oneshot};
 use tokio_postgres::error::SqlState;
@@ -20,7 +20,8 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, Statement};
 use uuid::Uuid;
 
-use super::{classify, column, pool};
+use super::pool::Pool;
+use super::{classify, column};
 use crate::connect::postgres as server;
 use crate::error::{Class, Error, Result};
 use crate::job::RunId;
@@ -54,7 +55,7 @@ pub struct Group {
 impl Group {
     /// Nothing is gathered yet.
     pub fn new(pool: Pool) -> Group {
-        let turns = Semaphore::new(AT_ONCE.min(pool.status().max_size));
+        let turns = Semaphore::new(AT_ONCE.min(pool.most()));
         Group { pool, asked: Mutex::default(), turns }
     }
 
@@ -143,7 +144,7 @@ impl Group {
     }
 
     async fn once(&self, commands: &[Command]) -> Result<Vec<Outcome>> {
-        let mut link = Link(Some(pool::checkout(&self.pool).await?));
+        let mut link = Link(Some(self.pool.checkout().await?));
         let Some(client) = &link.0 else { return Ok(Vec::new()) };
         let prepared = Prepared::on(client).await?;
         let applied = transact(&prepared, client, commands).await;

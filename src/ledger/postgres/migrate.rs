@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::pool;
+use super::pool::Pool;
 use crate::connect::postgres::classify;
 use crate::error::{Error, Result};
 use crate::ledger::Migration;
@@ -21,8 +21,8 @@ refinery::embed_migrations!("migrations");
 /// # Errors
 /// `refused` where the ledger is newer than this binary; else as the server's answer.
 pub async fn migrate(url: &str, password: Option<&Secret>) -> Result<Vec<Migration>> {
-    let pool = pool::pool(url, password, 1)?;
-    let mut client = pool::checkout(&pool).await?;
+    let pool = Pool::new(url, password, 1)?;
+    let mut client = pool.checkout().await?;
     alone(&client).await?;
     check(&client).await?;
     // A migration may take as long as the data is large.
@@ -57,8 +57,8 @@ async fn alone(client: &tokio_postgres::Client) -> Result<()> {
 
 /// The migrations that this binary knows, and whether the ledger has them.
 pub async fn status(url: &str, password: Option<&Secret>) -> Result<Vec<Migration>> {
-    let pool = pool::pool(url, password, 1)?;
-    known(&*pool::checkout(&pool).await?).await
+    let pool = Pool::new(url, password, 1)?;
+    known(&*pool.checkout().await?).await
 }
 
 /// Refuses a ledger that is newer than this binary, or not migrated yet.

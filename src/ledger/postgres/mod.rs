@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use deadpool_postgres::{Object, Pool};
+use deadpool_postgres::Object;
 use jiff::Timestamp;
 use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, ToSql};
@@ -36,6 +36,7 @@ use crate::job::{RunId, Window};
 use crate::secret::Secret;
 
 pub use migrate::{migrate, status};
+use pool::Pool;
 
 /// The ledger in a PostgreSQL database.
 pub struct PostgresLedger {
@@ -53,7 +54,7 @@ impl PostgresLedger {
         password: Option<&Secret>,
         connections: usize,
     ) -> Result<PostgresLedger> {
-        let pool = pool::pool(url, password, connections)?;
+        let pool = Pool::new(url, password, connections)?;
         Ok(PostgresLedger { group: Arc::new(apply::Group::new(pool.clone())), pool })
     }
 
@@ -67,7 +68,7 @@ impl PostgresLedger {
     }
 
     async fn client(&self) -> Result<Object> {
-        pool::checkout(&self.pool).await
+        self.pool.checkout().await
     }
 
     async fn texts(

@@ -1,9 +1,10 @@
 //! The ledger's connections: made when needed, checked when taken, the password read for each.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{
-    Connect, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
+    Connect, Manager, ManagerConfig, Object, PoolError, RecyclingMethod, Runtime,
 };
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, Config};
@@ -24,48 +25,72 @@ const SESSION: &str = "SET idle_in_transaction_session_timeout = '15s'; \
     SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; \
     SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off";
 
-/// A pool of at most `connections` connections. Nothing is connected before it is needed.
-///
-/// # Errors
-/// `config` where the url cannot be understood.
-pub fn pool(url: &str, password: Option<&Secret>, connections: usize) -> Result<Pool> {
-    let config = connect::config(url, None, None, "ledger")?;
-    let connector = Connector { tls: connect::tls(&config, None)?, password: password.cloned() };
-    let manager = Manager::from_connect(
-        config,
-        connector,
-        ManagerConfig { recycling_method: RecyclingMethod::Fast },
-    );
-    Pool::builder(manager)
-        .max_size(connections)
-        .wait_timeout(Some(WAIT))
-        .create_timeout(Some(WAIT))
-        .recycle_timeout(Some(WAIT))
-        .runtime(Runtime::Tokio1)
-        .build()
-        .map_err(|cause| {
-            Error::config("set up the ledger's connections", "the pool cannot be built")
-                .caused_by(cause)
-        })
+/// The ledger's connections.
+#[derive(Clone)]
+pub struct Pool {
+    connections: deadpool_postgres::Pool,
+    password: Option<Secret>,
+    /// Where they lead, for errors.
+    server: Arc<str>,
 }
 
-/// A connection of the pool.
-///
-/// # Errors
-/// `unavailable` where none can be had in time; else as the server's answer is classified.
-pub async fn checkout(pool: &Pool) -> Result<Object> {
-    const DOING: &str = "reach the ledger";
-    pool.get().await.map_err(|error| match error {
-        // Refused credentials too: somebody mends them, and until then the ledger is away.
-        PoolError::Backend(cause) => {
-            connect::classify_connect(cause).reclass(Class::Unavailable).with("for", "the ledger")
-        }
-        PoolError::Timeout(_) => {
-            Error::unavailable(DOING, "no connection to the database was free in time")
-                .help("Is PostgreSQL up? Has it reached its max_connections?")
-        }
-        other => Error::unavailable(DOING, "no connection to the database").caused_by(other),
-    })
+impl Pool {
+    /// At most so many connections. Nothing is connected before it is needed.
+    ///
+    /// # Errors
+    /// `config` where the url cannot be understood.
+    pub fn new(url: &str, password: Option<&Secret>, connections: usize) -> Result<Pool> {
+        let config = connect::config(url, None, None, "ledger")?;
+        let server = connect::server(&config).into();
+        let connector =
+            Connector { tls: connect::tls(&config, None)?, password: password.cloned() };
+        let manager = Manager::from_connect(
+            config,
+            connector,
+            ManagerConfig { recycling_method: RecyclingMethod::Fast },
+        );
+        let connections = deadpool_postgres::Pool::builder(manager)
+            .max_size(connections)
+            .wait_timeout(Some(WAIT))
+            .create_timeout(Some(WAIT))
+            .recycle_timeout(Some(WAIT))
+            .runtime(Runtime::Tokio1)
+            .build()
+            .map_err(|cause| {
+                Error::config("set up the ledger's connections", "the pool cannot be built")
+                    .caused_by(cause)
+            })?;
+        Ok(Pool { connections, password: password.cloned(), server })
+    }
+
+    /// How many connections there may be.
+    pub fn most(&self) -> usize {
+        self.connections.status().max_size
+    }
+
+    /// A connection.
+    ///
+    /// # Errors
+    /// `unavailable` where none can be had in time; else as the server's answer is classified.
+    pub async fn checkout(&self) -> Result<Object> {
+        const DOING: &str = "reach the ledger";
+        let error = match self.connections.get().await {
+            Ok(connection) => return Ok(connection),
+            Err(PoolError::Backend(cause)) => match self.password.as_ref().map(Secret::read) {
+                Some(Err(missing)) => missing,
+                // Refused credentials too: somebody mends them, and until then the ledger is away.
+                _ => connect::classify_connect(cause).reclass(Class::Unavailable),
+            },
+            Err(PoolError::Timeout(_)) => {
+                Error::unavailable(DOING, "no connection to the database was free in time")
+                    .help("Is PostgreSQL up? Has it reached its max_connections?")
+            }
+            Err(other) => {
+                Error::unavailable(DOING, "no connection to the database").caused_by(other)
+            }
+        };
+        Err(error.with("server", &self.server).with("for", "the ledger"))
+    }
 }
 
 struct Connector {
@@ -84,7 +109,7 @@ impl Connect for Connector {
         let mut config = config.clone();
         Box::pin(async move {
             // Read anew each time, so that a rotated password needs no restart. One that cannot be
-            // read shows as a refused login.
+            // read shows as a refused login, which `checkout` explains.
             if let Some(Ok(password)) = self.password.as_ref().map(Secret::read) {
                 config.password(secrecy::ExposeSecret::expose_secret(&password));
             }
@@ -93,7 +118,8 @@ impl Connect for Connector {
             let (client, connection) = config.connect(self.tls.clone()).await?;
             let task = tokio::spawn(async move {
                 if let Err(error) = connection.await {
-                    tracing::warn!(%error, "a connection to the ledger was lost");
+                    // Whoever needs the ledger tells that it is away, once for all connections.
+                    tracing::debug!(%error, "a connection to the ledger was lost");
                 }
             });
             client.batch_execute(SESSION).await?;

@@ -169,10 +169,12 @@ async fn supervise(
     address: String,
 ) {
     let mut failures = 0;
+    let mut told = None;
     loop {
         let cause = match open(role, &target, &topology).await {
             Ok(connection) => {
                 let connection = Arc::new(connection);
+                told = None;
                 info!(broker = address, role, "connected to RabbitMQ");
                 state.send_replace(State {
                     connection: Some(connection.clone()),
@@ -191,14 +193,17 @@ async fn supervise(
         let away = cause.kind == Kind::Away;
         let wait = if away { backoff(failures) } else { jitter(LAST_BACKOFF) };
         failures = failures.saturating_add(1);
-        warn!(
-            broker = address,
-            role,
-            cause = cause.text,
-            refused = !away,
-            retry_in_ms = wait.as_millis() as u64,
-            "no connection to RabbitMQ"
-        );
+        // The same once more is no news: whoever uses the queue tells how long it lasts.
+        if told.as_ref() != Some(&cause.text) {
+            warn!(
+                broker = address,
+                role,
+                cause = cause.text,
+                refused = !away,
+                "no connection to RabbitMQ; trying again"
+            );
+            told = Some(cause.text.clone());
+        }
         state.send_replace(State { cause: Some(cause), ..State::default() });
         tokio::time::sleep(wait).await;
     }

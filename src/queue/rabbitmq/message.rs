@@ -30,6 +30,9 @@ pub(super) fn to_amqp(properties: &Properties) -> BasicProperties {
     if let Some(traceparent) = &properties.traceparent {
         set("traceparent".to_owned(), cut(traceparent, HEADER_BYTES));
     }
+    if let Some(at) = properties.first_failed_at.as_ref().filter(|_| properties.dead.is_none()) {
+        set(format!("{PREFIX}first-failed-at"), cut(at, HEADER_BYTES));
+    }
     if let Some(dead) = &properties.dead {
         set(format!("{PREFIX}reason"), cut_chars(&dead.reason, REASON_CHARS));
         for (name, value) in [
@@ -71,12 +74,18 @@ pub(super) fn to_amqp(properties: &Properties) -> BasicProperties {
 pub(super) fn from_amqp(amqp: &BasicProperties) -> Properties {
     let owned = |text: &Option<lapin::types::ShortString>| text.as_ref().map(ToString::to_string);
     let headers = amqp.headers().as_ref();
+    let dead = headers.and_then(dead);
+    // That of a letter is among the others.
+    let first_failed_at = headers
+        .filter(|_| dead.is_none())
+        .and_then(|headers| text(headers, &format!("{PREFIX}first-failed-at")));
     Properties {
         kind: owned(amqp.kind()),
         message_id: owned(amqp.message_id()),
         correlation_id: owned(amqp.correlation_id()),
         traceparent: headers.and_then(|headers| text(headers, "traceparent")),
-        dead: headers.and_then(dead),
+        first_failed_at,
+        dead,
     }
 }
 

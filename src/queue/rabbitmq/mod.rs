@@ -153,7 +153,7 @@ impl Queue for RabbitMq {
     }
 
     async fn ping(&self, wait: Duration) -> Result<()> {
-        const OPERATION: &str = "reach RabbitMQ";
+        const OPERATION: &str = "check the queue";
         let deadline = tokio::time::Instant::now() + wait;
         for link in [&self.publishing, &self.consuming] {
             link.connection(OPERATION, deadline.duration_since(tokio::time::Instant::now()))

@@ -113,6 +113,7 @@ async fn a_message_arrives_with_all_its_properties(home: &Home) {
         message_id: Some("m-1".to_owned()),
         correlation_id: Some("c-ø".to_owned()),
         traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
+        first_failed_at: None,
         dead: Some(DeadHeaders {
             reason: "the contract was broken: «naïve»".to_owned(),
             class: "contract".to_owned(),
@@ -127,9 +128,17 @@ async fn a_message_arrives_with_all_its_properties(home: &Home) {
         }),
     };
     let full = Outgoing { properties: properties.clone(), ..message(jobs("a"), r#"{"n":1}"#) };
-    publish(&queue, vec![full, message(jobs("a"), "bare")]).await;
+    let again = Properties {
+        first_failed_at: Some("2026-11-01T04:15:00Z".to_owned()),
+        ..Properties::default()
+    };
+    let replayed = Outgoing { properties: again.clone(), ..message(jobs("a"), "again") };
+    publish(&queue, vec![full, message(jobs("a"), "bare"), replayed]).await;
     let mut stream = queue.consume("a", 10).await.unwrap();
     let (first, second) = (next(&mut stream).await, next(&mut stream).await);
+    let third = next(&mut stream).await;
+    assert_eq!((body(&third), &third.properties), ("again".to_owned(), &again));
+    third.settle.ack().await.unwrap();
     assert_eq!((body(&first), &first.properties), (r#"{"n":1}"#.to_owned(), &properties));
     assert_eq!((first.pool.as_str(), first.redelivered), ("a", false));
     assert_eq!((body(&second), second.properties), ("bare".to_owned(), Properties::default()));

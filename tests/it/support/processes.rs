@@ -31,6 +31,11 @@ impl Process {
         self.child.id()
     }
 
+    /// Where it logs.
+    pub fn path(&self) -> &Path {
+        &self.log
+    }
+
     /// What it has logged so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
