@@ -23,8 +23,8 @@ use datafusion_physical_expr::PhysicalExpr;
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 
-use crate::contract::refused_row;
 use crate::error::{Error, Result};
+use crate::format::row_json;
 use crate::rows::{Batch, Refused, Rows};
 
 /// The `[transform]` of a definition.
@@ -106,7 +106,7 @@ impl Transform {
         match self.run(rows) {
             Ok(done) => parts.push(done),
             Err(cause) if rows.num_rows() <= 1 => refused.extend((0..rows.num_rows()).map(|row| {
-                Refused { rule: rule(&cause).to_owned(), column: None, row: refused_row(rows, row) }
+                Refused { rule: rule(&cause).to_owned(), column: None, row: row_json(rows, row) }
             })),
             Err(_) => {
                 let half = rows.num_rows() / 2;

@@ -8,7 +8,7 @@ use std::path::Path;
 /// From the bottom to the top: a module uses only those of the lines before its own.
 const LAYERS: [&[&str]; 18] = [
     &["error"],
-    &["rows", "scrub", "secret", "units"],
+    &["rows", "scrub", "secret", "suggest", "units"],
     // Below `job`, since a manifest names the types of its columns; it knows nothing of jobs.
     &["format"],
     &["job"],
