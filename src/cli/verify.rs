@@ -12,7 +12,7 @@ use crate::units::Size;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  longshore verify /data/orders/day=2026-11-19/SE
+  longshore verify /data/daily-orders/day=2026-11-19/SE
   longshore verify s3://acme-lake/exports/orders/_manifest.json
   longshore verify . --json")]
 pub struct Verify {
