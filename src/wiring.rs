@@ -3,10 +3,11 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::claims::{self, Claims};
 use crate::config::{Backing, Config, Settings};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::http::Health;
 use crate::ledger::{self, Ledger, Migration};
 use crate::limits::local::Gate;
@@ -18,6 +19,9 @@ use crate::worker::Worker;
 
 /// What everything of Longshore's own is called at the broker and in Redis.
 const PREFIX: &str = "longshore";
+
+/// How long a queue may take to answer [`ask`].
+const ASKED: Duration = Duration::from_secs(10);
 
 /// What `/readyz` tells about.
 const DEPENDENCIES: [&str; 3] = ["queue", "ledger", "claims"];
@@ -106,6 +110,38 @@ pub async fn guard(settings: &Settings) -> Result<()> {
             ledger::postgres::PostgresLedger::open(&postgres.url, postgres.password.as_ref(), 1)?
                 .guard()
                 .await
+        }
+    }
+}
+
+/// Asks queue, ledger and claims whether they can be worked with. Answers each of their names with
+/// its address and what it said. An embedded file that is not there yet is made when it is needed.
+///
+/// # Errors
+/// `config` where an address cannot be understood.
+pub async fn ask(settings: &Settings) -> Result<Vec<(&'static str, String, Result<()>)>> {
+    match &settings.backing {
+        Backing::Embedded { path } => {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            let answer = if path.exists() {
+                migrate(settings, false).await.map(drop)
+            } else if folder.is_some_and(|folder| !folder.is_dir()) {
+                Err(Error::config("open the embedded database", "its folder is not there")
+                    .help("Create the folder, or correct the url of queue, ledger and claims."))
+            } else {
+                Ok(())
+            };
+            Ok(vec![("queue, ledger and claims", path.display().to_string(), answer)])
+        }
+        Backing::Servers { amqp, postgres, redis } => {
+            let parts = parts(settings)?;
+            let (queue, ledger, claims) =
+                tokio::join!(parts.queue.ping(ASKED), guard(settings), parts.claims.ping());
+            Ok(vec![
+                ("queue", amqp.url.clone(), queue),
+                ("ledger", postgres.url.clone(), ledger),
+                ("claims", redis.url.clone(), claims),
+            ])
         }
     }
 }
