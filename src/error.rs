@@ -49,6 +49,25 @@ pub enum Class {
 }
 
 impl Class {
+    /// All of them.
+    pub const ALL: [Class; 15] = [
+        Class::Transient,
+        Class::Throttled,
+        Class::Unavailable,
+        Class::Contract,
+        Class::Permanent,
+        Class::Malformed,
+        Class::Conflict,
+        Class::Poison,
+        Class::Cancelled,
+        Class::Expired,
+        Class::Fenced,
+        Class::Config,
+        Class::NotFound,
+        Class::Refused,
+        Class::Usage,
+    ];
+
     /// The word used in headers, logs, tables and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -333,7 +352,7 @@ mod tests {
 
     #[test]
     fn class_words_read_back() {
-        for class in [Class::Transient, Class::NotFound, Class::Expired] {
+        for class in Class::ALL {
             assert_eq!(Class::parse(class.as_str()), Some(class));
         }
         assert_eq!(Class::parse("else"), None);

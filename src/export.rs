@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::contract::ContractConfig;
 use crate::error::{Error, Result};
-use crate::job::param::Params;
+use crate::job::param::{self, Params};
+use crate::job::template::Template;
 use crate::ledger::NewDefinition;
 use crate::protect::ProtectConfig;
 use crate::sink::SinkConfig;
@@ -55,6 +56,24 @@ pub struct Export {
     /// How it is tried again.
     #[serde(default)]
     pub retry: RetryConfig,
+}
+
+impl Export {
+    /// The names that its paths may use besides the window, the run and its own.
+    pub fn param_names(&self) -> Vec<&str> {
+        self.params.keys().map(String::as_str).collect()
+    }
+
+    /// Where it uses the window of a job, if it does. A job without one can then never succeed.
+    pub fn uses_window(&self) -> Option<&'static str> {
+        let is_window = |name: &str| param::WINDOW.contains(&name);
+        if self.source.uses().any(is_window) {
+            return Some("[source]");
+        }
+        let path = self.sink.path.as_deref()?;
+        let (template, _) = Template::read(path, &self.param_names());
+        template.placeholders().any(is_window).then_some("[sink] path")
+    }
 }
 
 /// An export as it is applied: its name, what it says, and the hash of what it says.

@@ -57,6 +57,7 @@ pub mod scrub;
 pub mod secret;
 pub mod sink;
 pub mod source;
+pub mod suggest;
 pub mod telemetry;
 mod tls;
 pub mod transform;

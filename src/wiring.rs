@@ -174,6 +174,38 @@ fn expect_file(settings: &Settings) -> Result<()> {
     }
 }
 
+/// Asks queue, ledger and claims whether they can be worked with. Answers each of their names with
+/// its address and what it said. An embedded file that is not there yet is made when it is needed.
+///
+/// # Errors
+/// `config` where an address cannot be understood.
+pub async fn ask(settings: &Settings) -> Result<Vec<(&'static str, String, Result<()>)>> {
+    match &settings.backing {
+        Backing::Embedded { path } => {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            let answer = if path.exists() {
+                migrate(settings, false).await.map(drop)
+            } else if folder.is_some_and(|folder| !folder.is_dir()) {
+                Err(Error::config("open the embedded database", "its folder is not there")
+                    .help("Create the folder, or correct the url of queue, ledger and claims."))
+            } else {
+                Ok(())
+            };
+            Ok(vec![("queue, ledger and claims", path.display().to_string(), answer)])
+        }
+        Backing::Servers { amqp, postgres, redis } => {
+            let parts = parts(settings)?;
+            let (queue, ledger, claims) =
+                tokio::join!(parts.queue.ping(PATIENCE), guard(settings), parts.claims.ping());
+            Ok(vec![
+                ("queue", amqp.url.clone(), queue),
+                ("ledger", postgres.url.clone(), ledger),
+                ("claims", redis.url.clone(), claims),
+            ])
+        }
+    }
+}
+
 /// Applies the ledger's migrations, or (`apply` false) only tells which it has.
 ///
 /// # Errors

@@ -1,5 +1,6 @@
 //! `longshore check`
 
+use std::path::Path;
 use std::sync::Arc;
 
 use clap::Args;
@@ -9,7 +10,7 @@ use serde_json::json;
 use super::output::counted;
 use super::{Context, Ended, Failure, Verdict, trial};
 use crate::config::Config;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::export::Definition;
 use crate::job::message::JobMessage;
 use crate::job::param::{Param, ParamType};
@@ -23,11 +24,11 @@ use crate::wiring;
 #[command(after_help = "\
 Examples:
   longshore check
-  longshore check --connect        also ask each source for its columns
+  longshore check --connect        also ask the systems that it names
   longshore check --json | jq -r .message")]
 pub struct Check {
-    /// Ask each export's source for its columns, and plan transform, contract and protection on
-    /// them. No row is read, and nothing is written anywhere
+    /// Ask queue, ledger and claims whether they are there, each export's source for its columns,
+    /// and its sink whether it would take what comes of them. No row is read or written
     #[arg(long)]
     connect: bool,
 }
@@ -59,50 +60,87 @@ impl Check {
                 out.line(note.to_string())?;
             }
         }
-        let failed = if self.connect { connect(context, &config).await? } else { 0 };
+        let failed =
+            if self.connect { connect(context, &config).await? } else { Failed::default() };
         if !out.json {
             out.line(format!(
                 "checked {} and {}: {}",
                 counted(config.exports.len() as u64, "export"),
                 counted(config.connections.len() as u64, "connection"),
-                match failed {
-                    0 => "all is well".to_owned(),
-                    failed => format!("{} cannot run", counted(failed, "export")),
-                }
+                failed.told(),
             ))?;
         }
-        Ok(if failed == 0 { Verdict::Done } else { Verdict::Found })
+        Ok(if failed == Failed::default() { Verdict::Done } else { Verdict::Found })
     }
 }
 
-/// Plans every export on the columns that its source has now. Answers how many cannot run.
-async fn connect(context: &Context, config: &Config) -> Result<u64, Failure> {
+/// How much does not work as things stand.
+#[derive(Default, PartialEq, Eq)]
+struct Failed {
+    exports: u64,
+    servers: u64,
+}
+
+impl Failed {
+    fn told(&self) -> String {
+        let exports = format!("{} cannot run", counted(self.exports, "export"));
+        let servers = format!("{} cannot be used", counted(self.servers, "server"));
+        match (self.exports, self.servers) {
+            (0, 0) => "all is well".to_owned(),
+            (_, 0) => exports,
+            (0, _) => servers,
+            _ => format!("{exports}, {servers}"),
+        }
+    }
+}
+
+/// Asks queue, ledger and claims, and plans every export on the columns that its source has now and
+/// the place that it delivers to.
+async fn connect(context: &Context, config: &Config) -> Result<Failed, Failure> {
+    let mut failed = Failed::default();
+    let settings = context.global.config.join("longshore.toml");
+    for (part, url, answer) in wiring::ask(&config.settings).await? {
+        if let Err(error) = answer {
+            failed.servers += 1;
+            tell(context, "part", part, &settings, &error.with("url", url))?;
+        }
+    }
     let house = wiring::house(config);
-    let mut failed = 0;
     for definition in config.exports.values() {
         let checked = async {
             let run = trial::run(definition, sample(definition)?)?;
             Plan::new(Arc::new(definition.export.clone()), &run, &house)?.check().await
         };
-        let Err(error) = checked.await else { continue };
-        failed += 1;
-        let (message, help) = (scrub(&error.to_string()), error.advice().map(scrub));
-        if context.out.json {
-            context.out.object(&json!({
-                "level": "error",
-                "export": definition.name,
-                "file": definition.file,
-                "class": error.class(),
-                "message": message,
-                "help": help,
-            }))?;
-        } else {
-            let file = definition.file.display();
-            let help = help.map(|help| format!("\n   = help: {help}")).unwrap_or_default();
-            context.out.line(format!("error: {message}\n  --> {file}{help}\n"))?;
+        if let Err(error) = checked.await {
+            failed.exports += 1;
+            tell(context, "export", &definition.name, &definition.file, &error)?;
         }
     }
     Ok(failed)
+}
+
+/// Tells what does not work, and where that is configured.
+fn tell(
+    context: &Context,
+    what: &str,
+    name: &str,
+    file: &Path,
+    error: &Error,
+) -> Result<(), Failure> {
+    let (message, help) = (scrub(&error.to_string()), error.advice().map(scrub));
+    if context.out.json {
+        return context.out.object(&json!({
+            "level": "error",
+            what: name,
+            "file": file,
+            "class": error.class(),
+            "message": message,
+            "help": help,
+        }));
+    }
+    let file = file.display();
+    let help = help.map(|help| format!("\n   = help: {help}")).unwrap_or_default();
+    context.out.line(format!("error: {message}\n  --> {file}{help}\n"))
 }
 
 /// A job as the export might get one: the current window, and the first value that is allowed for
@@ -112,7 +150,8 @@ fn sample(definition: &Definition) -> Result<JobMessage> {
     let zone = window::zone(&export.timezone)?;
     let now = Timestamp::now();
     let schedule = export.schedule.as_ref();
-    let spec = schedule.and_then(|schedule| schedule.window).unwrap_or(WindowSpec::Day);
+    // The shortest is a part of whatever an export without windows names in its path.
+    let spec = schedule.and_then(|schedule| schedule.window).unwrap_or(WindowSpec::Hour);
     let start = schedule.and_then(|schedule| schedule.start);
     let first = start.map(|day| window::first_at(day.at(0, 0, 0, 0), &zone));
     let window = spec.containing(first.map_or(now, |first| now.max(first)), &zone);

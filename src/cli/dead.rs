@@ -5,24 +5,26 @@ mod letters;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde_json::json;
 
-use self::letters::{counted_letters, groups, how_many, list, run_id, show, show_groups};
+use self::letters::{groups, how_many, list, looked, run_id, show, show_groups};
 use super::arguments::{past, rate};
 use super::output::{counted, thousands};
 use super::progress::Progress;
 use super::{Context, Ended, Verdict};
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::{Class, Error, Result};
 use crate::intake::Definitions;
+use crate::job;
 use crate::limits::Rate;
-use crate::replay::{Filter, Letter, Pass, Replayer};
+use crate::replay::{DROP, Filter, Letter, Pass, REPLAY, Replayer};
 use crate::wiring::{self, Parts};
 
-const REPLAY: &str = "replay dead letters";
-const DROP: &str = "drop dead letters";
+/// How many letters a list has, unless it is said.
+const LIMIT: u32 = 100;
 
 /// Jobs that were given up. Alone it is `dead list`.
 #[derive(Debug, Args)]
@@ -35,7 +37,7 @@ Examples:
   longshore dead drop --class malformed --reason 'a test of the producer'")]
 pub struct Dead {
     #[command(subcommand)]
-    command: What,
+    command: Option<What>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -45,15 +47,16 @@ enum What {
         #[command(flatten)]
         picked: Picked,
         /// At the most so many
-        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        #[arg(long, default_value_t = LIMIT, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         limit: u32,
     },
     /// One dead letter, with the job's own body
     Show {
-        /// The ending of the run's name, as tables show it
+        /// The ending of the run's or message's name, as tables show it
+        #[arg(value_parser = ending)]
         run: String,
         /// Look only at this pool's; default: those of [worker] pools
-        #[arg(long)]
+        #[arg(long, value_parser = NonEmptyStringValueParser::new())]
         pool: Option<String>,
     },
     /// Queue the runs of dead letters again
@@ -68,19 +71,19 @@ enum What {
 }
 
 /// Which letters are meant.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 struct Picked {
     /// Only of this export
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     export: Option<String>,
     /// Only of this class of error: contract, permanent, malformed, ...
-    #[arg(long)]
-    class: Option<String>,
-    /// Only of the run whose name ends so
-    #[arg(long)]
+    #[arg(long, value_parser = class)]
+    class: Option<Class>,
+    /// Only of the run, or the message without one, whose name ends so
+    #[arg(long, value_parser = ending)]
     run: Option<String>,
     /// Only where the reason holds this text
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     text: Option<String>,
     /// Only those that last failed since: 24h, a day, or an instant
     #[arg(long, value_name = "WHEN", value_parser = past)]
@@ -89,8 +92,21 @@ struct Picked {
     #[arg(long, value_name = "WHEN", value_parser = past)]
     until: Option<Timestamp>,
     /// Only this pool's; default: those of [worker] pools
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     pool: Option<String>,
+}
+
+fn class(word: &str) -> Result<Class, String> {
+    Class::parse(word).ok_or_else(|| {
+        let words: Vec<&str> = Class::ALL.iter().map(|class| class.as_str()).collect();
+        format!("the classes are {}", words.join(", "))
+    })
+}
+
+fn ending(text: &str) -> Result<String, String> {
+    job::ending(text).ok_or_else(|| {
+        "write at least the last four characters, as `longshore dead list` shows them".to_owned()
+    })
 }
 
 #[derive(Debug, Args)]
@@ -130,7 +146,7 @@ impl Picked {
     fn filter(&self) -> Filter {
         Filter {
             export: self.export.clone(),
-            class: self.class.clone(),
+            class: self.class,
             run: self.run.clone(),
             text: self.text.clone(),
             since: self.since,
@@ -141,7 +157,8 @@ impl Picked {
     /// Whoever means all of them must say so.
     fn expect_some(&self, doing: &'static str, all: bool) -> Result<()> {
         let Filter { export, class, run, text, since, until } = self.filter();
-        let narrowed = [&export, &class, &run, &text, &self.pool].iter().any(|one| one.is_some())
+        let narrowed = [&export, &run, &text, &self.pool].iter().any(|one| one.is_some())
+            || class.is_some()
             || since.is_some()
             || until.is_some();
         if narrowed || all {
@@ -165,14 +182,16 @@ async fn pools(picked: Option<&String>, config: &Config, parts: &Parts) -> Resul
 impl Dead {
     pub async fn run(self, context: &Context) -> Ended {
         // What is asked for wrongly need not wait for a server to be found out.
-        match &self.command {
+        let command =
+            self.command.unwrap_or(What::List { picked: Picked::default(), limit: LIMIT });
+        match &command {
             What::Replay(replay) => replay.picked.expect_some(REPLAY, replay.change.all)?,
             What::Drop { picked, change } => picked.expect_some(DROP, change.all)?,
             What::List { .. } | What::Show { .. } => {}
         }
         let config = context.config(false)?;
         let parts = wiring::existing_parts(&config.settings).await?;
-        match self.command {
+        match command {
             What::List { picked, limit } => {
                 let pools = pools(picked.pool.as_ref(), &config, &parts).await?;
                 list(context, &parts, &pools, &picked.filter(), limit as usize).await
@@ -228,6 +247,7 @@ impl Replay {
                 (report.done, "done"),
                 (report.failed, "failed again"),
                 (report.superseded, "had been replayed before"),
+                (report.skipped, "cannot be replayed: their exports are not active"),
             ] {
                 if count > 0 {
                     text.push_str(&format!(", {} {what}", thousands(count)));
@@ -248,28 +268,46 @@ impl Replay {
         replayer: &Replayer,
         pools: &[String],
     ) -> Ended {
-        let (letters, foreign, others) =
-            counted_letters(parts, pools, &self.picked.filter()).await?;
+        let filter = self.picked.filter();
+        let mut looked = looked(parts, pools, &filter).await?;
+        filter.expect_one(REPLAY, looked.handles())?;
+        let inactive = inactive(replayer, &looked.letters).await?;
+        let stays = |letter: &Letter| {
+            letter.dead.export.as_ref().is_some_and(|export| inactive.contains(export))
+        };
+        let (stuck, letters): (Vec<Letter>, Vec<Letter>) =
+            std::mem::take(&mut looked.letters).into_iter().partition(stays);
+        looked.stuck = stuck.len() as u64;
         if context.out.json {
-            for (class, reason, group) in groups(&letters) {
-                context.out.object(&json!({
-                    "dry_run": true,
-                    "count": group.count,
-                    "class": class,
-                    "reason": reason,
-                    "first_failed_at": group.first,
-                    "last_failed_at": group.last,
-                }))?;
+            for (letters, replayable) in [(&letters, true), (&stuck, false)] {
+                for (class, reason, group) in groups(letters) {
+                    context.out.object(&json!({
+                        "dry_run": true,
+                        "replayable": replayable,
+                        "count": group.count,
+                        "class": class,
+                        "reason": reason,
+                        "first_failed_at": group.first,
+                        "last_failed_at": group.last,
+                    }))?;
+                }
             }
             return Ok(Verdict::Done);
         }
-        let mut text = format!("would replay {}", how_many(letters.len(), foreign, others));
+        let mut text = format!("would replay {}", how_many(letters.len(), &looked));
         text.push_str(&self.revisions(parts, replayer, &letters).await?);
         if let Some(canary) = self.canary {
             text.push_str(&format!(", {canary} first as canary"));
         }
         context.out.line(text)?;
         show_groups(context, &letters)?;
+        for export in inactive {
+            let of = |letter: &&Letter| letter.dead.export.as_ref() == Some(&export);
+            let count = counted(stuck.iter().filter(of).count() as u64, "dead letter");
+            context.out.line(format!(
+                "cannot be replayed: {count} of {export}, and no export of this name is active"
+            ))?;
+        }
         context.out.line("Nothing was changed. Run again without --dry-run.")?;
         Ok(Verdict::Done)
     }
@@ -313,6 +351,22 @@ impl Replay {
     }
 }
 
+/// The exports of these letters that take no jobs.
+async fn inactive(replayer: &Replayer, letters: &[Letter]) -> Result<BTreeSet<String>> {
+    let exports: BTreeSet<&String> =
+        letters.iter().filter_map(|letter| letter.dead.export.as_ref()).collect();
+    let mut inactive = BTreeSet::new();
+    for export in exports {
+        match replayer.definitions.active(export).await {
+            Err(error) if error.class() == Class::Malformed => {
+                inactive.insert(export.clone());
+            }
+            other => drop(other?),
+        }
+    }
+    Ok(inactive)
+}
+
 async fn drop_letters(
     context: &Context,
     parts: &Parts,
@@ -322,12 +376,14 @@ async fn drop_letters(
 ) -> Ended {
     let filter = picked.filter();
     if change.dry_run {
-        let (letters, foreign, others) = counted_letters(parts, pools, &filter).await?;
+        let looked = looked(parts, pools, &filter).await?;
+        filter.expect_one(DROP, looked.handles())?;
+        let letters = &looked.letters;
         if context.out.json {
             context.out.object(&json!({"dry_run": true, "dropped": letters.len()}))?;
         } else {
-            context.out.line(format!("would drop {}", how_many(letters.len(), foreign, others)))?;
-            show_groups(context, &letters)?;
+            context.out.line(format!("would drop {}", how_many(letters.len(), &looked)))?;
+            show_groups(context, letters)?;
             context.out.line("Nothing was changed. Run again without --dry-run.")?;
         }
         return Ok(Verdict::Done);

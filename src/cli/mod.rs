@@ -344,7 +344,7 @@ mod tests {
             "runs show x",
             "runs cancel x --reason r",
             "dead list --export e",
-            "dead show x",
+            "dead show abcd",
             "dead replay --all --reason r",
             "dead drop --all --reason r",
             "exports list",

@@ -19,7 +19,7 @@ const ENVIRONMENT: &str = "Without a configuration, credentials come from AWS_AC
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  longshore verify /data/orders/day=2026-11-19/SE
+  longshore verify /data/daily-orders/day=2026-11-19/SE
   AWS_ENDPOINT_URL=https://store.internal longshore verify s3://acme-lake/exports/orders
   longshore verify . --json")]
 pub struct Verify {

@@ -8,8 +8,9 @@ use serde::de::{
 };
 use serde::forward_to_deserialize_any;
 
-use super::problem::{Code, Problems, nearest, suggest};
+use super::problem::{Code, Problems, suggest};
 use super::tree::{Node, Place, Value};
+use crate::suggest::nearest;
 
 /// What did not fit, and where.
 #[derive(Debug)]

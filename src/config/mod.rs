@@ -147,18 +147,22 @@ pub fn load(dir: &Path, options: LoadOptions) -> Result<Config, Problems> {
             connections: &connections,
             connections_read: connections_tree.is_some(),
         };
+        let mut trees = BTreeMap::new();
         for (name, file, tree) in export_trees(dir, &mut problems) {
             let Some(export) = de::read::<Export>(tree.clone(), &mut problems) else { continue };
             validate::export(&export, &tree, &known, &mut problems);
             match Definition::new(name.clone(), file, export) {
                 Ok(definition) => {
-                    exports.insert(name, definition);
+                    exports.insert(name.clone(), definition);
+                    trees.insert(name, tree);
                 }
                 Err(error) => {
                     problems.add(Code::BadValue, &tree.place, error.message(), "");
                 }
             }
         }
+        let placed: Vec<_> = exports.values().zip(trees.values()).collect();
+        validate::meetings(&placed, &known, &mut problems);
     }
 
     let (problems, notes) = problems.sort();

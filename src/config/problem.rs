@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::tree::Place;
+use crate::suggest::nearest;
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $code:literal),* $(,)?) => {
@@ -56,7 +57,7 @@ codes! {
     UndeclaredParam = "LS0308",
     /// A path has a placeholder that nobody fills.
     UnknownPlaceholder = "LS0309",
-    /// Two deliveries would meet in one folder.
+    /// Two deliveries would meet in one place.
     Meeting = "LS0310",
     /// An upsert without a primary key.
     NoPrimaryKey = "LS0311",
@@ -68,6 +69,8 @@ codes! {
     Memory = "LS0314",
     /// A personal or secret field is delivered as it is (a note).
     Unprotected = "LS0315",
+    /// A schedule without windows, of an export that uses the window.
+    NoWindow = "LS0316",
     /// A secret stands in the configuration.
     LiteralSecret = "LS0401",
     /// A password stands in an address.
@@ -219,15 +222,6 @@ impl fmt::Display for Problems {
 }
 
 impl std::error::Error for Problems {}
-
-/// The known word that was probably meant.
-pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    known
-        .map(|one| (strsim::damerau_levenshtein(word, one), one))
-        .filter(|(distance, one)| *distance <= (one.chars().count() / 3).max(1))
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, one)| one)
-}
 
 /// Words that are named where none was probably meant.
 const NAMED: usize = 30;

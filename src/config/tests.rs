@@ -138,7 +138,8 @@ custmer_email = "hash"
     connection_key_unfit => problems("connections.toml",
         &CONNECTIONS.replace("[lake]", "region = \"eu-north-1\"\n[lake]"));
     duplicate_names => problems("exports/acme/orders.toml", ORDERS);
-    bad_name_of_export => problems("exports/my orders.toml", ORDERS);
+    bad_name_of_export => problems("exports/my orders.toml",
+        &ORDERS.replace("path = \"orders\"", "path = \"mine\""));
     quarantine_must_be_files => problems("longshore.toml",
         &format!("{SETTINGS}[quarantine]\nconnection = \"shop\"\n"));
     worker_out_of_range => problems("longshore.toml",
@@ -152,6 +153,128 @@ custmer_email = "hash"
         ("exports/a.toml", "source = { conection = \"shop\", table = \"a\" }\n"),
         ("exports/b.toml", "timezone = \"Mars\"\nsource = { connection = \"shpo\", table = \"b\" }\nsink = { connection = \"lake\", path = \"{x}\" }\n"),
     ], LoadOptions::default());
+}
+
+#[test]
+fn no_two_exports_deliver_to_one_place() {
+    let with = |sink: &str| {
+        format!("source = {{ connection = \"shop\", table = \"t\" }}\nsink = {{ {sink} }}\n")
+    };
+    let lake = |path: &str| with(&format!("connection = \"lake\", path = \"{path}\""));
+    let told = |files: &[(&str, String)]| {
+        let files: Vec<(&str, &str)> =
+            files.iter().map(|(name, text)| (*name, text.as_str())).collect();
+        load_in(folder(&files).path(), LoadOptions::default())
+    };
+    let country = "params = { country = { type = \"string\" } }\n".to_owned();
+    for path in ["orders", "{country}", "ord{country}"] {
+        let shown = told(&[("exports/a.toml", country.clone() + &lake(path))]).unwrap_err();
+        assert_eq!(shown.matches("error[").count(), 1, "{shown}");
+        for words in [
+            "error[LS0310]: `a` and `orders` may deliver to one folder",
+            "--> config/exports/orders.toml:2:",
+            "that of `a` is config/exports/a.toml:3;",
+        ] {
+            assert!(shown.contains(words), "{shown}");
+        }
+    }
+    // In the two systems, in folders of their own, and under names of their own.
+    told(&[
+        (
+            "connections.toml",
+            format!("{CONNECTIONS}[pond]\ntype = \"files\"\nurl = \"file:///p\"\n"),
+        ),
+        ("exports/a.toml", with("connection = \"pond\", path = \"orders\"")),
+        ("exports/b.toml", lake("all/{export}")),
+        ("exports/c.toml", lake("all/{export}")),
+        ("exports/d.toml", lake("days/{run}")),
+        ("exports/e.toml", lake("days/{run}")),
+    ])
+    .unwrap();
+    // One below the other is worth knowing.
+    let notes = told(&[("exports/a.toml", lake("orders/{run}"))]).unwrap().notes;
+    assert_eq!(notes.len(), 1);
+    assert_eq!(notes[0].message, "`a` delivers below the folder of `orders`");
+
+    let table = |name: &str, mode: &str| {
+        with(&format!("connection = \"shop\", table = \"{name}\", mode = \"{mode}\""))
+    };
+    let shown = told(&[
+        ("exports/a.toml", table("x", "replace")),
+        ("exports/b.toml", table("x", "replace")),
+        ("exports/c.toml", table("x", "append")),
+        ("exports/d.toml", table("y", "replace")),
+    ])
+    .unwrap_err();
+    assert_eq!(shown.matches("error[").count(), 1, "{shown}");
+    assert!(shown.contains("error[LS0310]: `a` and `b` replace one table"), "{shown}");
+    assert!(shown.contains("that of `a` is config/exports/a.toml:2;"), "{shown}");
+}
+
+#[test]
+fn rules_of_fields_have_values_of_their_types() {
+    let shown = of_export(
+        "[contract.fields]\n\
+         name = { type = \"string\", min = 3, max = \"x\" }\n\
+         day = { type = \"date\", min = 2026-01-01, max = \"soon\" }\n\
+         id = { type = \"int64\", values = [1, \"two\"] }\n\
+         rate = { type = \"decimal(5,2)\", min = 2, max = 1.5 }\n",
+    );
+    for (line, words) in [
+        (4, "`name`: `min` is no value of type string"),
+        (4, "`name`: `max` is no value of type string"),
+        (5, "`day`: `max` is no value of type date"),
+        (6, "`id`: `values` is no value of type int64"),
+        (7, "`rate`: min is greater than max"),
+    ] {
+        assert!(shown.contains(&format!("error[LS0205]: {words}")), "{words}: {shown}");
+        assert!(shown.contains(&format!("orders.toml:{line}:")), "{line}: {shown}");
+    }
+    assert_eq!(shown.matches("error[").count(), 5, "{shown}");
+    assert!(shown.contains("min and max are for numbers, dates and times"), "{shown}");
+}
+
+#[test]
+fn the_path_of_a_source_has_what_its_reader_can_fill() {
+    let of = |path: &str| {
+        format!(
+            "source = {{ connection = \"lake\", path = \"{path}\", fields = {{ id = {{ type = \"int64\" }} }} }}\n\
+             sink = {{ connection = \"lake\", path = \"orders\" }}\n\
+             params = {{ country = {{ type = \"string\" }} }}\n"
+        )
+    };
+    for (path, told) in [
+        ("", "a name in the path is empty"),
+        ("/in/x.csv", "the path begins with `/`"),
+        ("in/{country", "a brace stands alone"),
+        ("in/{run}.csv", "nothing fills {run}"),
+        ("in/{export}.csv", "nothing fills {export}"),
+        ("in/{contry}.csv", "did you mean `country`?"),
+        ("in/{window_start:%Y}.csv", "{window_start} takes no format in the path of a source"),
+        ("in/{country:%Y}.csv", "{country} takes no format in the path of a source"),
+    ] {
+        let shown = problems("exports/orders.toml", &of(path));
+        assert!(shown.contains(told), "{path}: {shown}");
+        assert_eq!(shown.matches("error[").count(), 1, "{path}: {shown}");
+    }
+    let export = of("in/{country}-{window_start}/**/*.csv");
+    load_in(folder(&[("exports/orders.toml", &export)]).path(), LoadOptions::default()).unwrap();
+}
+
+#[test]
+fn a_schedule_without_windows_is_not_for_exports_that_use_them() {
+    let cron = "[schedule]\ncron = \"5 * * * *\"\n";
+    for (from, to) in [
+        ("path = \"orders\"", "path = \"o/{window_end}\""),
+        ("table = \"orders\"", "query = \"SELECT :window_start AS at\""),
+        ("table = \"orders\"", "table = \"orders\", where = \"at < :window_end\""),
+    ] {
+        let export = format!("{}{cron}", ORDERS.trim_start().replace(from, to));
+        let shown = problems("exports/orders.toml", &export);
+        assert!(shown.contains("error[LS0316]"), "{shown}");
+        assert!(shown.contains("uses the window, and scheduled jobs have none"), "{shown}");
+        assert!(shown.contains("orders.toml:3:2"), "{shown}");
+    }
 }
 
 #[test]

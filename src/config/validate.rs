@@ -1,12 +1,14 @@
 //! What one key alone cannot tell: references, and what fits together.
 
 mod export;
+mod meeting;
 mod text;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub(super) use self::export::export;
+pub(super) use self::meeting::meetings;
 use super::problem::{Code, Problems, suggest};
 use super::settings::Settings;
 use super::tree::{Node, Place, holds_password};

@@ -8,12 +8,12 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 use futures::StreamExt;
 
 use super::convert::{Conversion, conversion};
-use super::refused::refused_row;
 use super::rules::{self, Rule};
 use super::{ContractConfig, ExtraColumns};
 use crate::error::{Error, Result};
-use crate::format::FieldType;
+use crate::format::{FieldType, row_json};
 use crate::rows::{Batch, Refused, Rows};
+use crate::suggest::suggest;
 
 /// A contract that was planned for one input schema.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ impl Contract {
                     "plan the contract",
                     format!("primary-key names `{key}`, which is not in [contract.fields]"),
                 )
-                .help(nearest(key, names)));
+                .help(suggest(key, names)));
             }
         }
         let columns = config
@@ -118,7 +118,7 @@ impl Contract {
                 refused.push(Refused {
                     rule: column.rule(rule),
                     column: Some(column.name.clone()),
-                    row: refused_row(&batch.rows, row),
+                    row: row_json(&batch.rows, row),
                 });
             }
             let mask = broken.kept();
@@ -236,7 +236,7 @@ fn column(config: &ContractConfig, name: &str, input: &Schema) -> Result<Column>
             "plan the contract",
             format!("column `{name}` is promised, and the rows do not have it"),
         )
-        .help(nearest(name, names)));
+        .help(suggest(name, names)));
     };
     let from = FieldType::of_arrow(found.data_type());
     let conversion =
@@ -265,22 +265,6 @@ fn column(config: &ContractConfig, name: &str, input: &Schema) -> Result<Column>
         },
         rules: rules::plan(config, name)?,
     })
-}
-
-/// The help for a name that does not exist: the nearest that does, or all of them.
-pub(crate) fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> String {
-    let names: Vec<&str> = names.collect();
-    let near = names
-        .iter()
-        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
-        .filter(|(distance, candidate)| {
-            *distance * 3 <= name.chars().count().max(candidate.chars().count())
-        })
-        .min_by_key(|(distance, _)| *distance);
-    match near {
-        Some((_, near)) => format!("Did you mean `{near}`?"),
-        None => format!("There are: {}.", names.join(", ")),
-    }
 }
 
 fn internal(cause: arrow::error::ArrowError) -> Error {

@@ -2,7 +2,6 @@
 
 mod apply;
 mod convert;
-mod refused;
 mod rules;
 #[cfg(test)]
 mod tests;
@@ -17,8 +16,7 @@ use crate::format::FieldType;
 use crate::rows::Counts;
 
 pub use apply::Contract;
-pub(crate) use apply::nearest;
-pub(crate) use refused::refused_row;
+pub(crate) use rules::mistakes;
 
 /// The `[contract]` of a definition.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -38,20 +38,26 @@ enum Check {
 /// The rules of a field, in the order in which they are checked.
 pub(super) fn plan(config: &ContractConfig, column: &str) -> Result<Vec<Rule>> {
     let Some(field) = config.fields.get(column) else { return Ok(Vec::new()) };
-    let mut rules = Vec::new();
+    let (rules, mistakes) = read(column, field);
+    match mistakes.into_iter().next() {
+        None => Ok(rules),
+        Some((_, error)) => Err(error),
+    }
+}
+
+/// What is wrong with the rules of a field, each with the key that it stands under.
+pub(crate) fn mistakes(column: &str, field: &ContractField) -> Vec<(&'static str, Error)> {
+    read(column, field).1
+}
+
+fn read(column: &str, field: &ContractField) -> (Vec<Rule>, Vec<(&'static str, Error)>) {
+    let (mut rules, mut mistakes) = (Vec::new(), Vec::new());
     for (word, literal) in [("min", &field.min), ("max", &field.max)] {
         let Some(literal) = literal else { continue };
-        let check = match (typed(field, column, word, literal)?, word) {
-            (Literal::Whole(bound), "min") => Check::Least(bound),
-            (Literal::Whole(bound), _) => Check::Most(bound),
-            (Literal::Float(bound), "min") => Check::LeastFloat(bound),
-            (Literal::Float(bound), _) => Check::MostFloat(bound),
-            _ => {
-                return Err(wrong(field, column, word)
-                    .help("min and max are for numbers, dates and times; use values instead."));
-            }
-        };
-        rules.push(Rule { name: format!("{word} {}", shown(literal)), check });
+        match bound(field, column, word, literal) {
+            Ok(check) => rules.push(Rule { name: format!("{word} {}", shown(literal)), check }),
+            Err(error) => mistakes.push((word, error)),
+        }
     }
     if let [Rule { check: low, .. }, Rule { check: high, .. }] = rules.as_slice() {
         let empty = match (low, high) {
@@ -60,50 +66,72 @@ pub(super) fn plan(config: &ContractConfig, column: &str) -> Result<Vec<Rule>> {
             _ => false,
         };
         if empty {
-            return Err(Error::config("plan the contract", "min is greater than max")
+            let error = Error::config("plan the contract", "min is greater than max")
                 .with("column", column)
-                .help("Exchange them, or every row would be refused."));
+                .help("Exchange them, or every row would be refused.");
+            mistakes.push(("min", error));
         }
     }
     if let Some(values) = &field.values {
-        let name = "values".to_owned();
-        let typed = values
-            .iter()
-            .map(|value| typed(field, column, "values", value))
-            .collect::<Result<Vec<_>>>()?;
-        let mut whole = Vec::new();
-        let mut floats = Vec::new();
-        let mut texts = HashSet::new();
-        let mut bools = Vec::new();
-        for value in typed {
-            match value {
-                Literal::Whole(value) => whole.push(value),
-                Literal::Float(value) => floats.push(value),
-                Literal::Text(value) => drop(texts.insert(value)),
-                Literal::Bool(value) => bools.push(value),
+        match allowed(field, column, values) {
+            Ok(check) => {
+                let name = "values".to_owned();
+                rules.extend(check.map(|check| Rule { name, check }));
             }
+            Err(error) => mistakes.push(("values", error)),
         }
-        whole.sort_unstable();
-        let check = match field.kind {
-            _ if values.is_empty() => {
-                return Err(Error::config("plan the contract", "values is an empty list")
-                    .with("column", column)
-                    .help("Name the values that are allowed, or leave `values` out."));
-            }
-            FieldType::String => Some(Check::Texts(texts)),
-            FieldType::Float32 | FieldType::Float64 => Some(Check::Floats(floats)),
-            // Both values allowed is no rule.
-            FieldType::Bool => match bools.split_first() {
-                Some((first, rest)) if rest.iter().all(|other| other == first) => {
-                    Some(Check::Bool(*first))
-                }
-                _ => None,
-            },
-            _ => Some(Check::Whole(whole)),
-        };
-        rules.extend(check.map(|check| Rule { name, check }));
     }
-    Ok(rules)
+    (rules, mistakes)
+}
+
+fn bound(field: &ContractField, column: &str, word: &str, literal: &Value) -> Result<Check> {
+    let unordered = || {
+        wrong(field, column, word)
+            .help("min and max are for numbers, dates and times; use values instead.")
+    };
+    if matches!(field.kind, FieldType::String | FieldType::Bool) {
+        return Err(unordered());
+    }
+    Ok(match (typed(field, column, word, literal)?, word) {
+        (Literal::Whole(bound), "min") => Check::Least(bound),
+        (Literal::Whole(bound), _) => Check::Most(bound),
+        (Literal::Float(bound), "min") => Check::LeastFloat(bound),
+        (Literal::Float(bound), _) => Check::MostFloat(bound),
+        _ => return Err(unordered()),
+    })
+}
+
+/// `None` where all values that there are are allowed.
+fn allowed(field: &ContractField, column: &str, values: &[Value]) -> Result<Option<Check>> {
+    if values.is_empty() {
+        return Err(Error::config("plan the contract", "values is an empty list")
+            .with("column", column)
+            .help("Name the values that are allowed, or leave `values` out."));
+    }
+    let mut whole = Vec::new();
+    let mut floats = Vec::new();
+    let mut texts = HashSet::new();
+    let mut bools = Vec::new();
+    for value in values {
+        match typed(field, column, "values", value)? {
+            Literal::Whole(value) => whole.push(value),
+            Literal::Float(value) => floats.push(value),
+            Literal::Text(value) => drop(texts.insert(value)),
+            Literal::Bool(value) => bools.push(value),
+        }
+    }
+    whole.sort_unstable();
+    Ok(match field.kind {
+        FieldType::String => Some(Check::Texts(texts)),
+        FieldType::Float32 | FieldType::Float64 => Some(Check::Floats(floats)),
+        FieldType::Bool => match bools.split_first() {
+            Some((first, rest)) if rest.iter().all(|other| other == first) => {
+                Some(Check::Bool(*first))
+            }
+            _ => None,
+        },
+        _ => Some(Check::Whole(whole)),
+    })
 }
 
 impl Rule {

@@ -3,11 +3,13 @@
 pub mod decode;
 pub mod encode;
 pub mod pgcopy;
+pub mod row;
 pub mod types;
 pub mod values;
 
 use serde::{Deserialize, Serialize};
 
+pub use row::row_json;
 pub use types::{Field, FieldType, Fields};
 
 /// A file format.

@@ -131,6 +131,20 @@ pub fn read(body: &[u8], kind: Option<&str>, message_id: Option<&str>) -> Result
     }
 }
 
+/// The export that a body names, whatever else is wrong with it: to find it by among the dead
+/// letters. Only what may be an export's name is taken from a stranger.
+pub fn export_named(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Named {
+        export: String,
+    }
+    if body.len() > MAX_BODY {
+        return None;
+    }
+    let named: Named = serde_json::from_slice(body).ok()?;
+    Some(named.export).filter(|name| is_export_name(name))
+}
+
 impl JobMessage {
     /// Reads a job from its JSON. It may lack both key and window; see [`read`].
     ///
@@ -368,6 +382,26 @@ mod tests {
         assert!(
             refusal(&format!(r#"{{"export":"{}"}}"#, "a".repeat(101))).contains("field export")
         );
+    }
+
+    #[test]
+    fn a_wrong_body_still_names_its_export() {
+        let long = format!(r#"{{"export":"{}"}}"#, "a".repeat(101));
+        let large = format!(r#"{{"export":"orders","key":"{}"}}"#, "k".repeat(MAX_BODY));
+        for (body, name) in [
+            (r#"{"export":"acme/orders","windw":{"start":1}}"#, Some("acme/orders")),
+            (r#"{"params":[],"export":"orders"}"#, Some("orders")),
+            (r#"{"export":"Orders\n"}"#, None),
+            (r#"{"export":"password=hunter2"}"#, None),
+            (r#"{"export":"orders""#, None),
+            (r#"{"export":5}"#, None),
+            ("", None),
+            (&long, None),
+            (&large, None),
+        ] {
+            assert!(JobMessage::read(body.as_bytes()).is_err());
+            assert_eq!(export_named(body.as_bytes()).as_deref(), name, "{body}");
+        }
     }
 
     #[test]

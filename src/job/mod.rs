@@ -25,6 +25,14 @@ use uuid::Uuid;
 
 pub use window::Window;
 
+/// The ending of a name of hex digits, as somebody gave it: at least four of them, and dashes do
+/// not matter. `None` where it is none.
+pub fn ending(text: &str) -> Option<String> {
+    let plain: String = text.chars().filter(|c| *c != '-').collect();
+    let is_ending = plain.len() >= 4 && plain.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_ending.then(|| plain.to_lowercase())
+}
+
 /// A run's name: a UUIDv7, so that names sort by time.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RunId(pub Uuid);

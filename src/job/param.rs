@@ -107,6 +107,18 @@ impl fmt::Display for Value {
     }
 }
 
+/// What to do about a name in a query or a path for which a run has no value.
+pub fn advice(name: &str, bindings: &Bindings) -> String {
+    if WINDOW.contains(&name) {
+        return "Give the job a window.".to_owned();
+    }
+    let known: Vec<&str> = bindings.keys().map(String::as_str).collect();
+    match known.as_slice() {
+        [] => "This run has no parameters; declare it in [params].".to_owned(),
+        known => format!("Declare it in [params]; this run has {}.", known.join(", ")),
+    }
+}
+
 /// Checks what a job gives against what the export declares, and fills in the defaults.
 ///
 /// # Errors
@@ -132,12 +144,14 @@ pub fn resolve(declared: &Params, given: &serde_json::Map<String, Json>) -> Resu
         let value = Value::typed(param.kind, json).ok_or_else(|| {
             Error::malformed(DOING, format!("the value is no {}", param.kind)).with("param", name)
         })?;
-        if param.values.as_ref().is_some_and(|allowed| {
-            !allowed.iter().any(|one| Value::typed(param.kind, one).as_ref() == Some(&value))
-        }) {
-            return Err(Error::malformed(DOING, "the value is not among those allowed")
-                .with("param", name)
-                .help("The definition's `values` lists them."));
+        if let Some(allowed) = &param.values {
+            let mut allowed = allowed.iter().filter_map(|one| Value::typed(param.kind, one));
+            let shown: Vec<String> = allowed.clone().map(|one| one.to_string()).collect();
+            if !allowed.any(|one| one == value) {
+                return Err(Error::malformed(DOING, "the value is not among those allowed")
+                    .with("param", name)
+                    .help(format!("Allowed are: {}.", shown.join(", "))));
+            }
         }
         bindings.insert(name.clone(), value);
     }
@@ -189,5 +203,15 @@ mod tests {
             let error = resolve(&declared(), &given(bad)).unwrap_err();
             assert!(error.to_string().contains(word), "{error}");
         }
+        let error = resolve(&declared(), &given(json!({"country": "DK"}))).unwrap_err();
+        assert_eq!(error.advice(), Some("Allowed are: NO, SE."));
+    }
+
+    #[test]
+    fn the_window_is_not_declared_but_given() {
+        let bindings = resolve(&declared(), &given(json!({"country": "SE"}))).unwrap();
+        assert_eq!(advice("window_end", &bindings), "Give the job a window.");
+        assert_eq!(advice("x", &bindings), "Declare it in [params]; this run has country, top.");
+        assert!(advice("x", &Bindings::new()).ends_with("declare it in [params]."));
     }
 }

@@ -1,9 +1,11 @@
-//! Templates of paths and file names: `orders/day={window_start:%Y-%m-%d}/{country}`.
+//! Templates of paths and file names: `daily-orders/day={window_start:%Y-%m-%d}/{country}`.
 //!
 //! A placeholder is `{name}`, or `{window_start:FORMAT}` with a strftime format, in the export's
 //! time zone. Values are percent-encoded: all bytes but letters and digits of ASCII, `-`, `_`, `.`
 //! and `~`, and a `.` or `_manifest` at their beginning. So a value can neither leave its place in
 //! the path nor pass for a file of Longshore's own, and two values never give one path.
+
+mod meeting;
 
 use std::fmt::Write;
 
@@ -15,6 +17,8 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use super::param::Bindings;
 use super::{RunId, Window};
 use crate::error::{Class, Error, Result};
+
+pub use meeting::Meeting;
 
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 /// How a window's instant is written where the template says nothing.

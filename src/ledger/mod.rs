@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::error::{Error, Result};
 use crate::job::book::{Audit, Command, Outcome};
 use crate::job::run::{Run, State};
-use crate::job::{RunId, Window};
+use crate::job::{self, RunId, Window};
 use crate::rows::Counts;
 
 /// A definition as the ledger keeps it.
@@ -301,12 +301,11 @@ pub struct Migration {
 /// `not-found` where there is none, `usage` where there are several or the ending is no such.
 pub async fn one_run(ledger: &dyn Ledger, ending: &str) -> Result<Run> {
     const DOING: &str = "find the run";
-    let plain: String = ending.chars().filter(|c| *c != '-').collect();
-    if plain.len() < 4 || !plain.chars().all(|c| c.is_ascii_hexdigit()) {
+    let Some(plain) = job::ending(ending) else {
         return Err(Error::usage(DOING, format!("`{ending}` is no ending of a run's name"))
             .help("Give at least the last four characters, as `longshore runs` shows them."));
-    }
-    let filter = RunFilter { ending: Some(plain.to_lowercase()), limit: 2, ..RunFilter::default() };
+    };
+    let filter = RunFilter { ending: Some(plain), limit: 2, ..RunFilter::default() };
     let mut found = ledger.runs(&filter).await?;
     match (found.pop(), found.pop()) {
         (Some(run), None) => Ok(run),

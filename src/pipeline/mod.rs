@@ -119,8 +119,8 @@ impl Plan {
 }
 
 impl Plan {
-    /// Asks the source for its columns, and plans every step on them. No row is read, and the
-    /// target is left alone.
+    /// Asks the source for its columns, plans every step on them, and asks the sink whether it
+    /// would take what comes of it. No row is read, and nothing is written.
     ///
     /// # Errors
     /// What a run would fail with, as far as the columns tell.
@@ -134,9 +134,9 @@ impl Plan {
         }
         if !self.export.protect.is_empty() {
             let key = self.pseudonyms()?;
-            Protect::plan(&self.export.protect, schema, key.as_ref())?;
+            schema = Protect::plan(&self.export.protect, schema, key.as_ref())?.schema();
         }
-        Ok(())
+        self.sink.fits(&schema).await.map_err(|error| error.with("target", self.target()))
     }
 }
 

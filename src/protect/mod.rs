@@ -16,9 +16,9 @@ use indexmap::IndexMap;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use crate::contract::nearest;
 use crate::error::{Error, Result};
 use crate::rows::{Batch, Rows};
+use crate::suggest::suggest;
 
 /// The `[protect]` of a definition: column → what is done to it.
 pub type ProtectConfig = IndexMap<String, Protection>;
@@ -76,7 +76,7 @@ impl Protect {
             if input.column_with_name(name).is_none() {
                 let names = input.fields().iter().map(|field| field.name().as_str());
                 return Err(
-                    refuse(format!("there is no column `{name}`")).help(nearest(name, names))
+                    refuse(format!("there is no column `{name}`")).help(suggest(name, names))
                 );
             }
         }

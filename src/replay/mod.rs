@@ -5,12 +5,14 @@
 //! or set aside by the broker before it was accepted) is published again as it was, confirmed, and
 //! then acked. Killed in between, a pass is repeated without harm.
 
+mod letter;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::stream::{self, BoxStream, StreamExt};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
@@ -26,91 +28,13 @@ use crate::ledger::{Ledger, apply_one};
 use crate::limits::Rate;
 use crate::queue::{DeadHeaders, Destination, Incoming, Outgoing, Queue};
 
-/// Which letters are meant. Everything that is given must hold.
-#[derive(Debug, Clone, Default)]
-pub struct Filter {
-    /// Of this export.
-    pub export: Option<String>,
-    /// Of this class of error.
-    pub class: Option<String>,
-    /// Of the run whose name ends so.
-    pub run: Option<String>,
-    /// Whose reason holds this text, in any case of letters.
-    pub text: Option<String>,
-    /// That last failed at or after.
-    pub since: Option<Timestamp>,
-    /// That last failed before.
-    pub until: Option<Timestamp>,
-}
-
-impl Filter {
-    /// Whether a letter with these headers is meant.
-    pub fn picks(&self, dead: &DeadHeaders) -> bool {
-        let at: Option<Timestamp> = dead.last_failed_at.parse().ok();
-        let is = |want: &Option<String>, have: Option<&str>| {
-            want.as_ref().is_none_or(|want| have == Some(want.as_str()))
-        };
-        is(&self.export, dead.export.as_deref())
-            && is(&self.class, Some(&dead.class))
-            && self.run.as_ref().is_none_or(|ending| {
-                dead.run.as_ref().is_some_and(|run| {
-                    run.replace('-', "").ends_with(&ending.replace('-', "").to_lowercase())
-                })
-            })
-            && self
-                .text
-                .as_ref()
-                .is_none_or(|text| dead.reason.to_lowercase().contains(&text.to_lowercase()))
-            && self.since.is_none_or(|since| at.is_some_and(|at| at >= since))
-            && self.until.is_none_or(|until| at.is_some_and(|at| at < until))
-    }
-}
-
-/// A letter, as it is shown.
-#[derive(Debug, Clone, Serialize)]
-pub struct Letter {
-    /// The pool on whose dead-letter queue it is.
-    pub pool: String,
-    /// Why it is there.
-    #[serde(flatten)]
-    pub dead: DeadHeaders,
-    /// The job's own body; only where it was asked for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub body: Option<String>,
-}
-
-/// Walks over the letters of some pools that a filter picks, in their order. Nothing is used up.
-///
-/// # Errors
-/// Where the queue cannot be read.
-pub async fn look(
-    queue: &dyn Queue,
-    pools: &[String],
-    filter: &Filter,
-    bodies: bool,
-    most: usize,
-) -> Result<Vec<Letter>> {
-    let mut found = Vec::new();
-    for pool in pools {
-        let mut letters = queue.dead(pool).await?;
-        while let Some(letter) = letters.next().await {
-            let letter = letter?;
-            let dead = letter.properties.dead.unwrap_or_default();
-            if filter.picks(&dead) && found.len() < most {
-                let body = bodies.then(|| String::from_utf8_lossy(&letter.body).into_owned());
-                found.push(Letter { pool: pool.clone(), dead, body });
-            }
-        }
-    }
-    Ok(found)
-}
-
 /// How letters are replayed.
 #[derive(Debug, Clone)]
 pub struct Pass {
     /// Which.
     pub filter: Filter,
-    /// Replay so many first, and the others only when all of these are done.
+    /// Replay so many runs first, and the others only when all of these are done. A letter without
+    /// a run is none of them: what becomes of it cannot be seen.
     pub canary: Option<u32>,
     /// Not faster than this.
     pub rate: Option<Rate>,
@@ -133,7 +57,7 @@ pub struct Report {
     pub replayed: u64,
     /// Letters that had been replayed before, or whose run has ended otherwise; removed.
     pub superseded: u64,
-    /// Letters of exports that are not active any more; they stay.
+    /// Letters of exports that are not active; they stay.
     pub skipped: u64,
     /// Replayed runs that were seen to be done.
     pub done: u64,
@@ -143,6 +67,12 @@ pub struct Report {
     pub stopped: Option<String>,
 }
 
+pub use letter::{Filter, Letter, handle, look};
+
+/// What [`Replayer::replay`] does.
+pub const REPLAY: &str = "replay dead letters";
+/// What [`Replayer::drop_letters`] does.
+pub const DROP: &str = "drop dead letters";
 /// How often replayed runs are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 /// For so many looks a pool may be without a worker: as long as one may take to connect again.
@@ -165,7 +95,8 @@ impl Replayer {
     /// comes. `progress` is called after each.
     ///
     /// # Errors
-    /// Where queue or ledger cannot be reached; what is replayed by then stays replayed.
+    /// `usage` where several runs have the ending that is asked for; where queue or ledger cannot be
+    /// reached, and what is replayed by then stays replayed.
     pub async fn replay(
         &self,
         pools: &[String],
@@ -176,13 +107,17 @@ impl Replayer {
         let mut open: Vec<RunId> = Vec::new();
         let mut canaries = pass.canary;
         let mut looked = tokio::time::Instant::now();
+        let mut held = self.hold_one(REPLAY, pools, &pass.filter).await?;
         for pool in pools {
-            let mut letters = self.queue.dead(pool).await?;
+            let mut letters = match held.remove(pool) {
+                Some(letters) => letters,
+                None => self.queue.dead(pool).await?,
+            };
             while let Some(letter) = letters.next().await {
                 let letter = letter?;
                 let dead = letter.properties.dead.clone().unwrap_or_default();
                 report.seen += 1;
-                if !pass.filter.picks(&dead) {
+                if !pass.filter.picks(&dead, &handle(&dead, &letter.body)) {
                     continue;
                 }
                 if canaries == Some(0) {
@@ -198,9 +133,7 @@ impl Replayer {
                 }
                 if let Some(run) = self.one(pool, letter, &dead, pass, &mut report).await? {
                     open.push(run);
-                }
-                if let Some(left) = canaries.as_mut() {
-                    *left = left.saturating_sub(1);
+                    canaries = canaries.map(|left| left.saturating_sub(1));
                 }
                 progress(&report);
                 if let Some(rate) = pass.rate {
@@ -233,12 +166,6 @@ impl Replayer {
         pass: &Pass,
         report: &mut Report,
     ) -> Result<Option<RunId>> {
-        let run = dead.run.as_ref().and_then(|run| run.parse::<RunId>().ok());
-        let Some((run, epoch)) = run.zip(dead.epoch) else {
-            self.publish_again(pool, letter, dead, pass).await?;
-            report.replayed += 1;
-            return Ok(None);
-        };
         let mut active = None;
         if let Some(export) = &dead.export {
             self.definitions.forget(export);
@@ -252,6 +179,12 @@ impl Replayer {
                 Err(error) => return Err(error),
             }
         }
+        let run = dead.run.as_ref().and_then(|run| run.parse::<RunId>().ok());
+        let Some((run, epoch)) = run.zip(dead.epoch) else {
+            self.publish_again(pool, letter, dead, pass).await?;
+            report.replayed += 1;
+            return Ok(None);
+        };
         let patience = active.as_ref().map_or_else(
             || RetryConfig::default().give_up_after,
             |bound| bound.export.retry.give_up_after,
@@ -308,19 +241,64 @@ impl Replayer {
             Some(answer) => answer?,
             None => return Err(Error::transient("replay a letter", "the queue gave no answer")),
         }
-        self.audit("replay", &letter.body, pass.by.clone(), pass.reason.clone()).await?;
+        self.audit("replay", &letter.body, dead, &pass.by, &pass.reason).await?;
         letter.settle.ack().await
     }
 
-    async fn audit(&self, action: &str, body: &Bytes, by: String, reason: String) -> Result<()> {
-        let subject = format!("message {}", &crate::pipeline::sha256(body)[..16]);
-        self.ledger.audit(Audit { by, action: action.to_owned(), subject, reason }).await
+    async fn audit(
+        &self,
+        action: &str,
+        body: &Bytes,
+        dead: &DeadHeaders,
+        by: &str,
+        reason: &str,
+    ) -> Result<()> {
+        let handle = handle(dead, body);
+        let line = Audit {
+            by: by.to_owned(),
+            action: action.to_owned(),
+            subject: if dead.run.is_some() { handle } else { format!("message {handle}") },
+            reason: reason.to_owned(),
+        };
+        self.ledger.audit(line).await
+    }
+
+    /// Where a run is asked for: takes hold of its letters in all pools. An ending that several
+    /// have is refused before anything is done with them.
+    async fn hold_one(
+        &self,
+        doing: &'static str,
+        pools: &[String],
+        filter: &Filter,
+    ) -> Result<BTreeMap<String, BoxStream<'static, Result<Incoming>>>> {
+        let (mut held, mut handles) = (BTreeMap::new(), Vec::new());
+        if filter.run.is_none() {
+            return Ok(held);
+        }
+        for pool in pools {
+            let mut letters = self.queue.dead(pool).await?;
+            let mut found = Vec::new();
+            while let Some(letter) = letters.next().await {
+                let letter = letter?;
+                let dead = letter.properties.dead.clone().unwrap_or_default();
+                let handle = handle(&dead, &letter.body);
+                if filter.picks(&dead, &handle) {
+                    handles.push(handle);
+                    found.push(Ok(letter));
+                }
+            }
+            // They can be settled for as long as the stream lives that they came from.
+            held.insert(pool.clone(), stream::iter(found).chain(letters.take(0)).boxed());
+        }
+        filter.expect_one(doing, handles.iter().map(String::as_str))?;
+        Ok(held)
     }
 
     /// Removes letters for good. Answers how many.
     ///
     /// # Errors
-    /// Where queue or ledger cannot be reached; what is removed by then stays removed.
+    /// `usage` where several runs have the ending that is asked for; where queue or ledger cannot be
+    /// reached, and what is removed by then stays removed.
     pub async fn drop_letters(
         &self,
         pools: &[String],
@@ -329,29 +307,19 @@ impl Replayer {
         reason: &str,
     ) -> Result<u64> {
         let mut dropped = 0;
+        let mut held = self.hold_one(DROP, pools, filter).await?;
         for pool in pools {
-            let mut letters = self.queue.dead(pool).await?;
+            let mut letters = match held.remove(pool) {
+                Some(letters) => letters,
+                None => self.queue.dead(pool).await?,
+            };
             while let Some(letter) = letters.next().await {
                 let letter = letter?;
                 let dead = letter.properties.dead.clone().unwrap_or_default();
-                if !filter.picks(&dead) {
+                if !filter.picks(&dead, &handle(&dead, &letter.body)) {
                     continue;
                 }
-                match &dead.run {
-                    Some(run) => {
-                        self.ledger
-                            .audit(Audit {
-                                by: by.to_owned(),
-                                action: "drop".to_owned(),
-                                subject: run.clone(),
-                                reason: reason.to_owned(),
-                            })
-                            .await?;
-                    }
-                    None => {
-                        self.audit("drop", &letter.body, by.to_owned(), reason.to_owned()).await?;
-                    }
-                }
+                self.audit("drop", &letter.body, &dead, by, reason).await?;
                 letter.settle.ack().await?;
                 dropped += 1;
             }

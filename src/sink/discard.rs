@@ -4,6 +4,7 @@
 //! the same `path` follow one another, as they would at any target; `path = "{run}"` sets them
 //! free of each other.
 
+use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use futures::TryStreamExt;
 
@@ -37,6 +38,10 @@ impl Sink for DiscardSink {
 
     fn target(&self) -> &str {
         &self.target
+    }
+
+    async fn fits(&self, _schema: &SchemaRef) -> Result<()> {
+        Ok(())
     }
 
     async fn begin(&self, _holder: &Holder) -> Result<Begun> {

@@ -15,6 +15,7 @@ mod probe;
 #[cfg(test)]
 mod tests;
 
+use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStoreExt;
@@ -157,6 +158,16 @@ impl Sink for FilesSink {
 
     fn target(&self) -> &str {
         &self.target
+    }
+
+    /// The rows' types are those of every format; whether the store can be read is asked here, and
+    /// whether it can be written to by a run.
+    async fn fits(&self, _schema: &SchemaRef) -> Result<()> {
+        let place = self.store.path(&self.folder)?;
+        match self.store.objects.list(Some(&place)).next().await {
+            Some(Err(error)) => Err(classify("list the folder", error)),
+            _ => Ok(()),
+        }
     }
 
     /// Nothing is raised: the ledger alone knows the fence of files. A store that does not keep

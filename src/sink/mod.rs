@@ -11,6 +11,7 @@ pub mod postgres;
 pub mod sqlite;
 mod table;
 
+use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
@@ -124,6 +125,12 @@ pub trait Sink: Send + Sync {
     /// The name of what is written to: connection, and rendered path or table. One open run at a
     /// time may hold it.
     fn target(&self) -> &str;
+
+    /// Asks the target whether it is there and would take rows of this schema. Writes nothing.
+    ///
+    /// # Errors
+    /// What [`Sink::begin`] and [`Sink::stage`] would fail with, as far as can be told.
+    async fn fits(&self, schema: &SchemaRef) -> Result<()>;
 
     /// Raises the run's fence at the target, where the target knows fences. A higher fence there
     /// is an error of class `fenced`.

@@ -20,6 +20,7 @@ mod target;
 
 use std::time::Duration;
 
+use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::{SinkExt, TryStreamExt};
@@ -33,7 +34,7 @@ use super::{Begun, Holder, Mode, Sink, Staged, Way};
 use crate::connect::Connection;
 use crate::connect::postgres::{Client, Quiet, classify, connect, quote_ident, quote_table};
 use crate::error::{Error, Result};
-use crate::format::pgcopy;
+use crate::format::{FieldType, pgcopy};
 use crate::job::decision::Decision;
 use crate::rows::{Counts, Rows};
 
@@ -127,6 +128,18 @@ impl PostgresSink {
             .with("fence", holder.fence)
     }
 
+    /// The table that rows of these fields go to.
+    async fn table_for(
+        &self,
+        tx: &Transaction<'_>,
+        fields: &[(String, FieldType)],
+    ) -> Result<Table> {
+        self.table(tx).await?.ok_or_else(|| {
+            let create = plan::create_table(&quote_table(&self.table), fields, &self.key);
+            self.missing().help(format!("Create it, for instance so: {create};"))
+        })
+    }
+
     fn missing(&self) -> Error {
         self.refused("there is no such table".to_owned())
     }
@@ -140,6 +153,19 @@ impl Sink for PostgresSink {
 
     fn target(&self) -> &str {
         &self.target
+    }
+
+    async fn fits(&self, schema: &SchemaRef) -> Result<()> {
+        let fields = plan::fields(schema)?;
+        let mut client = self.client().await?;
+        let tx = transaction(&mut client).await?;
+        let table = self.table_for(&tx, &fields).await?;
+        plan::pair(&plan::columns(&tx, table.oid).await?, &fields, self.mode, &self.key)?;
+        self.check(&tx, &table).await?;
+        self.marker_rights(&tx, &table.schema, true).await?;
+        drop(tx);
+        client.close().await;
+        Ok(())
     }
 
     async fn begin(&self, holder: &Holder) -> Result<Begun> {
@@ -163,10 +189,7 @@ impl Sink for PostgresSink {
         let fields = plan::fields(&rows.schema)?;
         let mut client = self.client().await?;
         let tx = transaction(&mut client).await?;
-        let Some(table) = self.table(&tx).await? else {
-            let create = plan::create_table(&quote_table(&self.table), &fields, &self.key);
-            return Err(self.missing().help(format!("Create it, for instance so: {create};")));
-        };
+        let table = self.table_for(&tx, &fields).await?;
         plan::pair(&plan::columns(&tx, table.oid).await?, &fields, self.mode, &self.key)?;
         let stage = stage_table(&table.schema, holder);
         let columns: Vec<String> = fields

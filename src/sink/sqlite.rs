@@ -15,7 +15,7 @@ mod plan;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::Schema;
+use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use futures::TryStreamExt;
 use rusqlite::{OptionalExtension, Transaction, TransactionBehavior, params};
@@ -97,6 +97,16 @@ impl Sink for SqliteSink {
 
     fn target(&self) -> &str {
         &self.target
+    }
+
+    async fn fits(&self, schema: &SchemaRef) -> Result<()> {
+        let schema = schema.clone();
+        self.blocking(move |target, mut database| {
+            let tx = database.transaction().map_err(|error| failed("look at the table", error))?;
+            let (columns, _) = target.pairs(&tx, &schema)?;
+            target.terms(&tx, &columns).map(drop)
+        })
+        .await
     }
 
     async fn begin(&self, holder: &Holder) -> Result<Begun> {
@@ -280,6 +290,18 @@ impl Target {
             .help("The row of the run was removed; the next attempt makes it anew.")
     }
 
+    /// The table's columns, and which of them take those of such rows.
+    fn pairs(&self, tx: &Transaction<'_>, schema: &Schema) -> Result<(Vec<Column>, Vec<Pair>)> {
+        let Some(columns) = plan::columns(tx, &self.name)? else {
+            let create = plan::create_table(&self.name, schema, &self.key);
+            return Err(self
+                .refused("there is no such table".to_owned())
+                .help(format!("Create it, for instance so: {create};")));
+        };
+        let pairs = plan::pair(&columns, schema, self.mode, &self.key)?;
+        Ok((columns, pairs))
+    }
+
     /// Checks that the table takes such rows, and makes the staging table.
     fn prepare(
         &self,
@@ -289,13 +311,7 @@ impl Target {
     ) -> Result<Vec<Pair>> {
         let doing = "create the staging table";
         let tx = transaction(&mut database)?;
-        let Some(columns) = plan::columns(&tx, &self.name)? else {
-            let create = plan::create_table(&self.name, schema, &self.key);
-            return Err(self
-                .refused("there is no such table".to_owned())
-                .help(format!("Create it, for instance so: {create};")));
-        };
-        let pairs = plan::pair(&columns, schema, self.mode, &self.key)?;
+        let (_, pairs) = self.pairs(&tx, schema)?;
         self.held(&tx, holder)?;
         let stage = quote(&stage_table(holder));
         // Columns without a type keep values as they are bound.

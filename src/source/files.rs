@@ -6,6 +6,8 @@
 mod glob;
 mod object;
 
+pub(crate) use self::glob::placeholders;
+
 use std::io::{BufRead, BufReader};
 
 use arrow::datatypes::SchemaRef;

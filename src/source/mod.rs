@@ -17,6 +17,7 @@ use crate::format::{Compression, CsvOptions, FieldType, Fields, Format};
 use crate::job::param::Bindings;
 use crate::rows::Rows;
 
+pub(crate) use self::files::placeholders;
 pub(crate) use self::sql::parameters;
 
 /// What an export reads: the `[source]` of its definition.
@@ -53,6 +54,15 @@ pub struct SourceConfig {
     /// Sources without types (CSV, JSON lines): the types. Default: those of the contract.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fields: Option<Fields>,
+}
+
+impl SourceConfig {
+    /// The parameters that its query, its condition and its path use.
+    pub(crate) fn uses(&self) -> impl Iterator<Item = &str> {
+        let sql = [&self.query, &self.filter].into_iter().flatten();
+        let path = self.path.as_deref().and_then(|path| placeholders(path).ok());
+        sql.flat_map(|sql| parameters(sql)).chain(path.into_iter().flatten())
+    }
 }
 
 /// A system that rows are read from.

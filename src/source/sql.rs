@@ -4,7 +4,7 @@
 use super::SourceConfig;
 use crate::connect::postgres::{literal, quote_ident, quote_table};
 use crate::error::{Error, Result};
-use crate::job::param::Bindings;
+use crate::job::param::{self, Bindings};
 
 /// The SELECT that a definition writes or describes, its `:name` parameters still in it.
 pub(super) fn select(config: &SourceConfig) -> String {
@@ -78,14 +78,8 @@ fn placed(sql: &str) -> Vec<(usize, &str)> {
 
 fn value(name: &str, bindings: &Bindings) -> Result<String> {
     let value = bindings.get(name).ok_or_else(|| {
-        let known: Vec<_> = bindings.keys().map(|name| format!(":{name}")).collect();
-        Error::permanent("fill in the SQL", format!("`:{name}` has no value")).help(
-            if known.is_empty() {
-                "This run has no parameters; declare it in [params].".to_owned()
-            } else {
-                format!("Declare it in [params]; this run has {}.", known.join(", "))
-            },
-        )
+        Error::permanent("fill in the SQL", format!("`:{name}` has no value"))
+            .help(param::advice(name, bindings))
     })?;
     literal(value).map_err(|error| error.with("param", name))
 }

@@ -16,9 +16,9 @@ use super::{Source, SourceConfig, Types, sql};
 use crate::connect::Connection;
 use crate::connect::sqlite::{Access, classify, open};
 use crate::error::{Error, Result};
-use crate::format::FieldType;
 use crate::format::decode::batcher::{Batcher, Column, schema};
-use crate::job::param::{Bindings, Value};
+use crate::format::{FieldType, row};
+use crate::job::param::{self, Bindings, Value};
 use crate::rows::{Batch, Rows};
 
 const READ: &str = "read from SQLite";
@@ -183,7 +183,8 @@ fn plan(statement: &Statement<'_>, declared: &Types) -> Result<Types> {
                 None => "an expression has no declared type".to_owned(),
             };
             Error::permanent(READ, message).with("column", name).help(format!(
-                "Declare it in [contract.fields] or [source.fields]: {name} = {{ type = \"int64\" }}."
+                "Promise it in [contract.fields], beside the other columns: {name} = {{ type = \
+                 \"int64\" }}."
             ))
         })?;
         types.insert(name.to_owned(), kind);
@@ -240,8 +241,12 @@ fn bound<'a>(
         let name = statement.parameter_name(index).unwrap_or("?").to_owned();
         let value =
             name.strip_prefix(':').and_then(|name| bindings.get(name)).ok_or_else(|| {
-                Error::permanent("fill in the SQL", format!("`{name}` has no value"))
-                    .help("Write `:name` and declare it in [params].")
+                Error::permanent("fill in the SQL", format!("`{name}` has no value")).help(
+                    match name.strip_prefix(':') {
+                        Some(name) => param::advice(name, bindings),
+                        None => "Write `:name` and declare it in [params].".to_owned(),
+                    },
+                )
             })?;
         match value {
             Value::String(text) => statement.raw_bind_parameter(index, text),
@@ -279,14 +284,12 @@ fn put(column: &mut Column, value: ValueRef<'_>) -> bool {
 fn raw(value: ValueRef<'_>) -> Json {
     match value {
         ValueRef::Null => Json::Null,
-        ValueRef::Integer(number) => number.into(),
-        ValueRef::Real(number) => serde_json::Number::from_f64(number)
-            .map_or_else(|| number.to_string().into(), Json::from),
-        ValueRef::Text(text) => match std::str::from_utf8(text) {
-            Ok(text) => text.into(),
-            Err(_) => format!("\\x{}", hex::encode(text)).into(),
-        },
-        ValueRef::Blob(bytes) => format!("\\x{}", hex::encode(bytes)).into(),
+        ValueRef::Integer(number) => row::integer_json(number),
+        ValueRef::Real(number) => row::float_json(number.to_string()),
+        ValueRef::Text(text) => {
+            std::str::from_utf8(text).map_or_else(|_| row::bytes_json(text), Json::from)
+        }
+        ValueRef::Blob(bytes) => row::bytes_json(bytes),
     }
 }
 

@@ -23,8 +23,8 @@ use datafusion_physical_expr::PhysicalExpr;
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 
-use crate::contract::refused_row;
 use crate::error::{Error, Result};
+use crate::format::row_json;
 use crate::rows::{Batch, Refused, Rows};
 
 /// The `[transform]` of a definition.
@@ -110,7 +110,7 @@ impl Transform {
                 refused.extend((0..rows.num_rows()).map(|row| Refused {
                     rule: failure.rule(),
                     column: failure.column.clone(),
-                    row: refused_row(rows, row),
+                    row: row_json(rows, row),
                 }));
             }
             Err(_) => {

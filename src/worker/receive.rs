@@ -42,7 +42,7 @@ pub async fn receive(worker: &Worker, message: &Mail) -> Result<Received> {
     {
         Ok(Message::Job(job)) => accept(worker, message, *job).await,
         Ok(Message::Wake(wake)) => wake_up(worker, wake).await,
-        Err(error) => Ok(Received::Refused { export: None, error }),
+        Err(error) => Ok(Received::Refused { export: message::export_named(&message.body), error }),
     }
 }
 
@@ -83,6 +83,11 @@ async fn accept(worker: &Worker, message: &Mail, job: JobMessage) -> Result<Rece
                 continue;
             }
             return Ok(Received::Elsewhere(bound.export.pool.clone()));
+        }
+        if let Err(error) = intake::in_time(&order, Timestamp::now())
+            && !is_known(worker, &order.key).await?
+        {
+            return Ok(Received::Refused { export: Some(name), error });
         }
         let claim = Held { key: order.key.clone(), token: Uuid::new_v4().to_string() };
         // A producer's message is of the first epoch.
@@ -164,7 +169,16 @@ fn order(message: &Mail, job: &JobMessage, bound: &Bound) -> Result<Order> {
         traceparent: message.properties.traceparent.clone(),
         key: None,
     };
-    intake::order(job.clone(), sender, bound, Timestamp::now())
+    intake::order_at_any_time(job.clone(), sender, bound, Timestamp::now())
+}
+
+/// Whether the ledger has a run of this key: a job that comes late may be the repeat of one that
+/// came in time.
+async fn is_known(worker: &Worker, key: &str) -> Result<bool> {
+    let filter = RunFilter { key: Some(key.to_owned()), limit: 1, ..RunFilter::default() };
+    let found =
+        worker.patiently("ledger", "look for the run", || worker.ledger.runs(&filter)).await?;
+    Ok(!found.is_empty())
 }
 
 /// A wake-up: what is to be done stands in the ledger.

@@ -1,5 +1,8 @@
 //! The command line from end to end, on one file: what is printed where, and the exit codes.
 
+mod check;
+mod dead;
+
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;

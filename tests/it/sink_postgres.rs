@@ -373,6 +373,8 @@ async fn a_missing_right_is_told_with_its_remedy() {
                 for step in 0..steps {
                     let error = sink.begin(&holder).await.unwrap_err();
                     assert_eq!(error.class(), Class::Permanent, "{error}");
+                    let asked = sink.fits(&batch(&[]).schema()).await.unwrap_err();
+                    assert_eq!(asked.advice(), error.advice(), "{asked}");
                     let help = error.advice().unwrap();
                     let (_, grant) = help.split_once("GRANT").unwrap_or_else(|| panic!("{help}"));
                     let (grant, _) = grant.split_once(';').unwrap();

@@ -282,10 +282,14 @@ pub async fn missing_table(target: &dyn Target) {
     assert_eq!(sink.begin(&holder).await.unwrap(), Begun::Open);
     let error = sink.stage(&holder, stream(vec![batch(&[(1, None)])])).await.unwrap_err();
     assert_eq!(error.class(), Class::Permanent);
+    let schema = batch(&[]).schema();
+    let asked = sink.fits(&schema).await.unwrap_err();
+    assert_eq!((asked.class(), asked.advice()), (error.class(), error.advice()));
     // The advice works as it is written.
     let help = error.advice().unwrap();
     let create = help.split_once("CREATE").map(|(_, rest)| format!("CREATE{rest}")).unwrap();
     target.execute(&create).await;
+    sink.fits(&schema).await.unwrap();
     deliver(&*sink, &next(&holder), vec![batch(&[(1, None)])]).await.unwrap();
 }
 
@@ -306,9 +310,12 @@ pub async fn wrong_columns(target: &dyn Target) {
     {
         let (sink, holder) = (target.sink(Mode::Upsert), first());
         sink.begin(&holder).await.unwrap();
+        let schema = Arc::new(schema);
+        let asked = sink.fits(&schema).await.unwrap_err();
+        assert_eq!(asked.class(), Class::Contract, "{asked}");
         // Nothing is read before the columns are known to fit.
         let rows = Rows {
-            schema: Arc::new(schema),
+            schema,
             stream: futures::stream::poll_fn(|_| panic!("it was read")).boxed(),
             snapshot: None,
         };
@@ -321,7 +328,10 @@ pub async fn wrong_columns(target: &dyn Target) {
 
 pub async fn no_index(target: &dyn Target) {
     let sink = target.sink_to("t", Mode::Upsert, &["name"]);
-    let error = sink.begin(&first()).await.unwrap_err();
-    assert_eq!(error.class(), Class::Permanent);
-    assert!(error.advice().unwrap().contains("CREATE UNIQUE INDEX"), "{error}");
+    let begun = sink.begin(&first()).await.map(drop);
+    for answer in [begun, sink.fits(&batch(&[]).schema()).await] {
+        let error = answer.unwrap_err();
+        assert_eq!(error.class(), Class::Permanent);
+        assert!(error.advice().unwrap().contains("CREATE UNIQUE INDEX"), "{error}");
+    }
 }

@@ -261,9 +261,9 @@ async fn sqlite_values_are_exact_or_refused() {
                (3, NULL, 7, NULL, NULL, NULL, NULL),
                (4, 'x', 0.1 + 0.2, NULL, NULL, NULL, NULL),
                (5, 'x', NULL, 'text', NULL, NULL, NULL),
-               (6, 'x', NULL, NULL, '19.11.2026', NULL, NULL),
+               (6, 'x', NULL, x'ff00', '19.11.2026', NULL, NULL),
                (7, 'x', NULL, NULL, NULL, '2026-11-19 05:00:00Z', NULL),
-               (8, 'x', NULL, NULL, NULL, NULL, 2);",
+               (9007199254740993, 'x', NULL, NULL, NULL, NULL, 2);",
         )
         .unwrap();
     let whole = sqlite(&file, json!({"table": "or'ders"}), &[]);
@@ -284,6 +284,9 @@ async fn sqlite_values_are_exact_or_refused() {
         ["type decimal(15,2)", "type bytes", "type date", "type timestamp(us)", "type bool"]
     );
     assert_eq!(refused[2].row["day"], "19.11.2026");
+    // As rows that the contract refuses: exact in every reader of JSON.
+    assert_eq!((&refused[2].row["b"], &refused[2].row["id"]), (&json!("/wA="), &json!(6)));
+    assert_eq!(refused[4].row["id"], "9007199254740993");
 }
 
 #[tokio::test]
@@ -307,6 +310,9 @@ async fn sqlite_parameters_are_bound_and_expressions_declared() {
     let error = sqlite(&file, config.clone(), &[]).schema(&bindings).await.unwrap_err();
     assert_eq!(error.class(), Class::Permanent);
     assert!(error.to_string().contains("column twice"), "{error}");
+    // A database takes no [source.fields].
+    let help = error.advice().unwrap();
+    assert!(help.contains("[contract.fields]") && !help.contains("[source.fields]"), "{help}");
     let declared = sqlite(&file, config, &[("twice", "int64")]);
     let (batch, _) = all(&*declared, &bindings).await.unwrap();
     assert_eq!(batch.column(1).as_primitive::<Int64Type>().values()[..], [2][..]);

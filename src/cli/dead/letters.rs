@@ -13,6 +13,8 @@ use crate::wiring::Parts;
 
 /// Letters that a dry run looks at.
 const LOOKED_AT: usize = 100_000;
+/// Letters of one run or message that are shown.
+const SHOWN: usize = 100;
 
 pub async fn list(
     context: &Context,
@@ -21,7 +23,7 @@ pub async fn list(
     filter: &Filter,
     limit: usize,
 ) -> Ended {
-    let letters = look(&*parts.queue, pools, filter, false, limit).await?;
+    let letters = look(&*parts.queue, pools, filter, context.out.json, limit).await?;
     if context.out.json {
         for letter in &letters {
             context.out.object(letter)?;
@@ -54,7 +56,7 @@ pub fn run_id(letter: &Letter) -> Option<RunId> {
 }
 
 fn ending(letter: &Letter) -> String {
-    run_id(letter).map_or_else(|| "-".to_owned(), |run| run.short())
+    run_id(letter).map_or_else(|| letter.handle.clone(), |run| run.short())
 }
 
 fn at(text: &str, now: Timestamp) -> String {
@@ -62,33 +64,38 @@ fn at(text: &str, now: Timestamp) -> String {
 }
 
 pub async fn show(context: &Context, parts: &Parts, pools: &[String], run: String) -> Ended {
+    const DOING: &str = "show the dead letter";
     let filter = Filter { run: Some(run.clone()), ..Filter::default() };
-    let mut letters = look(&*parts.queue, pools, &filter, true, 2).await?;
-    let letter = match (letters.pop(), letters.is_empty()) {
-        (Some(letter), true) => letter,
-        (Some(_), false) => {
-            return Err(Error::usage("show the dead letter", "several runs' names end so")
-                .with("run", run)
-                .help("Give more of its name.")
-                .into());
-        }
-        (None, _) => {
-            return Err(Error::not_found("show the dead letter", "no dead letter is of this run")
-                .with("run", run)
-                .help("See `longshore dead list`.")
-                .into());
-        }
-    };
-    if context.out.json {
-        context.out.object(&letter)?;
-        return Ok(Verdict::Done);
+    let letters = look(&*parts.queue, pools, &filter, true, SHOWN).await?;
+    filter.expect_one(DOING, letters.iter().map(|letter| letter.handle.as_str()))?;
+    if letters.is_empty() {
+        return Err(Error::not_found(DOING, "no dead letter is of a run or message that ends so")
+            .with("run", run)
+            .help("See `longshore dead list`.")
+            .into());
     }
+    // The same message may have been set aside several times.
+    for (index, letter) in letters.iter().enumerate() {
+        if context.out.json {
+            context.out.object(letter)?;
+            continue;
+        }
+        if index > 0 {
+            context.out.line("")?;
+        }
+        one(context, letter)?;
+    }
+    Ok(Verdict::Done)
+}
+
+fn one(context: &Context, letter: &Letter) -> Result<(), Failure> {
     let dead = &letter.dead;
     let now = Timestamp::now();
-    let none = || "-".to_owned();
+    let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+    let name = if dead.run.is_some() { "run" } else { "message" };
     for (name, value) in [
-        ("run", dead.run.clone().unwrap_or_else(none)),
-        ("export", dead.export.clone().unwrap_or_else(none)),
+        (name, letter.handle.clone()),
+        ("export", or_none(&dead.export)),
         ("class", dead.class.clone()),
         ("reason", dead.reason.clone()),
         ("attempts", dead.attempts.to_string()),
@@ -97,13 +104,15 @@ pub async fn show(context: &Context, parts: &Parts, pools: &[String], run: Strin
         ("worker", dead.worker.clone()),
         ("pool", letter.pool.clone()),
         ("routing key", dead.routing_key.clone()),
+        ("correlation", or_none(&letter.correlation_id)),
+        ("message id", or_none(&letter.message_id)),
     ] {
         context.out.line(format!("{name:<11} {}", plain(&value)))?;
     }
     if let Some(body) = &letter.body {
         context.out.line(format!("\n{}", plain(body)))?;
     }
-    Ok(Verdict::Done)
+    Ok(())
 }
 
 /// Letters that have class and reason in common.
@@ -134,38 +143,61 @@ pub fn groups(letters: &[Letter]) -> Vec<(String, String, Group)> {
     groups
 }
 
-/// The letters that are picked, and how many others there are: of other exports, and otherwise.
-pub async fn counted_letters(
-    parts: &Parts,
-    pools: &[String],
-    filter: &Filter,
-) -> Result<(Vec<Letter>, u64, u64)> {
+/// What a dry run finds.
+#[derive(Default)]
+pub struct Looked {
+    /// The letters that are picked.
+    pub letters: Vec<Letter>,
+    /// How many there are of other exports than the one that is asked for.
+    pub foreign: u64,
+    /// How many others are not picked.
+    pub others: u64,
+    /// How many are picked and cannot be replayed.
+    pub stuck: u64,
+}
+
+impl Looked {
+    pub fn handles(&self) -> impl Iterator<Item = &str> {
+        self.letters.iter().map(|letter| letter.handle.as_str())
+    }
+}
+
+pub async fn looked(parts: &Parts, pools: &[String], filter: &Filter) -> Result<Looked> {
     let all = look(&*parts.queue, pools, &Filter::default(), false, LOOKED_AT).await?;
-    let picked: Vec<Letter> =
-        all.iter().filter(|letter| filter.picks(&letter.dead)).cloned().collect();
-    let foreign = match &filter.export {
-        Some(export) => {
-            all.iter().filter(|letter| letter.dead.export.as_ref() != Some(export)).count()
+    let mut looked = Looked::default();
+    for letter in all {
+        let is_foreign = filter
+            .export
+            .as_ref()
+            .is_some_and(|export| letter.dead.export.as_ref() != Some(export));
+        if filter.picks(&letter.dead, &letter.handle) {
+            looked.letters.push(letter);
+        } else if is_foreign {
+            looked.foreign += 1;
+        } else {
+            looked.others += 1;
         }
-        None => 0,
-    };
-    let others = all.len().saturating_sub(picked.len() + foreign);
-    Ok((picked, foreign as u64, others as u64))
+    }
+    Ok(looked)
 }
 
 /// `37 of 41 dead letters (4 are of other exports)`
-pub fn how_many(picked: usize, foreign: u64, others: u64) -> String {
-    let all = picked as u64 + foreign + others;
-    let picked = thousands(picked as u64);
-    let (foreign, others) = match (foreign, others) {
-        (0, 0) => return counted(all, "dead letter"),
-        (foreign, 0) => (format!("{} of other exports", be(foreign)), String::new()),
-        (0, others) => (String::new(), format!("{} not meant", be(others))),
-        (foreign, others) => {
-            (format!("{} of other exports, ", be(foreign)), format!("{} not meant", be(others)))
+pub fn how_many(picked: usize, looked: &Looked) -> String {
+    let Looked { foreign, others, stuck, .. } = *looked;
+    let all = counted(picked as u64 + foreign + others + stuck, "dead letter");
+    let mut left = Vec::new();
+    for (count, what) in [(foreign, "of other exports"), (others, "not meant")] {
+        if count > 0 {
+            left.push(format!("{} {what}", be(count)));
         }
-    };
-    format!("{picked} of {} ({foreign}{others})", counted(all, "dead letter"))
+    }
+    if stuck > 0 {
+        left.push(format!("{} cannot be replayed", thousands(stuck)));
+    }
+    if left.is_empty() {
+        return all;
+    }
+    format!("{} of {all} ({})", thousands(picked as u64), left.join(", "))
 }
 
 fn be(count: u64) -> String {
@@ -194,6 +226,7 @@ mod tests {
     fn letters_are_grouped_by_what_is_wrong() {
         let letter = |class: &str, first: &str, last: &str| Letter {
             pool: "default".to_owned(),
+            handle: "x".to_owned(),
             dead: DeadHeaders {
                 class: class.to_owned(),
                 reason: "r".to_owned(),
@@ -201,6 +234,8 @@ mod tests {
                 last_failed_at: last.to_owned(),
                 ..DeadHeaders::default()
             },
+            correlation_id: None,
+            message_id: None,
             body: None,
         };
         let letters = [
@@ -224,11 +259,13 @@ mod tests {
 
     #[test]
     fn what_is_left_alone_is_told() {
-        assert_eq!(how_many(37, 4, 0), "37 of 41 dead letters (4 are of other exports)");
+        let left = |foreign, others, stuck| Looked { foreign, others, stuck, letters: Vec::new() };
+        assert_eq!(how_many(37, &left(4, 0, 0)), "37 of 41 dead letters (4 are of other exports)");
         assert_eq!(
-            how_many(1, 1, 2),
+            how_many(1, &left(1, 2, 0)),
             "1 of 4 dead letters (1 is of other exports, 2 are not meant)"
         );
-        assert_eq!(how_many(1, 0, 0), "1 dead letter");
+        assert_eq!(how_many(2, &left(0, 0, 1)), "2 of 3 dead letters (1 cannot be replayed)");
+        assert_eq!(how_many(1, &left(0, 0, 0)), "1 dead letter");
     }
 }

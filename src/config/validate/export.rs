@@ -4,7 +4,7 @@ use super::{Known, fit, no_connection, system_name, text};
 use crate::config::problem::{Code, Level, Problems, suggest};
 use crate::config::tree::Node;
 use crate::connect::System;
-use crate::contract::Classification;
+use crate::contract::{self, Classification};
 use crate::export::{Export, Schedule};
 use crate::format::{CsvOptions, Format};
 use crate::job::cron::Cron;
@@ -56,7 +56,7 @@ pub(in crate::config) fn export(
             .help("write 1 or more");
     }
     if let Some(schedule) = &export.schedule {
-        check_schedule(schedule, tree, problems);
+        check_schedule(schedule, export, tree, problems);
     }
     check_params(export, tree, problems);
     for side in ["source", "sink"] {
@@ -76,7 +76,7 @@ pub(in crate::config) fn export(
     check_fields(export, tree, known, problems);
 }
 
-fn check_schedule(schedule: &Schedule, tree: &Node, problems: &mut Problems) {
+fn check_schedule(schedule: &Schedule, export: &Export, tree: &Node, problems: &mut Problems) {
     if Cron::parse(&schedule.cron).is_err() {
         problems
             .add(Code::Cron, tree.at(&["schedule", "cron"]), "this is no cron expression", "")
@@ -93,6 +93,18 @@ fn check_schedule(schedule: &Schedule, tree: &Node, problems: &mut Problems) {
                 "",
             )
             .help("add `start = 2026-11-01`, the day of the first window");
+    }
+    if schedule.window.is_none()
+        && let Some(place) = export.uses_window()
+    {
+        problems
+            .add(
+                Code::NoWindow,
+                tree.key_at(&["schedule"]),
+                format!("{place} uses the window, and scheduled jobs have none"),
+                "no `window`",
+            )
+            .help("add `window = \"day\"` and `start = 2026-11-01`, the day of the first window");
     }
 }
 
@@ -268,6 +280,12 @@ fn check_fields(export: &Export, tree: &Node, known: &Known<'_>, problems: &mut 
             }
         }
         for (name, field) in &contract.fields {
+            for (key, error) in contract::mistakes(name, field) {
+                let place = tree.at(&["contract", "fields", name, key]);
+                let message = format!("`{name}`: {}", error.message());
+                problems.add(Code::BadValue, place, message, "").help =
+                    error.advice().map(str::to_owned);
+            }
             let tells = match field.classification {
                 Some(Classification::Personal) => "personal",
                 Some(Classification::Secret) => "secret",

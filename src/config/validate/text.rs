@@ -58,8 +58,7 @@ pub fn path(
     place: &Place,
     problems: &mut Problems,
 ) -> Option<Template> {
-    let params: Vec<&str> = export.params.keys().map(String::as_str).collect();
-    let (template, mistakes) = Template::read(path, &params);
+    let (template, mistakes) = Template::read(path, &export.param_names());
     let is_fine = mistakes.is_empty();
     for mistake in mistakes {
         tell(&mistake, export, place, problems);
@@ -67,12 +66,32 @@ pub fn path(
     is_fine.then_some(template)
 }
 
-/// Checks the placeholders in the path of a source, which is no template otherwise.
+/// Checks the path of a source, whose placeholders are the job's parameters and window as they are.
 pub fn pattern(path: &str, export: &Export, place: &Place, problems: &mut Problems) {
-    let params: Vec<&str> = export.params.keys().map(String::as_str).collect();
-    let (_, mistakes) = Template::read(path, &params);
-    for mistake in mistakes.iter().filter(|mistake| mistake.fault != Fault::Path) {
-        tell(mistake, export, place, problems);
+    let names = match source::placeholders(path) {
+        Ok(names) => names,
+        Err(error) => {
+            problems.add(Code::BadValue, place, error.message(), "").help =
+                error.advice().map(str::to_owned);
+            return;
+        }
+    };
+    let known = || export.params.keys().map(String::as_str).chain(param::WINDOW);
+    for name in names {
+        let plain = name.split(':').next().unwrap_or(name);
+        if known().any(|one| one == name) {
+            continue;
+        }
+        if plain != name && known().any(|one| one == plain) {
+            let message = format!("{{{plain}}} takes no format in the path of a source");
+            problems
+                .add(Code::BadValue, place, message, "")
+                .help("declare a parameter for that part of the name in [params]");
+            continue;
+        }
+        let message = format!("nothing fills {{{name}}}");
+        problems.add(Code::UnknownPlaceholder, place, message, "used here").help =
+            suggest(name, known());
     }
 }
 

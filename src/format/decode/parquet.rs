@@ -13,9 +13,8 @@ use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuil
 use parquet::errors::ParquetError;
 use serde_json::Value as Json;
 
-use super::row_json;
 use crate::error::{Error, Result};
-use crate::format::FieldType;
+use crate::format::{FieldType, row_json};
 use crate::rows::{BATCH_BYTES, BATCH_ROWS, Batch, Refused};
 
 const READ: &str = "read Parquet";
@@ -230,6 +229,7 @@ mod tests {
         let words: DictionaryArray<Int32Type> = ["a", "b", "a"].into_iter().collect();
         let file = file(vec![
             ("u", Arc::new(UInt64Array::from(vec![u64::MAX, 0, 1]))),
+            ("i", Arc::new(Int64Array::from(vec![0, i64::MAX, 1]))),
             ("w", Arc::new(words)),
             ("l", Arc::new(LargeStringArray::from(vec![Some(""), None, Some("é")]))),
             (
@@ -247,10 +247,11 @@ mod tests {
         assert_eq!((batch.read, batch.rows.num_rows()), (3, 2));
         let numbers = batch.rows.column(0).as_primitive::<Decimal128Type>();
         assert_eq!(numbers.values()[..], [i128::from(u64::MAX), 1][..]);
-        let times = batch.rows.column(3).as_primitive::<TimestampMicrosecondType>();
+        let times = batch.rows.column(4).as_primitive::<TimestampMicrosecondType>();
         assert_eq!(times.values()[..], [-1, 2][..]);
         assert_eq!(batch.refused[0].rule, "type timestamp(us, UTC)");
         assert_eq!(batch.refused[0].row["w"], "b");
+        assert_eq!(batch.refused[0].row["i"], "9223372036854775807");
         assert_eq!(batch.refused[0].row["t"], "1 nanoseconds");
     }
 

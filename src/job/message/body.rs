@@ -9,6 +9,7 @@ use serde_json::Value as Json;
 use super::{DOING, MAX_BODY};
 use crate::error::{Error, Result};
 use crate::job::Window;
+use crate::suggest::nearest;
 
 /// Reads `T`, an object of these fields, from a body.
 pub fn parse<T: for<'de> Deserialize<'de>>(
@@ -79,15 +80,12 @@ fn explain(
 }
 
 fn unknown_field(name: &str, known: &[&str]) -> Error {
-    let near = known
-        .iter()
-        .map(|one| (strsim::damerau_levenshtein(name, one), *one))
-        .filter(|(distance, _)| *distance <= 2)
-        .min();
-    Error::malformed(DOING, format!("unknown field {}", shown(name))).help(match near {
-        Some((_, one)) => format!("Did you mean `{one}`?"),
-        None => format!("Nothing else is accepted than: {}.", known.join(", ")),
-    })
+    Error::malformed(DOING, format!("unknown field {}", shown(name))).help(
+        match nearest(name, known.iter().copied()) {
+            Some(one) => format!("Did you mean `{one}`?"),
+            None => format!("Nothing else is accepted than: {}.", known.join(", ")),
+        },
+    )
 }
 
 /// Something else than what is expected stands at a place.

@@ -114,15 +114,16 @@ impl PostgresSink {
         Ok(())
     }
 
-    /// Makes the marker table where it is missing, and gives its name for SQL. `staging` asks for the
-    /// right to make tables even where it is there.
-    pub(super) async fn marker_table(
+    /// Finds out whether this user may write to the marker table, and make it where it is missing;
+    /// `staging` asks for the right to make tables even where it is there. Answers its name for SQL,
+    /// and whether it is there.
+    pub(super) async fn marker_rights(
         &self,
         tx: &Transaction<'_>,
         schema: &str,
         staging: bool,
-    ) -> Result<String> {
-        let doing = "prepare the table of deliveries";
+    ) -> Result<(String, bool)> {
+        let doing = "look for the table of deliveries";
         let marker = format!("{}.{MARKER}", quote_ident(schema));
         let row = tx
             .query_one(
@@ -155,6 +156,19 @@ impl PostgresSink {
                 quote_ident(&user)
             )));
         }
+        Ok((marker, exists))
+    }
+
+    /// Makes the marker table where it is missing, and gives its name for SQL. `staging` is as for
+    /// [`PostgresSink::marker_rights`].
+    pub(super) async fn marker_table(
+        &self,
+        tx: &Transaction<'_>,
+        schema: &str,
+        staging: bool,
+    ) -> Result<String> {
+        let doing = "prepare the table of deliveries";
+        let (marker, exists) = self.marker_rights(tx, schema, staging).await?;
         if !exists {
             // CREATE TABLE IF NOT EXISTS fails when two do it at once, so one waits for the other.
             tx.batch_execute(&format!(

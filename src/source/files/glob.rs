@@ -1,7 +1,58 @@
 //! Paths with `*` for any part of one name, `**` for any folders, and `{name}` for parameters.
 
 use crate::error::{Error, Result};
-use crate::job::param::Bindings;
+use crate::job::param::{self, Bindings};
+
+/// The names in braces of a pattern.
+///
+/// # Errors
+/// `config`: a brace alone, or what is no path below the connection's url.
+pub(crate) fn placeholders(pattern: &str) -> Result<Vec<&str>> {
+    let wrong = |message: &str, help: &str| {
+        Err(Error::config("read the path", message).with("path", pattern).help(help))
+    };
+    let mut names = Vec::new();
+    let mut sample = String::new();
+    let is_whole = walk(pattern, |text, name| {
+        sample.push_str(text);
+        if let Some(name) = name {
+            names.push(name);
+            sample.push('x');
+        }
+        Ok(())
+    })?;
+    if !is_whole {
+        return wrong("a brace stands alone", "Write {name} for a parameter.");
+    }
+    if sample.starts_with('/') {
+        return wrong("the path begins with `/`", "It is relative to the connection's url.");
+    }
+    if sample.split('/').any(|name| matches!(name, "" | "." | "..")) {
+        return wrong("a name in the path is empty, `.` or `..`", "Write a path like in/*.csv.");
+    }
+    if sample.chars().any(char::is_control) {
+        return wrong("the path has a control character", "Leave it out.");
+    }
+    Ok(names)
+}
+
+/// Goes through a pattern: each piece of plain text, with the name in braces behind it, if there
+/// is one. Answers whether every brace has its other.
+fn walk<'a>(
+    pattern: &'a str,
+    mut each: impl FnMut(&'a str, Option<&'a str>) -> Result<()>,
+) -> Result<bool> {
+    let mut rest = pattern;
+    while let Some(at) = rest.find(['{', '}']) {
+        let (before, braced) = rest.split_at(at);
+        let inner = braced.strip_prefix('{').and_then(|rest| rest.split_once('}'));
+        let Some((name, after)) = inner else { return Ok(false) };
+        each(before, Some(name))?;
+        rest = after;
+    }
+    each(rest, None)?;
+    Ok(true)
+}
 
 /// `pattern` with each `{name}` replaced by its value.
 ///
@@ -13,16 +64,11 @@ pub(super) fn fill_in(pattern: &str, bindings: &Bindings) -> Result<String> {
         Error::permanent("fill in the path", message).with("path", pattern).help(help)
     };
     let mut filled = String::with_capacity(pattern.len());
-    let mut rest = pattern;
-    while let Some(at) = rest.find(['{', '}']) {
-        let (before, braced) = rest.split_at(at);
-        filled.push_str(before);
-        let Some((name, after)) = braced.strip_prefix('{').and_then(|rest| rest.split_once('}'))
-        else {
-            return Err(wrong("a brace stands alone".to_owned(), "Write {name} for a parameter."));
-        };
+    let is_whole = walk(pattern, |text, name| {
+        filled.push_str(text);
+        let Some(name) = name else { return Ok(()) };
         let value = bindings.get(name).ok_or_else(|| {
-            wrong(format!("`{{{name}}}` has no value"), "Declare it in [params].")
+            wrong(format!("`{{{name}}}` has no value"), &param::advice(name, bindings))
         })?;
         let value = value.to_string();
         if value.is_empty() || value.contains(['/', '*']) || value.starts_with('.') {
@@ -32,9 +78,11 @@ pub(super) fn fill_in(pattern: &str, bindings: &Bindings) -> Result<String> {
             ));
         }
         filled.push_str(&value);
-        rest = after;
+        Ok(())
+    })?;
+    if !is_whole {
+        return Err(wrong("a brace stands alone".to_owned(), "Write {name} for a parameter."));
     }
-    filled.push_str(rest);
     Ok(filled)
 }
 
@@ -120,5 +168,25 @@ mod tests {
         }
         assert!(fill_in("in/{d}", &with("x")).is_err());
         assert!(fill_in("in/c}", &with("x")).is_err());
+        let error = fill_in("in/{window_start}", &with("x")).unwrap_err();
+        assert_eq!(error.advice(), Some("Give the job a window."));
+    }
+
+    #[test]
+    fn mistakes_are_found_before_any_run() {
+        assert_eq!(placeholders("in/{c}/{window_start}-*.csv").unwrap(), ["c", "window_start"]);
+        for (bad, words) in [
+            ("", "is empty"),
+            ("/in/x.csv", "begins with `/`"),
+            ("in//x.csv", "is empty"),
+            ("in/", "is empty"),
+            ("../x.csv", "`..`"),
+            ("in/{c", "a brace stands alone"),
+            ("in/c}", "a brace stands alone"),
+            ("in/\n", "control character"),
+        ] {
+            let error = placeholders(bad).unwrap_err();
+            assert!(error.to_string().contains(words), "{bad}: {error}");
+        }
     }
 }

@@ -18,8 +18,7 @@ use serde_json::Value as Json;
 
 use super::numeric;
 use crate::error::{Error, Result};
-use crate::format::FieldType;
-use crate::format::decode::row_json;
+use crate::format::{FieldType, row_json};
 use crate::rows::{BATCH_BYTES, BATCH_ROWS, Batch, Refused};
 
 const SIGNATURE: &[u8; 11] = b"PGCOPY\n\xff\r\n\0";

@@ -1,0 +1,105 @@
+//! Checks that no two exports deliver to one place: they would replace each other in silence.
+
+use super::Known;
+use crate::config::problem::{Code, Level, Problems};
+use crate::config::tree::{Node, Place};
+use crate::connect::System;
+use crate::export::Definition;
+use crate::job::template::{Meeting, Template};
+use crate::sink::Mode;
+
+/// Where one export delivers.
+struct Target<'a> {
+    export: &'a str,
+    connection: &'a str,
+    kind: Kind<'a>,
+    place: &'a Place,
+}
+
+enum Kind<'a> {
+    Folder(Template),
+    /// A table that each delivery makes anew.
+    Table(&'a str),
+}
+
+/// Checks all exports against each other.
+pub(in crate::config) fn meetings(
+    exports: &[(&Definition, &Node)],
+    known: &Known<'_>,
+    problems: &mut Problems,
+) {
+    let targets: Vec<Target<'_>> =
+        exports.iter().filter_map(|(export, tree)| target(export, tree, known)).collect();
+    for (index, one) in targets.iter().enumerate() {
+        let earlier = targets.iter().take(index);
+        for other in earlier.filter(|other| other.connection == one.connection) {
+            compare(one, other, problems);
+        }
+    }
+}
+
+fn target<'a>(definition: &'a Definition, tree: &'a Node, known: &Known<'_>) -> Option<Target<'a>> {
+    let sink = &definition.export.sink;
+    let (kind, key) = match known.connections.get(&sink.connection)?.as_ref()?.kind {
+        System::Files => {
+            let names = definition.export.param_names();
+            (Kind::Folder(Template::parse(sink.path.as_deref()?, &names).ok()?), "path")
+        }
+        System::Postgres | System::Sqlite if sink.mode == Some(Mode::Replace) => {
+            (Kind::Table(sink.table.as_deref()?), "table")
+        }
+        System::Postgres | System::Sqlite | System::Discard => return None,
+    };
+    Some(Target {
+        export: &definition.name,
+        connection: &sink.connection,
+        kind,
+        place: tree.at(&["sink", key]),
+    })
+}
+
+fn compare(one: &Target<'_>, other: &Target<'_>, problems: &mut Problems) {
+    let there = match other.place.position() {
+        Some(at) => format!("that of `{}` is {}:{}", other.export, other.place.file.name, at.line),
+        None => format!("that of `{}` is in {}", other.export, other.place.file.name),
+    };
+    let both = format!("`{}` and `{}`", other.export, one.export);
+    match (&one.kind, &other.kind) {
+        (Kind::Folder(path), Kind::Folder(that)) => {
+            let (inner, outer) = match path.meets(one.export, that, other.export) {
+                Meeting::Apart => return,
+                Meeting::Same => {
+                    problems
+                        .add(
+                            Code::Meeting,
+                            one.place,
+                            format!("{both} may deliver to one folder"),
+                            "replaces what is there",
+                        )
+                        .help(format!(
+                            "{there}; give each a folder of its own, or put {{export}} into both"
+                        ));
+                    return;
+                }
+                Meeting::Below => (one, other),
+                Meeting::Above => (other, one),
+            };
+            let message =
+                format!("`{}` delivers below the folder of `{}`", inner.export, outer.export);
+            let problem = problems.add(Code::Meeting, one.place, message, "");
+            problem.level = Level::Note;
+            problem.help(format!("{there}; who reads all of the outer folder reads both exports"));
+        }
+        (Kind::Table(table), Kind::Table(that)) if table == that => {
+            problems
+                .add(
+                    Code::Meeting,
+                    one.place,
+                    format!("{both} replace one table"),
+                    "removes the other's rows",
+                )
+                .help(format!("{there}; give each a table of its own, or another `mode`"));
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,254 @@
+//! Dead letters that have no run, and filters that mean something else than they say.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use longshore::queue::embedded::Embedded;
+use longshore::queue::{DeadHeaders, Destination, Outgoing, Properties, Queue};
+use serde_json::Value as Json;
+
+use super::{BROKEN, House};
+use crate::support::processes::Process;
+use crate::support::sample::SETTINGS;
+
+/// What a body that says nothing else is known by: the beginning of its SHA-256.
+const EMPTY: (&str, &str) = ("{}", "44136fa355b3678a");
+
+/// Puts messages onto a queue of the house.
+fn publish(house: &House, to: &Destination, messages: &[(&str, Properties)]) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let queue = Embedded::open(&house.path().join("longshore.db")).unwrap();
+        queue.declare(&["default".to_owned()]).await.unwrap();
+        let outgoing = messages.iter().map(|(body, properties)| Outgoing {
+            to: to.clone(),
+            body: (*body).to_owned().into(),
+            properties: properties.clone(),
+        });
+        for answer in queue.publish(outgoing.collect()).await {
+            answer.unwrap();
+        }
+    });
+}
+
+/// A letter without a run, as a worker sets it aside.
+fn malformed(export: Option<&str>) -> Properties {
+    Properties {
+        message_id: Some("m-1".to_owned()),
+        correlation_id: Some("c-1".to_owned()),
+        dead: Some(DeadHeaders {
+            reason: "cannot read the message: unknown field `windw`".to_owned(),
+            class: "malformed".to_owned(),
+            export: export.map(str::to_owned),
+            worker: "w".to_owned(),
+            first_failed_at: "2026-11-19T05:00:00Z".to_owned(),
+            last_failed_at: "2026-11-19T05:00:00Z".to_owned(),
+            routing_key: "default".to_owned(),
+            ..DeadHeaders::default()
+        }),
+        ..Properties::default()
+    }
+}
+
+fn dead() -> Destination {
+    Destination::Dead("default".to_owned())
+}
+
+fn jobs() -> Destination {
+    Destination::Jobs("default".to_owned())
+}
+
+/// A house with two dead runs; answers their names too.
+fn with_dead_runs() -> (House, Vec<String>) {
+    let house = House::new();
+    house.write("config/exports/broken.toml", BROKEN);
+    house.done(&["apply"]);
+    for key in ["first", "second"] {
+        house.fails(1, &["run", "broken", "--key", key]);
+    }
+    let letters = house.objects(&["dead", "list"]);
+    let runs = letters.iter().map(|one| one["run"].as_str().unwrap().to_owned()).collect();
+    (house, runs)
+}
+
+#[test]
+fn a_letter_without_a_run_is_known_by_its_body() {
+    let house = House::new();
+    house.done(&["apply"]);
+    let body = r#"{"export":"orders","windw":1}"#;
+    publish(
+        &house,
+        &dead(),
+        &[
+            (EMPTY.0, malformed(None)),
+            (body, malformed(Some("orders"))),
+            (EMPTY.0, malformed(None)),
+        ],
+    );
+    let listed = house.done(&["dead"]);
+    assert_eq!(listed, house.done(&["dead", "list"]));
+    assert!(listed.contains(&format!("{}  -       malformed", EMPTY.1)), "{listed}");
+    let objects = house.objects(&["dead", "list", "--export", "orders"]);
+    assert_eq!(objects.len(), 1);
+    for (name, value) in [("body", body), ("message_id", "m-1"), ("correlation_id", "c-1")] {
+        assert_eq!(objects[0][name], value);
+    }
+    let handle = objects[0]["handle"].as_str().unwrap();
+    assert_eq!(handle.len(), 16);
+    let shown = house.done(&["dead", "show", &handle[10..]]);
+    assert!(shown.starts_with(&format!("message     {handle}\nexport      orders\n")), "{shown}");
+    assert!(shown.contains("correlation c-1\nmessage id  m-1\n"), "{shown}");
+    assert!(shown.ends_with(&format!("\n\n{body}\n")), "{shown}");
+    // The same message twice is one name.
+    assert_eq!(house.objects(&["dead", "show", EMPTY.1]).len(), 2);
+    let told = house.done(&["dead", "drop", "--run", EMPTY.1, "--reason", "a test"]);
+    assert!(told.contains("dropped 2 dead letters"), "{told}");
+    let told = house.done(&["dead", "replay", "--run", handle, "--reason", "a test"]);
+    assert!(told.contains("replayed 1 dead letter"), "{told}");
+    assert_eq!(house.done(&["dead", "list", "--json"]), "");
+}
+
+#[test]
+fn filters_that_name_nothing_are_wrong_usage() {
+    let (house, runs) = with_dead_runs();
+    for filter in [
+        ["--run", ""],
+        ["--run", "-"],
+        ["--run", "abc"],
+        ["--run", "zzzz"],
+        ["--text", ""],
+        ["--export", ""],
+        ["--pool", ""],
+        ["--class", ""],
+    ] {
+        for command in ["drop", "replay"] {
+            house.fails(2, &[&["dead", command, "--reason", "x"], &filter[..]].concat());
+        }
+    }
+    for run in ["", "-", "abc", "zzzz"] {
+        house.fails(2, &["dead", "show", "--", run]);
+    }
+    let error = house.fails(2, &["dead", "list", "--class", "bogus"]);
+    assert!(error.contains("the classes are transient, throttled"), "{error}");
+    assert!(error.contains("malformed, conflict, poison"), "{error}");
+    assert_eq!(house.objects(&["dead", "list"]).len(), 2);
+    assert_eq!(house.objects(&["dead", "list", "--run", &runs[0]]).len(), 1);
+}
+
+#[test]
+fn an_ending_that_several_have_is_refused() {
+    let house = House::new();
+    house.done(&["apply"]);
+    let of = |run: &str| {
+        let mut properties = malformed(Some("orders"));
+        if let Some(dead) = &mut properties.dead {
+            dead.run = Some(run.to_owned());
+            dead.epoch = Some(0);
+        }
+        properties
+    };
+    let (one, other) =
+        ("01932f6e-0000-7000-8000-00001111abcd", "01932f6e-0000-7000-8000-00002222abcd");
+    let other_pool = Destination::Dead("bulk".to_owned());
+    house.write(
+        "config/longshore.toml",
+        &format!("{SETTINGS}[worker]\npools = {{ default = 1, bulk = 1 }}\n"),
+    );
+    house.done(&["dead"]);
+    publish(&house, &dead(), &[(EMPTY.0, of(one))]);
+    publish(&house, &other_pool, &[(EMPTY.0, of(other))]);
+    for command in ["drop", "replay"] {
+        for more in [["--reason", "x"], ["--dry-run", "--all"]] {
+            let arguments = [&["dead", command, "--run", "abcd"], &more[..]].concat();
+            let error = house.fails(2, &arguments);
+            assert!(error.contains("the names of several runs or messages end so"), "{error}");
+        }
+    }
+    house.fails(2, &["dead", "show", "abcd"]);
+    assert_eq!(house.objects(&["dead", "list"]).len(), 2);
+    house.done(&["dead", "drop", "--run", "2222abcd", "--reason", "x"]);
+    let left = house.objects(&["dead", "list"]);
+    assert_eq!((left.len(), left[0]["run"].as_str()), (1, Some(one)));
+}
+
+#[test]
+fn letters_of_unknown_exports_stay_and_hinder_no_others() {
+    let (house, _) = with_dead_runs();
+    publish(&house, &dead(), &[(r#"{"export":"gone"}"#, malformed(Some("gone")))]);
+    let dry = house.done(&["dead", "replay", "--all", "--dry-run"]);
+    assert!(
+        dry.starts_with("would replay 2 of 3 dead letters (1 cannot be replayed) with revision 1"),
+        "{dry}"
+    );
+    assert!(dry.contains("cannot be replayed: 1 dead letter of gone, and no export"), "{dry}");
+    let objects = house.objects(&["dead", "replay", "--all", "--dry-run"]);
+    let replayable: Vec<_> =
+        objects.iter().map(|one| (one["replayable"].clone(), one["count"].clone())).collect();
+    assert_eq!(replayable, [(true.into(), 2.into()), (false.into(), 1.into())]);
+
+    let told = house.done(&["dead", "replay", "--all", "--reason", "a test"]);
+    assert!(told.contains("replayed 2 dead letters, 1 cannot be replayed"), "{told}");
+    let left = house.objects(&["dead", "list"]);
+    assert_eq!((left.len(), &left[0]["export"]), (1, &"gone".into()));
+}
+
+#[test]
+fn a_letter_without_a_run_is_no_canary() {
+    let house = House::new();
+    house.write("config/exports/broken.toml", BROKEN);
+    house.done(&["apply"]);
+    publish(&house, &dead(), &[(EMPTY.0, malformed(None))]);
+    for key in ["first", "second"] {
+        house.fails(1, &["run", "broken", "--key", key]);
+    }
+    // The canary is the first run, which nobody works on here.
+    let replay = ["dead", "replay", "--all", "--canary", "1", "--reason", "a test", "--json"];
+    let (code, told, err) = house.run(&replay);
+    assert_eq!(code, 1, "{told}\n{err}");
+    let report: Json = serde_json::from_str(&told).unwrap();
+    assert_eq!(report["replayed"], 2, "{report}");
+    assert_eq!(house.objects(&["dead", "list"]).len(), 1);
+    assert_eq!(house.objects(&["runs", "--state", "queued"]).len(), 1);
+}
+
+#[tokio::test]
+async fn what_a_worker_sets_aside_keeps_the_name_of_its_export() {
+    let house = House::new();
+    house.write("config/longshore.toml", &format!("{SETTINGS}[http]\nlisten = \"127.0.0.1:0\"\n"));
+    let (house, worker) = tokio::task::spawn_blocking(move || {
+        house.done(&["apply"]);
+        house.done(&["run", "orders", "--key", "done"]);
+        let repeat = r#"{"export":"orders","key":"done","deadline":"2020-01-01T00:00:00Z"}"#;
+        let late = r#"{"export":"orders","key":"late","deadline":"2020-01-01T00:00:00Z"}"#;
+        let wrong = r#"{"export":"orders","windw":1}"#;
+        let plain = Properties::default();
+        publish(&house, &jobs(), &[(repeat, plain.clone()), (wrong, plain.clone()), (late, plain)]);
+        let worker = start(house.path(), "worker");
+        let started = Instant::now();
+        while house.objects(&["dead", "list"]).len() < 2 {
+            assert!(started.elapsed() < Duration::from_secs(60), "{}", worker.log());
+        }
+        (house, worker)
+    })
+    .await
+    .unwrap();
+    assert!(worker.end(Duration::from_secs(30)).await.success());
+    let letters = house.objects(&["dead", "list", "--export", "orders"]);
+    let reasons: Vec<&str> =
+        letters.iter().map(|letter| letter["reason"].as_str().unwrap()).collect();
+    for words in ["unknown field `windw`", "the deadline has passed"] {
+        assert!(reasons.iter().any(|reason| reason.contains(words)), "{reasons:?}");
+    }
+    assert!(letters.iter().all(|letter| letter["class"] == "malformed"));
+    // The repeat of a job that came in time is no new one.
+    let queue = Embedded::open(&house.path().join("longshore.db")).unwrap();
+    assert_eq!(queue.depth(&jobs()).await.unwrap().ready, 0);
+    assert_eq!((letters.len(), house.objects(&["runs"]).len()), (2, 1));
+}
+
+fn start(folder: &Path, command: &str) -> Process {
+    let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_longshore"));
+    program.arg(command).current_dir(folder).env_remove("LONGSHORE_CONFIG");
+    program.env_remove("LONGSHORE_ENV").env("PSEUDONYMS", "pepper");
+    Process::start(program, folder.join(format!("{command}.log")))
+}
