@@ -9,7 +9,7 @@ use std::fmt;
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::error::{Error, Result};
+use crate::error::{Class, Error, Result};
 
 /// Where a secret is to be found.
 #[derive(Clone, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl Secret {
     /// Reads the secret from where the reference points, now.
     ///
     /// # Errors
-    /// `unavailable` where nothing is there: whoever needs it waits until somebody puts it there.
+    /// `config` where nothing is there; see [`Secret::read_for_job`].
     #[expect(
         clippy::disallowed_methods,
         reason = "the one place where secrets are read from the environment"
@@ -50,7 +50,7 @@ impl Secret {
     pub fn read(&self) -> Result<SecretString> {
         match self {
             Secret::Env(name) => std::env::var(name).map(SecretString::from).map_err(|_| {
-                Error::unavailable("resolve a reference", "the environment variable is not set")
+                Error::config("resolve a reference", "the environment variable is not set")
                     .with("variable", name)
                     .help(format!("Set {name}, or correct the reference."))
             }),
@@ -60,13 +60,21 @@ impl Secret {
                     SecretString::from(text.strip_suffix('\r').unwrap_or(text))
                 })
                 .map_err(|cause| {
-                    Error::unavailable("resolve a reference", "the file cannot be read")
+                    Error::config("resolve a reference", "the file cannot be read")
                         .with("file", path)
                         .caused_by(cause)
                         .help("Check that it exists and that this user may read it.")
                 }),
             Secret::Literal(text) => Ok(SecretString::from(text.as_str())),
         }
+    }
+
+    /// [`Secret::read`] for a job, which can wait until somebody puts there what is missing.
+    ///
+    /// # Errors
+    /// `unavailable` where nothing is there.
+    pub fn read_for_job(&self) -> Result<SecretString> {
+        self.read().map_err(|error| error.reclass(Class::Unavailable))
     }
 }
 
@@ -114,14 +122,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_waited_for_and_named() {
+    fn what_is_missing_is_named_and_waited_for_by_jobs() {
         for (reference, named) in [
             ("${env:LONGSHORE_TEST_NOT_SET}", "(variable LONGSHORE_TEST_NOT_SET)"),
             ("${file:/nowhere/secret}", "(file /nowhere/secret)"),
         ] {
-            let error = Secret::parse(reference).unwrap().read().unwrap_err();
-            assert_eq!(error.class(), crate::error::Class::Unavailable);
-            assert!(error.to_string().ends_with(named), "{error}");
+            let secret = Secret::parse(reference).unwrap();
+            for (answer, class) in
+                [(secret.read(), Class::Config), (secret.read_for_job(), Class::Unavailable)]
+            {
+                let error = answer.unwrap_err();
+                assert_eq!(error.class(), class);
+                assert!(error.to_string().ends_with(named), "{error}");
+            }
         }
     }
 

@@ -163,8 +163,9 @@ fn s3(connection: &Connection, rest: &str) -> Result<Store> {
     }
     let prefix = Path::parse(folder)
         .map_err(|_| unknown(connection, "the folder in its url is not a plain path"))?;
-    let read =
-        |secret: &Secret| secret.read().map_err(|error| error.with("connection", &connection.name));
+    let read = |secret: &Secret| {
+        secret.read_for_job().map_err(|error| error.with("connection", &connection.name))
+    };
     let mut builder = match (&connection.access_key, &connection.secret_key) {
         (Some(access), Some(secret)) => AmazonS3Builder::new()
             .with_access_key_id(read(access)?.expose_secret())

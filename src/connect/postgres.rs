@@ -21,6 +21,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{Connection, Tls, is_loopback};
 use crate::error::{Class, Error, Result, cause};
+use crate::secret::Secret;
 use crate::tls;
 
 pub use text::{literal, quote_ident, quote_table};
@@ -219,7 +220,7 @@ impl Drop for Link {
 pub async fn connect(connection: &Connection, application: &str) -> Result<Client> {
     let named = |error: Error| error.with("connection", &connection.name);
     let settings = || {
-        let password = connection.password.as_ref().map(|secret| secret.read()).transpose()?;
+        let password = connection.password.as_ref().map(Secret::read_for_job).transpose()?;
         config(&connection.url, password.as_ref(), connection.tls, application)
     };
     let first = settings().map_err(named)?;
@@ -416,7 +417,7 @@ mod tests {
                  127.0.0.1:{port}/shop)"
             )
         );
-        away.password = Some(crate::secret::Secret::Env("LONGSHORE_TEST_NOT_SET".to_owned()));
+        away.password = Some(Secret::Env("LONGSHORE_TEST_NOT_SET".to_owned()));
         let error = refused(connect(&away, "test").await);
         assert_eq!(error.class(), Class::Unavailable);
         assert!(error.to_string().contains("variable LONGSHORE_TEST_NOT_SET"), "{error}");

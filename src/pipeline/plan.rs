@@ -187,7 +187,7 @@ impl Plan {
     }
 
     pub(super) fn pseudonyms(&self) -> Result<Option<SecretString>> {
-        self.pseudonyms.as_ref().map(Secret::read).transpose()
+        self.pseudonyms.as_ref().map(Secret::read_for_job).transpose()
     }
 
     pub(super) fn quarantine(&self, holder: &Holder) -> Result<Option<Quarantine>> {

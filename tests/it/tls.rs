@@ -80,7 +80,7 @@ async fn a_database_is_trusted_by_authority_name_and_dates() {
         assert_eq!(error.class(), Class::Permanent, "{error}");
         let text = error.to_string();
         assert!(text.contains("TLS failed: ") && text.contains(words), "{text}");
-        assert!(text.contains("(connection shop)"), "{text}");
+        assert!(text.contains("(connection shop, server "), "{text}");
         assert!(error.advice().unwrap().contains("`ca`"), "{error:?}");
         assert_eq!(way.sessions(), before, "{text}");
     }

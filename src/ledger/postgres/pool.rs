@@ -76,11 +76,13 @@ impl Pool {
         const DOING: &str = "reach the ledger";
         let error = match self.connections.get().await {
             Ok(connection) => return Ok(connection),
-            Err(PoolError::Backend(cause)) => match self.password.as_ref().map(Secret::read) {
-                Some(Err(missing)) => missing,
-                // Refused credentials too: somebody mends them, and until then the ledger is away.
-                _ => connect::classify_connect(cause).reclass(Class::Unavailable),
-            },
+            Err(PoolError::Backend(cause)) => {
+                match self.password.as_ref().map(Secret::read_for_job) {
+                    Some(Err(missing)) => missing,
+                    // Refused credentials too: somebody mends them, and until then the ledger is away.
+                    _ => connect::classify_connect(cause).reclass(Class::Unavailable),
+                }
+            }
             Err(PoolError::Timeout(_)) => {
                 Error::unavailable(DOING, "no connection to the database was free in time")
                     .help("Is PostgreSQL up? Has it reached its max_connections?")
