@@ -24,8 +24,8 @@ const PREFIX: &str = "longshore";
 /// How long a command that ends by itself waits for a server before it tells that it is away.
 const PATIENCE: Duration = Duration::from_millis(2500);
 
-/// What `/readyz` of a worker tells about. `references` are those to secrets.
-const DEPENDENCIES: [&str; 4] = ["queue", "ledger", "claims", "references"];
+/// What `/readyz` tells about.
+const DEPENDENCIES: [&str; 3] = ["queue", "ledger", "claims"];
 
 /// The parts that an installation's processes share.
 #[derive(Clone)]

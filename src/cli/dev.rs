@@ -82,6 +82,7 @@ async fn serve(
         };
         tokio::try_join!(watching, worker.run(until()), scheduler.run(until())).map(drop)
     };
+    let work = service::with_references(&config, &health, work);
     let listen = config.settings.http.listen;
     service::with_http("dev", listen, Arc::clone(&health), metrics, work).await?;
     Ok(changed)

@@ -8,7 +8,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::oneshot;
 
 use super::signals::Stop;
-use crate::config::Settings;
+use crate::config::{Config, Settings};
 use crate::error::{Class, Result};
 use crate::http::{self, Health};
 use crate::wiring;
@@ -28,11 +28,11 @@ pub async fn with_http(
     metrics: PrometheusHandle,
     work: impl Future<Output = Result<()>>,
 ) -> Result<()> {
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), %listen, "longshore {name} starts");
+    tracing::info!(process = name, version = env!("CARGO_PKG_VERSION"), %listen, "starting");
     let ended = Box::pin(serving(listen, health, metrics, work)).await;
     match &ended {
-        Ok(()) => tracing::info!("longshore {name} ends"),
-        Err(error) => tracing::error!(error = error.chain(), "longshore {name} ends"),
+        Ok(()) => tracing::info!(process = name, "ended"),
+        Err(error) => tracing::error!(process = name, error = error.chain(), "ended"),
     }
     ended
 }
@@ -53,6 +53,22 @@ async fn serving(
         tracing::warn!(error = &error as &dyn std::error::Error, "the HTTP server failed");
     }
     result
+}
+
+/// Works, and tells meanwhile which references to secrets lead nowhere: jobs wait for them.
+///
+/// # Errors
+/// Those of the work.
+pub async fn with_references(
+    config: &Config,
+    health: &Health,
+    work: impl Future<Output = Result<()>>,
+) -> Result<()> {
+    let house = wiring::house(config);
+    tokio::select! {
+        ended = work => ended,
+        () = health.watch("references", |_| async { house.references() }) => Ok(()),
+    }
 }
 
 /// Waits for the ledger, and makes sure that its schema is this binary's. Answers whether to go

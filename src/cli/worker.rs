@@ -29,6 +29,7 @@ impl Worker {
             }
             Ok(())
         };
+        let work = service::with_references(&config, &health, work);
         let listen = config.settings.http.listen;
         service::with_http("worker", listen, Arc::clone(&health), metrics, work).await?;
         Ok(Verdict::Done)

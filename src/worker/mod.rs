@@ -18,7 +18,6 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
 
 use crate::claims::Claims;
 use crate::error::{Class, Error, Result};
@@ -136,14 +135,12 @@ impl Worker {
     pub async fn run(self: Arc<Worker>, stop: impl Future<Output = ()>) -> Result<()> {
         let pools: Vec<String> = self.settings.pools.keys().cloned().collect();
         tokio::pin!(stop);
-        // They end with this function.
-        let mut beside = JoinSet::new();
-        beside.spawn(Arc::clone(&self).asks());
         let mut lanes = tokio::select! {
             lanes = self.patiently("queue", "consume the job queues", || self.consume(&pools)) => lanes?,
             () = &mut stop => return Ok(()),
         };
-        beside.spawn(Arc::clone(&self).beats());
+        let beats = tokio::spawn(Arc::clone(&self).beats());
+        let asks = tokio::spawn(Arc::clone(&self).asks());
         tracing::info!(
             worker = self.name,
             pools = pools.join(", "),
@@ -173,6 +170,8 @@ impl Worker {
         drop(lanes);
         self.health.drain();
         self.drain(&slots).await;
+        beats.abort();
+        asks.abort();
         Ok(())
     }
 
@@ -210,7 +209,6 @@ impl Worker {
             self.health.watch("queue", |within| self.queue.ping(within)),
             self.health.watch("ledger", |_| async { self.ledger.now().await.map(drop) }),
             self.health.watch("claims", |_| self.claims.ping()),
-            self.health.watch("references", |_| async { self.house.references() }),
         );
     }
 

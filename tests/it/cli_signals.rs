@@ -94,7 +94,7 @@ async fn dev_keeps_what_is_active_when_its_folder_becomes_empty() {
     command.env("LONGSHORE__HTTP__LISTEN", "127.0.0.1:0");
     let dev = Process::start(command, house.path().join("dev.log"));
     until("the exports are active", || {
-        dev.log().contains("ready for jobs") && house.objects(&["exports"]).len() == 2
+        dev.log().contains("taking jobs") && house.objects(&["exports"]).len() == 2
     })
     .await;
     std::fs::remove_dir_all(house.path().join("config/exports")).unwrap();

@@ -129,12 +129,14 @@ async fn the_log_tells_of_a_run_from_its_beginning_and_when_it_changes_hands() {
         let delivered = told(&second, "delivered").await;
         assert_eq!((&delivered["attempt"], &delivered["run"]), (&json!(2), &json!(run)));
         assert!(delivered["took_seconds"].as_f64().unwrap() > 2.0, "{delivered}");
-        assert_eq!(lines(&second)[0]["message"], "longshore worker starts");
+        let start = lines(&second)[0].clone();
+        assert_eq!((&start["message"], &start["process"]), (&json!("starting"), &json!("worker")));
 
         let path = second.path().to_owned();
         installation.end([second, scheduler], 0).await;
         let log = std::fs::read_to_string(path).unwrap();
-        assert!(log.lines().last().unwrap().contains("longshore worker ends"), "{log}");
+        let last: Json = serde_json::from_str(log.lines().last().unwrap()).unwrap();
+        assert_eq!((&last["message"], &last["process"]), (&json!("ended"), &json!("worker")));
     })
     .await;
 }
