@@ -13,8 +13,6 @@ fn main() -> ExitCode {
         Err(cause) => return cli::no_runtime(&cause),
     };
     let code = runtime.block_on(Box::pin(cli::run(cli)));
-    // Whatever gives messages back is begun by now, in order: a shutdown would drop what is not.
-    let _ = runtime.block_on(runtime.spawn_blocking(|| ()));
     // What still runs in the background has nothing left to tell.
     runtime.shutdown_timeout(Duration::from_secs(1));
     ExitCode::from(code)
