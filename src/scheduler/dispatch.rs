@@ -144,6 +144,7 @@ mod tests {
     use crate::job::decision::Decision;
     use crate::job::machine::Proof;
     use crate::job::run::Order;
+    use crate::job::run::tests::order;
     use crate::job::waiting::Need;
     use crate::ledger::embedded::EmbeddedLedger;
     use crate::ledger::{Ledger, NewDefinition, apply_one};
@@ -156,24 +157,7 @@ mod tests {
     const LEASE: Duration = Duration::from_secs(600);
 
     fn accept(key: &str) -> Command {
-        let order = Order {
-            key: key.to_owned(),
-            edition: 1,
-            content: "c".to_owned(),
-            export: "orders".to_owned(),
-            definition: "d".to_owned(),
-            revision: 1,
-            recipient: None,
-            params: serde_json::Map::new(),
-            window: None,
-            pool: "p".to_owned(),
-            body: "{}".to_owned(),
-            correlation_id: None,
-            traceparent: None,
-            requested_by: None,
-            not_before: None,
-            deadline: None,
-        };
+        let order = Order { pool: "p".to_owned(), ..order(key) };
         Command::Accept { id: RunId::new(), order: Box::new(order), wake: true, pinned: false }
     }
 

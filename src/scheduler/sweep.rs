@@ -73,7 +73,7 @@ mod tests {
     use crate::http::Health;
     use crate::job::book::{Open, Outcome};
     use crate::job::decision::Decision;
-    use crate::job::run::Order;
+    use crate::job::run::tests::order;
     use crate::ledger::embedded::EmbeddedLedger;
     use crate::ledger::{Ledger, NewDefinition, apply_one};
     use crate::queue::embedded::Embedded;
@@ -98,27 +98,6 @@ mod tests {
         fn stuck(&self) -> usize {
             let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
             text.matches("committing or closing for more than an hour").count()
-        }
-    }
-
-    fn order(key: &str) -> Order {
-        Order {
-            key: key.to_owned(),
-            edition: 1,
-            content: "c".to_owned(),
-            export: "orders".to_owned(),
-            definition: "d".to_owned(),
-            revision: 1,
-            recipient: None,
-            params: serde_json::Map::new(),
-            window: None,
-            pool: "default".to_owned(),
-            body: "{}".to_owned(),
-            correlation_id: None,
-            traceparent: None,
-            requested_by: None,
-            not_before: None,
-            deadline: None,
         }
     }
 
