@@ -11,7 +11,7 @@ use crate::job::param::{self, Params};
 use crate::job::template::Template;
 use crate::ledger::NewDefinition;
 use crate::protect::ProtectConfig;
-use crate::sink::SinkConfig;
+use crate::sink::{Mode, SinkConfig};
 use crate::source::SourceConfig;
 use crate::transform::TransformConfig;
 
@@ -69,6 +69,9 @@ impl Export {
         let is_window = |name: &str| param::WINDOW.contains(&name);
         if self.source.uses().any(is_window) {
             return Some("[source]");
+        }
+        if self.sink.mode == Some(Mode::ReplaceWindow) {
+            return Some("[sink] mode");
         }
         let path = self.sink.path.as_deref()?;
         let (template, _) = Template::read(path, &self.param_names());

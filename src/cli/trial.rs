@@ -108,11 +108,14 @@ fn here(definition: &Definition) -> Definition {
         connection: HERE.to_owned(),
         path: Some(sink.path.clone().unwrap_or_else(|| definition.name.clone())),
         format: if table { Some(Format::Csv) } else { sink.format },
-        compression: sink.compression,
-        csv: sink.csv.clone(),
         if_exists: Some(IfExists::Replace),
         table: None,
         mode: None,
+        window_column: None,
+        scope: Vec::new(),
+        deleted: None,
+        new_columns: None,
+        ..sink.clone()
     };
     definition
 }

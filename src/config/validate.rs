@@ -2,6 +2,7 @@
 
 mod export;
 mod meeting;
+mod table;
 mod text;
 
 use std::collections::BTreeMap;
@@ -139,4 +140,11 @@ fn no_connection(name: &str, known: &Connections, place: &Place, problems: &mut 
     let message = format!("no connection is called `{name}`");
     let problem = problems.add(Code::UnknownConnection, place, message, "not in connections.toml");
     problem.help = suggest(name, known.keys().map(String::as_str));
+}
+
+/// Tells that a key is missing from the table at `path`.
+fn missing(key: &str, tree: &Node, path: &[&str], help: &str, problems: &mut Problems) {
+    problems
+        .add(Code::MissingKey, tree.key_at(path), format!("the key `{key}` is missing"), "")
+        .help(help);
 }

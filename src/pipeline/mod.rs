@@ -84,7 +84,7 @@ impl Plan {
             Begun::Committed(decision) => Start::Committed(Committed {
                 plan: self,
                 run: attempt.run.id,
-                decision: *decision,
+                decision,
                 proof: Proof::Target,
             }),
         })
@@ -231,7 +231,8 @@ impl<'a> Protected<'a> {
         let holder = attempt.holder();
         let staged = plan.sink.stage(&holder, rows).await?;
         let (kept, quarantine, broken) = account.close().await?;
-        let counts = Counts { written: staged.counts.written, bytes: staged.counts.bytes, ..kept };
+        let Counts { written, bytes, deleted, .. } = staged.counts;
+        let counts = Counts { written, bytes, deleted, ..kept };
         if !counts.balanced() {
             return Err(Error::permanent(
                 "reconcile the rows",
@@ -322,7 +323,7 @@ impl Staged<'_> {
 pub struct Committed<'a> {
     plan: &'a Plan,
     run: RunId,
-    decision: Decision,
+    decision: Box<Decision>,
     proof: Proof,
 }
 
@@ -337,7 +338,7 @@ impl<'a> Decided<'a> {
             Way::Decision => Proof::Decision,
             Way::Marker => Proof::Target,
         };
-        Ok(Committed { plan, run: holder.run, decision, proof })
+        Ok(Committed { plan, run: holder.run, decision: Box::new(decision), proof })
     }
 }
 
@@ -350,7 +351,7 @@ pub struct Recorded {
 
 impl Committed<'_> {
     /// A committed decision that was found at the target while closing.
-    pub fn found(plan: &Plan, run: RunId, decision: Decision) -> Committed<'_> {
+    pub fn found(plan: &Plan, run: RunId, decision: Box<Decision>) -> Committed<'_> {
         Committed { plan, run, decision, proof: Proof::Target }
     }
 
@@ -365,7 +366,7 @@ impl Committed<'_> {
         };
         let command = Command::Record {
             run: self.run,
-            decision: Box::new(self.decision.clone()),
+            decision: self.decision.clone(),
             proof: self.proof,
             delivery,
         };

@@ -23,7 +23,7 @@ use crate::job::waiting::Need;
 use crate::job::window;
 use crate::rows::Counts;
 use crate::secret::Secret;
-use crate::sink::{self, Holder, IfExists, Sink};
+use crate::sink::{self, Holder, IfExists, Occasion, Sink};
 use crate::source::{self, Source, Types};
 use crate::units::Rate;
 
@@ -124,7 +124,15 @@ impl Plan {
             None => IfExists::Replace,
         });
         let key = contract.map(|contract| contract.primary_key.clone()).unwrap_or_default();
-        let sink = sink::build(&export.sink, to, folder, if_exists, key)?;
+        let occasion = Occasion {
+            folder,
+            if_exists,
+            key,
+            window: run.order.window,
+            zone: &zone,
+            params: &bindings,
+        };
+        let sink = sink::build(&export.sink, to, occasion)?;
         let mut uses = vec![Arc::clone(from)];
         if to.name != from.name {
             uses.push(Arc::clone(to));

@@ -13,6 +13,7 @@ mod table;
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
 use crate::connect::{Connection, System};
@@ -20,7 +21,11 @@ use crate::error::{Error, Result};
 use crate::format::{Compression, CsvOptions, Format};
 use crate::job::RunId;
 use crate::job::decision::{Decision, Part};
+use crate::job::param::{self, Bindings};
+use crate::job::window::Window;
 use crate::rows::{Counts, Rows};
+
+pub use table::{Merge, Span};
 
 /// Where an export delivers: the `[sink]` of its definition.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -50,6 +55,22 @@ pub struct SinkConfig {
     /// Databases: how the rows meet those that are there. Default: `append`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,
+    /// Databases, `replace-window`: the column by which a row belongs to the job's window. Of type
+    /// `timestamp(us, UTC)`, or `timestamp(us)` or `date`, which are read by the clock of the
+    /// export's `timezone`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window_column: Option<String>,
+    /// Databases, `replace-window`: columns that bear the names of params. Only rows with this
+    /// job's values of them are replaced. Default: all rows of the window are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scope: Vec<String>,
+    /// Databases, `upsert`: a condition in the target's own SQL over the columns of the rows. A row
+    /// for which it holds removes the table's row with its key, and is not written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deleted: Option<String>,
+    /// Databases: what becomes of columns of the rows that the table lacks. Default: `fail`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub new_columns: Option<NewColumns>,
 }
 
 /// What a delivery does when its folder holds one already.
@@ -63,15 +84,44 @@ pub enum IfExists {
 }
 
 /// How rows meet those that a table has already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// Rows are added.
+    #[default]
     Append,
     /// Rows replace those with the same primary key, others are added.
     Upsert,
     /// The table then holds these rows and no others.
     Replace,
+    /// Of the job's window (and scope) the table then holds these rows and no others. A row that
+    /// lies outside of it fails the run.
+    ReplaceWindow,
+}
+
+impl Mode {
+    /// The word that definitions use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Mode::Append => "append",
+            Mode::Upsert => "upsert",
+            Mode::Replace => "replace",
+            Mode::ReplaceWindow => "replace-window",
+        }
+    }
+}
+
+/// What becomes of columns of the rows that a table lacks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NewColumns {
+    /// The run fails, and names the first of them.
+    #[default]
+    Fail,
+    /// They are added to the table, nullable and of the type that holds every value, by the
+    /// transaction that commits the rows. A table that does not exist is created so. No column is
+    /// ever dropped, and none gets another type.
+    Add,
 }
 
 /// The two ways in which a delivery is committed (see the module's docs).
@@ -106,8 +156,9 @@ pub enum Begun {
 pub struct Staged {
     /// The parts, in the order of the rows. A table has none.
     pub parts: Vec<Part>,
-    /// `written`: the rows that were staged; `bytes`: of the parts, zero for a table. What was read,
-    /// filtered and refused the pipeline sums itself, and leaves zero here.
+    /// `written`: the rows that were staged; `bytes`: of the parts, zero for a table; `deleted`: of
+    /// the rows, those that are to remove their key. What was read, filtered and refused the
+    /// pipeline sums itself, and leaves zero here.
     pub counts: Counts,
 }
 
@@ -165,23 +216,38 @@ pub trait Sink: Send + Sync {
 /// The keys of `[sink]` that a kind of system has.
 pub(crate) fn keys(kind: System) -> &'static [&'static str] {
     match kind {
-        System::Postgres | System::Sqlite => &["connection", "table", "mode"],
+        System::Postgres | System::Sqlite => {
+            &["connection", "table", "mode", "window-column", "scope", "deleted", "new-columns"]
+        }
         System::Files => &["connection", "path", "format", "compression", "csv", "if-exists"],
         System::Discard => &["connection", "path"],
     }
 }
 
-/// The registry of sinks. `folder` is the rendered path of a files sink; `key` the contract's
-/// primary key.
+/// What a run brings to its sink besides the `[sink]` of its definition.
+pub struct Occasion<'a> {
+    /// The rendered path of a files sink.
+    pub folder: Option<String>,
+    /// What happens when the folder holds a delivery already.
+    pub if_exists: IfExists,
+    /// The contract's primary key.
+    pub key: Vec<String>,
+    /// The run's window.
+    pub window: Option<Window>,
+    /// The zone of the export's clock.
+    pub zone: &'a TimeZone,
+    /// The run's params.
+    pub params: &'a Bindings,
+}
+
+/// The registry of sinks.
 ///
 /// # Errors
 /// `config`, with what to do, where the definition's keys do not fit the connection's system.
 pub fn build(
     config: &SinkConfig,
     connection: &Connection,
-    folder: Option<String>,
-    if_exists: IfExists,
-    key: Vec<String>,
+    occasion: Occasion<'_>,
 ) -> Result<Box<dyn Sink>> {
     const DOING: &str = "plan the sink";
     let missing = |name: &str| {
@@ -189,7 +255,6 @@ pub fn build(
             .with("connection", &connection.name)
             .help(format!("A sink of this kind needs `[sink] {name}`."))
     };
-    let mode = config.mode.unwrap_or(Mode::Append);
     Ok(match connection.kind {
         System::Files => {
             let format = config.format.unwrap_or(Format::Parquet);
@@ -199,21 +264,65 @@ pub fn build(
             });
             Box::new(files::FilesSink::new(
                 connection,
-                folder.ok_or_else(|| missing("path"))?,
+                occasion.folder.ok_or_else(|| missing("path"))?,
                 format,
                 compression,
                 config.csv.clone().unwrap_or_default(),
-                if_exists,
+                occasion.if_exists,
             )?)
         }
         System::Postgres => {
             let table = config.table.as_deref().ok_or_else(|| missing("table"))?;
-            Box::new(postgres::PostgresSink::new(connection, table, mode, key)?)
+            Box::new(postgres::PostgresSink::new(connection, table, merge(config, occasion)?)?)
         }
         System::Sqlite => {
             let table = config.table.as_deref().ok_or_else(|| missing("table"))?;
-            Box::new(sqlite::SqliteSink::new(connection, table, mode, key)?)
+            Box::new(sqlite::SqliteSink::new(connection, table, merge(config, occasion)?)?)
         }
-        System::Discard => Box::new(discard::DiscardSink::new(connection, folder.as_deref())),
+        System::Discard => {
+            Box::new(discard::DiscardSink::new(connection, occasion.folder.as_deref()))
+        }
+    })
+}
+
+/// How the rows of this run come into a table.
+fn merge(config: &SinkConfig, occasion: Occasion<'_>) -> Result<Merge> {
+    const DOING: &str = "plan the sink";
+    let mode = config.mode.unwrap_or_default();
+    let span = match (mode, &config.window_column) {
+        (Mode::ReplaceWindow, None) => {
+            return Err(Error::config(DOING, "`window-column` is missing").help(
+                "Name the column by which a row belongs to the window: window-column = \
+                 \"created_at\" in [sink].",
+            ));
+        }
+        (Mode::ReplaceWindow, Some(column)) => {
+            let window = occasion.window.ok_or_else(|| {
+                Error::malformed(DOING, "the job has no window, which the sink is to replace")
+                    .help("Give the job a window.")
+            })?;
+            let scope = config.scope.iter().map(|name| {
+                let value = occasion.params.get(name).cloned().ok_or_else(|| {
+                    Error::config(DOING, "a column of `scope` bears the name of no param")
+                        .with("column", name)
+                        .help(param::advice(name, occasion.params))
+                })?;
+                Ok((name.clone(), value))
+            });
+            Some(Span {
+                column: column.clone(),
+                window,
+                zone: occasion.zone.clone(),
+                scope: scope.collect::<Result<_>>()?,
+            })
+        }
+        _ => None,
+    };
+    Ok(Merge {
+        mode,
+        key: occasion.key,
+        span,
+        deleted: config.deleted.clone(),
+        new_columns: config.new_columns.unwrap_or_default(),
     })
 }

@@ -1,6 +1,6 @@
 //! Checks one export: its references, and what fits its systems.
 
-use super::{Known, fit, no_connection, system_name, text};
+use super::{Known, fit, missing, no_connection, system_name, table, text};
 use crate::config::problem::{Code, Level, Problems, suggest};
 use crate::config::tree::Node;
 use crate::connect::{Connection, System, sqlite};
@@ -11,7 +11,7 @@ use crate::job::cron::Cron;
 use crate::job::param::Value;
 use crate::job::{template, window};
 use crate::protect::Protection;
-use crate::sink::{self, Mode};
+use crate::sink;
 use crate::source::{self, SourceConfig};
 
 /// Checks one export.
@@ -246,7 +246,7 @@ fn check_sink(export: &Export, kind: System, tree: &Node, problems: &mut Problem
             text::path(path, export, place, problems);
         }
         (System::Discard, None) => {}
-        (System::Postgres | System::Sqlite, _) => check_table(export, tree, problems),
+        (System::Postgres | System::Sqlite, _) => table::table(export, tree, problems),
     }
     if kind == System::Files {
         check_csv(sink.csv.as_ref(), "sink", tree, problems);
@@ -260,25 +260,6 @@ fn check_sink(export: &Export, kind: System, tree: &Node, problems: &mut Problem
                 )
                 .help("or set `format = \"csv\"`");
         }
-    }
-}
-
-/// Checks how rows come into a table.
-fn check_table(export: &Export, tree: &Node, problems: &mut Problems) {
-    if export.sink.table.is_none() {
-        missing("table", tree, &["sink"], "add `table = \"schema.table\"`", problems);
-    }
-    if export.sink.mode == Some(Mode::Upsert)
-        && export.contract.as_ref().is_none_or(|contract| contract.primary_key.is_empty())
-    {
-        problems
-            .add(
-                Code::NoPrimaryKey,
-                tree.at(&["sink", "mode"]),
-                "an upsert needs to know which rows are the same",
-                "there is no primary key",
-            )
-            .help("add `primary-key = [\"…\"]` under [contract]");
     }
 }
 
@@ -329,10 +310,4 @@ fn check_fields(export: &Export, tree: &Node, known: &Known<'_>, problems: &mut 
             )
             .help("add `pseudonyms = \"${file:/run/secrets/pseudonyms}\"` under [keys] in longshore.toml");
     }
-}
-
-fn missing(key: &str, tree: &Node, path: &[&str], help: &str, problems: &mut Problems) {
-    problems
-        .add(Code::MissingKey, tree.key_at(path), format!("the key `{key}` is missing"), "")
-        .help(help);
 }

@@ -2,11 +2,14 @@
 //! there.
 
 use tokio_postgres::Transaction;
+use tokio_postgres::error::SqlState;
 
 use super::plan::Table;
 use super::{PostgresSink, failed, read};
+use crate::connect::postgres::Quiet;
 use crate::connect::sql::quote;
 use crate::error::{Error, Result};
+use crate::format::FieldType;
 use crate::sink::Mode;
 use crate::sink::table::MARKER;
 
@@ -21,12 +24,29 @@ impl PostgresSink {
                 &[&self.target.sql()],
             )
             .await
-            .map_err(|error| failed("find the table", error))?;
+            .map_err(|error| self.hidden(error))?;
         let Some(row) = row else { return Ok(None) };
         let (oid, schema, name, is_table) = read(&row, |row| {
             Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?))
         })?;
         Ok(Some((Table { oid, schema, name }, is_table)))
+    }
+
+    /// The error of a look for the table: most likely the schema is closed to this user.
+    fn hidden(&self, error: tokio_postgres::Error) -> Error {
+        let schema = self.target.table.split_once('.').map(|(schema, _)| schema);
+        match schema.filter(|_| error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE)) {
+            Some(schema) => self
+                .target
+                .refused(format!("the user may not look into schema {schema}"))
+                .caused_by(Quiet(error))
+                .help(format!(
+                    "Have its owner run: GRANT USAGE, CREATE ON SCHEMA {} TO the user of the \
+                     connection; Longshore keeps {MARKER} and its staging tables beside the target.",
+                    quote(schema)
+                )),
+            None => failed("find the table", error),
+        }
     }
 
     /// The table, or `None` where there is none.
@@ -58,13 +78,16 @@ impl PostgresSink {
     }
 
     /// Finds out, before anything is read, whether this user may write to the table as the mode
-    /// wants, and whether an upsert has its index. A table that is missing is told by `stage`,
-    /// which knows the columns that it wants.
+    /// wants, and whether an upsert has its index. What depends on the columns of the rows, and a
+    /// table that is missing, is told by `stage`, which knows them.
     pub(super) async fn check(&self, tx: &Transaction<'_>, table: &Table) -> Result<()> {
-        let wanted: &[&str] = match self.target.mode {
+        let how = &self.target.how;
+        let wanted: &[&str] = match how.mode {
             Mode::Append => &["INSERT"],
+            Mode::Upsert if how.deleted.is_some() => &["INSERT", "UPDATE", "SELECT", "DELETE"],
             Mode::Upsert => &["INSERT", "UPDATE", "SELECT"],
             Mode::Replace => &["INSERT", "DELETE"],
+            Mode::ReplaceWindow => &["INSERT", "DELETE", "SELECT"],
         };
         let row = tx
             .query_one(
@@ -81,7 +104,7 @@ impl PostgresSink {
                                               ON a.attrelid = $1 AND a.attnum = k
                                             ORDER BY 1)
                                     = ARRAY(SELECT k FROM unnest($3::text[]) k ORDER BY 1))",
-                &[&table.oid, &wanted, &self.target.key],
+                &[&table.oid, &wanted, &how.key],
             )
             .await
             .map_err(|error| failed("check the table", error))?;
@@ -99,19 +122,120 @@ impl PostgresSink {
                 ),
             ));
         }
-        if hides && self.target.mode == Mode::Replace {
+        if hides && wanted.contains(&"DELETE") {
+            let mode = how.mode.as_str();
             return Err(self
                 .target
-                .refused("row security hides rows, which `replace` would then leave".to_owned())
+                .refused(format!("row security may hide rows, which `{mode}` would then leave"))
                 .help(format!(
                     "Have a superuser run: ALTER ROLE {} BYPASSRLS; or use another mode.",
                     quote(&user)
                 )));
         }
-        if self.target.mode == Mode::Upsert && !indexed {
-            return Err(self.target.no_index(&format!("ON {}", table.sql())));
+        if how.mode == Mode::Upsert && !indexed {
+            return Err(self.no_index(tx, table).await?);
         }
         Ok(())
+    }
+
+    /// Why an upsert finds no index, of which a partitioned table may be able to have none.
+    async fn no_index(&self, tx: &Transaction<'_>, table: &Table) -> Result<Error> {
+        let row = tx
+            .query_one(
+                "SELECT coalesce(pg_get_partkeydef($1::oid), ''),
+                        ARRAY(SELECT a.attname::text
+                              FROM pg_partitioned_table p
+                              CROSS JOIN unnest(p.partattrs::int2[]) k
+                              JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = k
+                              WHERE p.partrelid = $1)",
+                &[&table.oid],
+            )
+            .await
+            .map_err(|error| failed("check the table", error))?;
+        let (parts, columns): (String, Vec<String>) =
+            read(&row, |row| Ok((row.try_get(0)?, row.try_get(1)?)))?;
+        let outside: Vec<String> =
+            columns.into_iter().filter(|name| !self.target.has_key(name)).collect();
+        if outside.is_empty() {
+            return Ok(self.target.no_index(&format!("ON {}", table.sql())));
+        }
+        let outside = outside.join(", ");
+        Ok(self
+            .target
+            .refused(format!(
+                "it is partitioned by {parts}, and has no unique index without {outside}"
+            ))
+            .help(format!(
+                "Add {outside} to primary-key in [contract], and make a unique index over all of \
+                 it; or use the mode replace-window."
+            )))
+    }
+
+    /// Finds out whether this user may add columns to the table, where `lacking` has some.
+    pub(super) async fn may_alter(
+        &self,
+        tx: &Transaction<'_>,
+        table: &Table,
+        lacking: &[&(String, FieldType)],
+    ) -> Result<()> {
+        if lacking.is_empty() {
+            return Ok(());
+        }
+        let row = tx
+            .query_one(
+                "SELECT current_user::text, pg_has_role(relowner, 'USAGE'), relowner::regrole::text
+                 FROM pg_class WHERE oid = $1",
+                &[&table.oid],
+            )
+            .await
+            .map_err(|error| failed("check the table", error))?;
+        let (user, owns, owner): (String, bool, String) =
+            read(&row, |row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)))?;
+        if owns {
+            return Ok(());
+        }
+        let names: Vec<&str> = lacking.iter().map(|(name, _)| name.as_str()).collect();
+        Err(self
+            .target
+            .refused(format!("it lacks {}, and only its owner may add columns", names.join(", ")))
+            .help(format!(
+                "Have its owner run: {}; or: GRANT {owner} TO {};",
+                self.target.add_columns(lacking).join("; "),
+                quote(&user)
+            )))
+    }
+
+    /// Finds out whether this user may use the sequences that number the columns which the rows do
+    /// not bring.
+    pub(super) async fn sequences(
+        &self,
+        tx: &Transaction<'_>,
+        table: &Table,
+        fields: &[(String, FieldType)],
+    ) -> Result<()> {
+        let given: Vec<&str> = fields.iter().map(|(name, _)| name.as_str()).collect();
+        let row = tx
+            .query_opt(
+                "SELECT current_user::text, s.oid::regclass::text
+                 FROM pg_depend d
+                 JOIN pg_class s ON s.oid = d.objid
+                 JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+                 WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass
+                   AND d.refobjid = $1 AND d.deptype = 'a' AND a.atthasdef
+                   AND NOT a.attname::text = ANY ($2)
+                   AND CASE WHEN s.relkind = 'S'
+                            THEN NOT has_sequence_privilege(s.oid, 'USAGE, UPDATE') END
+                 LIMIT 1",
+                &[&table.oid, &given],
+            )
+            .await
+            .map_err(|error| failed("check the table", error))?;
+        let Some(row) = row else { return Ok(()) };
+        let (user, sequence): (String, String) =
+            read(&row, |row| Ok((row.try_get(0)?, row.try_get(1)?)))?;
+        Err(self.target.refused(format!("the user may not take numbers of {sequence}")).help(
+            format!("Have its owner run: GRANT USAGE ON SEQUENCE {sequence} TO {};", quote(&user)),
+        ))
     }
 
     /// Finds out whether this user may write to the marker table, and make it where it is missing;
