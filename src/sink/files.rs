@@ -42,6 +42,9 @@ use crate::job::decision::{Decision, Part};
 use crate::job::manifest::{MANIFEST_LIMIT, MANIFEST_NAME, Manifest};
 use crate::rows::{Counts, Rows};
 
+/// How many bytes a name in a folder has at the most.
+const LONGEST_NAME: usize = 255;
+
 /// What the files of a delivery are like.
 #[derive(Debug, Clone)]
 pub struct Layout {
@@ -98,6 +101,12 @@ impl FilesSink {
         }
         if path.prefix_matches(&staging) || staging.prefix_matches(&path) {
             return refuse("the path and the staging folder overlap", "Choose another path.");
+        }
+        if let Some(names) = &place.file {
+            let all = [Some(names.manifest()), Some(names.part(0)), names.trigger.clone()];
+            if all.into_iter().flatten().any(|name| name.len() > LONGEST_NAME) {
+                return refuse("a file's name is too long", "Make `file` or `trigger` shorter.");
+            }
         }
         let (manifest, target, part_bytes) = match &place.file {
             None => (MANIFEST_NAME.to_owned(), format!("{}/{folder}", connection.name), PART_BYTES),

@@ -126,7 +126,7 @@ pub(super) async fn commit(
 }
 
 /// A part is beside its manifest, whatever a decision says.
-pub(super) fn plain_name(name: &str) -> Result<()> {
+fn plain_name(name: &str) -> Result<()> {
     if name.is_empty() || name.starts_with('_') || name.contains(['/', '\\']) || name == ".." {
         return Err(
             Error::config(BRING, "the part's name is no plain file name").with("part", name)

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::commit::{
     BRING, Next, PUT, Standing, between, bring, foreign, is_there, link, lock, lost, next,
-    plain_name, put_manifest, size, standing,
+    put_manifest, size, standing,
 };
 use crate::connect::files::{Store, classify, classify_io, create_durably, sync_up};
 use crate::error::{Error, Result};
@@ -36,7 +36,11 @@ pub(super) async fn commit(
     decision: &Decision,
 ) -> Result<()> {
     for part in &decision.parts {
-        plain_name(&part.name)?;
+        // A file is beside its manifest, whatever a decision says.
+        if part.name.is_empty() || part.name.contains(['/', '\\']) {
+            let what = "the file's name leads elsewhere";
+            return Err(Error::config(BRING, what).with("part", &part.name));
+        }
     }
     if let Some(root) = store.root() {
         let here = |relative: &str| -> Result<PathBuf> {
@@ -70,10 +74,14 @@ pub(super) async fn commit(
         }
         put_manifest(store, folder, &manifest, decision, step).await?;
     }
-    match &names.trigger {
-        Some(name) => trigger(store, folder, name, names, decision).await,
-        None => Ok(()),
+    if let Some(name) = &names.trigger {
+        trigger(store, folder, name, names, decision).await?;
     }
+    for part in decision.parts.iter().filter(|part| part.upload.is_some()) {
+        // There is no upload to give up any more; a note that stays is removed by cleaning.
+        let _ = store.objects.delete(&store.path(&part.staged)?).await;
+    }
+    Ok(())
 }
 
 /// The files that a manifest names, which a delivery in its place may overwrite.
