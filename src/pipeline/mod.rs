@@ -270,13 +270,14 @@ impl<'a> Protected<'a> {
                 Empty::Deliver => {}
                 Empty::Skip => staged.parts.clear(),
                 Empty::Fail => {
-                    return Err(Error::contract("deliver the rows", "there are none")
+                    let error = Error::contract("deliver the rows", "there are none")
                         .with("read", counts.read)
                         .with("filtered", counts.filtered)
                         .with("quarantined", counts.quarantined)
                         .help(
                             "The definition says empty = \"fail\"; `deliver` and `skip` take it.",
-                        ));
+                        );
+                    return Err(quarantine::told(error, quarantine.as_deref()));
                 }
             }
         }

@@ -255,7 +255,7 @@ async fn a_file_of_a_fixed_name_is_one_upload_that_is_completed_once(server: &S3
     assert_eq!((staged.parts.len(), upload.pieces.len()), (1, 2));
     assert_eq!(listed(&store, "in").await, Vec::<String>::new(), "nobody sees it");
     let note = format!(".longshore/{}/1/upload-00000.json", a.run);
-    assert_eq!(listed(&store, ".longshore").await, [note.clone()]);
+    assert_eq!(listed(&store, ".longshore").await, std::slice::from_ref(&note));
     assert_eq!(staged.parts[0].staged, note);
     let first = decide(a.run, staged, None);
 

@@ -4,15 +4,15 @@
 //! Another encoding is turned into UTF-8 first. Bytes that mean nothing in it become one that UTF-8
 //! does not have, so that their row is known and refused.
 
-use std::io::{BufRead, BufReader, Chain, Cursor, Read};
+use std::io::{BufRead, Chain, Cursor, Read};
 
 use indexmap::IndexMap;
 use serde_json::{Map, Value as Json};
 
 use super::batcher::{Batcher, Column};
+use super::unicode::Unicode;
 use super::{damaged, too_long};
 use crate::error::{Error, Result};
-use crate::format::charset::Unpacker;
 use crate::format::dialect::{Dialect, is_formula};
 use crate::format::{CsvOptions, FieldType};
 use crate::rows::{Batch, Refused};
@@ -32,61 +32,6 @@ pub struct CsvReader<R> {
     started: bool,
     /// The line on which the next record starts.
     line: u64,
-}
-
-/// A text in UTF-8, whatever its encoding is.
-enum Unicode<R> {
-    Already(R),
-    Unpacked(BufReader<Unpacking<R>>),
-}
-
-struct Unpacking<R> {
-    input: R,
-    unpacker: Unpacker,
-    ready: Vec<u8>,
-    at: usize,
-    ended: bool,
-}
-
-impl<R: BufRead> Read for Unpacking<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        while self.at == self.ready.len() && !self.ended {
-            self.ready.clear();
-            self.at = 0;
-            let bytes = self.input.fill_buf()?;
-            let count = bytes.len();
-            self.ended = count == 0;
-            self.unpacker.push(bytes, self.ended, &mut self.ready);
-            self.input.consume(count);
-        }
-        let count = self.ready.get(self.at..).unwrap_or_default().read(buffer)?;
-        self.at += count;
-        Ok(count)
-    }
-}
-
-impl<R: BufRead> Read for Unicode<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        match self {
-            Unicode::Already(input) => input.read(buffer),
-            Unicode::Unpacked(input) => input.read(buffer),
-        }
-    }
-}
-
-impl<R: BufRead> BufRead for Unicode<R> {
-    fn fill_buf(&mut self) -> std::io::Result<&[u8]> {
-        match self {
-            Unicode::Already(input) => input.fill_buf(),
-            Unicode::Unpacked(input) => input.fill_buf(),
-        }
-    }
-    fn consume(&mut self, amount: usize) {
-        match self {
-            Unicode::Already(input) => input.consume(amount),
-            Unicode::Unpacked(input) => input.consume(amount),
-        }
-    }
 }
 
 /// One record: its fields' bytes, one after the other, without quotes.
@@ -122,16 +67,7 @@ impl<R: BufRead> CsvReader<R> {
         types: &IndexMap<String, FieldType>,
     ) -> Result<Self> {
         let options = Dialect::new(options)?;
-        let input = match options.charset.is_utf8() {
-            true => Unicode::Already(input),
-            false => Unicode::Unpacked(BufReader::new(Unpacking {
-                input,
-                unpacker: options.charset.reader(),
-                ready: Vec::new(),
-                at: 0,
-                ended: false,
-            })),
-        };
+        let input = Unicode::new(input, &options.charset);
         Ok(CsvReader {
             input: Cursor::new(Vec::new()).chain(input),
             options,

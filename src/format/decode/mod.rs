@@ -12,6 +12,7 @@ pub mod exact;
 pub mod ipc;
 pub mod jsonl;
 pub mod parquet;
+mod unicode;
 
 use crate::error::Error;
 

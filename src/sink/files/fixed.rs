@@ -226,6 +226,9 @@ impl Here {
                     bring(staged, &to, part)?
                 }
             }
+            if replaces {
+                self.remove_more(&replaced)?;
+            }
             // The files' names must not be younger than the manifest's, should the machine crash.
             sync_up(&self.root, &self.target).map_err(put)?;
             let written = self.write("manifest", &self.decision.manifest).map_err(put)?;
@@ -249,6 +252,24 @@ impl Here {
             }
         }
         sync_up(&self.root, &self.target).map_err(put)
+    }
+
+    /// Removes the predecessor's files whose names are not used again: a recipient would take them
+    /// for ours. An object store cannot do that safely, since a late request would remove those of
+    /// a later delivery: there they stay, and the manifest does not name them.
+    fn remove_more(&self, replaced: &[ManifestFile]) -> Result<()> {
+        let mine = |name: &str| self.parts.iter().any(|(_, part)| part.name == name);
+        let others = replaced.iter().filter(|file| !mine(&file.name) && !file.name.contains('/'));
+        for file in others {
+            let path = self.target.join(&file.name);
+            match fs::metadata(&path) {
+                Ok(meta) if meta.is_file() && meta.len() == file.bytes => {
+                    fs::remove_file(&path).map_err(|cause| classify_io(BRING, cause))?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Writes a file where nobody looks.

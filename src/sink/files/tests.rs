@@ -205,10 +205,22 @@ async fn no_file_is_larger_than_it_may_be() {
     let who = holder(run, 7);
     let decision = decide(run, staged(&sink, &who, 5_000).await, None);
     sink.commit(&who, &decision).await.unwrap();
-    let found = verify(dir.path().join("in/O.csv.manifest.json").to_str().unwrap()).await.unwrap();
+    let manifest = dir.path().join("in/O.csv.manifest.json");
+    let found = verify(manifest.to_str().unwrap()).await.unwrap();
     assert!(found.is_intact(), "{found:?}");
     assert_eq!((found.rows, found.files), (500_000, decision.parts.len() as u64));
     assert!(dir.path().join("in/O.csv.done").exists());
+
+    // A smaller one in its place leaves none of its files.
+    let swap = fixed(dir.path(), "O-{part}.csv", Some(1 << 20), IfExists::Replace);
+    let (who, standing) = (holder(RunId::new(), 1), swap.current_manifest().await.unwrap());
+    std::fs::write(dir.path().join("in/O-notes.csv"), "mine").unwrap();
+    let decision = decide(who.run, staged(&swap, &who, 1).await, standing);
+    swap.commit(&who, &decision).await.unwrap();
+    swap.commit(&who, &decision).await.unwrap();
+    let names: Vec<_> = there(dir.path()).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["O-00000.csv", "O-notes.csv", "O.csv.done", "O.csv.manifest.json"]);
+    assert!(verify(manifest.to_str().unwrap()).await.unwrap().is_intact());
 }
 
 #[tokio::test]
