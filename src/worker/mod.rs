@@ -21,13 +21,12 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::claims::Claims;
 use crate::error::{Class, Error, Result};
-use crate::http::Health;
 use crate::intake::Definitions;
 use crate::ledger::Ledger;
 use crate::limits::local::Gate;
 use crate::pipeline::House;
 use crate::queue::Queue;
-use crate::telemetry::Outage;
+use crate::telemetry::{Health, Outage};
 use crate::units::Size;
 
 use heart::Heart;

@@ -262,12 +262,12 @@ mod tests {
 
     use super::*;
     use crate::claims::Claims;
-    use crate::http::Health;
     use crate::ledger::embedded::EmbeddedLedger;
     use crate::limits::embedded::EmbeddedLimits;
     use crate::limits::local::Gate;
     use crate::pipeline::House;
     use crate::queue::embedded::Embedded;
+    use crate::telemetry::Health;
     use crate::worker::WorkerSettings;
 
     /// Gives these answers to claims, one after the other.
