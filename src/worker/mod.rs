@@ -22,15 +22,20 @@ use tokio::sync::{Semaphore, watch};
 use crate::claims::Claims;
 use crate::error::{Class, Error, Result};
 use crate::intake::Definitions;
+use crate::job::retry::{self, Jitter};
 use crate::ledger::Ledger;
 use crate::limits::local::Gate;
 use crate::pipeline::House;
 use crate::queue::Queue;
 use crate::telemetry::{Health, Outage};
-use crate::units::Size;
+use crate::units::{Backoff, Size};
 
 use heart::Heart;
 use lanes::Lanes;
+
+/// How long a job waits before it asks a dependency again that is away.
+const PATIENCE: Backoff =
+    Backoff { first: Duration::from_millis(200), last: Duration::from_secs(6) };
 
 /// How a worker works: the `[worker]` of the settings.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -259,9 +264,8 @@ impl Worker {
                         _ => self.health.set(dependency, Err(&error)),
                     }
                     noted.get_or_insert_with(|| Waiting::new(&self.waiting));
-                    tries += 1;
-                    let most = Duration::from_millis(100) * 2_u32.pow(tries.min(6));
-                    let wait = most.mul_f64(rand::random_range(0.5..1.0));
+                    let wait = retry::wait(PATIENCE, tries, Jitter::Half, rand::random());
+                    tries = tries.saturating_add(1);
                     let mut draining = self.draining.subscribe();
                     tokio::select! {
                         () = tokio::time::sleep(wait) => {}

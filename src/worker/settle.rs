@@ -12,7 +12,7 @@ use super::receive::leave_wake_up;
 use crate::error::{Class, Error, Result};
 use crate::job::book::{Command, Outcome as Applied};
 use crate::job::machine::Refusal;
-use crate::job::retry::{self, Next, RetryPolicy};
+use crate::job::retry::{self, Jitter, Next, RetryPolicy};
 use crate::job::run::{Run, State};
 use crate::ledger::apply_one;
 use crate::pipeline::{Committed, Plan, Recorded, quarantined};
@@ -243,8 +243,7 @@ async fn retry(
 }
 
 fn forward_wait(run: &Run) -> Duration {
-    let factor = 2_u32.saturating_pow(run.waits.unsigned_abs().min(16));
-    FORWARD.first.saturating_mul(factor).min(FORWARD.last).mul_f64(rand::random_range(0.5..1.0))
+    retry::wait(FORWARD, run.waits.unsigned_abs(), Jitter::Half, rand::random())
 }
 
 /// Removes what the run staged.
