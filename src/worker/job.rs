@@ -20,7 +20,6 @@ use crate::intake::Bound;
 use crate::job::book::{Command, Open, Opened, Outcome};
 use crate::job::machine::Closed;
 use crate::job::run::{Run, State};
-use crate::ledger::apply_one;
 use crate::limits::local::Pass;
 use crate::pipeline::{Attempt, Plan, Recorded, Start};
 use crate::queue::{Incoming, Properties, Settle, WAKE_TYPE};
@@ -179,9 +178,7 @@ async fn begin(worker: &Worker, run: &Run) -> Result<Begun> {
         })
         .await;
     let opening = Opening::of(worker, run, bound);
-    let outcome = worker
-        .patiently("ledger", "open the run", || apply_one(&*worker.ledger, opening.command()))
-        .await?;
+    let outcome = worker.apply("open the run", opening.command()).await?;
     Ok(Begun { opening, outcome })
 }
 
@@ -348,7 +345,6 @@ async fn pass(worker: &Worker, plan: &Plan) -> Result<Pass> {
 
 /// The way of the rows, from source to recorded delivery.
 async fn deliver(worker: &Worker, plan: &Plan, attempt: Attempt) -> Result<Recorded> {
-    let ledger = &*worker.ledger;
     // Up to the decision an attempt may be cut off; a decided one only goes forward.
     let limit = plan.timeout();
     let staged = tokio::time::timeout(limit, async {
@@ -366,14 +362,17 @@ async fn deliver(worker: &Worker, plan: &Plan, attempt: Attempt) -> Result<Recor
             .help("Raise `[limits] timeout`, or make the export smaller.")
     })??;
     let committed = match staged {
-        Ok(staged) => staged.decide(ledger).await?.commit().await?,
+        Ok(staged) => {
+            let decided = staged.decide(|command| worker.apply("decide the delivery", command));
+            decided.await?.commit().await?
+        }
         Err(committed) => committed,
     };
-    committed.record(ledger).await
+    settle::record(worker, committed).await
 }
 
 /// Rolls a decided delivery forward.
 async fn resume(worker: &Worker, plan: &Plan, attempt: &Attempt) -> Result<Recorded> {
     tracing::info!("going on with what an earlier attempt decided");
-    plan.resume(attempt)?.commit().await?.record(&*worker.ledger).await
+    settle::record(worker, plan.resume(attempt)?.commit().await?).await
 }

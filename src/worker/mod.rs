@@ -22,8 +22,9 @@ use tokio::sync::{Semaphore, watch};
 use crate::claims::Claims;
 use crate::error::{Class, Error, Result};
 use crate::intake::Definitions;
+use crate::job::book::{Command, Outcome};
 use crate::job::retry::{self, Jitter};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, apply_one};
 use crate::limits::local::Gate;
 use crate::pipeline::House;
 use crate::queue::Queue;
@@ -235,6 +236,11 @@ impl Worker {
                 "some jobs could not be handed back; they are taken up when their heartbeat expires"
             );
         }
+    }
+
+    /// Applies a command to the ledger, however long that is away: see [`Worker::patiently`].
+    async fn apply(&self, doing: &str, command: Command) -> Result<Outcome> {
+        self.patiently("ledger", doing, || apply_one(&*self.ledger, command.clone())).await
     }
 
     /// Waits while a dependency is away that a job already waits for.

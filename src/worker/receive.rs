@@ -12,7 +12,7 @@ use crate::job::RunId;
 use crate::job::book::{Command, Outcome};
 use crate::job::message::{self, JobMessage, Message, WakeMessage};
 use crate::job::run::{Order, Run};
-use crate::ledger::{RunFilter, apply_one};
+use crate::ledger::RunFilter;
 use crate::telemetry::metrics;
 
 /// What a message turned out to be.
@@ -228,12 +228,7 @@ async fn claimed(
 
 /// Whoever finds that he may not act leaves a wake-up behind before he acks.
 pub async fn leave_wake_up(worker: &Worker, run: RunId, delay: std::time::Duration) -> Result<()> {
-    worker
-        .patiently("ledger", "leave a wake-up", || {
-            apply_one(&*worker.ledger, Command::Wake { run, delay })
-        })
-        .await
-        .map(drop)
+    worker.apply("leave a wake-up", Command::Wake { run, delay }).await.map(drop)
 }
 
 /// Gives a claim back; one that cannot be given back ends with its lease.

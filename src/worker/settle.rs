@@ -14,7 +14,6 @@ use crate::job::book::{Command, Outcome as Applied};
 use crate::job::machine::Refusal;
 use crate::job::retry::{self, Jitter, Next, RetryPolicy};
 use crate::job::run::{Run, State};
-use crate::ledger::apply_one;
 use crate::pipeline::{Committed, Plan, Recorded, quarantined};
 use crate::queue::{DeadHeaders, Destination, Event, Outgoing, Properties};
 use crate::scrub::scrub;
@@ -129,12 +128,7 @@ async fn failed(
                 failure: why.clone(),
                 quarantine: quarantined(&error).map(str::to_owned),
             };
-            let outcome = worker
-                .patiently("ledger", "store the failure", || {
-                    apply_one(&*worker.ledger, command.clone())
-                })
-                .await?;
-            match outcome {
+            match worker.apply("store the failure", command).await? {
                 Applied::Done(_) => {
                     tracing::error!(class, error = error.chain(), "the run failed");
                     return close(worker, plan, run, started).await;
@@ -177,9 +171,7 @@ async fn close(worker: &Worker, plan: Option<&Plan>, run: &Run, started: Instant
         };
         if let Some(decision) = found {
             let committed = Committed::found(plan, run.id, *decision);
-            let recorded = worker
-                .patiently("ledger", "record the delivery", || committed.record(&*worker.ledger))
-                .await?;
+            let recorded = record(worker, committed).await?;
             done(worker, &recorded.run, started).await;
             clean(plan, run).await;
             return Ok(true);
@@ -191,10 +183,7 @@ async fn close(worker: &Worker, plan: Option<&Plan>, run: &Run, started: Instant
         return Ok(false);
     }
     let command = Command::Close { run: run.id, fence: run.fence };
-    let outcome = worker
-        .patiently("ledger", "close the run", || apply_one(&*worker.ledger, command.clone()))
-        .await?;
-    match outcome {
+    match worker.apply("close the run", command).await? {
         Applied::Done(ended) => {
             let class = ended.failure.as_ref().map(|failure| failure.class);
             metrics::settled(&ended.order.export, &ended.order.pool, ended.state.as_str(), class);
@@ -209,6 +198,11 @@ async fn close(worker: &Worker, plan: Option<&Plan>, run: &Run, started: Instant
         _ => leave_wake_up(worker, run.id, Duration::ZERO).await?,
     }
     Ok(false)
+}
+
+/// Records a delivery that is there.
+pub async fn record(worker: &Worker, committed: Committed<'_>) -> Result<Recorded> {
+    committed.record(|command| worker.apply("record the delivery", command)).await
 }
 
 async fn done(worker: &Worker, run: &Run, started: Instant) {
@@ -233,10 +227,7 @@ async fn retry(
     counted: bool,
 ) -> Result<()> {
     let command = Command::Retry { run: run.id, fence: run.fence, after, failure, counted };
-    let outcome = worker
-        .patiently("ledger", "let go of the run", || apply_one(&*worker.ledger, command.clone()))
-        .await?;
-    match outcome {
+    match worker.apply("put the run back", command).await? {
         Applied::Done(_) => Ok(()),
         _ => leave_wake_up(worker, run.id, Duration::ZERO).await,
     }
