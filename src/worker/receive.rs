@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::Worker;
 use super::job::{Begun, Mail, Opening};
-use crate::claims::{Claimed, Held};
+use crate::claims::{Claim, Claimed};
 use crate::error::{Class, Error, Result};
 use crate::intake::{self, Bound, Sender};
 use crate::job::RunId;
@@ -18,7 +18,7 @@ use crate::telemetry::metrics;
 /// What a message turned out to be.
 pub enum Received {
     /// A run to work on, under this claim; what opening it came to, where that has happened.
-    Run(Box<Run>, Held, Option<Box<Begun>>),
+    Run(Box<Run>, Claim, Option<Box<Begun>>),
     /// Nothing to do but to ack; the run, where there is one, as it stands.
     Nothing(Option<Box<Run>>),
     /// It belongs on another pool's queue.
@@ -89,7 +89,7 @@ async fn accept(worker: &Worker, message: &Mail, job: JobMessage) -> Result<Rece
         {
             return Ok(Received::Refused { export: Some(name), error });
         }
-        let claim = Held { key: order.key.clone(), token: Uuid::new_v4().to_string() };
+        let claim = Claim { key: order.key.clone(), token: Uuid::new_v4().to_string() };
         // A producer's message is of the first epoch.
         let believed = |content: &str, epoch| content == order.content && epoch == 0;
         let delay = match claimed(worker, &claim, believed).await? {
@@ -182,7 +182,7 @@ async fn is_known(worker: &Worker, key: &str) -> Result<bool> {
 }
 
 /// A wake-up: what is to be done stands in the ledger.
-async fn wake_up(worker: &Worker, wake: WakeMessage) -> Result<Received> {
+pub async fn wake_up(worker: &Worker, wake: WakeMessage) -> Result<Received> {
     let found = worker.patiently("ledger", "read the run", || worker.ledger.run(wake.run)).await?;
     let Some(run) = found else {
         tracing::warn!(run = %wake.run, "a wake-up for a run that the ledger does not have");
@@ -191,7 +191,7 @@ async fn wake_up(worker: &Worker, wake: WakeMessage) -> Result<Received> {
     if run.epoch != wake.epoch || run.parked.is_some() {
         return Ok(Received::Nothing(None));
     }
-    let claim = Held { key: run.order.key.clone(), token: Uuid::new_v4().to_string() };
+    let claim = Claim { key: run.order.key.clone(), token: Uuid::new_v4().to_string() };
     // Whoever ended it may have died before he cleaned up. No claim is needed to do that.
     if run.state.ended() {
         return Ok(Received::Run(Box::new(run), claim, None));
@@ -208,7 +208,7 @@ async fn wake_up(worker: &Worker, wake: WakeMessage) -> Result<Received> {
 /// the key claimed once more.
 async fn claimed(
     worker: &Worker,
-    claim: &Held,
+    claim: &Claim,
     believed: impl Fn(&str, i32) -> bool,
 ) -> Result<Claimed> {
     let attempt = || worker.claims.claim(claim, worker.settings.lease);
@@ -232,7 +232,7 @@ pub async fn leave_wake_up(worker: &Worker, run: RunId, delay: std::time::Durati
 }
 
 /// Gives a claim back; one that cannot be given back ends with its lease.
-pub async fn release(worker: &Worker, claim: &Held) {
+pub async fn release(worker: &Worker, claim: &Claim) {
     if let Err(error) = worker.claims.release(claim).await {
         tracing::debug!(error = error.chain(), "the claim was not released");
     }
@@ -270,13 +270,13 @@ mod tests {
 
     #[async_trait]
     impl Claims for Told {
-        async fn claim(&self, _: &Held, _: Duration) -> Result<Claimed> {
+        async fn claim(&self, _: &Claim, _: Duration) -> Result<Claimed> {
             Ok(self.0.lock().unwrap().pop_front().unwrap())
         }
-        async fn renew(&self, _: &[Held], _: Duration) -> Result<Vec<bool>> {
+        async fn renew(&self, _: &[Claim], _: Duration) -> Result<Vec<bool>> {
             Ok(Vec::new())
         }
-        async fn release(&self, _: &Held) -> Result<()> {
+        async fn release(&self, _: &Claim) -> Result<()> {
             Ok(())
         }
         async fn done(&self, _: &str, _: &str, _: i32, _: Duration) -> Result<()> {
@@ -317,7 +317,7 @@ mod tests {
                 House::default(),
                 Arc::new(Health::new(&[])),
             );
-            let claim = Held { key: "k".to_owned(), token: "t".to_owned() };
+            let claim = Claim { key: "k".to_owned(), token: "t".to_owned() };
             let believed = |content: &str, epoch| content == "ours" && epoch == 0;
             assert_eq!(claimed(&worker, &claim, believed).await.unwrap(), counts);
         }
