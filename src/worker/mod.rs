@@ -1,6 +1,7 @@
 //! The worker pool: takes messages, and works on the runs that the ledger says they are about.
 //!
-//! [`Worker::run`] takes messages as long as slots are free; `job` is one message's way through
+//! [`Worker::run`] takes messages as long as slots are free ([`Worker::attend`] and
+//! [`Worker::look`] are for whoever has runs and no messages); `job` is one message's way through
 //! claim, ledger and pipeline; `settle` says what became of it, always in the order: the
 //! ledger's transaction, the claim, the ack. `heart` keeps what is held alive.
 
@@ -17,13 +18,15 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde::Deserialize;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::claims::Claims;
 use crate::error::{Class, Error, Result};
 use crate::intake::Definitions;
 use crate::job::book::{Command, Outcome};
+use crate::job::message::WakeMessage;
 use crate::job::retry::{self, Jitter};
+use crate::job::run::Run;
 use crate::ledger::{Ledger, apply_one};
 use crate::limits::local::Gate;
 use crate::pipeline::House;
@@ -96,6 +99,8 @@ pub struct Worker {
     /// What `/readyz` tells.
     pub health: Arc<Health>,
     heart: Arc<Heart>,
+    /// As many as jobs may be worked on at once.
+    slots: Arc<Semaphore>,
     /// How many jobs wait for a dependency that is away. While there are any, none is taken.
     waiting: AtomicUsize,
     /// Numbers the jobs, so that an open whose answer was lost is known again.
@@ -117,6 +122,7 @@ impl Worker {
         house: House,
         health: Arc<Health>,
     ) -> Worker {
+        let slots = Arc::new(Semaphore::new(usize::from(settings.concurrency)));
         Worker {
             name,
             settings,
@@ -129,6 +135,7 @@ impl Worker {
             house,
             health,
             heart: Arc::default(),
+            slots,
             waiting: AtomicUsize::new(0),
             jobs: AtomicU64::new(1),
             draining: watch::Sender::new(false),
@@ -138,50 +145,76 @@ impl Worker {
     /// Works until `stop` is ready, then drains: takes nothing more, lets jobs finish within the
     /// bound of `drain`, and hands the others back.
     pub async fn run(self: Arc<Worker>, stop: impl Future<Output = ()>) -> Result<()> {
-        let pools: Vec<String> = self.settings.pools.keys().cloned().collect();
-        tokio::pin!(stop);
-        let mut lanes = tokio::select! {
-            lanes = self.patiently("queue", "consume the job queues", || self.consume(&pools)) => lanes?,
-            () = &mut stop => return Ok(()),
-        };
-        let beats = tokio::spawn(Arc::clone(&self).beats());
-        let asks = tokio::spawn(Arc::clone(&self).asks());
-        tracing::info!(
-            worker = self.name,
-            pools = pools.join(", "),
-            concurrency = self.settings.concurrency,
-            "taking jobs"
-        );
-        let slots = Arc::new(Semaphore::new(self.concurrency()));
-        loop {
-            let next = async {
-                let slot = Arc::clone(&slots).acquire_owned().await;
-                self.dependencies().await;
-                (lanes.next().await, slot)
-            };
-            let (message, slot) = tokio::select! {
+        let until = async {
+            tokio::select! {
                 biased;
-                () = &mut stop => break,
-                next = next => next,
-            };
-            let (Some(message), Ok(slot)) = (message, slot) else { break };
-            let worker = Arc::clone(&self);
-            tokio::spawn(async move {
-                job::handle(&worker, message).await;
-                drop(slot);
-            });
-        }
-        // What was prefetched and not started goes back at once; running jobs keep their messages.
-        drop(lanes);
-        self.health.drain();
-        self.drain(&slots).await;
-        beats.abort();
-        asks.abort();
-        Ok(())
+                // What was prefetched and not begun goes back at once, before others are waited for;
+                // running jobs keep their messages.
+                () = stop => Ok(()),
+                ended = self.take() => ended,
+            }
+        };
+        self.attend(until).await
     }
 
-    fn concurrency(&self) -> usize {
-        usize::from(self.settings.concurrency)
+    /// Keeps alive what it works on until `until` is ready, then drains as [`Worker::run`] does.
+    /// No message is taken; see [`Worker::look`].
+    pub async fn attend<T>(self: &Arc<Worker>, until: impl Future<Output = T>) -> T {
+        let beats = tokio::spawn(Arc::clone(self).beats());
+        let asks = tokio::spawn(Arc::clone(self).asks());
+        let answer = until.await;
+        self.health.drain();
+        self.drain().await;
+        beats.abort();
+        asks.abort();
+        answer
+    }
+
+    /// Looks at a run once a slot is free, as its wake-up would make a worker look, and works on it
+    /// if it may be. Ready when that has an outcome.
+    pub async fn look(self: &Arc<Worker>, run: &Run) {
+        let wake = WakeMessage { run: run.id, epoch: run.epoch, split: None };
+        let Some(_slot) = self.slot().await else { return };
+        if !*self.draining.borrow() {
+            job::look(self, wake).await;
+        }
+    }
+
+    /// Takes messages as long as slots are free. Ends only where the queue refuses for good.
+    async fn take(self: &Arc<Worker>) -> Result<()> {
+        let pools: Vec<String> = self.settings.pools.keys().cloned().collect();
+        loop {
+            let consuming =
+                self.patiently("queue", "consume the job queues", || self.consume(&pools));
+            let mut lanes = consuming.await?;
+            tracing::info!(
+                worker = self.name,
+                pools = pools.join(", "),
+                concurrency = self.settings.concurrency,
+                "taking jobs"
+            );
+            while let Ok(slot) = tokio::time::timeout(self.settings.hold, self.slot()).await {
+                let (Some(slot), Some(message)) = (slot, lanes.next().await) else { return Ok(()) };
+                let worker = Arc::clone(self);
+                tokio::spawn(async move {
+                    job::handle(&worker, message).await;
+                    drop(slot);
+                });
+            }
+            // What was prefetched is not held longer than what is worked on: it goes back to its
+            // place, where another worker may have it.
+            drop(lanes);
+            tracing::info!(worker = self.name, "taking no more jobs until one can be begun");
+            drop(self.slot().await);
+        }
+    }
+
+    /// A slot, once one is free and no dependency is away that a job waits for. `None` never: the
+    /// slots are not closed.
+    async fn slot(&self) -> Option<OwnedSemaphorePermit> {
+        let slot = Arc::clone(&self.slots).acquire_owned().await.ok();
+        self.dependencies().await;
+        slot
     }
 
     async fn consume(&self, pools: &[String]) -> Result<Lanes> {
@@ -217,10 +250,11 @@ impl Worker {
         );
     }
 
-    async fn drain(&self, slots: &Semaphore) {
+    async fn drain(&self) {
+        let slots = &self.slots;
         let _ = self.draining.send(true);
         let all = u32::from(self.settings.concurrency);
-        let running = self.concurrency() - slots.available_permits();
+        let running = usize::from(self.settings.concurrency) - slots.available_permits();
         if running > 0 {
             let within_seconds = self.settings.drain.as_secs_f64();
             tracing::info!(running, within_seconds, "letting jobs finish");
@@ -275,7 +309,10 @@ impl Worker {
                     let mut draining = self.draining.subscribe();
                     tokio::select! {
                         () = tokio::time::sleep(wait) => {}
-                        _ = draining.wait_for(|draining| *draining) => return Err(error),
+                        // It is no fault of the job's, whatever the error is otherwise.
+                        _ = draining.wait_for(|draining| *draining) => {
+                            return Err(error.reclass(Class::Unavailable));
+                        }
                     }
                 }
                 other => {
