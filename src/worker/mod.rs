@@ -41,6 +41,10 @@ use lanes::Lanes;
 const PATIENCE: Backoff =
     Backoff { first: Duration::from_millis(200), last: Duration::from_secs(6) };
 
+/// How often it asks again even where the worker is to end: a job that is about to finish is not lost
+/// for one error.
+const HICCUP: u32 = 3;
+
 /// How a worker works: the `[worker]` of the settings.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
@@ -252,7 +256,8 @@ impl Worker {
 
     async fn drain(&self) {
         let slots = &self.slots;
-        let _ = self.draining.send(true);
+        // Whether or not somebody listens now.
+        self.draining.send_replace(true);
         let all = u32::from(self.settings.concurrency);
         let running = usize::from(self.settings.concurrency) - slots.available_permits();
         if running > 0 {
@@ -284,8 +289,8 @@ impl Worker {
         }
     }
 
-    /// Does something with a dependency, again and again while that is away, until it answers or
-    /// the worker is told to end. That it is away is told of by `health`, once for all jobs.
+    /// Does something with a dependency, again and again while that is away, until it answers, or,
+    /// as an outage, until the worker is told to end. That it is away is told of by `health`, once for all jobs.
     async fn patiently<T, F: Future<Output = Result<T>>>(
         &self,
         dependency: &'static str,
@@ -310,7 +315,7 @@ impl Worker {
                     tokio::select! {
                         () = tokio::time::sleep(wait) => {}
                         // It is no fault of the job's, whatever the error is otherwise.
-                        _ = draining.wait_for(|draining| *draining) => {
+                        _ = draining.wait_for(|draining| *draining), if tries > HICCUP => {
                             return Err(error.reclass(Class::Unavailable));
                         }
                     }
@@ -351,5 +356,53 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::claims::embedded::EmbeddedClaims;
+    use crate::ledger::embedded::EmbeddedLedger;
+    use crate::limits::embedded::EmbeddedLimits;
+    use crate::queue::embedded::Embedded;
+
+    /// A worker on one file, that takes no messages by itself.
+    pub fn worker(file: &Path, claims: Arc<dyn Claims>) -> Worker {
+        Worker::new(
+            "w".to_owned(),
+            WorkerSettings::default(),
+            Duration::from_secs(60),
+            Embedded::open(file).unwrap(),
+            claims,
+            Arc::new(EmbeddedLedger::open(file).unwrap()),
+            Gate::new(Arc::new(EmbeddedLimits::open(file).unwrap())),
+            House::default(),
+            Arc::new(Health::new(&[])),
+        )
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_is_to_end_waits_for_a_hiccup_and_for_no_outage() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("longshore.db");
+        let worker = worker(&file, Arc::new(EmbeddedClaims::open(&file).unwrap()));
+        worker.drain().await;
+        let ask = async |errors: usize| {
+            let mut left = errors;
+            let asking = worker.patiently("ledger", "ask", || {
+                let answer = left.checked_sub(1).map(|less| left = less);
+                async move { answer.map_or(Ok(()), |()| Err(Error::transient("ask", "cut off"))) }
+            });
+            asking.await
+        };
+        ask(2).await.unwrap();
+        assert!(worker.health.readiness().dependencies["ledger"].up);
+        // As an outage: the job is not to be charged with it.
+        assert_eq!(ask(usize::MAX).await.unwrap_err().class(), Class::Unavailable);
+        assert!(!worker.health.readiness().dependencies["ledger"].up);
+        assert_eq!(worker.waiting.load(Ordering::Relaxed), 0);
     }
 }

@@ -257,13 +257,7 @@ mod tests {
 
     use super::*;
     use crate::claims::Claims;
-    use crate::ledger::embedded::EmbeddedLedger;
-    use crate::limits::embedded::EmbeddedLimits;
-    use crate::limits::local::Gate;
-    use crate::pipeline::House;
-    use crate::queue::embedded::Embedded;
-    use crate::telemetry::Health;
-    use crate::worker::WorkerSettings;
+    use crate::worker::tests::worker;
 
     /// Gives these answers to claims, one after the other.
     struct Told(Mutex<VecDeque<Claimed>>);
@@ -294,9 +288,6 @@ mod tests {
     async fn the_answer_counts_that_comes_after_a_done_mark_was_set_aside() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("longshore.db");
-        let ledger = Arc::new(EmbeddedLedger::open(&path).unwrap());
-        let queue = Embedded::open(&path).unwrap();
-        let limits = Arc::new(EmbeddedLimits::open(&path).unwrap());
         let mark = |content: &str| Claimed::Done { content: content.to_owned(), epoch: 0 };
         let held = Claimed::Held(Duration::from_secs(5));
         for (answers, counts) in [
@@ -306,17 +297,7 @@ mod tests {
             (vec![mark("other"), mark("ours")], mark("ours")),
             (vec![mark("other"), mark("another"), Claimed::Granted], Claimed::Granted),
         ] {
-            let worker = Worker::new(
-                "w".to_owned(),
-                WorkerSettings::default(),
-                Duration::from_secs(60),
-                queue.clone(),
-                Arc::new(Told(Mutex::new(answers.into()))),
-                ledger.clone(),
-                Gate::new(limits.clone()),
-                House::default(),
-                Arc::new(Health::new(&[])),
-            );
+            let worker = worker(&path, Arc::new(Told(Mutex::new(answers.into()))));
             let claim = Claim { key: "k".to_owned(), token: "t".to_owned() };
             let believed = |content: &str, epoch| content == "ours" && epoch == 0;
             assert_eq!(claimed(&worker, &claim, believed).await.unwrap(), counts);
