@@ -209,6 +209,26 @@ pub trait Sink: Send + Sync {
     async fn clean(&self, holder: &Holder) -> Result<()>;
 }
 
+/// The keys of `[sink]` that a kind of system has.
+pub(crate) fn keys(kind: System) -> &'static [&'static str] {
+    match kind {
+        System::Postgres | System::Sqlite => &["connection", "table", "mode"],
+        System::Files => &[
+            "connection",
+            "path",
+            "file",
+            "trigger",
+            "format",
+            "compression",
+            "csv",
+            "max-file-size",
+            "empty",
+            "if-exists",
+        ],
+        System::Discard => &["connection", "path"],
+    }
+}
+
 /// The registry of sinks. `place` is where a files sink delivers to; `key` the contract's primary
 /// key.
 ///
