@@ -233,6 +233,8 @@ fn commit_here(
                 answer => answer.map_err(put)?,
             },
         }
+        // Whoever comes late writes it after the run was cleaned up after.
+        let _ = fs::remove_file(&written);
     }
     // Also when it was there already: who put it there may have died before this.
     sync_up(root, target).map_err(put)

@@ -236,6 +236,7 @@ impl Here {
                 fs::rename(&written, &last).map_err(put)?;
             } else {
                 link(&written, &last).map_err(put)?;
+                let _ = fs::remove_file(&written);
             }
         }
         // Also when it was there already: who put it there may have died before this.
