@@ -1,6 +1,7 @@
 //! What one key alone cannot tell: references, and what fits together.
 
 mod export;
+mod files;
 mod meeting;
 mod table;
 mod text;

@@ -15,8 +15,8 @@ mod plan;
 mod quarantine;
 
 use std::sync::Arc;
-use std::time::Duration;
 
+use futures::StreamExt;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -29,11 +29,9 @@ use crate::job::decision::Decision;
 use crate::job::machine::{Proof, Refusal};
 use crate::job::manifest::{MANIFEST_LIMIT, Manifest, ManifestColumn, ManifestFile};
 use crate::job::run::{Run, State};
-use crate::ledger::{Ledger, apply_one};
 use crate::protect::Protect;
 use crate::rows::{Counts, Rows};
-use crate::sink::{Begun, Holder, Way};
-use crate::telemetry::Outage;
+use crate::sink::{Begun, Empty, Holder, Way};
 use crate::transform::Transform;
 
 use account::Account;
@@ -186,8 +184,8 @@ impl<'a> Extracted<'a> {
 }
 
 impl<'a> Transformed<'a> {
-    /// Holds every row against the contract, if the export has one, and takes the refused ones
-    /// out.
+    /// Holds every row against the contract, if the export has one, and sets the refused ones
+    /// apart.
     pub fn check(self) -> Result<Checked<'a>> {
         let rows = match &self.ready.plan.export.contract {
             Some(config) => Contract::plan(config, Arc::clone(&self.rows.schema))?.rows(self.rows),
@@ -195,22 +193,39 @@ impl<'a> Transformed<'a> {
         };
         let plan = self.ready.plan;
         let account = Account::new(plan.quarantine(&self.ready.attempt.holder())?, &plan.progress);
-        let rows = Account::keep(&account, rows);
         Ok(Checked { ready: self.ready, rows, account })
     }
 }
 
 impl<'a> Checked<'a> {
-    /// Masks, hashes, redacts and drops what the definition says.
+    /// Masks, hashes, redacts and drops what the definition says; refuses what the format of the
+    /// delivery cannot hold; and takes all refused rows, as they were, out.
     pub fn protect(self) -> Result<Protected<'a>> {
         let plan = self.ready.plan;
-        let rows = if plan.export.protect.is_empty() {
-            self.rows
+        let mut schema = Arc::clone(&self.rows.schema);
+        let protect = if plan.export.protect.is_empty() {
+            None
         } else {
             let key = plan.pseudonyms()?;
-            Protect::plan(&plan.export.protect, Arc::clone(&self.rows.schema), key.as_ref())?
-                .rows(self.rows)
+            let protect = Protect::plan(&plan.export.protect, schema, key.as_ref())?;
+            schema = protect.schema();
+            Some(protect)
         };
+        let fit = plan.sink.fit(&schema)?;
+        let stream = self.rows.stream.map(move |batch| {
+            let batch = batch?;
+            let before = batch.rows.clone();
+            let batch = match &protect {
+                Some(protect) => protect.apply(batch)?,
+                None => batch,
+            };
+            match &fit {
+                Some(fit) => fit.check(&before, batch),
+                None => Ok(batch),
+            }
+        });
+        let rows = Rows { schema, stream: stream.boxed(), snapshot: self.rows.snapshot };
+        let rows = Account::keep(&self.account, rows);
         Ok(Protected { ready: self.ready, rows, account: self.account })
     }
 }
@@ -229,7 +244,7 @@ impl<'a> Protected<'a> {
         let Protected { ready: Ready { plan, attempt }, rows, account } = self;
         let (schema, snapshot) = (Arc::clone(&rows.schema), rows.snapshot.clone());
         let holder = attempt.holder();
-        let staged = plan.sink.stage(&holder, rows).await?;
+        let mut staged = plan.sink.stage(&holder, rows).await?;
         let (kept, quarantine, broken) = account.close().await?;
         let Counts { written, bytes, deleted, .. } = staged.counts;
         let counts = Counts { written, bytes, deleted, ..kept };
@@ -248,6 +263,23 @@ impl<'a> Protected<'a> {
             None => Account::none_refused(&counts, &broken),
         };
         allowed.map_err(|error| quarantine::told(error, quarantine.as_deref()))?;
+        if counts.written == 0 {
+            match plan.export.sink.empty.unwrap_or(Empty::Deliver) {
+                Empty::Deliver => {}
+                Empty::Skip => staged.parts.clear(),
+                Empty::Fail => {
+                    let error = Error::contract("deliver the rows", "there are none")
+                        .with("read", counts.read)
+                        .with("filtered", counts.filtered)
+                        .with("quarantined", counts.quarantined)
+                        .help(
+                            "The definition says empty = \"fail\"; `deliver` and `skip` take it.",
+                        );
+                    return Err(quarantine::told(error, quarantine.as_deref()));
+                }
+            }
+        }
+        let counts = if staged.parts.is_empty() { Counts { bytes: 0, ..counts } } else { counts };
         let fields = schema
             .fields()
             .iter()
@@ -291,7 +323,13 @@ pub struct Decided<'a> {
 impl<'a> Staged<'a> {
     /// Decides in the ledger, under the current fence. A target with transactions of its own
     /// decides for itself, when it commits.
-    pub async fn decide(self, ledger: &dyn Ledger) -> Result<Decided<'a>> {
+    ///
+    /// `apply` gives the ledger a command, which may be repeated until it answers: what is staged
+    /// is not thrown away because the ledger was away for a moment.
+    pub async fn decide<F: Future<Output = Result<Outcome>>>(
+        self,
+        apply: impl FnOnce(Command) -> F,
+    ) -> Result<Decided<'a>> {
         let Staged { plan, holder, decision } = self;
         let way = plan.sink.way();
         if way == Way::Decision {
@@ -300,7 +338,7 @@ impl<'a> Staged<'a> {
                 fence: holder.fence,
                 decision: Box::new(decision.clone()),
             };
-            match insist(ledger, command).await? {
+            match apply(command).await? {
                 Outcome::Done(_) => {}
                 Outcome::Refused(refusal) => return Err(refused("decide the delivery", refusal)),
                 other => return Err(unexpected("decide the delivery", &other)),
@@ -355,47 +393,33 @@ impl Committed<'_> {
         Committed { plan, run, decision, proof: Proof::Target }
     }
 
-    /// Records the delivery in the ledger. Repeating it is harmless.
-    pub async fn record(&self, ledger: &dyn Ledger) -> Result<Recorded> {
+    /// Whether there was nothing to deliver, and nothing was (`empty = "skip"`).
+    fn is_skipped(&self) -> bool {
+        self.plan.sink.way() == Way::Decision && self.decision.parts.is_empty()
+    }
+
+    /// Records the delivery in the ledger. Repeating it is harmless. `apply` as in
+    /// [`Staged::decide`].
+    pub async fn record<F: Future<Output = Result<Outcome>>>(
+        self,
+        apply: impl FnOnce(Command) -> F,
+    ) -> Result<Recorded> {
         const DOING: &str = "record the delivery";
         let manifest = Manifest::parse(self.decision.manifest.as_bytes(), MANIFEST_LIMIT)?;
-        let delivery = Delivery {
-            id: manifest.delivery,
-            target: self.plan.sink.target().to_owned(),
-            manifest_sha256: sha256(self.decision.manifest.as_bytes()),
+        let mine = sha256(self.decision.manifest.as_bytes());
+        let manifest_sha256 = match &self.decision.replaces {
+            // Nothing was delivered: what stood there still does, and the next run replaces that.
+            Some(standing) if self.is_skipped() => standing.clone(),
+            _ => mine,
         };
-        let command = Command::Record {
-            run: self.run,
-            decision: self.decision.clone(),
-            proof: self.proof,
-            delivery,
-        };
-        match insist(ledger, command).await? {
+        let target = self.plan.sink.target().to_owned();
+        let delivery = Delivery { id: manifest.delivery, target, manifest_sha256 };
+        let command =
+            Command::Record { run: self.run, decision: self.decision, proof: self.proof, delivery };
+        match apply(command).await? {
             Outcome::Done(run) => Ok(Recorded { run }),
             Outcome::Refused(refusal) => Err(refused(DOING, refusal)),
             other => Err(unexpected(DOING, &other)),
-        }
-    }
-}
-
-/// Applies a command that may be repeated, until the ledger answers: a delivery that is staged or
-/// committed is not thrown away because the ledger was away for a moment.
-async fn insist(ledger: &dyn Ledger, command: Command) -> Result<Outcome> {
-    const DOING: &str = "store the delivery in the ledger";
-    let mut wait = Duration::from_millis(100);
-    let mut trouble = Outage::default();
-    loop {
-        match apply_one(ledger, command.clone()).await {
-            Err(error) if matches!(error.class(), Class::Unavailable | Class::Transient) => {
-                trouble.note(DOING, Err(&error));
-                tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..1.0))).await;
-                wait = (wait * 2).min(Duration::from_secs(5));
-            }
-            Err(error) => return Err(error),
-            done => {
-                trouble.note(DOING, Ok(()));
-                return done;
-            }
         }
     }
 }

@@ -7,6 +7,7 @@
 
 pub mod discard;
 pub mod files;
+mod place;
 pub mod postgres;
 pub mod sqlite;
 mod table;
@@ -16,14 +17,17 @@ use async_trait::async_trait;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
+pub use self::place::{FileNames, Place};
 use crate::connect::{Connection, System};
 use crate::error::{Error, Result};
+use crate::format::encode::Fit;
 use crate::format::{Compression, CsvOptions, Format};
 use crate::job::RunId;
 use crate::job::decision::{Decision, Part};
-use crate::job::param::{self, Bindings};
+use crate::job::param::Bindings;
 use crate::job::window::Window;
 use crate::rows::{Counts, Rows};
+use crate::units::Size;
 
 pub use table::{Merge, Span};
 
@@ -33,18 +37,39 @@ pub use table::{Merge, Span};
 pub struct SinkConfig {
     /// The connection's name.
     pub connection: String,
-    /// Files: the folder of a delivery, under the connection's url; a template.
+    /// Files: the folder of a delivery, under the connection's url; a template. With `file` several
+    /// exports may deliver to it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// Files: the format. Default: parquet.
+    /// Files: what a delivery's file is called in its folder; a template, which may use `{part}`
+    /// once: then there may be several files, numbered `00000`, `00001`, … The manifest is
+    /// `{file}.manifest.json` beside it, where `{file}` is this name, without `{part}` and the `-`,
+    /// `_` or `.` before it. Default: files are named by their content, and the manifest is
+    /// `_manifest.json`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// Files, with `file`: the name of a file that is written after everything else, the manifest
+    /// too; a template, which may use `{file}`. It holds the manifest's SHA-256 and name, as
+    /// `sha256sum` writes them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trigger: Option<String>,
+    /// Files: the format. Default: what the ending of `file` tells, else parquet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub format: Option<Format>,
-    /// Files: the compression. Default: zstd for Parquet, none for the others.
+    /// Files: the compression. Default: what the ending of `file` tells, else zstd for Parquet,
+    /// Arrow and Avro, which compress within their files, and none for the others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compression: Option<Compression>,
     /// Files: the dialect of CSV.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub csv: Option<CsvOptions>,
+    /// Files: no file of a delivery is larger; the next begins. With `file` it needs `{part}`.
+    /// Default: files end soon after 1 GiB; where `file` names only one, there is no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_file_size: Option<Size>,
+    /// Files: what a run without a row to deliver does. Default: `deliver`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub empty: Option<Empty>,
     /// Files: what happens when the folder holds a delivery already. Default: `fail` for an export
     /// with windows, `replace` for one without.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -73,7 +98,20 @@ pub struct SinkConfig {
     pub new_columns: Option<NewColumns>,
 }
 
-/// What a delivery does when its folder holds one already.
+/// What a run without a row to deliver does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Empty {
+    /// It delivers a file without rows (in CSV with its header), and the manifest.
+    Deliver,
+    /// It is done, and nothing appears; a delivery that stands there stays. The ledger has the run
+    /// with its counts.
+    Skip,
+    /// It fails, with class `contract`.
+    Fail,
+}
+
+/// What a delivery does when its folder, or its file in it, is there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum IfExists {
@@ -183,6 +221,15 @@ pub trait Sink: Send + Sync {
     /// What [`Sink::begin`] and [`Sink::stage`] would fail with, as far as can be told.
     async fn fits(&self, schema: &SchemaRef) -> Result<()>;
 
+    /// What tells the rows that the target's format cannot hold exactly, where there may be such
+    /// rows. They are refused before the sink sees them.
+    ///
+    /// # Errors
+    /// `permanent` or `config`, naming the column, for what no row could be written with.
+    fn fit(&self, _schema: &SchemaRef) -> Result<Option<Fit>> {
+        Ok(None)
+    }
+
     /// Raises the run's fence at the target, where the target knows fences. A higher fence there
     /// is an error of class `fenced`.
     async fn begin(&self, holder: &Holder) -> Result<Begun>;
@@ -219,15 +266,26 @@ pub(crate) fn keys(kind: System) -> &'static [&'static str] {
         System::Postgres | System::Sqlite => {
             &["connection", "table", "mode", "window-column", "scope", "deleted", "new-columns"]
         }
-        System::Files => &["connection", "path", "format", "compression", "csv", "if-exists"],
+        System::Files => &[
+            "connection",
+            "path",
+            "file",
+            "trigger",
+            "format",
+            "compression",
+            "csv",
+            "max-file-size",
+            "empty",
+            "if-exists",
+        ],
         System::Discard => &["connection", "path"],
     }
 }
 
 /// What a run brings to its sink besides the `[sink]` of its definition.
 pub struct Occasion<'a> {
-    /// The rendered path of a files sink.
-    pub folder: Option<String>,
+    /// Where a files sink delivers to.
+    pub place: Option<Place>,
     /// What happens when the folder holds a delivery already.
     pub if_exists: IfExists,
     /// The contract's primary key.
@@ -257,72 +315,27 @@ pub fn build(
     };
     Ok(match connection.kind {
         System::Files => {
-            let format = config.format.unwrap_or(Format::Parquet);
-            let compression = config.compression.unwrap_or(match format {
-                Format::Parquet => Compression::Zstd,
-                _ => Compression::None,
-            });
-            Box::new(files::FilesSink::new(
-                connection,
-                occasion.folder.ok_or_else(|| missing("path"))?,
+            let (format, compression) = config.kind();
+            let layout = files::Layout {
                 format,
                 compression,
-                config.csv.clone().unwrap_or_default(),
-                occasion.if_exists,
-            )?)
+                csv: config.csv.clone().unwrap_or_default(),
+                max_file_size: config.max_file_size.map(|size| size.0),
+            };
+            let place = occasion.place.ok_or_else(|| missing("path"))?;
+            Box::new(files::FilesSink::new(connection, place, layout, occasion.if_exists)?)
         }
         System::Postgres => {
             let table = config.table.as_deref().ok_or_else(|| missing("table"))?;
-            Box::new(postgres::PostgresSink::new(connection, table, merge(config, occasion)?)?)
+            Box::new(postgres::PostgresSink::new(connection, table, Merge::new(config, occasion)?)?)
         }
         System::Sqlite => {
             let table = config.table.as_deref().ok_or_else(|| missing("table"))?;
-            Box::new(sqlite::SqliteSink::new(connection, table, merge(config, occasion)?)?)
+            Box::new(sqlite::SqliteSink::new(connection, table, Merge::new(config, occasion)?)?)
         }
-        System::Discard => {
-            Box::new(discard::DiscardSink::new(connection, occasion.folder.as_deref()))
-        }
-    })
-}
-
-/// How the rows of this run come into a table.
-fn merge(config: &SinkConfig, occasion: Occasion<'_>) -> Result<Merge> {
-    const DOING: &str = "plan the sink";
-    let mode = config.mode.unwrap_or_default();
-    let span = match (mode, &config.window_column) {
-        (Mode::ReplaceWindow, None) => {
-            return Err(Error::config(DOING, "`window-column` is missing").help(
-                "Name the column by which a row belongs to the window: window-column = \
-                 \"created_at\" in [sink].",
-            ));
-        }
-        (Mode::ReplaceWindow, Some(column)) => {
-            let window = occasion.window.ok_or_else(|| {
-                Error::malformed(DOING, "the job has no window, which the sink is to replace")
-                    .help("Give the job a window.")
-            })?;
-            let scope = config.scope.iter().map(|name| {
-                let value = occasion.params.get(name).cloned().ok_or_else(|| {
-                    Error::config(DOING, "a column of `scope` bears the name of no param")
-                        .with("column", name)
-                        .help(param::advice(name, occasion.params))
-                })?;
-                Ok((name.clone(), value))
-            });
-            Some(Span {
-                column: column.clone(),
-                window,
-                zone: occasion.zone.clone(),
-                scope: scope.collect::<Result<_>>()?,
-            })
-        }
-        _ => None,
-    };
-    Ok(Merge {
-        mode,
-        key: occasion.key,
-        span,
-        deleted: config.deleted.clone(),
-        new_columns: config.new_columns.unwrap_or_default(),
+        System::Discard => Box::new(discard::DiscardSink::new(
+            connection,
+            occasion.place.as_ref().map(|place| place.folder.as_str()),
+        )),
     })
 }

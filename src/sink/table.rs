@@ -1,6 +1,7 @@
 //! What the sinks that write to tables have in common: which column takes which, which rows give
 //! way, what is known of a run's fence, and what is told of them.
 
+mod how;
 mod marker;
 mod span;
 
@@ -14,6 +15,7 @@ use crate::format::FieldType;
 use crate::job::RunId;
 use crate::rows::Counts;
 
+pub use how::Merge;
 pub(super) use marker::{Marker, text_of};
 pub use span::Span;
 pub(super) use span::Term;
@@ -46,21 +48,6 @@ pub(super) trait Column {
     fn is_generated(&self) -> bool;
     /// Whether it takes every such value as it is: else an error of class `contract`.
     fn takes(&self, kind: &FieldType, target: &Target) -> Result<()>;
-}
-
-/// How the rows of a delivery meet those that a table has.
-#[derive(Debug, Clone, Default)]
-pub struct Merge {
-    /// The mode.
-    pub mode: Mode,
-    /// The contract's primary key.
-    pub key: Vec<String>,
-    /// `replace-window`: the rows that give way.
-    pub span: Option<Span>,
-    /// `upsert`: the condition by which a row removes its key.
-    pub deleted: Option<String>,
-    /// What becomes of columns that the table lacks.
-    pub new_columns: NewColumns,
 }
 
 /// The table that a sink writes to, and how.
