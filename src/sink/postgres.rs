@@ -128,7 +128,7 @@ impl PostgresSink {
                 return Err(self.target.missing_for(fields));
             }
             self.target.pair::<plan::Column>(&[], fields)?;
-            return self.schema(tx).await?.ok_or_else(|| self.target.missing());
+            return self.schema(tx).await?.ok_or_else(|| self.no_schema());
         };
         let columns = plan::columns(tx, table.oid).await?;
         self.target.pair(&columns, fields)?;
@@ -165,7 +165,7 @@ impl Sink for PostgresSink {
     async fn begin(&self, holder: &Holder) -> Result<Begun> {
         let mut client = self.client().await?;
         let tx = transaction(&mut client).await?;
-        let schema = self.schema(&tx).await?.ok_or_else(|| self.target.missing())?;
+        let schema = self.schema(&tx).await?.ok_or_else(|| self.no_schema())?;
         if let Some(table) = self.table(&tx).await? {
             self.check(&tx, &table).await?;
         }
@@ -241,8 +241,12 @@ impl Sink for PostgresSink {
         let Some(schema) = self.schema(&tx).await? else { return Ok(None) };
         let row = tx
             .query_one(
-                "SELECT to_regclass($1) IS NOT NULL OR has_schema_privilege($2, 'CREATE')",
-                &[&format!("{}.{MARKER}", quote(&schema)), &schema],
+                "SELECT has_schema_privilege(n.oid, 'USAGE') AND
+                            has_schema_privilege(n.oid, 'CREATE')
+                        OR EXISTS (SELECT FROM pg_class m WHERE m.relnamespace = n.oid
+                                                            AND m.relname = $2::text::name)
+                 FROM pg_namespace n WHERE n.nspname = $1::text::name",
+                &[&schema, &MARKER],
             )
             .await
             .map_err(|error| failed("close the run", error))?;

@@ -343,7 +343,7 @@ impl Target {
     /// The same, with a statement that makes one for rows of `fields`.
     pub fn missing_for(&self, fields: &[(String, FieldType)]) -> Error {
         self.missing().help(format!(
-            "Set new-columns = \"add\" in [sink], or create it, for instance so: {};",
+            "Create it, for instance so: {}; or set new-columns = \"add\" in [sink].",
             self.create(fields)
         ))
     }

@@ -2,6 +2,7 @@
 
 mod check;
 mod dead;
+mod tables;
 
 use std::path::Path;
 use std::process::Command;

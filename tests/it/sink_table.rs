@@ -306,8 +306,8 @@ pub async fn missing_table(target: &dyn Target) {
     assert_eq!((asked.class(), asked.advice()), (error.class(), error.advice()));
     // The advice works as it is written.
     let help = error.advice().unwrap();
-    let create = help.split_once("CREATE").map(|(_, rest)| format!("CREATE{rest}")).unwrap();
-    target.execute(&create).await;
+    let (_, create) = help.split_once(" so: ").unwrap();
+    target.execute(create.split_once(';').unwrap().0).await;
     sink.fits(&schema).await.unwrap();
     deliver(&*sink, &next(&holder), vec![batch(&[(1, None)])]).await.unwrap();
 }

@@ -2,11 +2,9 @@
 //! there.
 
 use tokio_postgres::Transaction;
-use tokio_postgres::error::SqlState;
 
 use super::plan::Table;
 use super::{PostgresSink, failed, read};
-use crate::connect::postgres::Quiet;
 use crate::connect::sql::quote;
 use crate::error::{Error, Result};
 use crate::format::FieldType;
@@ -14,39 +12,33 @@ use crate::sink::Mode;
 use crate::sink::table::MARKER;
 
 impl PostgresSink {
-    /// What bears the table's name, and whether it is a table.
+    /// What bears the table's name, and whether it is a table. The catalogue tells it of closed
+    /// schemas too, whose rights are told later.
     async fn find(&self, tx: &Transaction<'_>) -> Result<Option<(Table, bool)>> {
+        let table = &self.target.table;
+        let (is_it, schema, name) = match table.split_once('.') {
+            Some((schema, name)) => {
+                ("n.nspname = $1::text::name AND c.relname = $2::text::name", schema, name)
+            }
+            // Looked for along the search path, of which the parameter is no part.
+            None => ("$1::text = '' AND c.oid = to_regclass(quote_ident($2))", "", table.as_str()),
+        };
         let row = tx
             .query_opt(
-                "SELECT c.oid, n.nspname::text, c.relname::text, c.relkind IN ('r', 'p')
-                 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-                 WHERE c.oid = to_regclass($1)",
-                &[&self.target.sql()],
+                &format!(
+                    "SELECT c.oid, n.nspname::text, c.relname::text, c.relkind IN ('r', 'p')
+                     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                     WHERE {is_it}"
+                ),
+                &[&schema, &name],
             )
             .await
-            .map_err(|error| self.hidden(error))?;
+            .map_err(|error| failed("find the table", error))?;
         let Some(row) = row else { return Ok(None) };
         let (oid, schema, name, is_table) = read(&row, |row| {
             Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?))
         })?;
         Ok(Some((Table { oid, schema, name }, is_table)))
-    }
-
-    /// The error of a look for the table: most likely the schema is closed to this user.
-    fn hidden(&self, error: tokio_postgres::Error) -> Error {
-        let schema = self.target.table.split_once('.').map(|(schema, _)| schema);
-        match schema.filter(|_| error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE)) {
-            Some(schema) => self
-                .target
-                .refused(format!("the user may not look into schema {schema}"))
-                .caused_by(Quiet(error))
-                .help(format!(
-                    "Have its owner run: GRANT USAGE, CREATE ON SCHEMA {} TO the user of the \
-                     connection; Longshore keeps {MARKER} and its staging tables beside the target.",
-                    quote(schema)
-                )),
-            None => failed("find the table", error),
-        }
     }
 
     /// The table, or `None` where there is none.
@@ -75,6 +67,19 @@ impl PostgresSink {
             .await
             .map_err(|error| failed("find the schema", error))?;
         row.map(|row| read(&row, |row| row.try_get(0))).transpose()
+    }
+
+    /// The error where the schema of the table is missing. None is ever made.
+    pub(super) fn no_schema(&self) -> Error {
+        match self.target.table.split_once('.') {
+            Some((schema, _)) => self.target.refused(format!("there is no schema {schema}")).help(
+                format!("Correct `table` in [sink], or run: CREATE SCHEMA {};", quote(schema)),
+            ),
+            None => self
+                .target
+                .refused("the search_path of the user names no schema that is there")
+                .help("Write the schema before the table's name in [sink]: schema.table."),
+        }
     }
 
     /// Finds out, before anything is read, whether this user may write to the table as the mode
@@ -251,20 +256,24 @@ impl PostgresSink {
         let marker = format!("{}.{MARKER}", quote(schema));
         let row = tx
             .query_one(
-                "SELECT current_user::text, to_regclass($1) IS NOT NULL,
-                        has_schema_privilege($2, 'CREATE'),
-                        coalesce(has_table_privilege(to_regclass($1)::oid, 'SELECT')
-                             AND has_table_privilege(to_regclass($1)::oid, 'INSERT')
-                             AND has_table_privilege(to_regclass($1)::oid, 'UPDATE'), true)",
-                &[&marker, &schema],
+                "SELECT current_user::text, m.oid IS NOT NULL,
+                        has_schema_privilege(n.oid, 'USAGE'),
+                        has_schema_privilege(n.oid, 'CREATE'),
+                        coalesce(has_table_privilege(m.oid, 'SELECT')
+                             AND has_table_privilege(m.oid, 'INSERT')
+                             AND has_table_privilege(m.oid, 'UPDATE'), true)
+                 FROM pg_namespace n
+                 LEFT JOIN pg_class m ON m.relnamespace = n.oid AND m.relname = $2::text::name
+                 WHERE n.nspname = $1::text::name",
+                &[&schema, &MARKER],
             )
             .await
             .map_err(|error| failed(doing, error))?;
-        let (user, exists, may_create, may_write): (String, bool, bool, bool) =
-            read(&row, |row| {
-                Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?))
-            })?;
-        if !may_create && (staging || !exists) {
+        let (user, exists): (String, bool) =
+            read(&row, |row| Ok((row.try_get(0)?, row.try_get(1)?)))?;
+        let (may_use, may_create, may_write): (bool, bool, bool) =
+            read(&row, |row| Ok((row.try_get(2)?, row.try_get(3)?, row.try_get(4)?)))?;
+        if !may_use || (!may_create && (staging || !exists)) {
             return Err(self
                 .target
                 .refused(format!("the user may not create tables in schema {schema}"))

@@ -184,6 +184,20 @@ async fn what_the_table_gives_by_itself_is_left_to_it() {
 }
 
 #[tokio::test]
+async fn a_schema_is_never_made() {
+    with(async |_| {
+        let how = Merge { new_columns: NewColumns::Add, ..merge(Mode::Append, &[]) };
+        let sink = PostgresSink::new(&connection(), "no_such_schema.t", how).unwrap();
+        let asked = sink.fits(&batch(&[]).schema()).await.unwrap_err();
+        let error = sink.begin(&first()).await.unwrap_err();
+        assert!(error.advice().unwrap().contains("CREATE SCHEMA \"no_such_schema\""), "{error}");
+        assert_eq!(asked.to_string(), error.to_string());
+        assert_eq!(sink.close(&first()).await.unwrap(), None);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn names_that_the_server_would_cut_are_refused() {
     with(async |target| {
         let long = "å".repeat(32);

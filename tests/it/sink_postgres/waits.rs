@@ -77,11 +77,12 @@ async fn a_deadlock_is_tried_again() {
         let tx = other.transaction().await.unwrap();
         let touch =
             |id: i64| format!("UPDATE {}.t SET name = 'theirs' WHERE id = {id}", target.schema);
+        // So that it is the sink who gives way.
+        tx.batch_execute("SET LOCAL deadlock_timeout = '1h'").await.unwrap();
         tx.batch_execute(&touch(2)).await.unwrap();
         let decision = decision(2);
         let (committed, ()) = tokio::join!(sink.commit(&holder, &decision), async {
-            // The sink holds the first row and waits for the second. Its deadlock_timeout is over
-            // first, so that it is the one who gives way.
+            // It holds the first row and waits for the second.
             blocked(target).await;
             tx.batch_execute(&touch(1)).await.unwrap();
         });
