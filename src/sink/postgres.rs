@@ -322,8 +322,8 @@ async fn transaction(client: &mut tokio_postgres::Client) -> Result<Transaction<
     // Whoever set a shorter bound has a reason.
     tx.batch_execute(&format!(
         "SELECT set_config(name, '{wait}', true) FROM pg_settings
-         WHERE name IN ('lock_timeout', 'idle_in_transaction_session_timeout')
-           AND (setting::bigint = 0 OR setting::bigint > {wait})"
+         WHERE CASE WHEN name IN ('lock_timeout', 'idle_in_transaction_session_timeout')
+                    THEN setting::bigint NOT BETWEEN 1 AND {wait} END"
     ))
     .await
     .map_err(|error| failed("begin a transaction", error))?;

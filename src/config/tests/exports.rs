@@ -284,6 +284,21 @@ fn a_table_has_what_its_mode_needs() {
             "error[LS0316]: [sink] mode uses the window, and scheduled jobs have none",
         ),
         (
+            &window.replace("at", "country"),
+            fields,
+            "error[LS0205]: `country`: a string does not tell a time",
+        ),
+        (
+            window,
+            &format!("{}{fields}", daily.replace("\"day\"", "\"hour\"")),
+            "error[LS0205]: `at`: dates do not tell where a window ends within a day",
+        ),
+        (
+            &scope("country"),
+            &fields.replace("\"string\"", "\"int64\""),
+            "error[LS0205]: `country`: the param of this name is no int64",
+        ),
+        (
             "window-column = \"at\"",
             "",
             "error[LS0302]: only the mode `replace-window` has `window-column`",

@@ -1,10 +1,15 @@
 //! Checks how rows come into a table.
 
+use jiff::Timestamp;
+use jiff::civil::Date;
+
 use super::missing;
 use crate::config::problem::{Code, Problems, suggest};
 use crate::config::tree::Node;
 use crate::export::Export;
-use crate::sink::Mode;
+use crate::job::param::{ParamType, Value};
+use crate::job::window::{self, WindowSpec};
+use crate::sink::{Mode, Span};
 
 /// Checks the `[sink]` of a database.
 pub fn table(export: &Export, tree: &Node, problems: &mut Problems) {
@@ -43,7 +48,7 @@ pub fn table(export: &Export, tree: &Node, problems: &mut Problems) {
 
 /// Checks what tells the rows that give way.
 fn span(export: &Export, tree: &Node, problems: &mut Problems) {
-    let sink = &export.sink;
+    let (sink, found) = (&export.sink, problems.0.len());
     if sink.window_column.is_none() {
         let help = "add `window-column = \"created_at\"`, the column by which a row belongs to the \
                     window";
@@ -69,5 +74,48 @@ fn span(export: &Export, tree: &Node, problems: &mut Problems) {
             problems.add(Code::UndeclaredParam, place, message, "declare it in [params]").help =
                 suggest(name, export.params.keys().map(String::as_str));
         }
+    }
+    if problems.0.len() == found {
+        types(export, tree, problems);
+    }
+}
+
+/// Checks whether the promised types can tell the window and the scope.
+fn types(export: &Export, tree: &Node, problems: &mut Problems) {
+    let sink = &export.sink;
+    let (Some(contract), Some(column), Ok(zone)) =
+        (&export.contract, &sink.window_column, window::zone(&export.timezone))
+    else {
+        return;
+    };
+    let spec = export.schedule.as_ref().and_then(|schedule| schedule.window);
+    // The middle of a day, whose hours are no days.
+    let noon = Timestamp::constant(1_780_315_200, 0);
+    let sample = |kind| match kind {
+        ParamType::String => Value::String(String::new()),
+        ParamType::Int64 => Value::Int64(0),
+        ParamType::Bool => Value::Bool(false),
+        ParamType::Date => Value::Date(Date::constant(2000, 1, 1)),
+        ParamType::Timestamp => Value::Timestamp(noon),
+    };
+    let scope = sink.scope.iter();
+    let scope =
+        scope.filter_map(|name| Some((name.clone(), sample(export.params.get(name)?.kind))));
+    let span = Span {
+        column: column.clone(),
+        window: spec.unwrap_or(WindowSpec::Day).containing(noon, &zone),
+        zone,
+        scope: scope.collect(),
+    };
+    let fields: Vec<_> =
+        contract.fields.iter().map(|(name, field)| (name.clone(), field.kind.clone())).collect();
+    if let Err(error) = span.check(&fields) {
+        let of_window = error.context().contains(&("column", column.clone()));
+        let key = if of_window { "window-column" } else { "scope" };
+        let name = error.context().iter().find(|(name, _)| *name == "column");
+        let name = name.map(|(_, value)| value.as_str()).unwrap_or_default();
+        let message = format!("`{name}`: {}", error.message());
+        problems.add(Code::BadValue, tree.at(&["sink", key]), message, "").help =
+            error.advice().map(str::to_owned);
     }
 }

@@ -35,6 +35,14 @@ pub(in crate::sink) struct Term {
 }
 
 impl Span {
+    /// Whether rows of `fields`, as a contract promises them, can tell the span.
+    ///
+    /// # Errors
+    /// `contract`, with the column that cannot.
+    pub fn check(&self, fields: &[(String, FieldType)]) -> Result<()> {
+        self.terms(fields, |one, other| one == other).map(drop)
+    }
+
     /// The conditions for rows of `fields`; `same` tells whether two names are one column's. A
     /// column that is missing, or cannot tell what it is to tell, is a [`misfit`].
     pub(in crate::sink) fn terms(

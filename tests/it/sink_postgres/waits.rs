@@ -1,7 +1,8 @@
-//! Locks: what others see meanwhile, and how long anything is waited for.
+//! Locks and cuts: what others see meanwhile and after, and how long anything is waited for.
 
 use super::*;
 use crate::sink_table::merge;
+use longshore::sink::NewColumns;
 
 /// Waits until a session of the sink waits for a lock in a statement on this target.
 async fn blocked(target: &Postgres) {
@@ -93,6 +94,78 @@ async fn a_deadlock_is_tried_again() {
         sink.commit(&holder, &decision).await.unwrap();
         let all = [(1, Some("new".to_owned())), (2, Some("new".to_owned()))];
         assert_eq!(target.rows().await, all);
+    })
+    .await;
+}
+
+/// Waits until a session inserts into the target, and tells which.
+async fn merging(target: &Postgres) -> i32 {
+    let sql = "SELECT pid FROM pg_stat_activity
+               WHERE state = 'active' AND starts_with(query, 'INSERT INTO \"' || $1 || '\".\"t\"')";
+    loop {
+        if let Some(row) = target.client.query_opt(sql, &[&target.schema]).await.unwrap() {
+            return row.get(0);
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_commit_that_is_cut_off_leaves_nothing() {
+    with(async |target| {
+        target
+            .execute(
+                "CREATE FUNCTION {}wait() RETURNS trigger LANGUAGE plpgsql
+                     AS 'BEGIN PERFORM pg_sleep(60); RETURN NEW; END'",
+            )
+            .await;
+        let ids: ArrayRef = Arc::new(Int64Array::from(vec![2]));
+        let wider = RecordBatch::try_from_iter([("id", ids), ("extra", text("x"))]).unwrap();
+        let add = Merge { new_columns: NewColumns::Add, ..merge(Mode::Replace, &[]) };
+        let first_rows = batch(&[(1, None)]);
+        for (how, rows, before, after) in [
+            (merge(Mode::Append, &[]), first_rows, vec![], vec![(1, None)]),
+            (add, wider, vec![(1, None)], vec![(2, None)]),
+        ] {
+            target
+                .execute(
+                    "CREATE TRIGGER waits BEFORE INSERT ON {}t
+                         FOR EACH ROW EXECUTE FUNCTION {}wait()",
+                )
+                .await;
+            let (sink, mut holder) = (target.sink_with("t", how), first());
+            let decision = decision(1);
+            for killed in [true, false] {
+                sink.begin(&holder).await.unwrap();
+                sink.stage(&holder, stream(vec![rows.clone()])).await.unwrap();
+                let cut = async {
+                    let pid = merging(target).await;
+                    if killed {
+                        let kill = "SELECT pg_terminate_backend($1)";
+                        target.client.query_one(kill, &[&pid]).await.unwrap();
+                        std::future::pending::<()>().await;
+                    }
+                };
+                tokio::select! {
+                    outcome = sink.commit(&holder, &decision) => {
+                        let class = outcome.unwrap_err().class();
+                        assert!(matches!(class, Class::Transient | Class::Unavailable), "{class}");
+                    }
+                    () = cut => assert!(!killed),
+                }
+                // Its locks go with it, so that the next attempt need not wait for them.
+                holder = next(&holder);
+                assert_eq!(target.rows().await, before);
+                let columns = "SELECT count(*)::text FROM pg_attribute
+                               WHERE attrelid = '{}t'::regclass AND attname = 'extra'";
+                assert_eq!(target.value(columns).await, "0");
+            }
+            sink.begin(&holder).await.unwrap();
+            target.execute("DROP TRIGGER waits ON {}t").await;
+            deliver(&*sink, &next(&holder), vec![rows]).await.unwrap();
+            assert_eq!(target.rows().await, after);
+            assert!(target.stages().await.is_empty());
+        }
     })
     .await;
 }
