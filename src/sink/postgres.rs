@@ -20,8 +20,8 @@
 //! COMMIT. No wait for a lock is longer than half a minute, or what the user's own `lock_timeout`
 //! says if that is shorter; it ends the attempt as `transient`, and so does a deadlock.
 //!
-//! A text goes into text, varchar, char, uuid, json, jsonb and enum columns; one that is too long
-//! is refused, never cut. What those types do with a value when it is stored is theirs: char(n)
+//! A text goes into text, varchar, char, citext, uuid, json, jsonb and enum columns, and domains over
+//! them; one that is too long is refused, never cut. What those types do with a value when it is stored is theirs: char(n)
 //! pads with blanks, jsonb forgets spaces and the order of keys.
 
 mod merge;
@@ -210,19 +210,7 @@ impl Sink for PostgresSink {
         match self.merge(&tx, holder, decision).await? {
             Merged::Before => drop(tx),
             Merged::Now(changes) => {
-                tx.commit().await.map_err(|error| match error.as_db_error() {
-                    Some(_) => failed("commit the rows", error),
-                    None => Error::transient(
-                        "commit the rows",
-                        "the connection was lost meanwhile",
-                    )
-                    .with("table", &self.target.table)
-                    .caused_by(Quiet(error))
-                    .help(
-                        "Whether it took effect stands at the target; the next attempt reads \
-                             it.",
-                    ),
-                })?;
+                tx.commit().await.map_err(|error| self.uncertain(error))?;
                 self.target.told(&changes);
             }
             Merged::Refused { stage, casts, error } => {
@@ -292,6 +280,18 @@ impl Sink for PostgresSink {
 }
 
 impl PostgresSink {
+    /// The error of a COMMIT, which may have taken effect.
+    fn uncertain(&self, error: tokio_postgres::Error) -> Error {
+        const DOING: &str = "commit the rows";
+        if error.as_db_error().is_some() {
+            return failed(DOING, error);
+        }
+        Error::transient(DOING, "the connection was lost meanwhile")
+            .with("table", &self.target.table)
+            .caused_by(Quiet(error))
+            .help("Whether it took effect stands at the target; the next attempt reads it.")
+    }
+
     /// How many of the staged rows remove their key.
     async fn deletes(&self, tx: &Transaction<'_>, stage: &str) -> Result<u64> {
         if self.target.how.deleted.is_none() {

@@ -220,8 +220,8 @@ impl PostgresSink {
     ) -> Result<()> {
         let given: Vec<&str> = fields.iter().map(|(name, _)| name.as_str()).collect();
         let row = tx
-            .query_opt(
-                "SELECT current_user::text, s.oid::regclass::text
+            .query_one(
+                "SELECT current_user::text, string_agg(s.oid::regclass::text, ', ')
                  FROM pg_depend d
                  JOIN pg_class s ON s.oid = d.objid
                  JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
@@ -229,17 +229,16 @@ impl PostgresSink {
                    AND d.refobjid = $1 AND d.deptype = 'a' AND a.atthasdef
                    AND NOT a.attname::text = ANY ($2)
                    AND CASE WHEN s.relkind = 'S'
-                            THEN NOT has_sequence_privilege(s.oid, 'USAGE, UPDATE') END
-                 LIMIT 1",
+                            THEN NOT has_sequence_privilege(s.oid, 'USAGE, UPDATE') END",
                 &[&table.oid, &given],
             )
             .await
             .map_err(|error| failed("check the table", error))?;
-        let Some(row) = row else { return Ok(()) };
-        let (user, sequence): (String, String) =
+        let (user, missing): (String, Option<String>) =
             read(&row, |row| Ok((row.try_get(0)?, row.try_get(1)?)))?;
-        Err(self.target.refused(format!("the user may not take numbers of {sequence}")).help(
-            format!("Have its owner run: GRANT USAGE ON SEQUENCE {sequence} TO {};", quote(&user)),
+        let Some(missing) = missing else { return Ok(()) };
+        Err(self.target.refused(format!("the user may not take numbers of {missing}")).help(
+            format!("Have the owner run: GRANT USAGE ON SEQUENCE {missing} TO {};", quote(&user)),
         ))
     }
 
