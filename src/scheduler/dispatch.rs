@@ -140,7 +140,7 @@ mod tests {
     use super::*;
     use crate::http::Health;
     use crate::job::RunId;
-    use crate::job::book::{Command, Delivery, Open, Outcome};
+    use crate::job::command::{Command, Delivery, Open, Outcome};
     use crate::job::decision::Decision;
     use crate::job::machine::Proof;
     use crate::job::run::Order;

@@ -15,11 +15,11 @@ use crate::error::{Class, Error, Result};
 use crate::http::Health;
 use crate::intake::{self, Bound, Sender};
 use crate::job::RunId;
-use crate::job::book::{Command, Outcome};
+use crate::job::command::{Command, Outcome};
 use crate::job::key::Content;
 use crate::job::message::JobMessage;
 use crate::job::{param, window};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Which};
 use crate::queue::Queue;
 use crate::telemetry::Outage;
 
@@ -102,7 +102,7 @@ impl Scheduler {
     /// Enqueues what the schedules make due.
     async fn tick(&self) -> Result<()> {
         let now = self.ledger.now().await?;
-        for stored in self.ledger.all_active().await? {
+        for stored in self.ledger.definitions(Which::Active).await? {
             let ticked = async {
                 let bound = Bound::of(&stored)?;
                 self.tick_export(&bound, now).await

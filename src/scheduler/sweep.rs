@@ -10,7 +10,7 @@ use jiff::SignedDuration;
 use super::Scheduler;
 use crate::error::Result;
 use crate::job::RunId;
-use crate::job::book::Command;
+use crate::job::command::Command;
 use crate::ledger::Adrift;
 
 /// How many runs of each kind one pass looks at.
@@ -71,7 +71,7 @@ mod tests {
 
     use super::*;
     use crate::http::Health;
-    use crate::job::book::{Open, Outcome};
+    use crate::job::command::{Open, Outcome};
     use crate::job::decision::Decision;
     use crate::job::run::tests::order;
     use crate::ledger::embedded::EmbeddedLedger;

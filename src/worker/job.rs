@@ -17,7 +17,7 @@ use super::settle::{self, Outcome as Settled};
 use crate::claims::Held;
 use crate::error::{Class, Error, Result};
 use crate::intake::Bound;
-use crate::job::book::{Command, Open, Opened, Outcome};
+use crate::job::command::{Command, Open, Opened, Outcome};
 use crate::job::machine::Closed;
 use crate::job::run::{Run, State};
 use crate::ledger::apply_one;

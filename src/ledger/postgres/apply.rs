@@ -25,7 +25,9 @@ use super::{classify, column};
 use crate::connect::postgres as server;
 use crate::error::{Class, Error, Result};
 use crate::job::RunId;
-use crate::job::book::{Book, Changes, Command, Facts, Outcome};
+use crate::job::book::Book;
+use crate::job::changes::{Changes, Facts};
+use crate::job::command::{Command, Outcome};
 use crate::job::waiting::{Resource, Waiter};
 use crate::ledger::sheet::{Named, Sheets, run_of};
 
