@@ -11,10 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Class, Error, Result};
-use crate::http::Health;
 use crate::ledger::Ledger;
 use crate::queue::Queue;
-use crate::telemetry::Outage;
+use crate::telemetry::{Health, Outage};
 
 /// How often schedules are looked at.
 const TICK: Duration = Duration::from_secs(1);

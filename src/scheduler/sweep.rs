@@ -70,7 +70,6 @@ mod tests {
 
     use super::super::log::Log;
     use super::*;
-    use crate::http::Health;
     use crate::job::command::{Open, Outcome};
     use crate::job::decision::Decision;
     use crate::job::run::tests::order;
@@ -78,6 +77,7 @@ mod tests {
     use crate::ledger::{Ledger, NewDefinition, apply_one};
     use crate::queue::embedded::Embedded;
     use crate::rows::Counts;
+    use crate::telemetry::Health;
 
     /// A run that has been committing for two hours.
     async fn stick(ledger: &dyn Ledger, file: &std::path::Path, key: &str) {

@@ -140,10 +140,10 @@ mod tests {
 
     use super::super::log::Log;
     use super::*;
-    use crate::http::Health;
     use crate::ledger::embedded::EmbeddedLedger;
     use crate::ledger::{NewDefinition, RunFilter};
     use crate::queue::embedded::Embedded;
+    use crate::telemetry::Health;
 
     fn definition(export: &str, zone: &str, cron: &str) -> NewDefinition {
         let content = json!({
