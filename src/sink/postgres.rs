@@ -12,6 +12,10 @@
 //! wait until it is over. `replace-window` does the same to the rows of the window and its scope,
 //! and lets others write.
 //!
+//! Columns that the rows do not bring are the table's: defaults, identities, generated columns. Rows
+//! that bring a generated one are refused; an identity, GENERATED ALWAYS too, takes the value of the
+//! rows, and its sequence stays where it is.
+//!
 //! With `new-columns = "add"` the same transaction adds what the table lacks, or creates it. That
 //! takes the right to alter the table, and locks readers out while the rows are merged.
 //!
