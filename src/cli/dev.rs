@@ -64,7 +64,7 @@ async fn serve(
     apply_all(context, &*parts.ledger, &config).await?;
     let health = wiring::health();
     let worker = wiring::worker(&config, &parts, &health);
-    let scheduler = wiring::scheduler(&config, &parts, &health);
+    let scheduler = wiring::scheduler(&config, &parts, &health)?;
     let (end, ended) = watch::channel(false);
     let until = || {
         let mut ended = ended.clone();

@@ -10,6 +10,7 @@ mod check;
 mod dead;
 mod demo;
 mod dev;
+mod doctor;
 mod enqueue;
 mod exports;
 mod migrate;
@@ -107,6 +108,8 @@ enum Command {
     Scheduler(scheduler::Scheduler),
     /// Bring the ledger's schema up to date
     Migrate(migrate::Migrate),
+    /// Look at broker, database, Redis and clocks for what is unsafe, with the remedy
+    Doctor(doctor::Doctor),
     /// Ask for a run of an export
     Enqueue(enqueue::Enqueue),
     /// See runs, and cancel them
@@ -126,6 +129,8 @@ enum Verdict {
     Done,
     /// The work failed, or something was found; it is told already.
     Found,
+    /// Something could not be reached; that is told already.
+    Away,
 }
 
 /// Why a command could not do what it was asked.
@@ -209,6 +214,7 @@ pub async fn run(cli: Cli) -> u8 {
         Command::Check(command) => interruptible(command.run(&context)).await,
         Command::Apply(command) => interruptible(command.run(&context)).await,
         Command::Migrate(command) => interruptible(command.run(&context)).await,
+        Command::Doctor(command) => interruptible(Box::pin(command.run(&context))).await,
         Command::Enqueue(command) => Box::pin(command.run(&context)).await,
         Command::Runs(command) => interruptible(command.run(&context)).await,
         Command::Dead(command) => interruptible(command.run(&context)).await,
@@ -218,6 +224,7 @@ pub async fn run(cli: Cli) -> u8 {
     match ended {
         Ok(Verdict::Done) => 0,
         Ok(Verdict::Found) => 1,
+        Ok(Verdict::Away) => 4,
         Err(failure) => {
             failure.tell();
             failure.code()

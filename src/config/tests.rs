@@ -135,6 +135,9 @@ custmer_email = "hash"
     different_files => problems("longshore.toml", &SETTINGS.replacen("longshore.db", "other.db", 1));
     bad_url => problems("longshore.toml", &SETTINGS.replacen("sqlite:longshore.db", "http://x", 1));
     another_machine_without_tls => problems("longshore.toml", PLAIN);
+    notices_and_management => problems("longshore.toml", &format!(
+        "{}management = \"http://127.0.0.1:15672\"\n[notify]\nurl = \"http://hooks.internal/x\"\n\
+         secret = \"hunter2\"\n", SETTINGS.replace("[queue]\n", "").replacen("[ledger]", "[ledger]", 1)));
     connection_key_unfit => problems("connections.toml",
         &CONNECTIONS.replace("[lake]", "region = \"eu-north-1\"\n[lake]"));
     duplicate_names => problems("exports/acme/orders.toml", ORDERS);

@@ -106,8 +106,9 @@ fn wake_up(run: RunId, kind: &str, wake: &WakeUp) -> Json {
 }
 
 impl Sheets {
-    /// Writes the changes out.
-    pub fn of(changes: &Changes) -> Result<Sheets> {
+    /// Writes the changes out. With `notices`, each dead letter is told of besides.
+    pub fn of(changes: &Changes, notices: bool) -> Result<Sheets> {
+        let kinds: &[&str] = if notices { &["letter", "notice-dead"] } else { &["letter"] };
         let holding = |(name, run): &(String, RunId)| json!({"resource": name, "run": run});
         Ok(Sheets {
             inserted: sheet(
@@ -166,7 +167,11 @@ impl Sheets {
                 changes
                     .letters
                     .iter()
-                    .map(|(run, epoch)| json!({"run": run, "kind": "letter", "epoch": epoch}))
+                    .flat_map(|(run, epoch)| {
+                        kinds
+                            .iter()
+                            .map(move |kind| json!({"run": run, "kind": kind, "epoch": epoch}))
+                    })
                     .collect(),
             ),
             opened: sheet(

@@ -39,7 +39,7 @@ use crate::transform::Transform;
 use account::Account;
 pub use account::Progress;
 pub use plan::{House, Plan};
-pub use quarantine::quarantined;
+pub use quarantine::{quarantined, try_quarantine};
 
 /// A run whose target knows its fence.
 pub struct Ready<'a> {

@@ -3,6 +3,7 @@
 
 mod dispatch;
 pub mod due;
+mod notices;
 mod sweep;
 
 use std::future::Future;
@@ -20,6 +21,7 @@ use crate::job::key::Content;
 use crate::job::message::JobMessage;
 use crate::job::{param, window};
 use crate::ledger::Ledger;
+use crate::notify::Notifier;
 use crate::queue::Queue;
 use crate::telemetry::Outage;
 
@@ -29,6 +31,8 @@ use due::Slot;
 const TICK: Duration = Duration::from_secs(1);
 /// How often runs that are adrift are looked for.
 const SWEEP: Duration = Duration::from_secs(5);
+/// How often notices are looked for.
+const NOTICES: Duration = Duration::from_secs(1);
 /// How often old history is deleted.
 const PURGE: Duration = Duration::from_secs(3600);
 
@@ -44,6 +48,8 @@ pub struct Scheduler {
     pub keep: Duration,
     /// What `/readyz` tells.
     pub health: Arc<Health>,
+    /// What tells of runs that are dead, late or stuck, if anybody is to be told.
+    pub notifier: Option<Notifier>,
 }
 
 impl Scheduler {
@@ -56,11 +62,23 @@ impl Scheduler {
             () = self.every(TICK, "look at the schedules", || self.tick()) => {}
             () = dispatch::run(&self, dispatch::LOOK) => {}
             () = self.every(SWEEP, "look after runs", || sweep::sweep(&self, &told)) => {}
+            () = self.notify() => {}
             () = self.every(PURGE, "delete old history", || sweep::purge(&self)) => {}
             () = self.health.watch("queue", |within| self.queue.ping(within)) => {}
         }
         self.health.drain();
         Ok(())
+    }
+
+    /// Sends notices for ever; never ready where nobody is to be told.
+    async fn notify(&self) {
+        match &self.notifier {
+            Some(notifier) => {
+                let look = || notices::look(self, notifier);
+                self.every(NOTICES, "send notices", look).await;
+            }
+            None => std::future::pending().await,
+        }
     }
 
     /// Publishes what is due in the outbox now. For processes that end, where no scheduler may be

@@ -147,6 +147,7 @@ mod tests {
             pools: Vec::new(),
             keep: Duration::from_secs(3600),
             health: Arc::new(Health::new(&[])),
+            notifier: None,
         };
         let (hash, content) = ("d".to_owned(), "{}".to_owned());
         let definition = NewDefinition { export: "orders".to_owned(), hash, content };

@@ -1,6 +1,7 @@
 //! The ledger in an SQLite file: for a laptop, tests and the demo. Durable, and shared by the
 //! processes of one machine; every transaction is the only writer, so that nothing is raced for.
 
+mod examine;
 mod migrate;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,8 +18,8 @@ use tokio::sync::Notify;
 
 use super::sheet::{Named, Sheets, run_of};
 use super::{
-    Adrift, Applied, Attempt, Audited, Change, Ledger, NewDefinition, Posting, RecordedDelivery,
-    RunFilter, StoredDefinition,
+    Adrift, Applied, Attempt, Audited, Change, Ledger, NewDefinition, Notice, Noticed, Posting,
+    RecordedDelivery, RunFilter, StoredDefinition,
 };
 use crate::connect::sqlite::classify;
 use crate::error::{Error, Result};
@@ -27,6 +28,7 @@ use crate::job::run::Run;
 use crate::job::waiting::{Resource, Waiter};
 use crate::job::{RunId, Window};
 
+pub use examine::examine;
 pub use migrate::status;
 
 /// How long another process's transaction is waited for.
@@ -45,6 +47,8 @@ pub struct EmbeddedLedger {
     /// Told when this process has put something that is due into the outbox. What other processes
     /// put there is found by looking.
     posted: Notify,
+    /// Whether runs that die are told of.
+    notices: bool,
 }
 
 impl EmbeddedLedger {
@@ -53,6 +57,14 @@ impl EmbeddedLedger {
     /// # Errors
     /// `refused` where it was written by a newer Longshore; `permanent` where it cannot be opened.
     pub fn open(path: &Path) -> Result<EmbeddedLedger> {
+        EmbeddedLedger::noticing(path, false)
+    }
+
+    /// As [`EmbeddedLedger::open`]. With `notices`, a run that dies leaves a notice in the outbox.
+    ///
+    /// # Errors
+    /// Those of [`EmbeddedLedger::open`].
+    pub fn noticing(path: &Path, notices: bool) -> Result<EmbeddedLedger> {
         const DOING: &str = "open the embedded ledger";
         let failed = |cause| classify(DOING, cause).with("file", path.display());
         let mut connection = Connection::open(path).map_err(failed)?;
@@ -87,7 +99,8 @@ impl EmbeddedLedger {
             })
             .map_err(failed)?;
         migrate::migrate(&mut connection)?;
-        Ok(EmbeddedLedger { connection: Arc::new(Mutex::new(connection)), posted: Notify::new() })
+        let connection = Arc::new(Mutex::new(connection));
+        Ok(EmbeddedLedger { connection, posted: Notify::new(), notices })
     }
 
     async fn with<T: Send + 'static>(
@@ -291,8 +304,13 @@ fn load_resources(
     Ok(found)
 }
 
-fn store(connection: &Connection, changes: &Changes, at: Timestamp) -> Result<(), Trouble> {
-    let sheets = Sheets::of(changes)?;
+fn store(
+    connection: &Connection,
+    changes: &Changes,
+    notices: bool,
+    at: Timestamp,
+) -> Result<(), Trouble> {
+    let sheets = Sheets::of(changes, notices)?;
     let at = at.as_microsecond();
     let put = |sql: &str, sheet: &Option<String>| -> Result<(), Trouble> {
         if let Some(sheet) = sheet {
@@ -390,13 +408,14 @@ fn activate(
 #[async_trait]
 impl Ledger for EmbeddedLedger {
     async fn apply(&self, commands: Vec<Command>) -> Result<Vec<Outcome>> {
+        let notices = self.notices;
         let work = self.with("write to the ledger", move |connection| {
             let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let at = now();
             let mut book = Book::new(load(&tx, &commands, at)?);
             let outcomes = commands.into_iter().map(|command| book.apply(command)).collect();
             let changes = book.close();
-            store(&tx, &changes, at)?;
+            store(&tx, &changes, notices, at)?;
             tx.commit()?;
             Ok((outcomes, changes.posts(at)))
         });
@@ -495,7 +514,8 @@ impl Ledger for EmbeddedLedger {
             // What was replaced meanwhile has another version, and stays to be sent.
             tx.execute(
                 "DELETE FROM outbox \
-                 WHERE kind <> 'wake' AND version IN (SELECT value FROM json_each(?1))",
+                 WHERE kind IN ('letter', 'clean', 'notice-dead') \
+                   AND version IN (SELECT value FROM json_each(?1))",
                 [&versions],
             )?;
             tx.execute(
@@ -504,6 +524,60 @@ impl Ledger for EmbeddedLedger {
                 params![versions, now().as_microsecond()],
             )?;
             Ok(tx.commit()?)
+        })
+        .await
+    }
+
+    async fn notice(&self, late: Duration, limit: u32) -> Result<()> {
+        let late = i64::try_from(late.as_micros()).unwrap_or(i64::MAX);
+        self.with("note what is late", move |connection| {
+            let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let at = now().as_microsecond();
+            let found = tx.prepare_cached(sql!("notice"))?.execute(params![at, late, limit])?;
+            if found > 0 {
+                tx.execute(
+                    "UPDATE outbox_version SET last = last + ?1",
+                    [i64::try_from(found).unwrap_or(0)],
+                )?;
+            }
+            Ok(tx.commit()?)
+        })
+        .await
+    }
+
+    async fn take_notices(&self, limit: u32, lease: Duration) -> Result<Vec<Notice>> {
+        self.with("read the notices", move |connection| {
+            let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let at = now();
+            let until = (at + lease).as_microsecond();
+            let mut taken =
+                rows(&tx, sql!("take_notices"), (at.as_microsecond(), until, limit), |row| {
+                    let names: (i64, String, String) = (row.get(0)?, row.get(1)?, row.get(4)?);
+                    Ok((names, row.get::<_, i32>(2)?, row.get::<_, i32>(3)?))
+                })?;
+            taken.sort();
+            let mut notices = Vec::with_capacity(taken.len());
+            for ((version, kind, run), epoch, tries) in taken {
+                let record = texts(&tx, sql!("load_runs"), (array([&run]), "[]"))?.pop();
+                // With its run a notice goes as well.
+                if let (Some(record), Some(what)) = (record, Noticed::of_kind(&kind)) {
+                    notices.push(Notice { version, what, epoch, tries, run: run_of(&record)? });
+                }
+            }
+            tx.commit()?;
+            Ok(notices)
+        })
+        .await
+    }
+
+    async fn put_off(&self, version: i64, after: Duration) -> Result<()> {
+        self.with("put the notice off", move |connection| {
+            connection.execute(
+                "UPDATE outbox SET due_at = ?2, tries = tries + 1, taken_until = NULL \
+                 WHERE version = ?1",
+                params![version, (now() + after).as_microsecond()],
+            )?;
+            Ok(())
         })
         .await
     }

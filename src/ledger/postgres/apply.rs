@@ -50,13 +50,15 @@ pub struct Group {
     pool: Pool,
     asked: Mutex<VecDeque<Asked>>,
     turns: Semaphore,
+    /// Whether runs that die are told of.
+    notices: bool,
 }
 
 impl Group {
     /// Nothing is gathered yet.
-    pub fn new(pool: Pool) -> Group {
+    pub fn new(pool: Pool, notices: bool) -> Group {
         let turns = Semaphore::new(AT_ONCE.min(pool.most()));
-        Group { pool, asked: Mutex::default(), turns }
+        Group { pool, asked: Mutex::default(), turns, notices }
     }
 
     /// Applies commands, together with whatever else has been asked for.
@@ -147,7 +149,7 @@ impl Group {
         let mut link = Link(Some(self.pool.checkout().await?));
         let Some(client) = &link.0 else { return Ok(Vec::new()) };
         let prepared = Prepared::on(client).await?;
-        let applied = transact(&prepared, client, commands).await;
+        let applied = transact(&prepared, client, commands, self.notices).await;
         // After an error the connection goes back only when the transaction has surely ended.
         if applied.is_ok() || client.batch_execute("ROLLBACK").await.is_ok() {
             drop(link.0.take());
@@ -235,11 +237,12 @@ async fn transact(
     prepared: &Prepared,
     client: &Object,
     commands: &[Command],
+    notices: bool,
 ) -> Result<Vec<Outcome>> {
     let facts = Box::pin(load(prepared, client, commands)).await?;
     let mut book = Book::new(facts);
     let outcomes = commands.iter().map(|command| book.apply(command.clone())).collect();
-    Box::pin(store(prepared, client, book.close())).await?;
+    Box::pin(store(prepared, client, book.close(), notices)).await?;
     Ok(outcomes)
 }
 
@@ -367,8 +370,13 @@ async fn load_resources(
     Ok(())
 }
 
-async fn store(prepared: &Prepared, client: &Object, changes: Changes) -> Result<()> {
-    let sheets = Sheets::of(&changes)?;
+async fn store(
+    prepared: &Prepared,
+    client: &Object,
+    changes: Changes,
+    notices: bool,
+) -> Result<()> {
+    let sheets = Sheets::of(&changes, notices)?;
     let put = async |statement: &Statement, sheet: Option<&String>| -> Result<()> {
         if let Some(sheet) = sheet {
             client.execute(statement, &[&Json(sheet)]).await.map_err(|e| classify(DOING, e))?;

@@ -1,0 +1,7 @@
+-- What operators are told, and what they hold back.
+
+-- Notices are rows of the outbox of the kinds `notice-dead`, `notice-late` and `notice-stuck`. Those
+-- of the last two stay after they were sent, so that each epoch of a run is told of once.
+ALTER TABLE outbox ADD COLUMN tries integer NOT NULL DEFAULT 0;
+CREATE INDEX outbox_notices ON outbox (due_at) WHERE sent_at IS NULL AND kind LIKE 'notice-%';
+CREATE INDEX runs_scheduled ON runs (accepted_at) WHERE ended_at IS NULL AND requested_by = 'scheduler';
