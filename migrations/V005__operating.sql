@@ -5,3 +5,14 @@
 ALTER TABLE outbox ADD COLUMN tries integer NOT NULL DEFAULT 0;
 CREATE INDEX outbox_notices ON outbox (due_at) WHERE sent_at IS NULL AND kind LIKE 'notice-%';
 CREATE INDEX runs_scheduled ON runs (accepted_at) WHERE ended_at IS NULL AND requested_by = 'scheduler';
+
+-- What is held back, by whom and why; the name is empty where the scope is `all` or `schedules`.
+CREATE TABLE pauses (
+    scope  text        NOT NULL,
+    name   text        NOT NULL,
+    until  timestamptz,
+    "by"   text        NOT NULL,
+    reason text        NOT NULL,
+    at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (scope, name)
+);

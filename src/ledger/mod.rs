@@ -5,6 +5,8 @@
 //! transaction. Everything else here reads, or keeps what has no state machine.
 
 pub mod embedded;
+mod notices;
+mod pauses;
 pub mod postgres;
 mod sheet;
 
@@ -21,6 +23,9 @@ use crate::job::book::{Audit, Command, Outcome};
 use crate::job::run::{Run, State};
 use crate::job::{self, RunId, Window};
 use crate::rows::Counts;
+
+pub use notices::{Notice, Noticed, Notices};
+pub use pauses::{Pauses, lift, wake_waiters};
 
 /// A definition as the ledger keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,49 +112,6 @@ impl Posting {
             Posting::Wake { version, .. } | Posting::Letter { version, .. } => *version,
         }
     }
-}
-
-/// What a notice tells of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Noticed {
-    /// It is given up, or expired.
-    Dead,
-    /// It was scheduled, and has not ended for too long.
-    Late,
-    /// It has been committing or closing for more than an hour.
-    Stuck,
-}
-
-impl Noticed {
-    /// The word for it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Noticed::Dead => "dead",
-            Noticed::Late => "late",
-            Noticed::Stuck => "stuck",
-        }
-    }
-
-    /// What the outbox calls it: `notice-dead` and the like.
-    fn of_kind(kind: &str) -> Option<Noticed> {
-        let word = kind.strip_prefix("notice-")?;
-        [Noticed::Dead, Noticed::Late, Noticed::Stuck].into_iter().find(|one| one.as_str() == word)
-    }
-}
-
-/// A notice that waits in the outbox to be sent.
-#[derive(Debug, Clone)]
-pub struct Notice {
-    /// The number by which it is marked sent or put off.
-    pub version: i64,
-    /// What it tells.
-    pub what: Noticed,
-    /// The epoch of the run that it is about.
-    pub epoch: i32,
-    /// How often it was tried in vain.
-    pub tries: i32,
-    /// The run, as it is now.
-    pub run: Run,
 }
 
 /// Which runs are wanted. Everything that is given must hold.
@@ -244,7 +206,7 @@ pub enum Adrift {
 /// Errors are of class `unavailable` (cannot be reached), `transient` (serialization, deadlock:
 /// already tried several times here) or `permanent`.
 #[async_trait]
-pub trait Ledger: Send + Sync {
+pub trait Ledger: Notices + Pauses + Send + Sync {
     /// Applies commands in their order, in one transaction; the outcomes are in the same order. A
     /// refusal is an outcome, not an error: it leaves the others standing. On an error nothing has
     /// changed, or (connection lost during commit) everything may have: every command can be
@@ -285,17 +247,6 @@ pub trait Ledger: Send + Sync {
 
     /// Marks postings sent, by version: what was replaced meanwhile stays to be sent.
     async fn mark_sent(&self, versions: &[i64]) -> Result<()>;
-
-    /// Puts notices into the outbox about scheduled runs that have not ended `late` after they were
-    /// accepted or replayed, and about runs that are stuck, at most `limit` of each; once for every
-    /// epoch of a run.
-    async fn notice(&self, late: Duration, limit: u32) -> Result<()>;
-
-    /// Takes notices that are due, as [`Ledger::take_due`] does with what is to be published.
-    async fn take_notices(&self, limit: u32, lease: Duration) -> Result<Vec<Notice>>;
-
-    /// A notice was tried in vain: it is due again `after` that.
-    async fn put_off(&self, version: i64, after: Duration) -> Result<()>;
 
     /// One run.
     async fn run(&self, id: RunId) -> Result<Option<Run>>;

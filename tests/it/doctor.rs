@@ -94,7 +94,8 @@ async fn a_sound_installation_is_looked_at_from_end_to_end() {
         let mut command = installation.command(&["doctor"]);
         let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
-        for words in ["PART ", "warning: keys, pseudonyms: ", "   = risk: ", "   = help: Make one"] {
+        for words in ["PART ", "warning: keys, pseudonyms: ", "   = risk: ", "   = help: Make one"]
+        {
             assert!(text.contains(words), "no {words} in {text}");
         }
         assert!(text.trim_end().lines().last().unwrap().starts_with("looked at "), "{text}");
@@ -190,11 +191,8 @@ async fn a_queue_with_other_arguments_is_an_error_and_one_that_is_missing_a_warn
         set("x-dead-letter-strategy", AMQPValue::LongString("at-most-once".into()));
         set("x-max-length", AMQPValue::LongLongInt(1_000_000));
         set("x-delivery-limit", AMQPValue::LongLongInt(100));
-        let declare = channel.queue_declare(
-            jobs.as_str().into(),
-            QueueDeclareOptions::durable(),
-            arguments,
-        );
+        let declare =
+            channel.queue_declare(jobs.as_str().into(), QueueDeclareOptions::durable(), arguments);
         declare.await.unwrap();
         let (code, found) = doctor(installation, &[]).await;
         assert_eq!(code, 1);

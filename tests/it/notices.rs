@@ -137,7 +137,11 @@ async fn a_dead_and_a_late_run_are_told_of_until_somebody_takes_it() {
         let late = got[4].json();
         assert_eq!((&late["event"], &late["state"]), (&json!("run.late"), &json!("running")));
         installation
-            .until("the slow one is done", SOON, "SELECT count(*) = 1 FROM runs WHERE state = 'done'")
+            .until(
+                "the slow one is done",
+                SOON,
+                "SELECT count(*) = 1 FROM runs WHERE state = 'done'",
+            )
             .await;
 
         let now = jiff::Timestamp::now().as_second();
