@@ -71,6 +71,8 @@ codes! {
     Unprotected = "LS0315",
     /// A schedule without windows, of an export that uses the window.
     NoWindow = "LS0316",
+    /// An export reads from and writes to one SQLite file.
+    OneFile = "LS0317",
     /// A secret stands in the configuration.
     LiteralSecret = "LS0401",
     /// A password stands in an address.

@@ -12,7 +12,8 @@ pub mod param;
 pub mod pause;
 pub mod retry;
 pub mod run;
-pub mod schema;
+#[cfg(test)]
+mod schema;
 pub mod span;
 pub mod template;
 pub mod waiting;
