@@ -15,6 +15,7 @@ mod enqueue;
 mod exports;
 mod migrate;
 mod output;
+mod pause;
 mod progress;
 mod run;
 mod runs;
@@ -114,6 +115,10 @@ enum Command {
     Enqueue(enqueue::Enqueue),
     /// See runs, and cancel them
     Runs(runs::Runs),
+    /// Hold back runs or schedules; alone: what is paused
+    Pause(pause::Pause),
+    /// Lift a pause
+    Resume(pause::Resume),
     /// See dead letters, replay them, drop them
     Dead(dead::Dead),
     /// See the definitions that are active
@@ -217,6 +222,8 @@ pub async fn run(cli: Cli) -> u8 {
         Command::Doctor(command) => interruptible(Box::pin(command.run(&context))).await,
         Command::Enqueue(command) => Box::pin(command.run(&context)).await,
         Command::Runs(command) => interruptible(command.run(&context)).await,
+        Command::Pause(command) => interruptible(command.run(&context)).await,
+        Command::Resume(command) => interruptible(command.run(&context)).await,
         Command::Dead(command) => interruptible(command.run(&context)).await,
         Command::Exports(command) => interruptible(command.run(&context)).await,
         Command::Verify(command) => interruptible(command.run(&context)).await,
@@ -350,6 +357,8 @@ mod tests {
             "runs list --export e",
             "runs show x",
             "runs cancel x --reason r",
+            "runs watch --export e",
+            "pause list",
             "dead list --export e",
             "dead show abcd",
             "dead replay --all --reason r",

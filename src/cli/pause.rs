@@ -186,7 +186,8 @@ impl Resume {
         if self.dry_run {
             let waiting = ledger.waiting(&scope.resource(), COUNTED).await?.len();
             if context.out.json {
-                let object = json!({"resumed": scope.resource(), "woken": waiting, "dry_run": true});
+                let object =
+                    json!({"resumed": scope.resource(), "woken": waiting, "dry_run": true});
                 context.out.object(&object)?;
                 return Ok(Verdict::Done);
             }

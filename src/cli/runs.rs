@@ -1,6 +1,7 @@
 //! `longshore runs`
 
 mod record;
+mod watch;
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use serde_json::{Value as Json, json};
 pub use self::record::object;
 use super::arguments::past;
 use super::output::{ahead, clock, cut, place, plain, thousands, took};
-use super::{Context, Ended, Failure, Verdict, told};
+use super::{Context, Ended, Failure, Verdict, pause, told};
 use crate::config::{Config, suggest};
 use crate::error::{Error, Result};
 use crate::intake::Definitions;
@@ -38,6 +39,7 @@ Examples:
   longshore runs
   longshore runs --export daily-orders --state dead --since 24h
   longshore runs show 7c2f9a1e
+  longshore runs watch --until-idle
   longshore runs cancel 7c2f9a1e --reason 'wrong country'")]
 pub struct Runs {
     #[command(subcommand)]
@@ -55,6 +57,8 @@ enum What {
         /// The ending of the run's name, as tables show it
         run: String,
     },
+    /// What runs do, as they do it: a table on a terminal, elsewhere a line for each change
+    Watch(watch::Watch),
     /// End a run that is not decided yet
     Cancel {
         /// The ending of the run's name, as tables show it
@@ -116,6 +120,7 @@ impl Runs {
         match self.command.unwrap_or(What::List(self.list)) {
             What::List(list) => list.run(context, ledger).await?,
             What::Show { run } => show(context, &config, ledger, &run).await?,
+            What::Watch(watch) => return watch.run(context, ledger).await,
             What::Cancel { run, reason, dry_run } => {
                 let run = one_run(&*ledger, &run).await?;
                 cancel(context, &*ledger, run, reason, dry_run).await?;
@@ -262,7 +267,7 @@ pub fn when(run: &Run, now: Timestamp) -> String {
         .map(|failure| format!(": {} ({})", first_line(&failure.message), failure.class));
     let when = match run.state {
         State::Queued => match &run.parked {
-            Some(on) => format!("until {on} is free"),
+            Some(on) => pause::paused(on).unwrap_or_else(|| format!("until {on} is free")),
             None if waits(run, now) => ahead(run.wake_at(now), now),
             None => clock(run.accepted_at, now),
         },

@@ -122,11 +122,7 @@ pub fn holds(in_force: &BTreeSet<String>, run: &Run, uses: &[String]) -> Option<
         return None;
     }
     let order = &run.order;
-    let of_run = [
-        Scope::All,
-        Scope::Export(order.export.clone()),
-        Scope::Pool(order.pool.clone()),
-    ];
+    let of_run = [Scope::All, Scope::Export(order.export.clone()), Scope::Pool(order.pool.clone())];
     let of_connections = uses.iter().map(|name| Scope::Connection(name.clone()));
     of_run
         .into_iter()
@@ -164,9 +160,8 @@ mod tests {
     fn a_run_is_held_back_by_what_concerns_it_and_by_nothing_else() {
         let run = Run::new(RunId::new(), order("k"), Timestamp::UNIX_EPOCH);
         let uses = ["shop".to_owned(), "lake".to_owned()];
-        let held = |resource: &str| {
-            holds(&BTreeSet::from([resource.to_owned()]), &run, &uses).is_some()
-        };
+        let held =
+            |resource: &str| holds(&BTreeSet::from([resource.to_owned()]), &run, &uses).is_some();
         for resource in ["pause/all", "pause/connection/shop", "pause/connection/lake"] {
             assert!(held(resource), "{resource}");
         }

@@ -1,6 +1,6 @@
 //! `longshore runs watch`: what runs do, as they do it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,8 +43,12 @@ pub struct Watch {
 #[derive(Default)]
 struct Seen {
     open: BTreeMap<RunId, Run>,
-    /// The newest last.
-    ended: Vec<Run>,
+    /// By run and epoch: those whose end was told.
+    told: BTreeSet<(RunId, i32)>,
+    /// The newest last, and no more than are shown.
+    ended: VecDeque<Run>,
+    /// The ledger's time of the last look.
+    at: Option<Timestamp>,
     /// Of how many it is known that they ended without a delivery.
     failed: u64,
 }
@@ -56,17 +60,12 @@ struct Changed {
 }
 
 impl Watch {
-    pub async fn run(
-        self,
-        context: &Context,
-        ledger: Arc<dyn Ledger>,
-    ) -> Result<Verdict, Failure> {
+    pub async fn run(self, context: &Context, ledger: Arc<dyn Ledger>) -> Result<Verdict, Failure> {
         let definitions = Definitions::new(Arc::clone(&ledger));
-        let began = ledger.now().await?;
         let live = context.out.terminal() && !context.out.json;
         let (mut seen, mut lines, mut away) = (Seen::default(), 0, false);
         loop {
-            match self.look(&*ledger, &mut seen, began).await {
+            match self.look(&*ledger, &mut seen).await {
                 Ok((now, changed)) => {
                     if std::mem::take(&mut away) {
                         told("the ledger answers again\n");
@@ -102,7 +101,6 @@ impl Watch {
         &self,
         ledger: &dyn Ledger,
         seen: &mut Seen,
-        began: Timestamp,
     ) -> Result<(Timestamp, Vec<Changed>)> {
         let now = ledger.now().await?;
         let filter = RunFilter { export: self.export.clone(), limit: MOST, ..RunFilter::default() };
@@ -110,8 +108,10 @@ impl Watch {
         let mut found: BTreeMap<RunId, Run> =
             ledger.runs(&open).await?.into_iter().map(|run| (run.id, run)).collect();
         // Those that were accepted and have ended between two looks.
-        let new = ledger.runs(&RunFilter { since: Some(began), ..filter }).await?;
-        found.extend(new.into_iter().map(|run| (run.id, run)));
+        if let Some(since) = seen.at.replace(now) {
+            let new = ledger.runs(&RunFilter { since: Some(since), ..filter }).await?;
+            found.extend(new.into_iter().map(|run| (run.id, run)));
+        }
         let gone: Vec<RunId> =
             seen.open.keys().filter(|id| !found.contains_key(id)).copied().collect();
         for id in gone {
@@ -122,8 +122,7 @@ impl Watch {
         }
         let mut changed = Vec::new();
         for (id, run) in found {
-            let told = seen.ended.iter().any(|ended| ended.id == id && ended.epoch == run.epoch);
-            if run.state.ended() && told {
+            if run.state.ended() && !seen.told.insert((id, run.epoch)) {
                 continue;
             }
             let earlier = seen.open.get(&id).map(|before| (before, state_of(before, now)));
@@ -138,7 +137,10 @@ impl Watch {
             if run.state.ended() {
                 seen.open.remove(&id);
                 seen.failed += u64::from(run.state != State::Done);
-                seen.ended.push(run);
+                seen.ended.push_back(run);
+                if seen.ended.len() > ENDED {
+                    seen.ended.pop_front();
+                }
             } else {
                 seen.open.insert(id, run);
             }
@@ -156,8 +158,7 @@ impl Watch {
         lines: usize,
     ) -> Result<usize, Failure> {
         let most = self.rows as usize;
-        let ended = seen.ended.iter().rev().take(ENDED).rev();
-        let shown: Vec<&Run> = ended.chain(seen.open.values().take(most)).collect();
+        let shown: Vec<&Run> = seen.ended.iter().chain(seen.open.values().take(most)).collect();
         let mut rows = Vec::with_capacity(shown.len());
         for run in &shown {
             rows.push(vec![
@@ -181,7 +182,7 @@ impl Watch {
         context.out.line(format!(
             "{} open{more}, {} ended; Ctrl-C ends watching",
             counted(seen.open.len() as u64, "run"),
-            seen.ended.len()
+            seen.told.len()
         ))?;
         Ok(shown.len() + 2)
     }

@@ -1,6 +1,12 @@
 //! The ledger in an SQLite file: for a laptop, tests and the demo. Durable, and shared by the
 //! processes of one machine; every transaction is the only writer, so that nothing is raced for.
 
+macro_rules! sql {
+    ($name:literal) => {
+        include_str!(concat!("queries/", $name, ".sql"))
+    };
+}
+
 mod examine;
 mod migrate;
 mod notices;
@@ -20,8 +26,8 @@ use tokio::sync::Notify;
 
 use super::sheet::{Named, Sheets, run_of};
 use super::{
-    Adrift, Applied, Attempt, Audited, Change, Ledger, NewDefinition, Posting,
-    RecordedDelivery, RunFilter, StoredDefinition,
+    Adrift, Applied, Attempt, Audited, Change, Ledger, NewDefinition, Posting, RecordedDelivery,
+    RunFilter, StoredDefinition,
 };
 use crate::connect::sqlite::classify;
 use crate::error::{Error, Result};
@@ -35,12 +41,6 @@ pub use migrate::status;
 
 /// How long another process's transaction is waited for.
 const BUSY: Duration = Duration::from_secs(30);
-
-macro_rules! sql {
-    ($name:literal) => {
-        include_str!(concat!("queries/", $name, ".sql"))
-    };
-}
 
 /// The ledger in an SQLite file.
 pub struct EmbeddedLedger {

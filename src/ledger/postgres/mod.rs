@@ -28,8 +28,8 @@ use tokio_postgres::types::{FromSql, ToSql};
 
 use super::sheet::run_of;
 use super::{
-    Adrift, Applied, Attempt, Audited, Change, Ledger, NewDefinition, Posting,
-    RecordedDelivery, RunFilter, StoredDefinition,
+    Adrift, Applied, Attempt, Audited, Change, Ledger, NewDefinition, Posting, RecordedDelivery,
+    RunFilter, StoredDefinition,
 };
 use crate::connect::postgres as server;
 use crate::error::{Class, Error, Result};
