@@ -87,7 +87,9 @@ impl Finding {
         Finding {
             level,
             risk: Some(risk.into()),
-            remedy: error.advice().map(str::to_owned),
+            remedy: Some(
+                error.advice().unwrap_or("Look into the server's log, and look again.").into(),
+            ),
             ..Finding::ok(check, error.to_string())
         }
     }

@@ -101,7 +101,9 @@ async fn amqp(
             findings.push(judge(queue.as_str(), &to, &standing.await.map_err(late)??));
         }
     }
-    connection.close(200, "OK".into()).await.map_err(|error| lost(DOING, error))
+    // All is told already, however the goodbye goes.
+    let _ = connection.close(200, "OK".into()).await;
+    Ok(())
 }
 
 /// What a broker says of itself before anybody has logged in. The client keeps it to itself.
