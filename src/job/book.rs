@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::RunId;
 use super::decision::Decision;
 use super::machine::{self, Closed, Proof, Refusal};
+use super::pause::{self, Scope};
 use super::run::{End, Failure, Order, Run, State};
 use super::waiting::{self, Need, Resource, Waiter};
 use crate::error::Class;
@@ -141,6 +142,30 @@ pub enum Command {
         /// The run.
         run: RunId,
     },
+    /// An operator takes hold of a run that is stuck, as a worker would: see [`machine::seize`].
+    Seize {
+        /// The run.
+        run: RunId,
+        /// Who.
+        by: String,
+        /// For how long.
+        lease: Duration,
+    },
+    /// An operator who has seized a run says that it was delivered, with what was, or that it was
+    /// not: see [`machine::resolve`].
+    Resolve {
+        /// The run.
+        run: RunId,
+        /// The fence of the seizure.
+        fence: i64,
+        /// What was delivered, how that is known, and the delivery's row; without it the run is
+        /// dead.
+        delivered: Option<Box<(Decision, Proof, Delivery)>>,
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
 }
 
 /// What a worker that opens a run brings along.
@@ -160,6 +185,8 @@ pub struct Open {
     pub cursor: Option<String>,
     /// The target, whose last recorded manifest is wanted.
     pub target: Option<String>,
+    /// The connections that it uses, any of which may be paused.
+    pub uses: Vec<String>,
 }
 
 /// A delivery as it is recorded.
@@ -226,6 +253,9 @@ pub struct Facts {
     pub heads: BTreeMap<String, String>,
     /// The hash of the active definition of the exports that are named.
     pub active: BTreeMap<String, String>,
+    /// The pauses that are in force, by their names among the resources. Needed where something is
+    /// opened or unparked.
+    pub pauses: BTreeSet<String>,
 }
 
 /// An attempt that was opened.
@@ -334,6 +364,7 @@ pub struct Book {
     cursors: BTreeMap<String, String>,
     heads: BTreeMap<String, String>,
     active: BTreeMap<String, String>,
+    pauses: BTreeSet<String>,
     new: BTreeSet<RunId>,
     touched: BTreeSet<RunId>,
     changes: Changes,
@@ -356,6 +387,7 @@ impl Book {
             cursors: facts.cursors,
             heads: facts.heads,
             active: facts.active,
+            pauses: facts.pauses,
             new: BTreeSet::new(),
             touched: BTreeSet::new(),
             changes: Changes::default(),
@@ -431,6 +463,10 @@ impl Book {
                 }
             }
             Command::Unpark { run } => self.unpark(run),
+            Command::Seize { run, by, lease } => self.seize(run, by, lease),
+            Command::Resolve { run, fence, delivered, by, reason } => {
+                self.resolve(run, fence, delivered.map(|delivered| *delivered), &by, &reason)
+            }
         }
     }
 
@@ -509,7 +545,11 @@ impl Book {
                 .into_iter()
                 .filter(|name| ask.needs.iter().all(|need| need.name != *name))
                 .collect();
+            let paused = pause::holds(&self.pauses, run, &ask.uses);
             self.release(ask.run, &dropped, |_| true);
+            if let Some(on) = paused {
+                return self.park(ask.run, on);
+            }
             if let Err(on) = waiting::take(&mut self.resources, ask.run, &ask.needs) {
                 return self.park(ask.run, on);
             }
@@ -531,6 +571,73 @@ impl Book {
             worker: ask.worker.clone(),
         });
         self.opened(ask, silent)
+    }
+
+    fn seize(&mut self, id: RunId, by: String, lease: Duration) -> Outcome {
+        let now = self.now;
+        let Some(run) = self.runs.get_mut(&id) else {
+            return Outcome::Refused(Refusal::NoRun);
+        };
+        if let Some(until) = run.heartbeat.filter(|until| *until > now) {
+            return Outcome::Closed(Closed::Held(until));
+        }
+        let (crashed, old_fence) = (run.heartbeat.is_some(), run.fence);
+        if let Err(refusal) = machine::seize(run, &by, lease, now) {
+            return Outcome::Refused(refusal);
+        }
+        let run = run.clone();
+        self.touched.insert(id);
+        if crashed {
+            self.changes.ended.push(AttemptEnded {
+                run: id,
+                fence: old_fence,
+                outcome: "crashed".to_owned(),
+                failure: None,
+            });
+        }
+        self.changes.opened.push(AttemptOpened {
+            run: id,
+            fence: run.fence,
+            epoch: run.epoch,
+            worker: by,
+        });
+        Outcome::Opened(Box::new(Opened { run, cursor: None, predecessor: None, silent: None }))
+    }
+
+    fn resolve(
+        &mut self,
+        id: RunId,
+        fence: i64,
+        delivered: Option<(Decision, Proof, Delivery)>,
+        by: &str,
+        reason: &str,
+    ) -> Outcome {
+        let now = self.now;
+        let resolved = match delivered {
+            Some((decision, proof, delivery)) => {
+                let held = self.change(id, |run| machine::may_resolve(run, fence));
+                if !matches!(held, Outcome::Done(_)) {
+                    return held;
+                }
+                self.record(id, decision, proof, delivery)
+            }
+            None => {
+                let message = format!("resolved by {by}: {reason}");
+                let failure = self.failure((Class::Cancelled, message));
+                let outcome = self.change(id, |run| machine::resolve(run, fence, failure, now));
+                if matches!(outcome, Outcome::Done(_)) {
+                    self.ended(id, fence);
+                    // Nothing of it is to be replayed: what was decided may be there after all.
+                    self.changes.letters.retain(|(letter, _)| *letter != id);
+                    self.changes.unlettered.insert(id);
+                }
+                outcome
+            }
+        };
+        if matches!(resolved, Outcome::Done(_)) {
+            self.audit(by, "resolve", id, reason);
+        }
+        resolved
     }
 
     /// What whoever holds the run is told.
@@ -563,10 +670,10 @@ impl Book {
         };
         let needs = run.needs.clone();
         self.touched.insert(id);
-        if let Some(resource) = self.resources.get_mut(&on) {
-            self.changes.resources.insert(on.clone(), resource.capacity);
-            resource.waiters.insert(waiter.clone());
-        }
+        // A pause is a resource that has no place.
+        let resource = self.resources.entry(on.clone()).or_default();
+        self.changes.resources.insert(on.clone(), resource.capacity);
+        resource.waiters.insert(waiter.clone());
         self.changes.unparked.remove(&id);
         self.changes.parked.insert(id, (on.clone(), waiter));
         self.changes.wakes.remove(&id);
@@ -686,7 +793,10 @@ impl Book {
         };
         let run = run.clone();
         if let Some(on) = run.parked.clone() {
-            if self.resources.get(&on).is_some_and(|resource| resource.holders.contains(&id)) {
+            let lifted = Scope::of_resource(&on).is_some() && !self.pauses.contains(&on);
+            let holds =
+                self.resources.get(&on).is_some_and(|resource| resource.holders.contains(&id));
+            if lifted || holds {
                 self.leave_list(id);
                 self.wake(id, Duration::ZERO);
             } else {

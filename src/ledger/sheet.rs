@@ -25,6 +25,8 @@ pub struct Named {
     pub cursors: BTreeSet<String>,
     /// Targets, of which the last recorded manifest is wanted.
     pub targets: BTreeSet<String>,
+    /// Whether something is to be opened or unparked, so that pauses are wanted.
+    pub pauses: bool,
 }
 
 impl Named {
@@ -38,6 +40,7 @@ impl Named {
                     named.exports.insert(order.export.clone());
                 }
                 Command::Open(open) => {
+                    named.pauses = true;
                     named.runs.insert(open.run);
                     for need in &open.needs {
                         named.needs.insert(need.name.clone(), need.capacity);
@@ -58,8 +61,17 @@ impl Named {
                 | Command::Cancel { run, .. }
                 | Command::Expire { run }
                 | Command::Replay { run, .. }
-                | Command::Unpark { run } => {
+                | Command::Seize { run, .. } => {
                     named.runs.insert(*run);
+                }
+                Command::Unpark { run } => {
+                    named.pauses = true;
+                    named.runs.insert(*run);
+                }
+                Command::Resolve { run, delivered, .. } => {
+                    named.runs.insert(*run);
+                    let step = delivered.as_ref().and_then(|delivered| delivered.0.cursor.as_ref());
+                    named.cursors.extend(step.map(|step| step.name.clone()));
                 }
             }
         }

@@ -170,6 +170,7 @@ mod tests {
             attempts: 1,
             cursor: None,
             target: None,
+            uses: Vec::new(),
         })
     }
 

@@ -19,6 +19,7 @@ use crate::job::RunId;
 use crate::job::book::{Command, Outcome};
 use crate::job::key::Content;
 use crate::job::message::JobMessage;
+use crate::job::pause::Scope;
 use crate::job::{param, window};
 use crate::ledger::Ledger;
 use crate::notify::Notifier;
@@ -120,7 +121,16 @@ impl Scheduler {
     /// Enqueues what the schedules make due.
     async fn tick(&self) -> Result<()> {
         let now = self.ledger.now().await?;
+        let paused: Vec<Scope> =
+            self.ledger.pauses().await?.into_iter().map(|pause| pause.scope).collect();
+        if paused.iter().any(|scope| matches!(scope, Scope::All | Scope::Schedules)) {
+            return Ok(());
+        }
         for stored in self.ledger.all_active().await? {
+            // When it is resumed, catch-up decides about the windows that closed meanwhile.
+            if paused.contains(&Scope::Export(stored.export.clone())) {
+                continue;
+            }
             let ticked = async {
                 let bound = Bound::of(&stored)?;
                 self.tick_export(&bound, now).await

@@ -11,7 +11,7 @@ use super::Scheduler;
 use crate::error::Result;
 use crate::job::RunId;
 use crate::job::book::Command;
-use crate::ledger::Adrift;
+use crate::ledger::{self, Adrift};
 
 /// How many runs of each kind one pass looks at.
 const BATCH: u32 = 500;
@@ -23,6 +23,10 @@ pub type Told = Mutex<HashMap<RunId, Instant>>;
 
 /// Looks once after runs that are adrift.
 pub async fn sweep(scheduler: &Scheduler, told: &Told) -> Result<()> {
+    for scope in scheduler.ledger.expire_pauses().await? {
+        let woken = ledger::wake_waiters(&*scheduler.ledger, &scope).await?;
+        tracing::info!(paused = %scope, woken, "the pause is over");
+    }
     let mut commands = Vec::new();
     for (run, why) in scheduler.ledger.adrift(BATCH).await? {
         match why {
@@ -122,6 +126,7 @@ mod tests {
             attempts: 8,
             cursor: None,
             target: None,
+            uses: Vec::new(),
         };
         for command in [
             Command::Accept { id: run, order, wake: true, pinned: false },

@@ -156,6 +156,10 @@ impl Opening {
             attempts: i32::try_from(attempts).unwrap_or(i32::MAX),
             cursor: None,
             target: plan.as_ref().ok().map(|plan| plan.target().to_owned()),
+            uses: plan
+                .as_ref()
+                .map(|plan| plan.uses().map(str::to_owned).collect())
+                .unwrap_or_default(),
         };
         Opening { plan, ask }
     }

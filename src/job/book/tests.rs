@@ -114,6 +114,7 @@ impl Shelf {
             attempts: 100,
             cursor: Some("cursor/c".to_owned()),
             target: None,
+            uses: vec!["shop".to_owned()],
         }))
     }
 
@@ -133,6 +134,17 @@ impl Shelf {
         let failure = (Class::Permanent, "no".to_owned());
         yes(self.apply(Command::Fail { run, fence, end: End::Dead, failure, quarantine: None }));
         yes(self.apply(Command::Close { run, fence }));
+    }
+
+    /// Lifts all pauses, and looks after whoever waited for them.
+    fn resume(&mut self) {
+        let pauses = std::mem::take(&mut self.facts.pauses);
+        for name in pauses {
+            let waiters = self.facts.resources.get(&name).map(|one| one.waiters.clone());
+            for waiter in waiters.into_iter().flatten() {
+                yes(self.apply(Command::Unpark { run: waiter.run }));
+            }
+        }
     }
 
     /// Who was woken since the last look.
@@ -297,6 +309,105 @@ fn a_taken_over_run_that_is_parked_gives_up_its_slot_and_its_attempt() {
 }
 
 #[test]
+fn a_pause_holds_runs_back_and_keeps_what_they_have_reserved() {
+    let mut shelf = Shelf::new();
+    let needs = [Need::slot("shop", 1), Need::target("t")];
+    let [a, b, c] = ["a", "b", "c"].map(|key| shelf.accept(key));
+    let fence = shelf.opened(a, &needs);
+    shelf.facts.pauses.insert("pause/connection/shop".to_owned());
+    // What runs goes on; handed back, it keeps its target, and gives its slot to nobody who is held.
+    yes(shelf.apply(Command::Beat { run: a, fence, lease: LEASE }));
+    yes(shelf.apply(retry(a, fence, Duration::ZERO)));
+    shelf.woken();
+    shelf.parked(a, &needs, "pause/connection/shop");
+    shelf.parked(b, &needs, "pause/connection/shop");
+    assert_eq!((shelf.holders("slot/shop"), shelf.holders("target/t")), (0, 1));
+    assert_eq!(shelf.woken(), []);
+    // Neither looking again nor a wake-up lets it go.
+    yes(shelf.apply(Command::Unpark { run: a }));
+    yes(shelf.apply(Command::Wake { run: a, delay: Duration::ZERO }));
+    assert_eq!(shelf.woken(), []);
+    let again = shelf.open(a, &needs);
+    assert!(matches!(again, Outcome::Closed(Closed::Parked)), "{again:?}");
+    // A cancel does.
+    yes(shelf.apply(cancel(b)));
+    assert_eq!(shelf.run(b).state, State::Cancelled);
+
+    shelf.facts.pauses.insert("pause/all".to_owned());
+    shelf.parked(c, &[], "pause/all");
+    shelf.resume();
+    assert_eq!(shelf.woken(), [a, c]);
+    shelf.opened(a, &needs);
+    shelf.opened(c, &[]);
+}
+
+#[test]
+fn what_is_decided_or_closing_is_not_held_back() {
+    let mut shelf = Shelf::new();
+    let [a, b] = ["a", "b"].map(|key| shelf.accept(key));
+    let (first, second) = (shelf.opened(a, &[]), shelf.opened(b, &[]));
+    yes(shelf.apply(Command::Decide { run: a, fence: first, decision: decision(None) }));
+    yes(shelf.apply(cancel(b)));
+    shelf.facts.pauses.insert("pause/all".to_owned());
+    shelf.pass(LEASE * 2);
+    assert_eq!(shelf.opened(a, &[]), first + 1);
+    yes(shelf.apply(record(a, Proof::Decision, None)));
+    let fence = shelf.opened(b, &[]);
+    assert_eq!(fence, second + 1);
+    yes(shelf.apply(Command::Close { run: b, fence }));
+}
+
+#[test]
+fn a_stuck_run_is_resolved_by_an_operators_word() {
+    let resolve = |run, fence, delivered| {
+        let (by, reason) = ("ann".to_owned(), "seen".to_owned());
+        Command::Resolve { run, fence, delivered, by, reason }
+    };
+    let seize = |run| Command::Seize { run, by: "ann".to_owned(), lease: LEASE };
+    let delivered = || {
+        let delivery = Delivery {
+            id: Uuid::now_v7(),
+            target: "t".to_owned(),
+            manifest_sha256: "s".to_owned(),
+        };
+        Some(Box::new((*decision(None), Proof::Decision, delivery)))
+    };
+    let mut shelf = Shelf::new();
+    let needs = [Need::target("t")];
+    let [a, b, next] = ["a", "b", "next"].map(|key| shelf.accept(key));
+    let old = shelf.opened(a, &needs);
+    // What runs is none of theirs, nor what a living worker has.
+    no(shelf.apply(seize(next)), Refusal::Stands(State::Queued));
+    yes(shelf.apply(Command::Decide { run: a, fence: old, decision: decision(None) }));
+    assert!(matches!(shelf.apply(seize(a)), Outcome::Closed(Closed::Held(_))));
+    yes(shelf.apply(retry(a, old, LEASE)));
+    let seized = |shelf: &mut Shelf, run| match shelf.apply(seize(run)) {
+        Outcome::Opened(opened) => opened.run.fence,
+        other => panic!("{other:?}"),
+    };
+    let fence = seized(&mut shelf, a);
+    no(shelf.apply(resolve(a, old, None)), Refusal::Fenced);
+    shelf.parked(next, &needs, "target/t");
+    shelf.woken();
+    yes(shelf.apply(resolve(a, fence, None)));
+    let dead = shelf.run(a).clone();
+    assert_eq!((dead.state, dead.epoch, dead.decision), (State::Dead, 1, None));
+    assert_eq!(shelf.woken(), [next], "what it held is free");
+    // The old decision is void, and no letter of it is replayed.
+    no(shelf.apply(record(a, Proof::Decision, None)), Refusal::Stands(State::Dead));
+    assert!(shelf.letters.is_empty());
+    no(shelf.apply(replay(a, 0)), Refusal::OldEpoch);
+
+    let fence = shelf.opened(b, &[]);
+    yes(shelf.apply(Command::Decide { run: b, fence, decision: decision(None) }));
+    shelf.pass(LEASE * 2);
+    let fence = seized(&mut shelf, b);
+    yes(shelf.apply(resolve(b, fence, delivered())));
+    assert_eq!((shelf.run(b).state, shelf.deliveries), (State::Done, 1));
+    no(shelf.apply(resolve(b, fence, None)), Refusal::Stands(State::Done));
+}
+
+#[test]
 fn who_takes_a_run_over_is_told_from_whom() {
     let mut shelf = Shelf::new();
     let run = shelf.accept("a");
@@ -309,6 +420,7 @@ fn who_takes_a_run_over_is_told_from_whom() {
             attempts: 100,
             cursor: None,
             target: None,
+            uses: vec!["shop".to_owned()],
         };
         match shelf.apply(Command::Open(ask)) {
             Outcome::Opened(opened) => (opened.silent, opened.run.fence),
@@ -471,7 +583,7 @@ proptest! {
     /// Whatever workers, dispatcher, operators and time do, in whatever order.
     #[test]
     fn nothing_is_held_twice_and_nothing_is_forgotten(
-        steps in prop::collection::vec((0_u8..14, 0_usize..RUNS, any::<prop::sample::Index>()), 1..120)
+        steps in prop::collection::vec((0_u8..17, 0_usize..RUNS, any::<prop::sample::Index>()), 1..120)
     ) {
         let mut shelf = Shelf::new();
         let runs: Vec<RunId> = (0..RUNS).map(|n| shelf.accept(&n.to_string())).collect();
@@ -495,13 +607,23 @@ proptest! {
                     let run = queue.swap_remove(pick.index(queue.len()));
                     let n = runs.iter().position(|id| *id == run).unwrap_or(0);
                     // What is not opened has left behind what it has to, and is acked.
-                    if let Outcome::Opened(opened) = shelf.open(run, &needs_of(n)) {
+                    let outcome = shelf.open(run, &needs_of(n));
+                    if let Outcome::Opened(opened) = outcome {
+                        // What is decided or closing goes on.
+                        prop_assert!(
+                            shelf.facts.pauses.is_empty() || opened.run.state != State::Running
+                        );
                         hands.push(Hand { run, fence: opened.run.fence, message: true });
                     }
                 }
                 5 => shelf.pass(LEASE / 2),
                 6 => shelf.pass(LEASE * 2),
                 7 => { shelf.apply(cancel(run)); }
+                14 => {
+                    let all = ["all", "export/orders", "pool/default", "connection/shop"];
+                    shelf.facts.pauses.insert(format!("pause/{}", all[n]));
+                }
+                15 | 16 => shelf.resume(),
                 8 => { let epoch = shelf.run(run).epoch; shelf.apply(replay(run, epoch)); }
                 _ if hands.is_empty() => {}
                 9 => {
@@ -591,6 +713,14 @@ fn check(
         );
     }
     prop_assert_eq!(shelf.deliveries, done.len());
+    for (name, resource) in &shelf.facts.resources {
+        if name.starts_with("pause/") && !resource.waiters.is_empty() {
+            prop_assert!(
+                shelf.facts.pauses.contains(name),
+                "{name} is lifted, and runs wait for it"
+            );
+        }
+    }
     for (name, resource) in &shelf.facts.resources {
         prop_assert!(resource.holders.len() <= resource.capacity as usize, "{name} is too full");
         if !resource.waiters.is_empty() && resource.holders.len() < resource.capacity as usize {

@@ -32,6 +32,7 @@ use super::{
 use crate::connect::sqlite::classify;
 use crate::error::{Error, Result};
 use crate::job::book::{Audit, Book, Changes, Command, Facts, Outcome};
+use crate::job::pause::Scope;
 use crate::job::run::Run;
 use crate::job::waiting::{Resource, Waiter};
 use crate::job::{RunId, Window};
@@ -242,6 +243,16 @@ fn load(connection: &Connection, commands: &[Command], at: Timestamp) -> Result<
     )?
     .into_iter()
     .collect();
+    if named.pauses {
+        let pauses = pairs::<String, String>(
+            connection,
+            "SELECT scope, name FROM pauses WHERE until IS NULL OR until > ?1",
+            [at.as_microsecond()],
+        )?;
+        // What a newer Longshore pauses is not for this one to know.
+        let scopes = pauses.iter().filter_map(|(kind, name)| Scope::of(kind, name));
+        facts.pauses = scopes.map(|scope| scope.resource()).collect();
+    }
     let mut resources: BTreeSet<&String> = named.needs.keys().collect();
     for run in &facts.runs {
         resources.extend(&run.needs);

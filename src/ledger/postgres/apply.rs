@@ -26,6 +26,7 @@ use crate::connect::postgres as server;
 use crate::error::{Class, Error, Result};
 use crate::job::RunId;
 use crate::job::book::{Book, Changes, Command, Facts, Outcome};
+use crate::job::pause::Scope;
 use crate::job::waiting::{Resource, Waiter};
 use crate::ledger::sheet::{Named, Sheets, run_of};
 
@@ -218,6 +219,7 @@ statements!(
     load_waiters,
     load_cursors,
     load_heads,
+    load_pauses,
     insert_runs,
     update_runs,
     delete_holdings,
@@ -277,12 +279,13 @@ async fn load(prepared: &Prepared, client: &Object, commands: &[Command]) -> Res
     let named_runs: Params = &[&runs, &keys];
     let named_exports: Params = &[&exports];
     // The clock is read under the locks.
-    let ((), _, rows, active, clock) = tokio::try_join!(
+    let ((), _, rows, active, pauses, clock) = tokio::try_join!(
         biased;
         control(client, "BEGIN"),
         query(client, &prepared.lock_runs, named_runs),
         query(client, &prepared.load_runs, named_runs),
         query_if(!exports.is_empty(), client, &prepared.load_active, named_exports),
+        query_if(named.pauses, client, &prepared.load_pauses, &[]),
         query(client, &prepared.clock, &[]),
     )?;
     let now = match clock.first() {
@@ -299,6 +302,11 @@ async fn load(prepared: &Prepared, client: &Object, commands: &[Command]) -> Res
     }
     for row in &active {
         facts.active.insert(column(row, 0)?, column(row, 1)?);
+    }
+    for row in &pauses {
+        // What a newer Longshore pauses is not for this one to know.
+        let scope = Scope::of(column(row, 0)?, column(row, 1)?);
+        facts.pauses.extend(scope.map(|scope| scope.resource()));
     }
     load_resources(prepared, client, &named, commands.len(), &mut facts).await?;
     Ok(facts)

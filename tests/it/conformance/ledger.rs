@@ -62,7 +62,11 @@ suite! {
     operating:
         a_run_that_dies_is_told_of_with_its_letter,
         a_scheduled_run_that_takes_too_long_is_told_of_once_in_each_epoch,
-        a_stuck_run_is_told_of_once;
+        a_stuck_run_is_told_of_once,
+        a_paused_run_waits_until_it_is_resumed,
+        a_pause_ends_at_its_time_and_the_sweeper_finds_who_waits,
+        none_is_forgotten_who_is_parked_while_a_pause_is_lifted,
+        a_stuck_run_is_resolved;
     history:
         definitions_are_numbered_by_content,
         runs_are_found_by_what_is_asked,

@@ -124,6 +124,7 @@ pub fn open(run: RunId, needs: &[Need]) -> Command {
         attempts: 100,
         cursor: None,
         target: None,
+        uses: vec!["shop".to_owned()],
     })
 }
 
