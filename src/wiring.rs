@@ -9,7 +9,6 @@ use crate::claims::{self, Claims};
 use crate::config::{Backing, Config, Server, Settings};
 use crate::error::{Error, Result};
 use crate::finding::Examination;
-use crate::http::Health;
 use crate::ledger::{self, Ledger, Migration};
 use crate::limits::local::Gate;
 use crate::limits::{self, SharedLimits};
@@ -18,6 +17,7 @@ use crate::pipeline::House;
 use crate::queue::{self, Queue};
 use crate::scheduler::Scheduler;
 use crate::secret::Secret;
+use crate::telemetry::Health;
 use crate::worker::Worker;
 
 /// What everything of Longshore's own is called at the broker and in Redis.
