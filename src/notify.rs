@@ -13,17 +13,18 @@ use serde_json::json;
 use sha2::Sha256;
 
 use crate::error::{Error, Result};
+use crate::job::retry::{self, Jitter};
 use crate::ledger::Notice;
 use crate::scrub::scrub;
 use crate::secret::Secret;
+use crate::units::Backoff;
 
 const DOING: &str = "send a notice";
 /// How long connecting, and the whole of a request with its answer, may take.
 const CONNECT: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(10);
-/// The first wait after a failure; each next one is twice as long, up to the longest.
-const FIRST_WAIT: Duration = Duration::from_secs(1);
-const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+/// How long is waited after a failure.
+const AGAIN: Backoff = Backoff { first: Duration::from_secs(1), last: Duration::from_secs(3600) };
 /// How often one notice is tried: for about a day.
 const TRIES: i32 = 35;
 
@@ -120,10 +121,9 @@ impl Notifier {
 
 /// How long to wait after so many tries; nothing where it is given up.
 pub fn wait(tries: i32) -> Option<Duration> {
-    let doublings = u32::try_from(tries.saturating_sub(1)).unwrap_or(0).min(20);
-    let wait = FIRST_WAIT.saturating_mul(1 << doublings).min(LONGEST_WAIT);
+    let before = u32::try_from(tries.saturating_sub(1)).unwrap_or(0);
     // Not all at one instant, after an outage.
-    (tries < TRIES).then(|| wait.mul_f64(rand::random_range(0.75..=1.0)))
+    (tries < TRIES).then(|| retry::wait(AGAIN, before, Jitter::Half, rand::random()))
 }
 
 /// The same for every repeat of a notice, and for no other.
@@ -182,10 +182,10 @@ mod tests {
     #[test]
     fn waits_grow_to_an_hour_and_end_within_days() {
         let waits: Vec<Duration> = (1..TRIES).map_while(wait).collect();
-        assert!(waits[0] <= FIRST_WAIT && waits[11] > Duration::from_secs(1500));
-        assert!(waits.iter().all(|wait| *wait <= LONGEST_WAIT));
+        assert!(waits[0] <= AGAIN.first && waits[11] > Duration::from_secs(1000));
+        assert!(waits.iter().all(|wait| *wait <= AGAIN.last));
         let all: Duration = waits.iter().sum();
-        assert!(all > Duration::from_secs(12 * 3600) && all < Duration::from_secs(2 * 86_400));
+        assert!(all > Duration::from_secs(8 * 3600) && all < Duration::from_secs(2 * 86_400));
         assert!(wait(TRIES).is_none() && wait(i32::MAX).is_none());
     }
 }

@@ -9,12 +9,13 @@ use crate::claims::{self, Claims};
 use crate::config::{Backing, Config, Server, Settings};
 use crate::error::{Error, Result};
 use crate::finding::Examination;
+use crate::job::run::Run;
 use crate::ledger::{self, Ledger, Migration};
 use crate::limits::local::Gate;
 use crate::limits::{self, SharedLimits};
 use crate::notify::Notifier;
 use crate::pipeline::House;
-use crate::queue::{self, Queue};
+use crate::queue::{self, Event, Queue};
 use crate::scheduler::Scheduler;
 use crate::secret::Secret;
 use crate::telemetry::Health;
@@ -262,6 +263,23 @@ pub async fn examine(settings: &Settings) -> Vec<Examined> {
                 })
                 .into()
         }
+    }
+}
+
+/// Tells `longshore.events` of a run that ended without a worker, best effort: the ledger is what
+/// can be relied on.
+pub async fn announce(settings: &Settings, run: &Run) {
+    // Nobody listens to a file.
+    if matches!(settings.backing, Backing::Embedded { .. }) {
+        return;
+    }
+    let told = async {
+        let parts = parts(settings)?;
+        parts.queue.ping(PATIENCE).await?;
+        parts.queue.announce(Event::outcome(run, None)).await
+    };
+    if let Err(error) = told.await {
+        tracing::debug!(error = error.chain(), "the outcome was not announced");
     }
 }
 

@@ -358,6 +358,7 @@ mod tests {
             "runs show x",
             "runs cancel x --reason r",
             "runs watch --export e",
+            "runs resolve x --as dead --reason r",
             "pause list",
             "dead list --export e",
             "dead show abcd",

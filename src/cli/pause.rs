@@ -300,6 +300,18 @@ async fn list(context: &Context, ledger: &dyn Ledger) -> Result<(), Failure> {
     context.out.table(&["PAUSED", "WAITING", "BY", "SINCE", "UNTIL", "WHY"], rows)
 }
 
+/// By whom, since when, until when and why.
+pub fn told(pause: &Paused, now: Timestamp) -> String {
+    let since = clock(pause.at, now);
+    format!(
+        "{} by {} since {since}, {}: {}",
+        pause.scope,
+        pause.by,
+        until(pause, now),
+        pause.reason
+    )
+}
+
 /// Why a run waits that is parked on a pause: `paused: export orders`; nothing where it is on
 /// something else.
 pub fn paused(parked: &str) -> Option<String> {

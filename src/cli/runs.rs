@@ -1,6 +1,7 @@
 //! `longshore runs`
 
 mod record;
+mod resolve;
 mod watch;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::intake::Definitions;
 use crate::job::book::{Command, Outcome};
 use crate::job::machine::Refusal;
+use crate::job::pause::Scope;
 use crate::job::run::{Run, State};
 use crate::job::{RunId, span, window};
 use crate::ledger::{Ledger, RunFilter, apply_one, one_run};
@@ -40,7 +42,8 @@ Examples:
   longshore runs --export daily-orders --state dead --since 24h
   longshore runs show 7c2f9a1e
   longshore runs watch --until-idle
-  longshore runs cancel 7c2f9a1e --reason 'wrong country'")]
+  longshore runs cancel 7c2f9a1e --reason 'wrong country'
+  longshore runs resolve 7c2f9a1e --as dead --reason 'the partner has deleted it'")]
 pub struct Runs {
     #[command(subcommand)]
     command: Option<What>,
@@ -59,6 +62,8 @@ enum What {
     },
     /// What runs do, as they do it: a table on a terminal, elsewhere a line for each change
     Watch(watch::Watch),
+    /// Say how a run ended that is stuck in committing or closing; its target is asked first
+    Resolve(resolve::Resolve),
     /// End a run that is not decided yet
     Cancel {
         /// The ending of the run's name, as tables show it
@@ -121,9 +126,12 @@ impl Runs {
             What::List(list) => list.run(context, ledger).await?,
             What::Show { run } => show(context, &config, ledger, &run).await?,
             What::Watch(watch) => return watch.run(context, ledger).await,
+            What::Resolve(resolve) => {
+                Box::pin(resolve.run(context, &config, ledger)).await?;
+            }
             What::Cancel { run, reason, dry_run } => {
                 let run = one_run(&*ledger, &run).await?;
-                cancel(context, &*ledger, run, reason, dry_run).await?;
+                cancel(context, &config, &*ledger, run, reason, dry_run).await?;
             }
         }
         Ok(Verdict::Done)
@@ -327,6 +335,11 @@ async fn show(
     let shown = window_of(&run, &definitions).await;
     optional("window", order.window.map(|w| format!("{shown} ({} to {})", w.start, w.end)))?;
     line("state", format!("{}, {}", state_of(&run, now), when(&run, now)))?;
+    if let Some(scope) = run.parked.as_deref().and_then(Scope::of_resource) {
+        let pauses = ledger.pauses().await?;
+        let pause = pauses.iter().find(|pause| pause.scope == scope);
+        optional("paused", pause.map(|pause| pause::told(pause, now)))?;
+    }
     line("key", format!("{}, edition {}", order.key, order.edition))?;
     if !order.params.is_empty() {
         line("params", json!(order.params).to_string())?;
@@ -396,6 +409,7 @@ async fn show(
 
 async fn cancel(
     context: &Context,
+    config: &Config,
     ledger: &dyn Ledger,
     run: Run,
     reason: Option<String>,
@@ -417,7 +431,14 @@ async fn cancel(
     }
     let command =
         Command::Cancel { run: run.id, by: context.by(), reason: reason.unwrap_or_default() };
-    match apply_one(ledger, command).await? {
+    let outcome = apply_one(ledger, command).await?;
+    if let Outcome::Done(run) = &outcome
+        && run.state.ended()
+    {
+        // No worker ever had it: nobody else tells.
+        wiring::announce(&config.settings, run).await;
+    }
+    match outcome {
         Outcome::Done(run) if context.out.json => context.out.object(&object(&run)?),
         Outcome::Done(run) => context.out.line(match run.state {
             State::Cancelled => format!("cancelled: run {name}"),

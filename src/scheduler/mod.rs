@@ -22,7 +22,7 @@ use crate::job::pause::Scope;
 use crate::job::{param, window};
 use crate::ledger::Ledger;
 use crate::notify::Notifier;
-use crate::queue::Queue;
+use crate::queue::{Event, Queue};
 use crate::telemetry::{Health, Outage};
 
 use due::Slot;
@@ -88,6 +88,13 @@ impl Scheduler {
     /// Where queue or ledger cannot be reached; what was not published stays in the outbox.
     pub async fn dispatch_due(&self) -> Result<()> {
         dispatch::due(self).await
+    }
+
+    /// Announces an outcome, best effort.
+    async fn announce(&self, event: Event) {
+        if let Err(error) = self.queue.announce(event).await {
+            tracing::debug!(error = error.chain(), "the outcome was not announced");
+        }
     }
 
     async fn every<F: Future<Output = Result<()>>>(
@@ -196,6 +203,9 @@ impl Scheduler {
                 windows = skipped.len(),
                 "windows were missed, and are skipped as `catch-up` says"
             );
+            for window in &skipped {
+                self.announce(Event::skipped(&bound.name, window)).await;
+            }
         }
         if let Some(tick) = due.tick {
             self.ledger.ticked(&bound.name, tick).await?;

@@ -10,8 +10,10 @@ use jiff::SignedDuration;
 use super::Scheduler;
 use crate::error::Result;
 use crate::job::RunId;
-use crate::job::book::Command;
+use crate::job::book::{Command, Outcome};
+use crate::job::run::State;
 use crate::ledger::{self, Adrift};
+use crate::queue::Event;
 
 /// How many runs of each kind one pass looks at.
 const BATCH: u32 = 500;
@@ -40,7 +42,14 @@ pub async fn sweep(scheduler: &Scheduler, told: &Told) -> Result<()> {
     }
     if !commands.is_empty() {
         tracing::debug!(runs = commands.len(), "looking after runs");
-        scheduler.ledger.apply(commands).await?;
+        for outcome in scheduler.ledger.apply(commands).await? {
+            // A run that expires before it was ever opened has no worker to tell of it.
+            if let Outcome::Done(run) = outcome
+                && run.state == State::Expired
+            {
+                scheduler.announce(Event::outcome(&run, None)).await;
+            }
+        }
     }
     Ok(())
 }
@@ -74,7 +83,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
-    use crate::job::book::{Open, Outcome};
+    use crate::job::book::Open;
     use crate::job::decision::Decision;
     use crate::job::run::tests::order;
     use crate::ledger::embedded::EmbeddedLedger;
