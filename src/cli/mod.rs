@@ -377,7 +377,9 @@ mod tests {
         for option in ["--json", "--config d", "--log-level info"] {
             for line in lines.map(words) {
                 let tried: Vec<String> = (0..=line.len())
-                    .filter(|at| *at == 0 || !["--export", "--reason"].contains(&&*line[at - 1]))
+                    .filter(|at| {
+                        *at == 0 || !["--export", "--reason", "--as"].contains(&&*line[at - 1])
+                    })
                     .map(|at| {
                         let mut line = line.clone();
                         line.splice(at..at, words(option));

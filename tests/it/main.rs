@@ -13,6 +13,7 @@ mod layers;
 mod lifecycle;
 mod notices;
 mod one_file;
+mod pause;
 mod probes;
 mod signals;
 mod sink_files_s3;
