@@ -40,7 +40,7 @@ impl Dev {
         }
         let (mut config, metrics) = context.service(true)?;
         let stop = signals::stop()?;
-        while let Some(changed) = serve(context, config, metrics.clone(), &stop).await? {
+        while let Some(changed) = Box::pin(serve(context, config, metrics.clone(), &stop)).await? {
             config = changed;
             tracing::info!("starting again with the new settings");
         }

@@ -150,6 +150,7 @@ struct Queue {
     password: Option<Secret>,
     #[serde(default = "a_million")]
     max_length: u32,
+    /// The management API, for `longshore doctor`.
     management: Option<String>,
 }
 

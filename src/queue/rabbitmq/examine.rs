@@ -206,13 +206,13 @@ fn judge(name: &str, to: &Destination, standing: &Standing) -> Finding {
                 format!("this user may not look at it: {words}"),
                 "It may have other arguments than Longshore relies on.",
                 "Give the user of queue.url the permission to configure, or compare the arguments \
-                 with what docs/messages.md says.",
+                 with those in docs/operations.md.",
             );
         }
         Standing::Differs(words) => words,
     };
     const REMEDY: &str = "Drain it, delete it, and let a worker declare it; or declare it as \
-        docs/messages.md says.";
+        docs/operations.md says.";
     // The broker names the first argument that differs, and no other way tells that over AMQP.
     let argument = difference.split('\'').nth(1).unwrap_or_default();
     if argument == "x-max-length" {

@@ -241,10 +241,13 @@ fn policies(name: &str, to: &Destination, queue: &Json) -> Vec<Finding> {
         }
     }
     if findings.is_empty() {
-        let found = match by.is_empty() {
+        let mut found = match by.is_empty() {
             true => "none".to_owned(),
             false => format!("{} changes nothing that Longshore relies on", by.join(", ")),
         };
+        if let Some(limit) = effective(queue, "delivery-limit").filter(|_| jobs) {
+            found.push_str(&format!("; a job is delivered {limit} times at the most"));
+        }
         findings.push(Finding::ok(check, found));
     }
     findings
