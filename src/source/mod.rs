@@ -154,11 +154,12 @@ fn validate(config: &SourceConfig, kind: System) -> Result<()> {
     if kind == System::Files {
         return match config.path.as_deref() {
             None | Some("") => wrong("`path` is missing".to_owned(), help),
-            _ if config.csv.as_ref().is_some_and(|csv| "\"\r\n".contains(csv.delimiter)) => wrong(
-                "the delimiter is a quote or a line break".to_owned(),
-                "Use one like `,` or `;`.",
-            ),
-            Some(_) => Ok(()),
+            Some(_) => {
+                match config.csv.as_ref().and_then(|csv| csv.mistakes().into_iter().next()) {
+                    Some((key, error)) => Err(error.with("csv", key)),
+                    None => Ok(()),
+                }
+            }
         };
     }
     match (&config.table, &config.query) {

@@ -9,6 +9,7 @@ mod cli_told;
 mod conformance;
 mod doctor;
 mod e2e;
+mod files;
 mod layers;
 mod lifecycle;
 mod notices;
