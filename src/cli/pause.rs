@@ -13,7 +13,7 @@ use crate::config::{Config, suggest};
 use crate::error::{Error, Result};
 use crate::job::pause::{Pause as Paused, Scope};
 use crate::job::run::State;
-use crate::ledger::{self, Ledger, RunFilter};
+use crate::ledger::{self, Ledger, RunFilter, Which};
 use crate::wiring;
 
 const PAUSE: &str = "pause";
@@ -218,7 +218,7 @@ fn nothing_picked(doing: &'static str) -> Error {
 /// Refuses a name that nothing has: a pause with a mistake in it holds nothing back.
 async fn known(config: &Config, ledger: &Arc<dyn Ledger>, scope: &Scope) -> Result<()> {
     match scope {
-        Scope::Export(name) if ledger.revisions(name).await?.is_empty() => {
+        Scope::Export(name) if ledger.definitions(Which::RevisionsOf(name)).await?.is_empty() => {
             Err(exports::unknown(PAUSE, &**ledger, name).await?)
         }
         Scope::Connection(name) if !config.connections.contains_key(name) => {

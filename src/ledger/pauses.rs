@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use super::Ledger;
 use crate::error::Result;
 use crate::job::RunId;
-use crate::job::book::Command;
+use crate::job::command::Command;
 use crate::job::pause::{Pause, Scope};
 
 /// How many waiters are woken by one transaction.

@@ -2,7 +2,7 @@
 
 use super::{Plan, sha256};
 use crate::error::{Error, Result};
-use crate::job::book::Delivery;
+use crate::job::command::Delivery;
 use crate::job::decision::Decision;
 use crate::job::machine::Proof;
 use crate::job::manifest::Manifest;

@@ -12,7 +12,7 @@ use crate::cli::{Context, Failure, told};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::intake::Definitions;
-use crate::job::book::{Command, Outcome};
+use crate::job::command::{Command, Outcome};
 use crate::job::machine::{Closed, Proof, Refusal};
 use crate::job::run::{Run, State};
 use crate::ledger::{Ledger, apply_one, one_run};
@@ -165,7 +165,7 @@ impl Resolve {
 }
 
 type Decided = Box<crate::job::decision::Decision>;
-type Delivered = (crate::job::decision::Decision, Proof, crate::job::book::Delivery);
+type Delivered = (crate::job::decision::Decision, Proof, crate::job::command::Delivery);
 
 async fn plan(run: &Run, config: &Config, ledger: &Arc<dyn Ledger>) -> Result<Plan> {
     let definitions = Definitions::new(Arc::clone(ledger));

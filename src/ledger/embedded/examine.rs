@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::BUSY;
+use super::file::BUSY;
 use super::migrate;
 use crate::connect::sqlite::classify;
 use crate::error::Result;

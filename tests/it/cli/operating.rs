@@ -1,7 +1,7 @@
 //! Pauses and stuck runs, as operators meet them on one file.
 
 use longshore::job::RunId;
-use longshore::job::book::{Command, Open, Outcome};
+use longshore::job::command::{Command, Open, Outcome};
 use longshore::job::run::Run;
 use longshore::job::waiting::Need;
 use longshore::ledger::embedded::EmbeddedLedger;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use longshore::job::book::{Command, Outcome};
+use longshore::job::command::{Command, Outcome};
 use longshore::job::machine::{Closed, Proof, Refusal};
 use longshore::job::pause::{Pause, Scope};
 use longshore::job::run::State;
