@@ -1,7 +1,7 @@
 //! `longshore doctor` on real servers, sound ones and others.
 
 use std::net::TcpListener;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -12,6 +12,7 @@ use serde_json::{Value as Json, json};
 
 use crate::cli::House;
 use crate::support::installation::{self, Installation};
+use crate::support::processes::Process;
 use crate::support::servers::{amqp, postgres};
 
 /// What doctor found, and its exit code. `changed` are settings of this look.
@@ -134,33 +135,26 @@ async fn a_redis_that_evicts_is_an_error() {
         installation.run(&["migrate"]).await;
         let port = nobody();
         let folder = tempfile::tempdir().unwrap();
-        let mut server = Command::new("redis-server")
+        let mut command = Command::new("redis-server");
+        command
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
             .args(["--save", "", "--appendonly", "no"])
-            .current_dir(folder.path())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
+            .current_dir(folder.path());
+        let _server = Process::start(command, folder.path().join("log"));
         let url = format!("redis://127.0.0.1:{port}");
-        let looked = async {
-            let client = redis::Client::open(url.as_str()).unwrap();
-            let started = Instant::now();
-            let mut connection = loop {
-                match client.get_multiplexed_async_connection().await {
-                    Ok(connection) => break connection,
-                    Err(error) => assert!(started.elapsed() < Duration::from_secs(20), "{error}"),
-                }
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            };
-            let mut set = redis::cmd("CONFIG");
-            set.arg("SET").arg("maxmemory-policy").arg("allkeys-lru");
-            let () = set.query_async(&mut connection).await.unwrap();
-            doctor(installation, &[("LONGSHORE__CLAIMS__URL", &url)]).await
+        let client = redis::Client::open(url.as_str()).unwrap();
+        let started = Instant::now();
+        let mut connection = loop {
+            match client.get_multiplexed_async_connection().await {
+                Ok(connection) => break connection,
+                Err(error) => assert!(started.elapsed() < Duration::from_secs(20), "{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
         };
-        let outcome = tokio::time::timeout(Duration::from_secs(60), looked).await;
-        server.kill().unwrap();
-        server.wait().unwrap();
-        let (code, found) = outcome.unwrap();
+        let mut set = redis::cmd("CONFIG");
+        set.arg("SET").arg("maxmemory-policy").arg("allkeys-lru");
+        let () = set.query_async(&mut connection).await.unwrap();
+        let (code, found) = doctor(installation, &[("LONGSHORE__CLAIMS__URL", &url)]).await;
         assert_eq!(code, 1);
         let (is, words) = level(&found, "claims", "eviction");
         assert!(is == "error" && words.contains("allkeys-lru"), "{is} {words}");
