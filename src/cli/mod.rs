@@ -10,10 +10,12 @@ mod check;
 mod dead;
 mod demo;
 mod dev;
+mod doctor;
 mod enqueue;
 mod exports;
 mod migrate;
 mod output;
+mod pause;
 mod progress;
 mod run;
 mod runs;
@@ -107,10 +109,16 @@ enum Command {
     Scheduler(scheduler::Scheduler),
     /// Bring the ledger's schema up to date
     Migrate(migrate::Migrate),
+    /// Look at broker, database, Redis and clocks for what is unsafe, with the remedy
+    Doctor(doctor::Doctor),
     /// Ask for a run of an export
     Enqueue(enqueue::Enqueue),
     /// See runs, and cancel them
     Runs(runs::Runs),
+    /// Hold back runs or schedules; alone: what is paused
+    Pause(pause::Pause),
+    /// Lift a pause
+    Resume(pause::Resume),
     /// See dead letters, replay them, drop them
     Dead(dead::Dead),
     /// See the definitions that are active
@@ -126,6 +134,8 @@ enum Verdict {
     Done,
     /// The work failed, or something was found; it is told already.
     Found,
+    /// Something could not be reached; that is told already.
+    Away,
 }
 
 /// Why a command could not do what it was asked.
@@ -209,8 +219,11 @@ pub async fn run(cli: Cli) -> u8 {
         Command::Check(command) => interruptible(command.run(&context)).await,
         Command::Apply(command) => interruptible(command.run(&context)).await,
         Command::Migrate(command) => interruptible(command.run(&context)).await,
+        Command::Doctor(command) => interruptible(Box::pin(command.run(&context))).await,
         Command::Enqueue(command) => Box::pin(command.run(&context)).await,
         Command::Runs(command) => interruptible(command.run(&context)).await,
+        Command::Pause(command) => interruptible(command.run(&context)).await,
+        Command::Resume(command) => interruptible(command.run(&context)).await,
         Command::Dead(command) => interruptible(command.run(&context)).await,
         Command::Exports(command) => interruptible(command.run(&context)).await,
         Command::Verify(command) => interruptible(command.run(&context)).await,
@@ -218,6 +231,7 @@ pub async fn run(cli: Cli) -> u8 {
     match ended {
         Ok(Verdict::Done) => 0,
         Ok(Verdict::Found) => 1,
+        Ok(Verdict::Away) => 4,
         Err(failure) => {
             failure.tell();
             failure.code()
@@ -343,6 +357,9 @@ mod tests {
             "runs list --export e",
             "runs show x",
             "runs cancel x --reason r",
+            "runs watch --export e",
+            "runs resolve x --as dead --reason r",
+            "pause list",
             "dead list --export e",
             "dead show abcd",
             "dead replay --all --reason r",
@@ -360,7 +377,9 @@ mod tests {
         for option in ["--json", "--config d", "--log-level info"] {
             for line in lines.map(words) {
                 let tried: Vec<String> = (0..=line.len())
-                    .filter(|at| *at == 0 || !["--export", "--reason"].contains(&&*line[at - 1]))
+                    .filter(|at| {
+                        *at == 0 || !["--export", "--reason", "--as"].contains(&&*line[at - 1])
+                    })
                     .map(|at| {
                         let mut line = line.clone();
                         line.splice(at..at, words(option));

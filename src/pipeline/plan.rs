@@ -150,6 +150,11 @@ impl Plan {
             .collect()
     }
 
+    /// The names of the connections that it uses.
+    pub fn uses(&self) -> impl Iterator<Item = &str> {
+        self.uses.iter().map(|connection| connection.name.as_str())
+    }
+
     /// The connections that one attempt makes a request to, with their limits.
     pub fn rates(&self) -> impl Iterator<Item = (&str, Option<Rate>)> {
         self.uses.iter().map(|connection| (connection.name.as_str(), connection.max_requests))

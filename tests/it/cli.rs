@@ -2,6 +2,7 @@
 
 mod check;
 mod dead;
+mod operating;
 
 use std::path::Path;
 use std::process::Command;

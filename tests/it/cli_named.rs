@@ -15,7 +15,8 @@ fn every_command_that_is_named_exists() {
         ("--config out/config dead replay --export=orders", true),
         ("dead drop --all --reason 'a test of it'", true),
         ("explain LS0304", false),
-        ("runs resolve 7c2f9a1e", false),
+        ("runs resolve 7c2f9a1e --as dead", true),
+        ("runs revive 7c2f9a1e", false),
         ("apply --everything", false),
     ] {
         assert_eq!(follow(&root, line).is_ok(), exists, "{line}");
