@@ -2,6 +2,7 @@
 
 mod export;
 mod meeting;
+mod rows;
 mod text;
 
 use std::collections::BTreeMap;

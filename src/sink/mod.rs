@@ -52,6 +52,31 @@ pub struct SinkConfig {
     pub mode: Option<Mode>,
 }
 
+impl SinkConfig {
+    /// The format of its files.
+    pub fn format(&self) -> Format {
+        self.format.unwrap_or(Format::Parquet)
+    }
+
+    /// The compression of its files.
+    pub fn compression(&self) -> Compression {
+        self.compression.unwrap_or(match self.format() {
+            Format::Parquet => Compression::Zstd,
+            _ => Compression::None,
+        })
+    }
+
+    /// What happens to the delivery that its folder holds, for a run with a window or without.
+    pub fn if_exists(&self, window: bool) -> IfExists {
+        self.if_exists.unwrap_or(if window { IfExists::Fail } else { IfExists::Replace })
+    }
+
+    /// How its rows meet those of the table.
+    pub fn mode(&self) -> Mode {
+        self.mode.unwrap_or(Mode::Append)
+    }
+}
+
 /// What a delivery does when its folder holds one already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -180,23 +205,16 @@ pub fn build(
             .with("connection", &connection.name)
             .help(format!("A sink of this kind needs `[sink] {name}`."))
     };
-    let mode = config.mode.unwrap_or(Mode::Append);
+    let mode = config.mode();
     Ok(match connection.kind {
-        System::Files => {
-            let format = config.format.unwrap_or(Format::Parquet);
-            let compression = config.compression.unwrap_or(match format {
-                Format::Parquet => Compression::Zstd,
-                _ => Compression::None,
-            });
-            Box::new(files::FilesSink::new(
-                connection,
-                folder.ok_or_else(|| missing("path"))?,
-                format,
-                compression,
-                config.csv.clone().unwrap_or_default(),
-                if_exists,
-            )?)
-        }
+        System::Files => Box::new(files::FilesSink::new(
+            connection,
+            folder.ok_or_else(|| missing("path"))?,
+            config.format(),
+            config.compression(),
+            config.csv.clone().unwrap_or_default(),
+            if_exists,
+        )?),
         System::Postgres => {
             let table = config.table.as_deref().ok_or_else(|| missing("table"))?;
             Box::new(postgres::PostgresSink::new(connection, table, mode, key)?)

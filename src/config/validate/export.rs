@@ -1,6 +1,6 @@
 //! Checks one export: its references, and what fits its systems.
 
-use super::{Known, fit, no_connection, system_name, text};
+use super::{Known, fit, no_connection, rows, system_name, text};
 use crate::config::problem::{Code, Level, Problems, suggest};
 use crate::config::tree::Node;
 use crate::connect::System;
@@ -68,7 +68,10 @@ pub(in crate::config) fn export(
             None if known.connections_read => {
                 no_connection(name, known.connections, tree.at(&[side, "connection"]), problems);
             }
-            Some(Some(one)) if side == "source" => check_source(export, one.kind, tree, problems),
+            Some(Some(one)) if side == "source" => {
+                check_source(export, one.kind, tree, problems);
+                rows::rows(export, one.kind, tree, problems);
+            }
             Some(Some(one)) => check_sink(export, one.kind, tree, problems),
             _ => {}
         }
@@ -176,12 +179,16 @@ fn check_select(source: &SourceConfig, tree: &Node, problems: &mut Problems) {
     let present = |key: &str| tree.key_at(&["source", key]);
     match (&source.table, &source.query) {
         (Some(_), Some(_)) => {
-            problems.add(
-                Code::Unfit,
-                present("query"),
-                "a source reads a table or a query",
-                "there is a `table` too",
-            );
+            let table = present("table");
+            let at = table.position().map(|at| format!(":{}", at.line)).unwrap_or_default();
+            problems
+                .add(
+                    Code::Unfit,
+                    present("query"),
+                    "a source reads a table or a query",
+                    "there is a `table` too",
+                )
+                .help(format!("remove one of them; `table` is in {}{at}", table.file.name));
         }
         (None, None) => {
             let help = "add `table = \"…\"` or `query = \"SELECT …\"`";
@@ -316,6 +323,6 @@ fn check_fields(export: &Export, tree: &Node, known: &Known<'_>, problems: &mut 
 
 fn missing(key: &str, tree: &Node, path: &[&str], help: &str, problems: &mut Problems) {
     problems
-        .add(Code::MissingKey, tree.key_at(path), format!("the key `{key}` is missing"), "")
+        .add(Code::MissingKey, tree.lacking(path), format!("the key `{key}` is missing"), "")
         .help(help);
 }
