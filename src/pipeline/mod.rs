@@ -12,6 +12,7 @@
 
 mod account;
 mod plan;
+mod preview;
 mod quarantine;
 
 use std::sync::Arc;
@@ -39,6 +40,7 @@ use crate::transform::Transform;
 use account::Account;
 pub use account::Progress;
 pub use plan::{House, Plan};
+pub use preview::Preview;
 pub use quarantine::quarantined;
 
 /// A run whose target knows its fence.

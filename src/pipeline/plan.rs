@@ -12,7 +12,7 @@ use super::Progress;
 use super::quarantine::Quarantine;
 use crate::connect::Connection;
 use crate::connect::files::Store;
-use crate::contract::ContractField;
+use crate::contract::ContractConfig;
 use crate::error::{Error, Result};
 use crate::export::Export;
 use crate::job::manifest::{MANIFEST_FORMAT, Manifest, ManifestColumn, ManifestFile};
@@ -113,16 +113,9 @@ impl Plan {
             }
         }
         let contract = export.contract.as_ref();
-        let types: Option<Types> = contract.map(|contract| {
-            let kind =
-                |(name, field): (&String, &ContractField)| (name.clone(), field.kind.clone());
-            contract.fields.iter().map(kind).collect()
-        });
+        let types: Option<Types> = contract.map(ContractConfig::types);
         let source = source::build(&export.source, from, types.as_ref())?;
-        let if_exists = export.sink.if_exists.unwrap_or(match run.order.window {
-            Some(_) => IfExists::Fail,
-            None => IfExists::Replace,
-        });
+        let if_exists = export.sink.if_exists(run.order.window.is_some());
         let key = contract.map(|contract| contract.primary_key.clone()).unwrap_or_default();
         let sink = sink::build(&export.sink, to, folder, if_exists, key)?;
         let mut uses = vec![Arc::clone(from)];

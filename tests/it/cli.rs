@@ -2,6 +2,7 @@
 
 mod check;
 mod dead;
+mod definitions;
 
 use std::path::Path;
 use std::process::Command;
@@ -519,6 +520,11 @@ fn every_help_has_examples() {
         "dead",
         "exports",
         "verify",
+        "init",
+        "preview",
+        "explain",
+        "completions",
+        "man",
     ] {
         let help = house.done(&[command, "--help"]);
         assert!(help.contains("Examples:\n  longshore "), "{help}");
