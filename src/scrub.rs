@@ -25,9 +25,11 @@ const SECRET_NAMES: [&str; 12] = [
 ///
 /// Removed are the user part of addresses (`scheme://user:pass@host`), the values of names such as
 /// `password`, `secret_key` and `token` (after `=` or `:`, or quoted), what follows `Bearer`, and
-/// the rest of a line after `Authorization:`. It removes too much rather than too little: after
-/// `unexpected token:` a harmless word goes as well, since any word may be a secret. Control
-/// characters and runs of white space become one space each.
+/// the rest of a line after `Authorization:`. A secret may have several words: one without quotes
+/// goes on to what parts lists, to the next name with a value, or to the line's end. So it removes
+/// too much rather than too little: after `unexpected token:` harmless words go as well, since any
+/// word may be of a secret. References (`${env:NAME}`) stay. Control characters and runs of white
+/// space become one space each.
 pub fn scrub(text: &str) -> String {
     one_line(&without_named_secrets(&without_user_parts(text)))
 }
@@ -68,27 +70,51 @@ fn without_named_secrets(text: &str) -> String {
     let mut rest = text;
     while let Some(start) = rest.find(is_name_char) {
         let end = rest[start..].find(|c| !is_name_char(c)).map_or(rest.len(), |n| start + n);
-        let name = rest[start..end].to_ascii_lowercase().replace('_', "-");
-        clean.push_str(&rest[..end]);
-        rest = &rest[end..];
-        let secret = if name.ends_with("authorization") {
-            separator(rest).map(|from| (from, line_end(rest, from)))
-        } else if name == "bearer" {
-            let from = rest.len() - rest.trim_start().len();
-            (from > 0).then(|| (from, value_end(rest, from)))
-        } else if SECRET_NAMES.iter().any(|secret| name.contains(secret)) {
-            separator(rest).map(|from| (from, value_end(rest, from)))
-        } else {
-            None
-        };
-        if let Some((from, to)) = secret.filter(|(from, to)| from < to) {
-            clean.push_str(&rest[..from]);
-            clean.push_str(MASK);
-            rest = &rest[to..];
+        let (before, after) = rest.split_at(end);
+        clean.push_str(before);
+        rest = after;
+        if let Some((from, extent)) = secret_after(&before[start..], rest) {
+            let (between, value) = rest.split_at(from);
+            let end = match extent {
+                Extent::Line => value.find(['\n', '\r']).unwrap_or(value.len()),
+                Extent::Word => word_end(value),
+                Extent::Words { listed } => words_end(value, listed),
+            };
+            clean.push_str(between);
+            if end > 0 {
+                clean.push_str(MASK);
+            }
+            rest = &value[end..];
         }
     }
     clean.push_str(rest);
     clean
+}
+
+/// How far a secret goes.
+enum Extent {
+    /// To the end of the line.
+    Line,
+    /// One word.
+    Word,
+    /// Any number of words; `listed` are those of several values written `name=value`.
+    Words { listed: bool },
+}
+
+/// Where the secret that follows a name begins in `rest`, if one may follow it.
+fn secret_after(name: &str, rest: &str) -> Option<(usize, Extent)> {
+    let name = name.to_ascii_lowercase().replace('_', "-");
+    if name.ends_with("authorization") {
+        separator(rest).map(|from| (from, Extent::Line))
+    } else if name == "bearer" {
+        let from = rest.len() - rest.trim_start().len();
+        (from > 0).then_some((from, Extent::Word))
+    } else if SECRET_NAMES.iter().any(|secret| name.contains(secret)) {
+        let from = separator(rest).filter(|from| !is_reference(&rest[*from..]))?;
+        Some((from, Extent::Words { listed: rest[..from].contains('=') }))
+    } else {
+        None
+    }
 }
 
 fn is_name_char(c: char) -> bool {
@@ -107,38 +133,87 @@ fn separator(rest: &str) -> Option<usize> {
     begins.then(|| rest.len() - value.len())
 }
 
-fn line_end(rest: &str, from: usize) -> usize {
-    rest[from..].find(['\n', '\r']).map_or(rest.len(), |n| from + n)
+/// Whether `value` says where a secret is, and is none itself.
+fn is_reference(value: &str) -> bool {
+    let Some(inner) = value.strip_prefix("${env:").or(value.strip_prefix("${file:")) else {
+        return false;
+    };
+    let end = inner.find(|c: char| c == '}' || c.is_whitespace() || c.is_control());
+    end.is_some_and(|end| {
+        inner[end..].strip_prefix('}').is_some_and(|after| !after.starts_with(is_name_char))
+    })
 }
 
-/// A quoted value ends with its quote, where a backslash hides one; another with white space or
-/// with what separates lists. A quote that never closes takes the rest. Inside a quoted text the
-/// quotes themselves have backslashes.
-fn value_end(rest: &str, from: usize) -> usize {
-    let value = &rest[from..];
+/// What parts the members of lists, and closes what they stand in.
+fn is_end(c: char) -> bool {
+    ",;&)}]\"'`<>".contains(c)
+}
+
+/// Where a value without spaces ends.
+fn word_end(value: &str) -> usize {
+    quoted_end(value)
+        .or_else(|| value.find(|c: char| c.is_whitespace() || c.is_control() || is_end(c)))
+        .unwrap_or(value.len())
+}
+
+/// Where a value of any number of words ends.
+fn words_end(value: &str, listed: bool) -> usize {
+    if let Some(end) = quoted_end(value) {
+        return end;
+    }
+    let (mut at, mut before, mut depth) = (0, ' ', 0_usize);
+    while let Some(c) = value[at..].chars().next() {
+        let after = &value[at + c.len_utf8()..];
+        if "\r\n".contains(c) || c.is_whitespace() && names_a_value(after, listed) {
+            return at;
+        }
+        let is_apostrophe =
+            c == '\'' && before.is_alphanumeric() && after.starts_with(char::is_alphanumeric);
+        let mut step = c.len_utf8();
+        if "([{".contains(c) {
+            depth += 1;
+        } else if ")]}".contains(c) && depth > 0 {
+            depth -= 1;
+        } else if depth > 0 && !is_apostrophe {
+            step = quoted_end(&value[at..]).unwrap_or(step); // Some("…")
+        } else if is_end(c) && !is_apostrophe {
+            return at;
+        }
+        at += step;
+        before = c;
+    }
+    at
+}
+
+/// Whether another name with a value begins here: another secret's, or in a list any.
+fn names_a_value(text: &str, listed: bool) -> bool {
+    let name = text.trim_start_matches(['"', '\'', '`', '\\', '(', '[', '{']);
+    let (name, rest) = name.split_at(name.find(|c| !is_name_char(c)).unwrap_or(name.len()));
+    secret_after(name, rest).is_some()
+        || listed && text.starts_with(is_name_char) && rest.trim_start().starts_with('=')
+}
+
+/// Where a quoted value ends: with its quote, where a backslash hides one, and a second one too. A
+/// quote that never closes takes the rest. Inside a quoted text the quotes themselves have
+/// backslashes. `None` where no quote begins it.
+fn quoted_end(value: &str) -> Option<usize> {
     let slashes = value.len() - value.trim_start_matches('\\').len();
     if slashes > 0 && value[slashes..].starts_with(['"', '\'']) {
         let (quote, inner) = value.split_at(slashes + 1);
-        return inner
-            .match_indices(quote)
-            .find(|(at, _)| !inner[..*at].ends_with('\\'))
-            .map_or(rest.len(), |(at, _)| from + 2 * quote.len() + at);
+        let closing = inner.match_indices(quote).find(|(at, _)| !inner[..*at].ends_with('\\'));
+        return Some(closing.map_or(value.len(), |(at, _)| 2 * quote.len() + at));
     }
-    let Some(quote) = value.chars().next().filter(|c| "\"'`".contains(*c)) else {
-        return value
-            .find(|c: char| c.is_whitespace() || c.is_control() || ",;&)}]\"'`<>".contains(c))
-            .map_or(rest.len(), |n| from + n);
-    };
-    let mut hidden = false;
-    for (at, c) in value.char_indices().skip(1) {
-        match c {
-            _ if hidden => hidden = false,
-            '\\' => hidden = true,
-            c if c == quote => return from + at + c.len_utf8(),
-            _ => {}
+    let quote = value.chars().next().filter(|c| "\"'`".contains(*c))?;
+    let mut chars = value.char_indices().skip(1).peekable();
+    while let Some((at, c)) = chars.next() {
+        let is_doubled = c == quote && chars.peek().is_some_and(|(_, next)| *next == quote);
+        if c == '\\' || is_doubled {
+            chars.next();
+        } else if c == quote {
+            return Some(at + c.len_utf8());
         }
     }
-    rest.len()
+    Some(value.len())
 }
 
 fn one_line(text: &str) -> String {
@@ -187,7 +262,20 @@ mod tests {
             ("sent Bearer abc.def.ghi to it", "sent Bearer *** to it"),
             ("password authentication failed", "password authentication failed"),
             // It may be the password.
-            ("no password: check the settings", "no password: *** the settings"),
+            ("no password: check the settings", "no password: ***"),
+            ("password: correct horse battery", "password: ***"),
+            ("password: don't tell; then more", "password: ***; then more"),
+            ("(token: a b c) was sent", "(token: ***) was sent"),
+            ("the secret: one two\nnext line", "the secret: *** next line"),
+            ("pwd = correct horse battery, n = 1", "pwd = ***, n = 1"),
+            ("pwd=correct horse user=me", "pwd=*** user=me"),
+            ("token: a b client_secret = 'c d' e", "token: *** client_secret = *** e"),
+            ("passphrase \"correct horse\" was sent", "passphrase *** was sent"),
+            ("SET PASSWORD 'it''s me' LOGIN", "SET PASSWORD *** LOGIN"),
+            ("S { password: Some(\"a b\"), n: 1 }", "S { password: ***, n: 1 }"),
+            ("secret: ${env:X} is not set", "secret: ${env:X} is not set"),
+            ("token=${file:/run/x}, n=1", "token=${file:/run/x}, n=1"),
+            ("secret: ${env:X}hunter2", "secret: ***"),
             ("one\n\ttwo\u{1b}[31m  three\u{202e}", "one two [31m three"),
             ("", ""),
         ] {
@@ -208,7 +296,7 @@ mod tests {
         fn no_secret_comes_through(
             before in "(\\PC|\n){0,40}",
             secret in "[A-Z]{4}[a-z0-9]{12}",
-            form in 0..10usize,
+            form in 0..12usize,
             after in "( (\\PC|\n){0,40})?",
         ) {
             let middle = match form {
@@ -221,6 +309,8 @@ mod tests {
                 6 => format!(" Authorization: Digest user, {secret}"),
                 7 => format!(" bearer {secret}"),
                 8 => format!(r#" \"password\":\"x\\\"{secret}\""#),
+                9 => format!(" password: one two {secret}"),
+                10 => format!(" Passphrase = Some(\"one {secret}\")"),
                 _ => format!(" ?sig=1&AWSSecretAccessKey={secret}"),
             };
             let clean = scrub(&format!("{before}{middle}{after}"));

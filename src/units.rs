@@ -1,5 +1,5 @@
-//! Durations (`10m`), sizes (`256 MiB`) and the range of a backoff (`5s..10m`), as configuration
-//! writes them.
+//! Durations (`10m`), sizes (`256 MiB`), rates (`50/s`) and the range of a backoff (`5s..10m`), as
+//! configuration writes them.
 
 use std::fmt;
 use std::time::Duration;
@@ -111,6 +111,64 @@ impl Serialize for Size {
     }
 }
 
+/// How often something may be done: `50/s`, `600/m`, `1000/h`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Rate {
+    /// How many times, at least once.
+    pub count: u32,
+    /// In how long: a second, a minute or an hour.
+    pub per: Duration,
+}
+
+impl Rate {
+    /// How a rate is written, for whoever wrote none.
+    pub const HELP: &str =
+        "write how many times and in how long: \"50/s\", \"600/m\" or \"1000/h\"";
+
+    /// Understands `50/s`, `600/m` and `1000/h`.
+    pub fn parse(text: &str) -> Option<Rate> {
+        let (count, unit) = text.split_once('/')?;
+        let per = match unit.trim() {
+            "s" => 1,
+            "m" => 60,
+            "h" => 3600,
+            _ => return None,
+        };
+        let count = count.trim().parse::<u32>().ok().filter(|count| *count > 0)?;
+        Some(Rate { count, per: Duration::from_secs(per) })
+    }
+
+    /// How long after one another two of them are, when spread evenly.
+    pub fn interval(&self) -> Duration {
+        self.per / self.count
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = match self.per.as_secs() {
+            1 => "s",
+            60 => "m",
+            _ => "h",
+        };
+        write!(f, "{}/{unit}", self.count)
+    }
+}
+
+impl<'de> Deserialize<'de> for Rate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Rate::parse(&text)
+            .ok_or_else(|| serde::de::Error::custom(format!("`{text}` is no rate; {}", Rate::HELP)))
+    }
+}
+
+impl Serialize for Rate {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 /// The range of a backoff, written `5s..10m`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {
@@ -150,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_and_sizes_read_back() {
+    fn what_is_written_reads_back() {
         for text in ["500ms", "90s", "10m", "2h", "400d"] {
             assert_eq!(show_duration(parse_duration(text).unwrap()), text);
         }
@@ -162,5 +220,11 @@ mod tests {
             assert!(parse_duration(bad).is_none(), "{bad}");
         }
         assert!(Size::parse("256").is_none());
+        for text in ["50/s", "600/m", "1000/h"] {
+            assert_eq!(Rate::parse(text).unwrap().to_string(), text);
+        }
+        for bad in ["50", "0/s", "5/d", "/s", "-1/s"] {
+            assert!(Rate::parse(bad).is_none(), "{bad}");
+        }
     }
 }

@@ -5,9 +5,8 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::error::{Class, Error};
-use crate::limits::Rate;
 use crate::telemetry;
-use crate::units::parse_duration;
+use crate::units::{Rate, parse_duration};
 
 /// `name=value`.
 pub fn pair(text: &str) -> Result<(String, String), String> {
@@ -48,7 +47,7 @@ fn instant(
 
 /// `10/s`, `600/m`, `1000/h`.
 pub fn rate(text: &str) -> Result<Rate, String> {
-    Rate::parse(text).map_err(|error| error.advice().unwrap_or(error.message()).to_owned())
+    Rate::parse(text).ok_or_else(|| Rate::HELP.to_owned())
 }
 
 /// `info`, or `info,longshore=debug`.

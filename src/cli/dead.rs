@@ -19,8 +19,8 @@ use crate::config::Config;
 use crate::error::{Class, Error, Result};
 use crate::intake::Definitions;
 use crate::job;
-use crate::limits::Rate;
 use crate::replay::{DROP, Filter, Letter, Pass, REPLAY, Replayer};
+use crate::units::Rate;
 use crate::wiring::{self, Parts};
 
 /// How many letters a list has, unless it is said.

@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use crate::connect::Connection;
 use crate::export::{Definition, Export};
+use crate::job::message;
 
 use base::Base;
 pub use pages::{Page, Wrong, markdown, page, pages};
@@ -320,8 +321,13 @@ fn export_trees(dir: &Path, problems: &mut Problems) -> Vec<(String, PathBuf, No
             false
         }
         None => {
-            if !is_name(name) {
-                bad_name("export", name, &tree.place, problems);
+            if !message::is_export_name(name) {
+                problems
+                    .add(Code::Name, &tree.place, format!("no export can be called `{name}`"), "")
+                    .help(
+                        "use lowercase letters, digits, `-` and `_`, at most 100, a letter or \
+                         digit first",
+                    );
             }
             seen.insert(name.clone(), file.clone());
             true

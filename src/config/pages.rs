@@ -116,7 +116,7 @@ fn of_code(code: Code) -> Page {
         ),
         Code::Name => (
             "Names become parts of queues, routing keys and paths, and therefore have letters, \
-             digits, `-` and `_` only. A parameter cannot be called like a placeholder that has a \
+             digits, `-` and `_` only; those of exports have lowercase letters. A parameter cannot be called like a placeholder that has a \
              meaning of its own: window_start, window_end, run, export, cursor.",
             Wrong::File(EXPORT, "params = { run = { type = \"string\" } }"),
             "Choose another name: at most 100 letters, digits, `-` and `_`, a letter or digit \
@@ -290,6 +290,17 @@ fn of_code(code: Code) -> Page {
                  schedule = { cron = \"15 4 * * *\" }",
             ),
             "Add `window = \"day\"` and `start = 2026-11-01` under [schedule].",
+        ),
+        Code::OneFile => (
+            "An export reads from and writes to one SQLite file. While it is read it is locked \
+             against writing, so that no run could ever end.",
+            Wrong::File(
+                CONNECTIONS,
+                "[shop]\ntype = \"sqlite\"\nurl = \"sqlite:shop.db\"\n\
+                 [lake] # where exports/orders.toml delivers what it reads of shop\n\
+                 type = \"sqlite\"\nurl = \"sqlite:shop.db\"",
+            ),
+            "Deliver to another SQLite file, or to a folder.",
         ),
         Code::Transform => (
             "The SQL of [transform] cannot be understood, is not row by row, names what is not \

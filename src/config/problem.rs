@@ -80,6 +80,8 @@ codes! {
     Unprotected = "LS0315",
     /// A schedule without windows, of an export that uses the window.
     NoWindow = "LS0316",
+    /// An export reads from and writes to one SQLite file.
+    OneFile = "LS0317",
     /// The SQL of a transform is refused.
     Transform = "LS0331",
     /// A contract promises what the rows do not have.

@@ -2,6 +2,7 @@
 
 pub mod files;
 pub mod postgres;
+pub mod sql;
 pub mod sqlite;
 
 use std::net::IpAddr;
@@ -9,6 +10,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::secret::Secret;
+use crate::units::Rate;
 
 /// A named system: one table of `connections.toml`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -31,7 +33,7 @@ pub struct Connection {
     /// How many runs may use it at once, over the whole fleet.
     pub max_runs: Option<u32>,
     /// How many queries, calls or files opened are allowed, over the whole fleet: `50/s`.
-    pub max_requests: Option<crate::limits::Rate>,
+    pub max_requests: Option<Rate>,
     /// S3: the region.
     pub region: Option<String>,
     /// S3: the endpoint of a store that is not Amazon's.

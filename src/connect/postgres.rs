@@ -1,4 +1,4 @@
-//! PostgreSQL: clients, what their errors mean, and SQL text made of names and values.
+//! PostgreSQL: clients, what their errors mean, and values as SQL text.
 //!
 //! The one place that decides about TLS: see [`config`] and [`tls`], which the ledger's pool uses
 //! as well.
@@ -24,7 +24,7 @@ use crate::error::{Class, Error, Result, cause};
 use crate::secret::Secret;
 use crate::tls;
 
-pub use text::{literal, quote_ident, quote_table};
+pub use text::literal;
 
 const CONNECT: &str = "connect to PostgreSQL";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

@@ -6,7 +6,6 @@
 mod body;
 
 use jiff::Timestamp;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
@@ -38,13 +37,14 @@ const FIELDS: [&str; 9] = [
 ];
 
 /// A job: run this export, with these parameters, for this window.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-#[schemars(title = "longshore.job.v1")]
+#[cfg_attr(test, schemars(title = "longshore.job.v1"))]
 pub struct JobMessage {
     /// The export to run.
-    #[schemars(length(min = 1, max = 100))]
-    #[schemars(regex(pattern = r"^[a-z0-9][a-z0-9_-]*(/[a-z0-9][a-z0-9_-]*)*$"))]
+    #[cfg_attr(test, schemars(length(min = 1, max = 100)))]
+    #[cfg_attr(test, schemars(regex(pattern = r"^[a-z0-9][a-z0-9_-]*(/[a-z0-9][a-z0-9_-]*)*$")))]
     pub export: String,
     /// The span of time to deliver: one of the export's windows, or any where it has no schedule.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "body::window")]
@@ -55,27 +55,30 @@ pub struct JobMessage {
     /// The idempotency key. Default: the SHA-256 of export, recipient, params and window. A job
     /// without a window needs a key, or the AMQP property `message_id`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 512))]
+    #[cfg_attr(test, schemars(length(min = 1, max = 512)))]
     pub key: Option<String>,
     /// Who receives the delivery. Required where the export has recipients.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 100), regex(pattern = r"^[a-z0-9][a-z0-9_-]*$"))]
+    #[cfg_attr(
+        test,
+        schemars(length(min = 1, max = 100), regex(pattern = r"^[a-z0-9][a-z0-9_-]*$"))
+    )]
     pub recipient: Option<String>,
     /// The instant before which it does not start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
+    #[cfg_attr(test, schemars(with = "Option<String>", extend("format" = "date-time")))]
     pub not_before: Option<Timestamp>,
     /// The instant after which it is given up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
+    #[cfg_attr(test, schemars(with = "Option<String>", extend("format" = "date-time")))]
     pub deadline: Option<Timestamp>,
     /// Who asked for it, for the audit trail.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 200))]
+    #[cfg_attr(test, schemars(length(min = 1, max = 200)))]
     pub requested_by: Option<String>,
     /// The hash of the definition to run with. Default: the one that is active on acceptance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = r"^[0-9a-f]{64}$"))]
+    #[cfg_attr(test, schemars(regex(pattern = r"^[0-9a-f]{64}$")))]
     pub definition: Option<String>,
 }
 

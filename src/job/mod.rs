@@ -11,7 +11,8 @@ pub mod message;
 pub mod param;
 pub mod retry;
 pub mod run;
-pub mod schema;
+#[cfg(test)]
+mod schema;
 pub mod span;
 pub mod template;
 pub mod waiting;

@@ -1,4 +1,5 @@
-//! The published description of the job message, generated from the types that read it.
+//! The published description of the job message, generated from the types that read it,
+//! and held against the committed files.
 
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
@@ -7,12 +8,12 @@ use serde_json::{Value as Json, json};
 use super::message::{JOB_TYPE, JobMessage};
 
 /// The JSON Schema (2020-12) of `longshore.job.v1`: docs/schema/job.v1.json.
-pub fn job_schema() -> Json {
+fn job_schema() -> Json {
     schema::<JobMessage>(SchemaSettings::draft2020_12())
 }
 
 /// The AsyncAPI 3.0 description of what producers publish and may hear: docs/schema/asyncapi.json.
-pub fn asyncapi() -> Json {
+fn asyncapi() -> Json {
     // AsyncAPI's own schema dialect is a superset of draft 07.
     let mut payload = schema::<JobMessage>(SchemaSettings::draft07());
     if let Some(object) = payload.as_object_mut() {
@@ -133,53 +134,47 @@ fn schema<T: JsonSchema>(settings: SchemaSettings) -> Json {
         .to_value()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::job::message::JobMessage;
-
-    /// The committed file says what the types say. After a change of the message:
-    /// `LONGSHORE_REGENERATE=1 cargo test --lib schema`.
-    fn same_as_committed(name: &str, generated: &Json) {
-        let path = format!("{}/docs/schema/{name}", env!("CARGO_MANIFEST_DIR"));
-        let text = serde_json::to_string_pretty(generated).unwrap() + "\n";
-        #[expect(clippy::disallowed_methods, reason = "a test's own switch")]
-        let regenerate = std::env::var_os("LONGSHORE_REGENERATE").is_some();
-        if regenerate {
-            std::fs::write(&path, &text).unwrap();
-        }
-        let committed = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(
-            committed == text,
-            "{path} is out of date: run `LONGSHORE_REGENERATE=1 cargo test --lib schema`"
-        );
+/// The committed file says what the types say. After a change of the message:
+/// `LONGSHORE_REGENERATE=1 cargo test --lib schema`.
+fn same_as_committed(name: &str, generated: &Json) {
+    let path = format!("{}/docs/schema/{name}", env!("CARGO_MANIFEST_DIR"));
+    let text = serde_json::to_string_pretty(generated).unwrap() + "\n";
+    #[expect(clippy::disallowed_methods, reason = "a test's own switch")]
+    let regenerate = std::env::var_os("LONGSHORE_REGENERATE").is_some();
+    if regenerate {
+        std::fs::write(&path, &text).unwrap();
     }
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        committed == text,
+        "{path} is out of date: run `LONGSHORE_REGENERATE=1 cargo test --lib schema`"
+    );
+}
 
-    #[test]
-    fn the_schema_of_the_job_is_committed() {
-        same_as_committed("job.v1.json", &job_schema());
-    }
+#[test]
+fn the_schema_of_the_job_is_committed() {
+    same_as_committed("job.v1.json", &job_schema());
+}
 
-    #[test]
-    fn the_asyncapi_document_is_committed() {
-        same_as_committed("asyncapi.json", &asyncapi());
-    }
+#[test]
+fn the_asyncapi_document_is_committed() {
+    same_as_committed("asyncapi.json", &asyncapi());
+}
 
-    #[test]
-    fn the_schema_names_every_field_and_nothing_else() {
-        let schema = job_schema();
-        assert_eq!(schema["required"], json!(["export"]));
-        assert_eq!(schema["additionalProperties"], json!(false));
-        assert_eq!(schema["properties"].as_object().unwrap().len(), 9);
-        let window = schema["properties"]["window"].to_string();
-        assert!(window.contains("date-time") && window.contains("\"end\""), "{window}");
-        assert!(!schema.to_string().contains("$ref"), "the schema stands alone");
-    }
+#[test]
+fn the_schema_names_every_field_and_nothing_else() {
+    let schema = job_schema();
+    assert_eq!(schema["required"], json!(["export"]));
+    assert_eq!(schema["additionalProperties"], json!(false));
+    assert_eq!(schema["properties"].as_object().unwrap().len(), 9);
+    let window = schema["properties"]["window"].to_string();
+    assert!(window.contains("date-time") && window.contains("\"end\""), "{window}");
+    assert!(!schema.to_string().contains("$ref"), "the schema stands alone");
+}
 
-    #[test]
-    fn the_documented_example_is_a_job() {
-        let document = asyncapi();
-        let example = &document["components"]["messages"]["job"]["examples"][0]["payload"];
-        JobMessage::read(example.to_string().as_bytes()).unwrap();
-    }
+#[test]
+fn the_documented_example_is_a_job() {
+    let document = asyncapi();
+    let example = &document["components"]["messages"]["job"]["examples"][0]["payload"];
+    JobMessage::read(example.to_string().as_bytes()).unwrap();
 }

@@ -6,10 +6,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rusqlite::{OptionalExtension, params};
 
+use super::SharedLimits;
 use super::gcra::{Spacing, Turn};
-use super::{Rate, SharedLimits};
 use crate::claims::file::Database;
 use crate::error::Result;
+use crate::units::Rate;
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS limits_turns (

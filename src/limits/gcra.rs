@@ -6,7 +6,7 @@
 //! turn would be due if turns were spread evenly. A turn may come early by the tolerance, which is
 //! what allows a burst.
 
-use super::Rate;
+use crate::units::Rate;
 
 /// A rate as the algorithm wants it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

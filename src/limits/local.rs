@@ -10,9 +10,10 @@ use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::time::Instant;
 
+use super::SharedLimits;
 use super::gcra::Spacing;
-use super::{Rate, SharedLimits};
 use crate::error::Result;
+use crate::units::Rate;
 
 /// The longest wait for a turn. Who would wait longer gives his place in the worker to others.
 pub const SHORT_WAIT: Duration = Duration::from_secs(2);

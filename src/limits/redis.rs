@@ -5,11 +5,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use redis::Script;
 
+use super::SharedLimits;
 use super::gcra::Spacing;
-use super::{Rate, SharedLimits};
 use crate::claims::link::{Link, escape};
 use crate::error::Result;
 use crate::secret::Secret;
+use crate::units::Rate;
 
 /// Limits that all workers of an installation share.
 pub struct RedisLimits {

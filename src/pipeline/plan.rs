@@ -21,11 +21,11 @@ use crate::job::run::Run;
 use crate::job::template::{self, Template};
 use crate::job::waiting::Need;
 use crate::job::window;
-use crate::limits::Rate;
 use crate::rows::Counts;
 use crate::secret::Secret;
 use crate::sink::{self, Holder, IfExists, Sink};
 use crate::source::{self, Source, Types};
+use crate::units::Rate;
 
 /// What an installation has that runs need.
 #[derive(Debug, Clone, Default)]

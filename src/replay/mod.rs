@@ -25,8 +25,8 @@ use crate::job::machine::Refusal;
 use crate::job::message::JobMessage;
 use crate::job::run::{Run, State};
 use crate::ledger::{Ledger, apply_one};
-use crate::limits::Rate;
 use crate::queue::{DeadHeaders, Destination, Incoming, Outgoing, Queue};
+use crate::units::Rate;
 
 /// How letters are replayed.
 #[derive(Debug, Clone)]

@@ -187,6 +187,15 @@ pub trait Sink: Send + Sync {
     async fn clean(&self, holder: &Holder) -> Result<()>;
 }
 
+/// The keys of `[sink]` that a kind of system has.
+pub(crate) fn keys(kind: System) -> &'static [&'static str] {
+    match kind {
+        System::Postgres | System::Sqlite => &["connection", "table", "mode"],
+        System::Files => &["connection", "path", "format", "compression", "csv", "if-exists"],
+        System::Discard => &["connection", "path"],
+    }
+}
+
 /// The registry of sinks. `folder` is the rendered path of a files sink; `key` the contract's
 /// primary key.
 ///

@@ -29,14 +29,15 @@ use tokio_postgres::{IsolationLevel, Transaction};
 
 use self::merge::{Merged, failing};
 use self::plan::Table;
-use super::table::{self, MARKER};
+use super::table::{self, Dialect, MARKER, Marker, Target};
 use super::{Begun, Holder, Mode, Sink, Staged, Way};
 use crate::connect::Connection;
-use crate::connect::postgres::{Client, Quiet, classify, connect, quote_ident, quote_table};
+use crate::connect::postgres::{Client, Quiet, classify, connect};
+use crate::connect::sql::{quote, quote_table};
 use crate::error::{Error, Result};
 use crate::format::{FieldType, pgcopy};
 use crate::job::decision::Decision;
-use crate::rows::{Counts, Rows};
+use crate::rows::Rows;
 
 /// How long a lock is waited for before the attempt ends as `transient`.
 const LOCK_WAIT: Duration = Duration::from_secs(30);
@@ -45,17 +46,7 @@ const CHUNK: usize = 256 << 10;
 
 /// A sink that writes to one table.
 pub struct PostgresSink {
-    connection: Connection,
-    table: String,
-    mode: Mode,
-    key: Vec<String>,
-    target: String,
-}
-
-/// The marker row of a run.
-struct Marker {
-    fence: i64,
-    decision: Option<Box<Decision>>,
+    target: Target,
 }
 
 impl PostgresSink {
@@ -67,22 +58,17 @@ impl PostgresSink {
         mode: Mode,
         primary_key: Vec<String>,
     ) -> Result<PostgresSink> {
-        table::upsert_needs_key(mode, &primary_key)?;
-        Ok(PostgresSink {
-            target: format!("{}/{table}", connection.name),
-            connection: connection.clone(),
-            table: table.to_owned(),
-            mode,
-            key: primary_key,
-        })
+        let dialect = Dialect {
+            quote: quote_table,
+            same: |one, other| one == other,
+            sql_type: pgcopy::sql_type,
+        };
+        let target = Target::new(connection, table, mode, primary_key, dialect)?;
+        Ok(PostgresSink { target })
     }
 
     async fn client(&self) -> Result<Client> {
-        connect(&self.connection, "sink").await
-    }
-
-    fn refused(&self, message: String) -> Error {
-        Error::permanent("write to the table", message).with("table", &self.table)
+        connect(&self.target.connection, "sink").await
     }
 
     /// Inserts the run's row or raises its fence, and gives what it holds then. It stays locked
@@ -103,45 +89,28 @@ impl PostgresSink {
         marker_of(&row)
     }
 
-    /// Locks the run's row for the rest of the transaction. A higher fence there is an error.
+    /// Locks the run's row for the rest of the transaction, as [`Target::held`].
     async fn lock(&self, tx: &Transaction<'_>, schema: &str, holder: &Holder) -> Result<Marker> {
         let sql = format!(
             "SELECT fence, decision FROM {}.{MARKER} WHERE run = $1 FOR UPDATE",
-            quote_ident(schema)
+            quote(schema)
         );
         let row = tx
             .query_opt(&sql, &[&holder.run.0])
             .await
             .map_err(|error| failed("check the fence", error))?;
-        match row.map(|row| marker_of(&row)).transpose()? {
-            Some(marker) if marker.fence > holder.fence => Err(self.overtaken(holder)),
-            Some(marker) if marker.decision.is_some() || marker.fence == holder.fence => Ok(marker),
-            _ => Err(Error::transient("check the fence", "the target does not know this fence")
-                .with("table", &self.table)
-                .help("The row of the run was removed; the next attempt makes it anew.")),
-        }
+        self.target.held(row.map(|row| marker_of(&row)).transpose()?, holder)
     }
 
-    fn overtaken(&self, holder: &Holder) -> Error {
-        Error::fenced("write to the table", "a later attempt holds the run")
-            .with("table", &self.table)
-            .with("fence", holder.fence)
-    }
-
-    /// The table that rows of these fields go to.
+    /// The table, which takes rows of these fields.
     async fn table_for(
         &self,
         tx: &Transaction<'_>,
         fields: &[(String, FieldType)],
     ) -> Result<Table> {
-        self.table(tx).await?.ok_or_else(|| {
-            let create = plan::create_table(&quote_table(&self.table), fields, &self.key);
-            self.missing().help(format!("Create it, for instance so: {create};"))
-        })
-    }
-
-    fn missing(&self) -> Error {
-        self.refused("there is no such table".to_owned())
+        let table = self.table(tx).await?.ok_or_else(|| self.target.missing_for(fields))?;
+        self.target.pair(&plan::columns(tx, table.oid).await?, fields)?;
+        Ok(table)
     }
 }
 
@@ -152,15 +121,14 @@ impl Sink for PostgresSink {
     }
 
     fn target(&self) -> &str {
-        &self.target
+        &self.target.name
     }
 
     async fn fits(&self, schema: &SchemaRef) -> Result<()> {
-        let fields = plan::fields(schema)?;
+        let fields = self.target.fields(schema)?;
         let mut client = self.client().await?;
         let tx = transaction(&mut client).await?;
         let table = self.table_for(&tx, &fields).await?;
-        plan::pair(&plan::columns(&tx, table.oid).await?, &fields, self.mode, &self.key)?;
         self.check(&tx, &table).await?;
         self.marker_rights(&tx, &table.schema, true).await?;
         drop(tx);
@@ -171,30 +139,27 @@ impl Sink for PostgresSink {
     async fn begin(&self, holder: &Holder) -> Result<Begun> {
         let mut client = self.client().await?;
         let tx = transaction(&mut client).await?;
-        let schema = self.schema(&tx).await?.ok_or_else(|| self.missing())?;
+        let schema = self.schema(&tx).await?.ok_or_else(|| self.target.missing())?;
         if let Some(table) = self.table(&tx).await? {
             self.check(&tx, &table).await?;
         }
         let marker = self.marker_table(&tx, &schema, true).await?;
         let found = self.raise(&tx, &marker, holder).await?;
-        if found.fence > holder.fence {
-            return Err(self.overtaken(holder));
-        }
+        let begun = self.target.begun(found, holder)?;
         tx.commit().await.map_err(|error| failed("raise the fence", error))?;
         client.close().await;
-        Ok(found.decision.map_or(Begun::Open, Begun::Committed))
+        Ok(begun)
     }
 
     async fn stage(&self, holder: &Holder, mut rows: Rows) -> Result<Staged> {
-        let fields = plan::fields(&rows.schema)?;
+        let fields = self.target.fields(&rows.schema)?;
         let mut client = self.client().await?;
         let tx = transaction(&mut client).await?;
         let table = self.table_for(&tx, &fields).await?;
-        plan::pair(&plan::columns(&tx, table.oid).await?, &fields, self.mode, &self.key)?;
         let stage = stage_table(&table.schema, holder);
         let columns: Vec<String> = fields
             .iter()
-            .map(|(name, kind)| format!("{} {}", quote_ident(name), pgcopy::sql_type(kind)))
+            .map(|(name, kind)| format!("{} {}", quote(name), pgcopy::sql_type(kind)))
             .collect();
         let sql = stage.sql();
         tx.batch_execute(&format!(
@@ -209,7 +174,7 @@ impl Sink for PostgresSink {
         self.lock(&tx, &table.schema, holder).await?;
         tx.commit().await.map_err(|error| failed("stage the rows", error))?;
         client.close().await;
-        Ok(Staged { parts: Vec::new(), counts: Counts { written, ..Counts::default() } })
+        Ok(table::staged(written))
     }
 
     async fn commit(&self, holder: &Holder, decision: &Decision) -> Result<()> {
@@ -220,7 +185,7 @@ impl Sink for PostgresSink {
             Merged::Now => tx.commit().await.map_err(|error| match error.as_db_error() {
                 Some(_) => failed("commit the rows", error),
                 None => Error::transient("commit the rows", "the connection was lost meanwhile")
-                    .with("table", &self.table)
+                    .with("table", &self.target.table)
                     .caused_by(Quiet(error))
                     .help(
                         "Whether it took effect stands at the target; the next attempt reads it.",
@@ -233,7 +198,7 @@ impl Sink for PostgresSink {
                     "merge the rows",
                     format!("a value is none of its column's type (SQLSTATE {})", state(&error)),
                 )
-                .with("table", &self.table)
+                .with("table", &self.target.table)
                 .caused_by(Quiet(error))
                 .help("Check such values in the contract, or convert them in the transform.");
                 return Err(match column {
@@ -254,7 +219,7 @@ impl Sink for PostgresSink {
         let row = tx
             .query_one(
                 "SELECT to_regclass($1) IS NOT NULL OR has_schema_privilege($2, 'CREATE')",
-                &[&format!("{}.{MARKER}", quote_ident(&schema)), &schema],
+                &[&format!("{}.{MARKER}", quote(&schema)), &schema],
             )
             .await
             .map_err(|error| failed("close the run", error))?;
@@ -265,10 +230,7 @@ impl Sink for PostgresSink {
         let found = self.raise(&tx, &marker, holder).await?;
         tx.commit().await.map_err(|error| failed("close the run", error))?;
         client.close().await;
-        if found.decision.is_none() && found.fence > holder.fence {
-            return Err(self.overtaken(holder));
-        }
-        Ok(found.decision)
+        self.target.closed(found, holder)
     }
 
     async fn clean(&self, holder: &Holder) -> Result<()> {
@@ -352,15 +314,13 @@ async fn copy(tx: &Transaction<'_>, stage: &str, rows: &mut Rows) -> Result<u64>
 }
 
 fn stage_table(schema: &str, holder: &Holder) -> Table {
-    let name = format!("{}{}", table::stage_prefix(holder.run), holder.fence);
-    Table { oid: 0, schema: schema.to_owned(), name }
+    Table { oid: 0, schema: schema.to_owned(), name: table::stage_name(holder) }
 }
 
 fn marker_of(row: &tokio_postgres::Row) -> Result<Marker> {
     let (fence, decision): (i64, Option<String>) =
         read(row, |row| Ok((row.try_get(0)?, row.try_get(1)?)))?;
-    let decision = decision.as_deref().map(table::decision_of).transpose()?;
-    Ok(Marker { fence, decision })
+    Marker::of(fence, decision.as_deref())
 }
 
 fn read<T>(
@@ -395,7 +355,5 @@ fn failed(doing: &'static str, error: tokio_postgres::Error) -> Error {
         (None, None) => "a constraint refuses a row".to_owned(),
     };
     let message = format!("{what} (SQLSTATE {})", server.code().code());
-    Error::contract(doing, message)
-        .caused_by(Quiet(error))
-        .help("Refuse such rows in the contract, or correct the table.")
+    table::row_refused(doing, message).caused_by(Quiet(error))
 }

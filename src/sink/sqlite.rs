@@ -22,32 +22,20 @@ use rusqlite::{OptionalExtension, Transaction, TransactionBehavior, params};
 use tokio::sync::mpsc;
 
 use self::plan::{Column, Pair};
-use super::table::{self, MARKER};
+use super::table::{self, Dialect, MARKER, Marker, Target};
 use super::{Begun, Holder, Mode, Sink, Staged, Way};
 use crate::connect::Connection;
+use crate::connect::sql::{quote, quote_all};
 use crate::connect::sqlite::{Access, classify, open};
 use crate::error::{Error, Result};
 use crate::format::values::Values;
 use crate::job::decision::Decision;
-use crate::rows::{Counts, Rows};
+use crate::rows::Rows;
 
 /// A sink that writes to one table.
+#[derive(Clone)]
 pub struct SqliteSink {
-    target: String,
-    table: Arc<Target>,
-}
-
-struct Target {
-    connection: Connection,
-    name: String,
-    mode: Mode,
-    key: Vec<String>,
-}
-
-/// The marker row of a run.
-struct Marker {
-    fence: i64,
-    decision: Option<Box<Decision>>,
+    target: Arc<Target>,
 }
 
 impl SqliteSink {
@@ -59,28 +47,21 @@ impl SqliteSink {
         mode: Mode,
         primary_key: Vec<String>,
     ) -> Result<SqliteSink> {
-        table::upsert_needs_key(mode, &primary_key)?;
-        Ok(SqliteSink {
-            target: format!("{}/{table}", connection.name),
-            table: Arc::new(Target {
-                connection: connection.clone(),
-                name: table.to_owned(),
-                mode,
-                key: primary_key,
-            }),
-        })
+        let dialect = Dialect { quote, same: str::eq_ignore_ascii_case, sql_type: plan::sql_type };
+        let target = Target::new(connection, table, mode, primary_key, dialect)?;
+        Ok(SqliteSink { target: Arc::new(target) })
     }
 
     /// Does `work` where it may block. It goes on to its end even if nobody waits for it any more,
     /// which is as harmless as a crash behind it.
     async fn blocking<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Target, rusqlite::Connection) -> Result<T> + Send + 'static,
+        work: impl FnOnce(&SqliteSink, rusqlite::Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let target = Arc::clone(&self.table);
+        let sink = self.clone();
         tokio::task::spawn_blocking(move || {
-            let database = open(&target.connection, Access::Write)?;
-            work(&target, database)
+            let database = open(&sink.target.connection, Access::Write)?;
+            work(&sink, database)
         })
         .await
         .map_err(|cause| {
@@ -96,30 +77,28 @@ impl Sink for SqliteSink {
     }
 
     fn target(&self) -> &str {
-        &self.target
+        &self.target.name
     }
 
     async fn fits(&self, schema: &SchemaRef) -> Result<()> {
         let schema = schema.clone();
-        self.blocking(move |target, mut database| {
+        self.blocking(move |sink, mut database| {
             let tx = database.transaction().map_err(|error| failed("look at the table", error))?;
-            let (columns, _) = target.pairs(&tx, &schema)?;
-            target.terms(&tx, &columns).map(drop)
+            let (columns, _) = sink.pairs(&tx, &schema)?;
+            sink.terms(&tx, &columns).map(drop)
         })
         .await
     }
 
     async fn begin(&self, holder: &Holder) -> Result<Begun> {
         let holder = holder.clone();
-        self.blocking(move |target, mut database| {
+        self.blocking(move |sink, mut database| {
             let tx = transaction(&mut database)?;
-            target.check(&tx)?;
-            let found = target.raise(&tx, &holder)?;
-            if found.fence > holder.fence {
-                return Err(target.overtaken(&holder));
-            }
+            sink.check(&tx)?;
+            let found = sink.raise(&tx, &holder)?;
+            let begun = sink.target.begun(found, &holder)?;
             tx.commit().map_err(|error| failed("raise the fence", error))?;
-            Ok(found.decision.map_or(Begun::Open, Begun::Committed))
+            Ok(begun)
         })
         .await
     }
@@ -127,11 +106,11 @@ impl Sink for SqliteSink {
     async fn stage(&self, holder: &Holder, mut rows: Rows) -> Result<Staged> {
         let (schema, of) = (rows.schema.clone(), holder.clone());
         let pairs =
-            self.blocking(move |target, database| target.prepare(database, &of, &schema)).await?;
+            self.blocking(move |sink, database| sink.prepare(database, &of, &schema)).await?;
         let (sender, receiver) = mpsc::channel(1);
         let of = holder.clone();
         let write =
-            self.blocking(move |target, database| target.write(database, &of, &pairs, receiver));
+            self.blocking(move |sink, database| sink.write(database, &of, &pairs, receiver));
         let feed = async {
             while let Some(batch) = rows.stream.try_next().await? {
                 if sender.send(batch.rows).await.is_err() {
@@ -142,17 +121,17 @@ impl Sink for SqliteSink {
             Ok(())
         };
         let (written, ()) = tokio::try_join!(write, feed)?;
-        Ok(Staged { parts: Vec::new(), counts: Counts { written, ..Counts::default() } })
+        Ok(table::staged(written))
     }
 
     async fn commit(&self, holder: &Holder, decision: &Decision) -> Result<()> {
         let (holder, decision) = (holder.clone(), decision.clone());
-        self.blocking(move |target, mut database| {
+        self.blocking(move |sink, mut database| {
             let tx = transaction(&mut database)?;
-            if target.held(&tx, &holder)?.decision.is_some() {
+            if sink.held(&tx, &holder)?.decision.is_some() {
                 return Ok(());
             }
-            target.merge(&tx, &holder, decision.counts.written)?;
+            sink.merge(&tx, &holder, decision.counts.written)?;
             tx.execute(
                 &format!(
                     "UPDATE {MARKER} SET state = 'committed', decision = ?2,
@@ -170,14 +149,11 @@ impl Sink for SqliteSink {
         // A commit of this very fence, whose future was dropped, may still wait for the file on its
         // thread: the fence that is raised here, which is the next attempt's, keeps it out.
         let holder = Holder { run: holder.run, fence: holder.fence + 1 };
-        self.blocking(move |target, mut database| {
+        self.blocking(move |sink, mut database| {
             let tx = transaction(&mut database)?;
-            let found = target.raise(&tx, &holder)?;
+            let found = sink.raise(&tx, &holder)?;
             tx.commit().map_err(|error| failed("close the run", error))?;
-            if found.decision.is_none() && found.fence > holder.fence {
-                return Err(target.overtaken(&holder));
-            }
-            Ok(found.decision)
+            sink.target.closed(found, &holder)
         })
         .await
     }
@@ -206,11 +182,11 @@ impl Sink for SqliteSink {
     }
 }
 
-impl Target {
+impl SqliteSink {
     /// Finds out, before anything is read, whether an upsert has its index. A table that is
     /// missing is told by `stage`, which knows the columns that it wants.
     fn check(&self, tx: &Transaction<'_>) -> Result<()> {
-        if let Some(columns) = plan::columns(tx, &self.name)? {
+        if let Some(columns) = plan::columns(tx, &self.target.table)? {
             self.terms(tx, &columns)?;
         }
         Ok(())
@@ -218,35 +194,14 @@ impl Target {
 
     /// What `ON CONFLICT` names; `None` where the mode has no use for it.
     fn terms(&self, tx: &Transaction<'_>, columns: &[Column]) -> Result<Option<Vec<String>>> {
-        if self.mode != Mode::Upsert {
+        if self.target.mode != Mode::Upsert {
             return Ok(None);
         }
-        let terms = plan::unique_index(tx, &self.name, columns, &self.key)?;
+        let terms = plan::unique_index(tx, &self.target.table, columns, &self.target.key)?;
         terms.map(Some).ok_or_else(|| {
-            let key: Vec<String> = self.key.iter().map(|name| quote(name)).collect();
-            let key = key.join(", ");
-            self.refused(format!("it has no unique index over exactly ({key})")).help(format!(
-                "Run: CREATE UNIQUE INDEX {} ON {} ({key});",
-                quote(&format!("{}_{}", self.name, self.key.join("_"))),
-                quote(&self.name)
-            ))
+            let index = quote(&format!("{}_{}", self.target.table, self.target.key.join("_")));
+            self.target.no_index(&format!("{index} ON {}", self.target.sql()))
         })
-    }
-
-    fn refused(&self, message: String) -> Error {
-        Error::permanent("write to the table", message).with("table", &self.name)
-    }
-
-    fn overtaken(&self, holder: &Holder) -> Error {
-        Error::fenced("write to the table", "a later attempt holds the run")
-            .with("table", &self.name)
-            .with("fence", holder.fence)
-    }
-
-    fn emptied(&self) -> Error {
-        Error::transient("commit the rows", "what was staged is no longer there")
-            .with("table", &self.name)
-            .help("The staging table was removed; the next attempt stages again.")
     }
 
     /// Inserts the run's row or raises its fence, and gives what it holds then.
@@ -272,33 +227,20 @@ impl Target {
             params![holder.run.to_string(), holder.fence],
         )
         .map_err(|error| failed(doing, error))?;
-        marker(tx, holder)?.ok_or_else(|| self.unknown())
+        marker(tx, holder)?.ok_or_else(|| self.target.unknown())
     }
 
-    /// The run's row, which has this fence or is committed. A higher fence there is an error.
+    /// The run's row, as [`Target::held`].
     fn held(&self, tx: &Transaction<'_>, holder: &Holder) -> Result<Marker> {
-        match marker(tx, holder)? {
-            Some(marker) if marker.fence > holder.fence => Err(self.overtaken(holder)),
-            Some(marker) if marker.decision.is_some() || marker.fence == holder.fence => Ok(marker),
-            _ => Err(self.unknown()),
-        }
-    }
-
-    fn unknown(&self) -> Error {
-        Error::transient("check the fence", "the target does not know this fence")
-            .with("table", &self.name)
-            .help("The row of the run was removed; the next attempt makes it anew.")
+        self.target.held(marker(tx, holder)?, holder)
     }
 
     /// The table's columns, and which of them take those of such rows.
     fn pairs(&self, tx: &Transaction<'_>, schema: &Schema) -> Result<(Vec<Column>, Vec<Pair>)> {
-        let Some(columns) = plan::columns(tx, &self.name)? else {
-            let create = plan::create_table(&self.name, schema, &self.key);
-            return Err(self
-                .refused("there is no such table".to_owned())
-                .help(format!("Create it, for instance so: {create};")));
-        };
-        let pairs = plan::pair(&columns, schema, self.mode, &self.key)?;
+        let fields = self.target.fields(schema)?;
+        let columns = plan::columns(tx, &self.target.table)?
+            .ok_or_else(|| self.target.missing_for(&fields))?;
+        let pairs = plan::pair(&self.target, &columns, &fields)?;
         Ok((columns, pairs))
     }
 
@@ -313,14 +255,11 @@ impl Target {
         let tx = transaction(&mut database)?;
         let (_, pairs) = self.pairs(&tx, schema)?;
         self.held(&tx, holder)?;
-        let stage = quote(&stage_table(holder));
+        let stage = quote(&table::stage_name(holder));
         // Columns without a type keep values as they are bound.
-        let names: Vec<String> = pairs.iter().map(|pair| quote(&pair.name)).collect();
-        tx.execute_batch(&format!(
-            "DROP TABLE IF EXISTS {stage}; CREATE TABLE {stage} ({})",
-            names.join(", ")
-        ))
-        .map_err(|error| failed(doing, error))?;
+        let names = quote_all(pairs.iter().map(|pair| &pair.name));
+        tx.execute_batch(&format!("DROP TABLE IF EXISTS {stage}; CREATE TABLE {stage} ({names})"))
+            .map_err(|error| failed(doing, error))?;
         tx.commit().map_err(|error| failed(doing, error))?;
         Ok(pairs)
     }
@@ -335,7 +274,7 @@ impl Target {
     ) -> Result<u64> {
         let doing = "stage the rows";
         let places = vec!["?"; pairs.len()].join(", ");
-        let insert = format!("INSERT INTO {} VALUES ({places})", quote(&stage_table(holder)));
+        let insert = format!("INSERT INTO {} VALUES ({places})", quote(&table::stage_name(holder)));
         let mut written = 0;
         while let Some(batch) = batches.blocking_recv() {
             let values = values(&batch)?;
@@ -360,7 +299,7 @@ impl Target {
     /// Moves what is staged into the table.
     fn merge(&self, tx: &Transaction<'_>, holder: &Holder, written: u64) -> Result<()> {
         let doing = "merge the rows";
-        let stage = stage_table(holder);
+        let stage = table::stage_name(holder);
         let names = {
             let mut statement = tx
                 .prepare("SELECT name FROM pragma_table_info(?1)")
@@ -373,17 +312,15 @@ impl Target {
         if names.is_empty()
             || count(tx, &format!("SELECT count(*) FROM {}", quote(&stage)))? != written
         {
-            return Err(self.emptied());
+            return Err(self.target.emptied());
         }
-        let columns = plan::columns(tx, &self.name)?
-            .ok_or_else(|| self.refused("there is no such table".to_owned()))?;
+        let columns =
+            plan::columns(tx, &self.target.table)?.ok_or_else(|| self.target.missing())?;
         let terms = self.terms(tx, &columns)?;
         if let Some(terms) = &terms {
             let stage = quote(&stage);
-            let null: Vec<String> =
-                self.key.iter().map(|name| format!("{} IS NULL", quote(name))).collect();
-            let without =
-                count(tx, &format!("SELECT count(*) FROM {stage} WHERE {}", null.join(" OR ")))?;
+            let null = self.target.lacks_key();
+            let without = count(tx, &format!("SELECT count(*) FROM {stage} WHERE {null}"))?;
             let repeated = count(
                 tx,
                 &format!(
@@ -391,23 +328,15 @@ impl Target {
                     terms.join(", ")
                 ),
             )?;
-            table::keys_hold(&self.key, without, repeated)
-                .map_err(|error| error.with("table", &self.name))?;
+            self.target.keys_hold(without, repeated)?;
         }
-        if self.mode == Mode::Replace {
-            tx.execute(&format!("DELETE FROM {}", quote(&self.name)), [])
+        if self.target.mode == Mode::Replace {
+            tx.execute(&format!("DELETE FROM {}", self.target.sql()), [])
                 .map_err(|error| failed("delete the old rows", error))?;
         }
-        let insert = plan::merge(&self.name, &stage, &names, &self.key, terms.as_deref());
+        let insert = plan::merge(&self.target, &stage, &names, &terms.unwrap_or_default());
         let taken = tx.execute(&insert, []).map_err(|error| failed(doing, error))? as u64;
-        // Rows of an upsert that are nothing but their key stay as they are, and do not count.
-        let all_key = terms.is_some() && names.len() == self.key.len();
-        if taken != written && !all_key {
-            return Err(self.refused(format!("it took {taken} of {written} rows")).help(
-                "A trigger of the table keeps rows out. Remove it, or filter in the transform.",
-            ));
-        }
-        Ok(())
+        self.target.took(taken, written, names.len())
     }
 }
 
@@ -421,8 +350,7 @@ fn marker(tx: &Transaction<'_>, holder: &Holder) -> Result<Option<Marker>> {
         .optional()
         .map_err(|error| failed("check the fence", error))?;
     let Some((fence, decision)) = found else { return Ok(None) };
-    let decision = decision.as_deref().map(table::decision_of).transpose()?;
-    Ok(Some(Marker { fence, decision }))
+    Marker::of(fence, decision.as_deref()).map(Some)
 }
 
 fn count(tx: &Transaction<'_>, sql: &str) -> Result<u64> {
@@ -454,14 +382,6 @@ fn values(batch: &RecordBatch) -> Result<Vec<Values<'_>>> {
         .collect()
 }
 
-fn stage_table(holder: &Holder) -> String {
-    format!("{}{}", table::stage_prefix(holder.run), holder.fence)
-}
-
-fn quote(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
 /// An error of SQLite, with what the table itself refuses as `contract`. What a trigger says may
 /// quote values; what SQLite says of a constraint are names.
 fn failed(doing: &'static str, error: rusqlite::Error) -> Error {
@@ -478,7 +398,5 @@ fn failed(doing: &'static str, error: rusqlite::Error) -> Error {
         }
         _ => return classify(doing, error),
     };
-    Error::contract(doing, said)
-        .caused_by(error)
-        .help("Refuse such rows in the contract, or correct the table.")
+    table::row_refused(doing, said).caused_by(error)
 }

@@ -104,6 +104,15 @@ fn types(config: &SourceConfig, contract: Option<&Types>) -> Types {
     }
 }
 
+/// The keys of `[source]` that a kind of system has.
+pub(crate) fn keys(kind: System) -> &'static [&'static str] {
+    match kind {
+        System::Postgres | System::Sqlite => &["connection", "table", "columns", "where", "query"],
+        System::Files => &["connection", "path", "format", "compression", "csv", "fields"],
+        System::Discard => &["connection"],
+    }
+}
+
 /// The source that `config` describes, at `connection`. Nothing is reached yet.
 ///
 /// `contract` is what the export's contract promises; types are taken from it where the system
@@ -131,27 +140,26 @@ fn validate(config: &SourceConfig, kind: System) -> Result<()> {
     let wrong = |message: String, help: &str| {
         Err(Error::config("understand the source", message).help(help))
     };
-    let of_tables = [
+    let given = [
         ("table", config.table.is_some()),
         ("columns", config.columns.is_some()),
         ("where", config.filter.is_some()),
         ("query", config.query.is_some()),
-    ];
-    let of_files = [
         ("path", config.path.is_some()),
         ("format", config.format.is_some()),
         ("compression", config.compression.is_some()),
         ("csv", config.csv.is_some()),
+        ("fields", config.fields.is_some()),
     ];
-    let of_both = [of_tables, of_files].concat();
-    let (strange, help): (&[_], _) = match kind {
+    let help = match kind {
         System::Postgres | System::Sqlite => {
-            (&of_files, "A database is read by `table` (with `columns` and `where`) or by `query`.")
+            "A database is read by `table` (with `columns` and `where`) or by `query`."
         }
-        System::Files => (&of_tables, "Files are read by `path`, `format`, `compression`, `csv`."),
-        System::Discard => (&of_both, "It has no rows; leave the key out."),
+        System::Files => "Files are read by `path`, `format`, `compression`, `csv`, `fields`.",
+        System::Discard => "It has no rows; leave the key out.",
     };
-    if let Some((key, _)) = strange.iter().find(|(_, given)| *given) {
+    let strange = |(key, given): &&(&str, bool)| *given && !keys(kind).contains(key);
+    if let Some((key, _)) = given.iter().find(strange) {
         return wrong(format!("`{key}` makes no sense for this kind of connection"), help);
     }
     if kind == System::Discard {

@@ -16,7 +16,8 @@ use tokio_postgres::{Column, CopyOutStream};
 use self::decode::{Decoder, Wire};
 use super::{Source, SourceConfig, Types, sql};
 use crate::connect::Connection;
-use crate::connect::postgres::{Client, classify, connect, quote_ident};
+use crate::connect::postgres::{Client, classify, connect};
+use crate::connect::sql::quote;
 use crate::error::{Error, Result};
 use crate::format::FieldType;
 use crate::job::param::Bindings;
@@ -146,7 +147,7 @@ fn plan(sql: String, columns: &[Column], types: &Types) -> Result<Plan> {
                 .with("column", name)
                 .help("Give one of them another name with AS."));
         }
-        let quoted = quote_ident(name);
+        let quoted = quote(name);
         let wire = match wire(column.type_(), column.type_modifier(), types.get(name)) {
             Some(wire) => wire,
             None => {
@@ -237,11 +238,11 @@ fn no_type(column: &Column) -> Error {
     };
     let help = if *kind == Type::NUMERIC {
         format!(
-            "Declare it in [contract.fields] or [source.fields], with up to 38 digits: \
+            "Promise it in [contract.fields], with up to 38 digits: \
              {name} = {{ type = \"decimal(18,4)\" }}; or cast it in a query."
         )
     } else {
-        format!("Write a query that casts it, {}::text, or leaves it out.", quote_ident(name))
+        format!("Write a query that casts it, {}::text, or leaves it out.", quote(name))
     };
     let message = if *kind == Type::NUMERIC {
         "a numeric without known precision has no exact counterpart".to_owned()

@@ -2,7 +2,8 @@
 //! parameters in their places, for statements that take no bound ones.
 
 use super::SourceConfig;
-use crate::connect::postgres::{literal, quote_ident, quote_table};
+use crate::connect::postgres::literal;
+use crate::connect::sql::{quote_all, quote_table};
 use crate::error::{Error, Result};
 use crate::job::param::{self, Bindings};
 
@@ -12,7 +13,7 @@ pub(super) fn select(config: &SourceConfig) -> String {
         return query.clone();
     }
     let columns = match &config.columns {
-        Some(names) => names.iter().map(|name| quote_ident(name)).collect::<Vec<_>>().join(", "),
+        Some(names) => quote_all(names),
         None => "*".to_owned(),
     };
     let table = quote_table(config.table.as_deref().unwrap_or_default());

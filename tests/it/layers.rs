@@ -12,12 +12,11 @@ const LAYERS: [&[&str]; 18] = [
     // Below `job`, since a manifest names the types of its columns; it knows nothing of jobs.
     &["format"],
     &["job"],
-    &["claims", "queue"],
+    &["claims", "connect", "queue"],
     // `limits` reaches Redis and the embedded file by the claims' means; `telemetry` counts what
     // claims are answered.
     &["limits", "telemetry"],
-    // A connection is described with the rate that it allows.
-    &["connect", "http"],
+    &["http"],
     // The contract is the first of the row's steps: `protect` and `transform` speak of its rows.
     &["contract", "delivery", "ledger", "sink", "source"],
     &["protect", "transform"],
@@ -36,7 +35,7 @@ const LAYERS: [&[&str]; 18] = [
 /// Every port, and those of its modules that its backends share.
 const PORTS: [(&str, &[&str]); 7] = [
     ("claims", &["file", "link"]),
-    ("connect", &[]),
+    ("connect", &["sql"]),
     ("ledger", &["sheet"]),
     ("limits", &["gcra", "local"]),
     ("queue", &[]),

@@ -21,7 +21,10 @@ fn codes_of(code: Code, file: &str, text: &str) -> BTreeSet<&'static str> {
         Code::NoPseudonyms => SETTINGS.split("[keys]").next().unwrap(),
         _ => SETTINGS,
     };
-    let dir = folder(&[("longshore.toml", settings), (file, &whole)]);
+    let to_table = ORDERS.replace("path =", "table =");
+    let orders = if code == Code::OneFile { &to_table } else { ORDERS };
+    let dir =
+        folder(&[("longshore.toml", settings), ("exports/orders.toml", orders), (file, &whole)]);
     let (problems, notes) = match load(dir.path(), LoadOptions::default()) {
         Ok(config) => (Vec::new(), config.notes),
         Err(problems) => (problems.0, Vec::new()),

@@ -3,7 +3,7 @@
 use super::{Known, fit, no_connection, rows, system_name, text};
 use crate::config::problem::{Code, Level, Problems, suggest};
 use crate::config::tree::Node;
-use crate::connect::System;
+use crate::connect::{Connection, System, sqlite};
 use crate::contract::{self, Classification};
 use crate::export::{Export, Schedule};
 use crate::format::{CsvOptions, Format};
@@ -11,8 +11,8 @@ use crate::job::cron::Cron;
 use crate::job::param::Value;
 use crate::job::{template, window};
 use crate::protect::Protection;
-use crate::sink::Mode;
-use crate::source::SourceConfig;
+use crate::sink::{self, Mode};
+use crate::source::{self, SourceConfig};
 
 /// Checks one export.
 pub(in crate::config) fn export(
@@ -76,7 +76,34 @@ pub(in crate::config) fn export(
             _ => {}
         }
     }
+    let side = |name: &String| known.connections.get(name)?.as_deref();
+    if let (Some(from), Some(to)) = (side(&export.source.connection), side(&export.sink.connection))
+    {
+        check_apart(from, to, tree, problems);
+    }
     check_fields(export, tree, known, problems);
+}
+
+/// Refuses to read from and write to one SQLite file: the reading locks the writing out, which
+/// the reading waits for.
+fn check_apart(from: &Connection, to: &Connection, tree: &Node, problems: &mut Problems) {
+    if from.kind != System::Sqlite || to.kind != System::Sqlite {
+        return;
+    }
+    // By whatever path; one that is not there yet can only be compared as it is written.
+    let file = |one| sqlite::path(one).map(|path| path.canonicalize().unwrap_or(path));
+    if let (Ok(read), Ok(written)) = (file(from), file(to))
+        && read == written
+    {
+        problems
+            .add(
+                Code::OneFile,
+                tree.at(&["sink", "connection"]),
+                "source and sink are one SQLite file",
+                "the reading locks it",
+            )
+            .help("deliver to another file, or to a folder");
+    }
 }
 
 fn check_schedule(schedule: &Schedule, export: &Export, tree: &Node, problems: &mut Problems) {
@@ -144,12 +171,7 @@ fn check_keys(side: &str, fitting: &[&str], kind: System, tree: &Node, problems:
 
 fn check_source(export: &Export, kind: System, tree: &Node, problems: &mut Problems) {
     let source = &export.source;
-    let fitting: &[&str] = match kind {
-        System::Postgres | System::Sqlite => &["connection", "table", "columns", "where", "query"],
-        System::Files => &["connection", "path", "format", "compression", "csv", "fields"],
-        System::Discard => &["connection"],
-    };
-    check_keys("source", fitting, kind, tree, problems);
+    check_keys("source", source::keys(kind), kind, tree, problems);
     match kind {
         System::Postgres | System::Sqlite => check_select(source, tree, problems),
         System::Files => match &source.path {
@@ -220,12 +242,7 @@ fn check_csv(csv: Option<&CsvOptions>, side: &str, tree: &Node, problems: &mut P
 
 fn check_sink(export: &Export, kind: System, tree: &Node, problems: &mut Problems) {
     let sink = &export.sink;
-    let fitting: &[&str] = match kind {
-        System::Postgres | System::Sqlite => &["connection", "table", "mode"],
-        System::Files => &["connection", "path", "format", "compression", "csv", "if-exists"],
-        System::Discard => &["connection", "path"],
-    };
-    check_keys("sink", fitting, kind, tree, problems);
+    check_keys("sink", sink::keys(kind), kind, tree, problems);
     let place = tree.at(&["sink", "path"]);
     match (kind, &sink.path) {
         (System::Files, Some(path)) => text::folder(path, export, place, problems),

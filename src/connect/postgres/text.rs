@@ -1,20 +1,7 @@
-//! SQL text made of names and values.
+//! SQL text made of values.
 
 use crate::error::{Error, Result};
 use crate::job::param::Value;
-
-/// A name as SQL text: quoted, whatever it holds.
-pub fn quote_ident(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-/// `schema.table` or `table` as SQL text. The first dot parts the two.
-pub fn quote_table(table: &str) -> String {
-    match table.split_once('.') {
-        Some((schema, table)) => format!("{}.{}", quote_ident(schema), quote_ident(table)),
-        None => quote_ident(table),
-    }
-}
 
 /// A value as a typed literal, in parentheses so that it can stand anywhere in an expression.
 /// COPY takes no bound parameters. Safe for every string, whatever the server's
@@ -72,12 +59,6 @@ fn era(year: i16) -> (i16, &'static str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_are_quoted_whatever_they_hold() {
-        assert_eq!(quote_table("sales.or\"ders"), "\"sales\".\"or\"\"ders\"");
-        assert_eq!(quote_table("orders"), "\"orders\"");
-    }
 
     #[test]
     fn what_a_literal_cannot_hold_is_refused() {

@@ -4,7 +4,7 @@ use tokio_postgres::Transaction;
 
 use super::plan::{self, Pair, Table};
 use super::{Client, PostgresSink, failed, read, stage_table, transaction};
-use crate::connect::postgres::{quote_ident, quote_table};
+use crate::connect::sql::quote;
 use crate::error::{Error, Result};
 use crate::format::FieldType;
 use crate::job::decision::Decision;
@@ -37,21 +37,21 @@ impl PostgresSink {
         )
         .await
         .map_err(|error| failed("commit the rows", error))?;
-        let schema = self.schema(tx).await?.ok_or_else(|| self.missing())?;
+        let schema = self.schema(tx).await?.ok_or_else(|| self.target.missing())?;
         if self.lock(tx, &schema, holder).await?.decision.is_some() {
             return Ok(Merged::Before);
         }
         // From here on the table stays as it is found, and for `replace` nobody else writes.
         let strength =
-            if self.mode == Mode::Replace { "SHARE ROW EXCLUSIVE" } else { "ROW EXCLUSIVE" };
-        tx.batch_execute(&format!("LOCK TABLE {} IN {strength} MODE", quote_table(&self.table)))
+            if self.target.mode == Mode::Replace { "SHARE ROW EXCLUSIVE" } else { "ROW EXCLUSIVE" };
+        tx.batch_execute(&format!("LOCK TABLE {} IN {strength} MODE", self.target.sql()))
             .await
             .map_err(|error| failed("lock the table", error))?;
-        let table = self.table(tx).await?.ok_or_else(|| self.missing())?;
+        let table = self.table(tx).await?.ok_or_else(|| self.target.missing())?;
         let columns = plan::columns(tx, table.oid).await?;
         let stage = stage_table(&schema, holder);
         let staged = self.staged(tx, &stage).await?;
-        let pairs = plan::pair(&columns, &staged, self.mode, &self.key)?;
+        let pairs = plan::pair(&self.target, &columns, &staged)?;
         self.inspect(tx, &stage, &pairs, decision.counts.written).await?;
         let (repeated, taken) = match self.pour(tx, &table, &stage, &pairs).await {
             Ok(counts) => counts,
@@ -60,26 +60,18 @@ impl PostgresSink {
                 let casts = casts.map(|pair| (pair.column.name.clone(), pair.cast())).collect();
                 return Ok(Merged::BadValue { stage, casts, error });
             }
-            Err(error) => return Err(failed("merge the rows", error).with("table", &self.table)),
+            Err(error) => {
+                return Err(failed("merge the rows", error).with("table", &self.target.table));
+            }
         };
-        table::keys_hold(&self.key, 0, repeated)
-            .map_err(|error| error.with("table", &self.table))?;
-        // Rows of an upsert that are nothing but their key stay as they are, and do not count.
-        let all_key = self.mode == Mode::Upsert && pairs.len() == self.key.len();
-        if taken != decision.counts.written && !all_key {
-            return Err(self
-                .refused(format!("it took {taken} of {} rows", decision.counts.written))
-                .help(
-                    "A trigger or a rule of the table keeps rows out. Remove it, or filter in the \
-                     transform.",
-                ));
-        }
+        self.target.keys_hold(0, repeated)?;
+        self.target.took(taken, decision.counts.written, pairs.len())?;
         let text = table::text_of(decision)?;
         tx.execute(
             &format!(
                 "UPDATE {}.{MARKER} SET state = 'committed', decision = $2, updated_at = now()
                  WHERE run = $1",
-                quote_ident(&schema)
+                quote(&schema)
             ),
             &[&holder.run.0, &text],
         )
@@ -99,18 +91,12 @@ impl PostgresSink {
             .await
             .and_then(|row| row.try_get(0))
             .map_err(|error| failed("find the staged rows", error))?;
-        let Some(oid) = oid else { return Err(self.emptied()) };
+        let Some(oid) = oid else { return Err(self.target.emptied()) };
         let columns = plan::columns(tx, oid).await?;
         Ok(columns
             .iter()
             .filter_map(|column| Some((column.name.clone(), column.staged()?)))
             .collect())
-    }
-
-    fn emptied(&self) -> Error {
-        Error::transient("commit the rows", "what was staged is no longer there")
-            .with("table", &self.table)
-            .help("The server crashed, or the table was emptied; the next attempt stages again.")
     }
 
     /// Finds what must not be merged: rows that went missing, keys without a value, texts too long.
@@ -123,9 +109,10 @@ impl PostgresSink {
     ) -> Result<()> {
         let long: Vec<(&Pair<'_>, String)> =
             pairs.iter().filter_map(|pair| Some((pair, pair.too_long()?))).collect();
-        let null: Vec<String> =
-            self.key.iter().map(|name| format!("{} IS NULL", quote_ident(name))).collect();
-        let null = if self.mode == Mode::Upsert { null.join(" OR ") } else { "false".to_owned() };
+        let null = match self.target.mode {
+            Mode::Upsert => self.target.lacks_key(),
+            Mode::Append | Mode::Replace => "false".to_owned(),
+        };
         let mut sql = format!("SELECT count(*), count(*) FILTER (WHERE {null})");
         for (_, condition) in &long {
             sql.push_str(&format!(", count(*) FILTER (WHERE {condition})"));
@@ -136,16 +123,15 @@ impl PostgresSink {
             .map_err(|error| failed("inspect the staged rows", error))?;
         let count = |index: usize| read(&row, |row| row.try_get(index).map(i64::unsigned_abs));
         if count(0)? != written {
-            return Err(self.emptied());
+            return Err(self.target.emptied());
         }
-        table::keys_hold(&self.key, count(1)?, 0)
-            .map_err(|error| error.with("table", &self.table))?;
+        self.target.keys_hold(count(1)?, 0)?;
         for (index, (pair, _)) in long.iter().enumerate() {
             let rows = count(index + 2)?;
             if rows > 0 {
                 let message = format!("{rows} texts are too long for their column");
                 return Err(Error::contract("merge the rows", message)
-                    .with("table", &self.table)
+                    .with("table", &self.target.table)
                     .with("column", &pair.column.name)
                     .help("Widen the column, or refuse or shorten such texts before."));
             }
@@ -162,8 +148,8 @@ impl PostgresSink {
         stage: &Table,
         pairs: &[Pair<'_>],
     ) -> Result<(u64, u64), tokio_postgres::Error> {
-        if self.mode == Mode::Upsert {
-            let key = pairs.iter().filter(|pair| self.key.contains(&pair.column.name));
+        if self.target.mode == Mode::Upsert {
+            let key = pairs.iter().filter(|pair| self.target.key.contains(&pair.column.name));
             let key: Vec<String> = key.map(Pair::cast).collect();
             let sql = format!(
                 "SELECT count(*) FROM (SELECT FROM {} GROUP BY {} HAVING count(*) > 1) AS d",
@@ -175,10 +161,10 @@ impl PostgresSink {
                 return Ok((repeated.unsigned_abs(), 0));
             }
         }
-        if self.mode == Mode::Replace {
+        if self.target.mode == Mode::Replace {
             tx.execute(&format!("DELETE FROM {}", table.sql()), &[]).await?;
         }
-        let insert = plan::merge(table, stage, pairs, self.mode, &self.key);
+        let insert = plan::merge(&self.target, table, stage, pairs);
         Ok((0, tx.execute(&insert, &[]).await?))
     }
 }

@@ -1,15 +1,14 @@
 //! How rows fit a table of PostgreSQL: what is known of the table, which column takes which, and
 //! the statements that move staged rows into it.
 
-use arrow::datatypes::Schema;
 use tokio_postgres::Transaction;
 
 use super::failed;
-use crate::connect::postgres::quote_ident;
+use crate::connect::sql::{quote, quote_all};
 use crate::error::Result;
 use crate::format::{FieldType, pgcopy};
 use crate::sink::Mode;
-use crate::sink::table::{complete, misfit};
+use crate::sink::table::{self, Target, misfit};
 
 /// A table of the target, as its catalogue describes it.
 pub(super) struct Table {
@@ -21,7 +20,7 @@ pub(super) struct Table {
 impl Table {
     /// Schema and name, quoted for SQL.
     pub fn sql(&self) -> String {
-        format!("{}.{}", quote_ident(&self.schema), quote_ident(&self.name))
+        format!("{}.{}", quote(&self.schema), quote(&self.name))
     }
 }
 
@@ -153,109 +152,68 @@ impl Column {
     }
 }
 
+impl table::Column for Column {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn is_required(&self) -> bool {
+        self.required
+    }
+
+    fn is_generated(&self) -> bool {
+        self.generated
+    }
+
+    fn takes(&self, kind: &FieldType, target: &Target) -> Result<()> {
+        if self.identity_always && target.mode == Mode::Upsert && !target.key.contains(&self.name) {
+            return Err(misfit(
+                &self.name,
+                "the column is GENERATED ALWAYS AS IDENTITY and cannot be updated",
+            )
+            .help("Leave it out of the rows, or make it part of the primary key."));
+        }
+        if !self.holds(kind) {
+            return Err(misfit(
+                &self.name,
+                format!("a column of type {} does not hold every {kind} exactly", self.sql),
+            )
+            .help(format!(
+                "Give the table's column the type {}, or cast in the query or the transform.",
+                pgcopy::sql_type(kind)
+            )));
+        }
+        Ok(())
+    }
+}
+
 /// One column of the rows, with the column of the table that takes it.
 pub(super) struct Pair<'a> {
     pub kind: FieldType,
     pub column: &'a Column,
 }
 
-/// The names and types of rows that are to be written. A type without a name in definitions, or
-/// two columns of one name, is an error of class `contract`.
-pub(super) fn fields(schema: &Schema) -> Result<Vec<(String, FieldType)>> {
-    let mut fields: Vec<(String, FieldType)> = Vec::with_capacity(schema.fields().len());
-    for field in schema.fields() {
-        if fields.iter().any(|(name, _)| name == field.name()) {
-            return Err(misfit(field.name(), "two columns have one name")
-                .help("Rename one of them in the query or the transform."));
-        }
-        let kind = FieldType::of_arrow(field.data_type()).ok_or_else(|| {
-            misfit(
-                field.name(),
-                format!("values of type {} cannot be written to a table", field.data_type()),
-            )
-            .help("Convert the column in the query or the transform, or leave it out.")
-        })?;
-        fields.push((field.name().clone(), kind));
-    }
-    Ok(fields)
-}
-
-/// Finds the column that takes each of `fields`, by name. What would lose anything, or leave a
-/// required column empty, is an error of class `contract` that names the column.
+/// Finds the column that takes each of `fields`, as [`Target::pair`].
 pub(super) fn pair<'a>(
-    table: &'a [Column],
+    target: &Target,
+    columns: &'a [Column],
     fields: &[(String, FieldType)],
-    mode: Mode,
-    key: &[String],
 ) -> Result<Vec<Pair<'a>>> {
-    let pairs = fields
-        .iter()
-        .map(|(name, kind)| {
-            let Some(column) = table.iter().find(|column| column.name == *name) else {
-                return Err(misfit(name, "the table has no such column").help(format!(
-                    "Add it to the table (ADD COLUMN {} {}), or leave it out of the rows.",
-                    quote_ident(name),
-                    pgcopy::sql_type(kind)
-                )));
-            };
-            if column.generated {
-                return Err(misfit(name, "the table computes this column itself")
-                    .help("Leave it out of the rows."));
-            }
-            if column.identity_always && mode == Mode::Upsert && !key.contains(name) {
-                return Err(misfit(
-                    name,
-                    "the column is GENERATED ALWAYS AS IDENTITY and cannot be updated",
-                )
-                .help("Leave it out of the rows, or make it part of the primary key."));
-            }
-            if !column.holds(kind) {
-                return Err(misfit(
-                    name,
-                    format!("a column of type {} does not hold every {kind} exactly", column.sql),
-                )
-                .help(format!(
-                    "Give the table's column the type {}, or cast in the query or the transform.",
-                    pgcopy::sql_type(kind)
-                )));
-            }
-            Ok(Pair { kind: kind.clone(), column })
-        })
-        .collect::<Result<Vec<_>>>()?;
-    let given = |name: &str| fields.iter().any(|(field, _)| field == name);
-    let required = table.iter().filter(|column| column.required).map(|column| &*column.name);
-    complete(required, mode, key, given)?;
-    Ok(pairs)
-}
-
-/// A statement that makes a table for `fields`, as advice.
-pub(super) fn create_table(table: &str, fields: &[(String, FieldType)], key: &[String]) -> String {
-    let mut lines: Vec<String> = fields
-        .iter()
-        .map(|(name, kind)| format!("{} {}", quote_ident(name), pgcopy::sql_type(kind)))
-        .collect();
-    if !key.is_empty() {
-        lines.push(format!("PRIMARY KEY ({})", list(key)));
-    }
-    format!("CREATE TABLE {table} ({})", lines.join(", "))
-}
-
-/// Names, quoted, with commas between them.
-pub(super) fn list<S: AsRef<str>>(names: &[S]) -> String {
-    names.iter().map(|name| quote_ident(name.as_ref())).collect::<Vec<_>>().join(", ")
+    let pairs = target.pair(columns, fields)?.into_iter().zip(fields);
+    Ok(pairs.map(|(column, (_, kind))| Pair { kind: kind.clone(), column }).collect())
 }
 
 impl Pair<'_> {
     /// The staged value as one of the table's type.
     pub fn cast(&self) -> String {
-        format!("{}::{}", quote_ident(&self.column.name), self.column.sql)
+        format!("{}::{}", quote(&self.column.name), self.column.sql)
     }
 
     /// A condition that finds staged texts which the column would cut, where it could: an explicit
     /// cast cuts in silence, and an assignment cuts blanks.
     pub fn too_long(&self) -> Option<String> {
         let limit = self.column.characters()?;
-        Some(format!("char_length({}) > {limit}", quote_ident(&self.column.name)))
+        Some(format!("char_length({}) > {limit}", quote(&self.column.name)))
     }
 
     /// Whether a staged value may turn out to be none of the column's type.
@@ -265,13 +223,7 @@ impl Pair<'_> {
 }
 
 /// The statement that adds the rows of `stage` to `table`.
-pub(super) fn merge(
-    table: &Table,
-    stage: &Table,
-    pairs: &[Pair<'_>],
-    mode: Mode,
-    key: &[String],
-) -> String {
+pub(super) fn merge(target: &Target, table: &Table, stage: &Table, pairs: &[Pair<'_>]) -> String {
     let names: Vec<&str> = pairs.iter().map(|pair| pair.column.name.as_str()).collect();
     let casts: Vec<String> = pairs.iter().map(Pair::cast).collect();
     let overriding = if pairs.iter().any(|pair| pair.column.identity_always) {
@@ -279,25 +231,12 @@ pub(super) fn merge(
     } else {
         ""
     };
-    let mut sql = format!(
-        "INSERT INTO {} ({}){overriding} SELECT {} FROM {}",
+    format!(
+        "INSERT INTO {} ({}){overriding} SELECT {} FROM {}{}",
         table.sql(),
-        list(&names),
+        quote_all(&names),
         casts.join(", "),
-        stage.sql()
-    );
-    if mode == Mode::Upsert {
-        let set: Vec<String> = names
-            .iter()
-            .filter(|name| !key.iter().any(|part| part == *name))
-            .map(|name| format!("{0} = excluded.{0}", quote_ident(name)))
-            .collect();
-        sql.push_str(&format!(" ON CONFLICT ({}) DO ", list(key)));
-        if set.is_empty() {
-            sql.push_str("NOTHING");
-        } else {
-            sql.push_str(&format!("UPDATE SET {}", set.join(", ")));
-        }
-    }
-    sql
+        stage.sql(),
+        target.on_conflict(&quote_all(&target.key), &names)
+    )
 }

@@ -3,9 +3,9 @@
 
 use tokio_postgres::Transaction;
 
-use super::plan::{self, Table};
+use super::plan::Table;
 use super::{PostgresSink, failed, read};
-use crate::connect::postgres::{quote_ident, quote_table};
+use crate::connect::sql::quote;
 use crate::error::{Error, Result};
 use crate::sink::Mode;
 use crate::sink::table::MARKER;
@@ -18,7 +18,7 @@ impl PostgresSink {
                 "SELECT c.oid, n.nspname::text, c.relname::text, c.relkind IN ('r', 'p')
                  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
                  WHERE c.oid = to_regclass($1)",
-                &[&quote_table(&self.table)],
+                &[&self.target.sql()],
             )
             .await
             .map_err(|error| failed("find the table", error))?;
@@ -34,7 +34,7 @@ impl PostgresSink {
         match self.find(tx).await? {
             Some((table, true)) => Ok(Some(table)),
             Some((_, false)) => Err(Error::permanent("find the table", "this is no table")
-                .with("table", &self.table)
+                .with("table", &self.target.table)
                 .help("Name an ordinary or a partitioned table, not a view or a foreign table.")),
             None => Ok(None),
         }
@@ -45,7 +45,7 @@ impl PostgresSink {
         if let Some((table, _)) = self.find(tx).await? {
             return Ok(Some(table.schema));
         }
-        let schema = self.table.split_once('.').map(|(schema, _)| schema);
+        let schema = self.target.table.split_once('.').map(|(schema, _)| schema);
         let row = tx
             .query_opt(
                 "SELECT nspname::text FROM pg_namespace
@@ -61,7 +61,7 @@ impl PostgresSink {
     /// wants, and whether an upsert has its index. A table that is missing is told by `stage`,
     /// which knows the columns that it wants.
     pub(super) async fn check(&self, tx: &Transaction<'_>, table: &Table) -> Result<()> {
-        let wanted: &[&str] = match self.mode {
+        let wanted: &[&str] = match self.target.mode {
             Mode::Append => &["INSERT"],
             Mode::Upsert => &["INSERT", "UPDATE", "SELECT"],
             Mode::Replace => &["INSERT", "DELETE"],
@@ -81,7 +81,7 @@ impl PostgresSink {
                                               ON a.attrelid = $1 AND a.attnum = k
                                             ORDER BY 1)
                                     = ARRAY(SELECT k FROM unnest($3::text[]) k ORDER BY 1))",
-                &[&table.oid, &wanted, &self.key],
+                &[&table.oid, &wanted, &self.target.key],
             )
             .await
             .map_err(|error| failed("check the table", error))?;
@@ -91,25 +91,25 @@ impl PostgresSink {
             })?;
         if !missing.is_empty() {
             let missing = missing.join(", ");
-            return Err(self.refused(format!("the user may not {missing} there")).help(format!(
-                "Have the table's owner run: GRANT {missing} ON {} TO {};",
-                table.sql(),
-                quote_ident(&user)
-            )));
+            return Err(self.target.refused(format!("the user may not {missing} there")).help(
+                format!(
+                    "Have the table's owner run: GRANT {missing} ON {} TO {};",
+                    table.sql(),
+                    quote(&user)
+                ),
+            ));
         }
-        if hides && self.mode == Mode::Replace {
+        if hides && self.target.mode == Mode::Replace {
             return Err(self
+                .target
                 .refused("row security hides rows, which `replace` would then leave".to_owned())
                 .help(format!(
                     "Have a superuser run: ALTER ROLE {} BYPASSRLS; or use another mode.",
-                    quote_ident(&user)
+                    quote(&user)
                 )));
         }
-        if self.mode == Mode::Upsert && !indexed {
-            let key = plan::list(&self.key);
-            return Err(self
-                .refused(format!("it has no unique index over exactly ({key})"))
-                .help(format!("Run: CREATE UNIQUE INDEX ON {} ({key});", table.sql())));
+        if self.target.mode == Mode::Upsert && !indexed {
+            return Err(self.target.no_index(&format!("ON {}", table.sql())));
         }
         Ok(())
     }
@@ -124,7 +124,7 @@ impl PostgresSink {
         staging: bool,
     ) -> Result<(String, bool)> {
         let doing = "look for the table of deliveries";
-        let marker = format!("{}.{MARKER}", quote_ident(schema));
+        let marker = format!("{}.{MARKER}", quote(schema));
         let row = tx
             .query_one(
                 "SELECT current_user::text, to_regclass($1) IS NOT NULL,
@@ -142,19 +142,22 @@ impl PostgresSink {
             })?;
         if !may_create && (staging || !exists) {
             return Err(self
+                .target
                 .refused(format!("the user may not create tables in schema {schema}"))
                 .help(format!(
                     "Have its owner run: GRANT USAGE, CREATE ON SCHEMA {} TO {}; Longshore keeps \
                      {MARKER} and its staging tables beside the target.",
-                    quote_ident(schema),
-                    quote_ident(&user)
+                    quote(schema),
+                    quote(&user)
                 )));
         }
         if !may_write {
-            return Err(self.refused(format!("the user may not write to {marker}")).help(format!(
-                "Have its owner run: GRANT SELECT, INSERT, UPDATE ON {marker} TO {};",
-                quote_ident(&user)
-            )));
+            return Err(self.target.refused(format!("the user may not write to {marker}")).help(
+                format!(
+                    "Have its owner run: GRANT SELECT, INSERT, UPDATE ON {marker} TO {};",
+                    quote(&user)
+                ),
+            ));
         }
         Ok((marker, exists))
     }

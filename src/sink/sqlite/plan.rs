@@ -5,15 +5,14 @@
 //! section 3), so a column takes only what its affinity leaves as it is.
 
 use arrow::array::Array;
-use arrow::datatypes::Schema;
 use rusqlite::{OptionalExtension, Statement, Transaction};
 
-use super::{failed, quote};
+use super::failed;
+use crate::connect::sql::{quote, quote_all};
 use crate::error::{Error, Result};
 use crate::format::FieldType;
 use crate::format::values::Values;
-use crate::sink::Mode;
-use crate::sink::table::{complete, misfit};
+use crate::sink::table::{self, Target, misfit};
 
 /// What SQLite makes of values in a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,13 +75,14 @@ impl Affinity {
 }
 
 /// The type that `CREATE TABLE` gives a column for values of `kind`.
-fn sql_type(kind: &FieldType) -> &'static str {
+pub(super) fn sql_type(kind: &FieldType) -> String {
     match kind {
         FieldType::Bool | FieldType::Int16 | FieldType::Int32 | FieldType::Int64 => "INTEGER",
         FieldType::Float32 | FieldType::Float64 => "REAL",
         FieldType::Bytes => "BLOB",
         _ => "TEXT",
     }
+    .to_owned()
 }
 
 /// A column of the target.
@@ -94,6 +94,35 @@ pub(super) struct Column {
     generated: bool,
     /// The table's row number under this name.
     rowid: bool,
+}
+
+impl table::Column for Column {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn is_required(&self) -> bool {
+        self.required
+    }
+
+    fn is_generated(&self) -> bool {
+        self.generated
+    }
+
+    fn takes(&self, kind: &FieldType, _: &Target) -> Result<()> {
+        if self.affinity.holds(kind) {
+            return Ok(());
+        }
+        let declared = &self.declared;
+        Err(misfit(
+            &self.name,
+            format!("a column declared {declared} does not keep every {kind} as it is"),
+        )
+        .help(format!(
+            "Declare the table's column {}, or cast in the query or the transform.",
+            sql_type(kind)
+        )))
+    }
 }
 
 /// The columns of `table`, or `None` where there is no such table.
@@ -190,108 +219,34 @@ pub(super) struct Pair {
     whole: bool,
 }
 
-/// Finds the column that takes each of the rows', by name (case does not matter, as everywhere in
-/// SQLite). What would change a value, or leave a required column empty, is an error of class
-/// `contract` that names the column.
+/// Finds the column that takes each of `fields` (the case of names does not matter, as everywhere
+/// in SQLite), as [`Target::pair`].
 pub(super) fn pair(
-    table: &[Column],
-    schema: &Schema,
-    mode: Mode,
-    key: &[String],
+    target: &Target,
+    columns: &[Column],
+    fields: &[(String, FieldType)],
 ) -> Result<Vec<Pair>> {
-    let mut pairs: Vec<Pair> = Vec::with_capacity(schema.fields().len());
-    for field in schema.fields() {
-        let name = field.name().as_str();
-        let Some(kind) = FieldType::of_arrow(field.data_type()) else {
-            return Err(misfit(
-                name,
-                format!("values of type {} cannot be written to a table", field.data_type()),
-            )
-            .help("Convert the column in the query or the transform, or leave it out."));
-        };
-        if pairs.iter().any(|pair| pair.name.eq_ignore_ascii_case(name)) {
-            return Err(misfit(name, "two columns have one name")
-                .help("Rename one of them in the query or the transform."));
-        }
-        let Some(column) = table.iter().find(|column| column.name.eq_ignore_ascii_case(name))
-        else {
-            return Err(misfit(name, "the table has no such column").help(format!(
-                "Add it to the table (ADD COLUMN {} {}), or leave it out of the rows.",
-                quote(name),
-                sql_type(&kind)
-            )));
-        };
-        if column.generated {
-            return Err(misfit(name, "the table computes this column itself")
-                .help("Leave it out of the rows."));
-        }
-        if !column.affinity.holds(&kind) {
-            let declared = &column.declared;
-            return Err(misfit(
-                name,
-                format!("a column declared {declared} does not keep every {kind} as it is"),
-            )
-            .help(format!(
-                "Declare the table's column {}, or cast in the query or the transform.",
-                sql_type(&kind)
-            )));
-        }
-        pairs.push(Pair { name: name.to_owned(), whole: column.affinity.whole(&kind) });
-    }
-    let given = |name: &str| pairs.iter().any(|pair| pair.name.eq_ignore_ascii_case(name));
-    let required = table.iter().filter(|column| column.required).map(|column| &*column.name);
-    complete(required, mode, key, given)?;
-    Ok(pairs)
-}
-
-/// A statement that makes a table for rows of `schema`, as advice.
-pub(super) fn create_table(table: &str, schema: &Schema, key: &[String]) -> String {
-    let mut lines: Vec<String> = schema
-        .fields()
-        .iter()
-        .map(|field| {
-            let kind = FieldType::of_arrow(field.data_type());
-            format!("{} {}", quote(field.name()), kind.as_ref().map_or("TEXT", sql_type))
+    let pairs = target.pair(columns, fields)?.into_iter().zip(fields);
+    Ok(pairs
+        .map(|(column, (name, kind))| Pair {
+            name: name.clone(),
+            whole: column.affinity.whole(kind),
         })
-        .collect();
-    if !key.is_empty() {
-        let key: Vec<String> = key.iter().map(|name| quote(name)).collect();
-        lines.push(format!("PRIMARY KEY ({})", key.join(", ")));
-    }
-    format!("CREATE TABLE {} ({})", quote(table), lines.join(", "))
+        .collect())
 }
 
-/// The statement that adds the rows of `stage` to `table`. `terms` are those of the unique index,
+/// The statement that adds the rows of `stage` to the table. `terms` are those of the unique index,
 /// for an upsert.
-pub(super) fn merge(
-    table: &str,
-    stage: &str,
-    names: &[String],
-    key: &[String],
-    terms: Option<&[String]>,
-) -> String {
-    let list: Vec<String> = names.iter().map(|name| quote(name)).collect();
-    let list = list.join(", ");
+pub(super) fn merge(target: &Target, stage: &str, names: &[String], terms: &[String]) -> String {
+    let list = quote_all(names);
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
     // Without WHERE, SQLite would take ON CONFLICT for a join's ON.
-    let mut sql = format!(
-        "INSERT INTO {} ({list}) SELECT {list} FROM {} WHERE true",
-        quote(table),
-        quote(stage)
-    );
-    if let Some(terms) = terms {
-        let set: Vec<String> = names
-            .iter()
-            .filter(|name| !key.iter().any(|part| part.eq_ignore_ascii_case(name)))
-            .map(|name| format!("{0} = excluded.{0}", quote(name)))
-            .collect();
-        let action = if set.is_empty() {
-            "NOTHING".to_owned()
-        } else {
-            format!("UPDATE SET {}", set.join(", "))
-        };
-        sql.push_str(&format!(" ON CONFLICT ({}) DO {action}", terms.join(", ")));
-    }
-    sql
+    format!(
+        "INSERT INTO {} ({list}) SELECT {list} FROM {} WHERE true{}",
+        target.sql(),
+        quote(stage),
+        target.on_conflict(&terms.join(", "), &names)
+    )
 }
 
 /// Binds the value in `row` to parameter `index`, as it is to be stored: decimals as text with all

@@ -1,6 +1,6 @@
 //! What `check --connect` finds, and what is refused before a run could fail on it.
 
-use super::{CONNECTIONS, House};
+use super::{BROKEN, CONNECTIONS, House};
 use crate::support::s3;
 use crate::support::sample::ORDERS;
 
@@ -136,4 +136,15 @@ fn jobs_that_cannot_succeed_are_not_taken() {
     assert!(error.contains("\nhelp: Allowed are: NO, SE."), "{error}");
     assert_eq!(house.done(&["runs", "--json"]), "");
     house.done(&["enqueue", "monthly", "--window", "1998-02"]);
+}
+
+#[test]
+fn connecting_finds_what_the_files_cannot_tell() {
+    let house = House::new();
+    house.write("config/exports/broken.toml", BROKEN);
+    house.done(&["check"]);
+    let (code, found, _) = house.run(&["check", "--connect"]);
+    assert_eq!(code, 1);
+    assert!(found.contains("email") && found.contains("broken.toml"), "{found}");
+    assert!(found.contains("1 export cannot run"), "{found}");
 }

@@ -252,3 +252,92 @@ fn start(folder: &Path, command: &str) -> Process {
     program.env_remove("LONGSHORE_ENV").env("PSEUDONYMS", "pepper");
     Process::start(program, folder.join(format!("{command}.log")))
 }
+
+#[test]
+fn dead_letters_are_seen_mended_and_replayed() {
+    let house = House::new();
+    house.write("config/exports/broken.toml", BROKEN);
+    house.done(&["apply"]);
+    let (code, told, _) = house.run(&["run", "broken", "--key", "k"]);
+    assert_eq!(code, 1);
+    assert!(told.contains("dead: run ") && told.contains("(contract)"), "{told}");
+
+    let listed = house.done(&["dead", "list"]);
+    assert!(listed.starts_with("RUN       EXPORT  CLASS     TRY"), "{listed}");
+    assert!(listed.contains("broken  contract"), "{listed}");
+    let letters = house.objects(&["dead", "list", "--export", "broken"]);
+    let run = letters[0]["run"].as_str().unwrap().to_owned();
+    assert!(house.done(&["dead", "show", &run[28..]]).contains(r#""export":"broken""#));
+    house.fails(5, &["dead", "show", "ffffffff"]);
+    assert_eq!(house.done(&["dead", "list", "--export", "orders", "--json"]), "");
+
+    house.write(
+        "config/exports/broken.toml",
+        &BROKEN.replace("email   = { type = \"string\" }\n", ""),
+    );
+    house.done(&["apply"]);
+    house.fails(2, &["dead", "replay", "--dry-run"]);
+    house.fails(2, &["dead", "replay", "--all"]);
+    let dry = house.done(&["dead", "replay", "--export", "broken", "--dry-run"]);
+    assert!(
+        dry.starts_with("would replay 1 dead letter with revision 2 (they failed with 1)"),
+        "{dry}"
+    );
+    assert!(dry.contains("Nothing was changed."), "{dry}");
+
+    let told = house.done(&["dead", "replay", "--run", &run[28..], "--reason", "mended"]);
+    assert!(told.contains("replayed 1 dead letter"), "{told}");
+    assert_eq!(house.done(&["dead", "list", "--json"]), "");
+    let told = house.done(&["run", "broken", "--key", "k"]);
+    assert!(told.contains("done: run "), "{told}");
+    let shown = house.objects(&["runs", "show", &run]);
+    assert_eq!(shown[0]["state"], "done");
+    assert_eq!(shown[0]["audit"][0]["reason"], "mended");
+}
+
+#[test]
+fn a_canary_that_no_worker_takes_is_not_waited_for() {
+    let house = House::new();
+    house.write("config/exports/broken.toml", BROKEN);
+    house.done(&["apply"]);
+    for key in ["first", "second"] {
+        house.fails(1, &["run", "broken", "--key", key]);
+    }
+    house.write(
+        "config/exports/broken.toml",
+        &BROKEN.replace("email   = { type = \"string\" }\n", ""),
+    );
+    house.done(&["apply"]);
+
+    let replay = ["dead", "replay", "--all", "--canary", "1", "--reason", "mended"];
+    let (code, told, err) = house.run(&replay);
+    assert_eq!(code, 1, "{told}\n{err}");
+    assert!(told.contains("replayed 1 dead letter\n"), "{told}");
+    assert!(told.contains("stopped: no worker takes jobs of the pool `default`"), "{told}");
+    // The canary is queued, and the other letter is where it was.
+    assert_eq!(house.objects(&["runs", "--state", "queued"]).len(), 1);
+    assert_eq!(house.objects(&["dead", "list"]).len(), 1);
+    assert!(house.done(&["run", "broken", "--key", "first"]).contains("done: run "));
+
+    // As with the last of all letters, and as programs are told.
+    let (code, told, err) = house.run(&[&replay[..], &["--json"]].concat());
+    assert_eq!(code, 1, "{told}\n{err}");
+    let report: Json = serde_json::from_str(&told).unwrap();
+    assert_eq!((&report["replayed"], &report["done"]), (&1.into(), &0.into()));
+    assert!(report["stopped"].as_str().unwrap().contains("no worker"), "{report}");
+    assert!(house.done(&["run", "broken", "--key", "second"]).contains("done: run "));
+}
+
+#[test]
+fn dropped_letters_are_gone() {
+    let house = House::new();
+    house.write("config/exports/broken.toml", BROKEN);
+    house.done(&["apply"]);
+    house.fails(1, &["run", "broken", "--key", "k"]);
+    house.fails(2, &["dead", "drop", "--export", "broken"]);
+    let dry = house.done(&["dead", "drop", "--all", "--dry-run"]);
+    assert!(dry.contains("would drop 1 dead letter"), "{dry}");
+    let told = house.done(&["dead", "drop", "--all", "--reason", "a test"]);
+    assert!(told.contains("dropped 1 dead letter"), "{told}");
+    assert_eq!(house.done(&["dead", "list", "--json"]), "");
+}

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use longshore::error::Class;
+use longshore::limits::SharedLimits;
 use longshore::limits::embedded::EmbeddedLimits;
 use longshore::limits::redis::RedisLimits;
-use longshore::limits::{Rate, SharedLimits};
+use longshore::units::Rate;
 use tokio::net::TcpListener;
 
 use super::redis as server;
