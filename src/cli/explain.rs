@@ -6,8 +6,10 @@ use serde_json::json;
 use super::{Context, Ended, Failure, Verdict};
 use crate::config::{self, Page, Wrong};
 
-/// What an error means, an example of it, and what to do. Without a code it lists all: those of
-/// problems in the configuration, and the classes by which jobs fail.
+/// What an error means, and what to do about it
+///
+/// Without a code it lists all: the codes of problems in the configuration, and the classes by which
+/// jobs fail.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -19,8 +19,10 @@ const FILES: [(&str, &str); 4] = [
     ("in/orders.csv", include_str!("../../config/init/in/orders.csv")),
 ];
 
-/// Makes a small configuration that works at once: everything in one file, a CSV to read, and an
-/// export of it. Nothing that is there is overwritten.
+/// A small working configuration to start from
+///
+/// Queue, ledger and claims in one file, a CSV to read, and an export of it that runs at once. Nothing
+/// that is there is overwritten.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

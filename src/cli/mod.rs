@@ -98,13 +98,11 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// A small working configuration to start from
     Init(init::Init),
     /// Check every file and every reference
     Check(check::Check),
     /// Make the definitions active in the ledger; a step of every deployment
     Apply(apply::Apply),
-    /// The rows as they would be delivered; delivers nothing
     Preview(preview::Preview),
     /// Run an export in this process, now
     Run(run::Run),
@@ -126,11 +124,8 @@ enum Command {
     Exports(exports::Exports),
     /// Hold a delivery against its manifest; needs no server
     Verify(verify::Verify),
-    /// What an error means, and what to do about it
     Explain(explain::Explain),
-    /// Print completions for a shell
     Completions(shell::Completions),
-    /// Write the man pages into a folder
     Man(shell::Man),
 }
 

@@ -15,13 +15,13 @@ use crate::wiring;
 
 const DOING: &str = "preview the export";
 
-/// The first rows as they would be delivered: after transform, contract and protection. Nothing is
-/// delivered or recorded, and no more is read than a batch beyond what is shown.
+/// The rows as they would be delivered; delivers nothing
+///
+/// The first rows after transform, contract and protection. Nothing is recorded, and no more is read
+/// than a batch beyond what is shown. A column that the contract calls personal or secret is shown as
+/// [protect] leaves it; if nothing protects it, not at all.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A column that the contract calls personal or secret is shown as [protect] leaves it; if nothing
-protects it, not at all.
-
 Examples:
   longshore preview orders
   longshore preview daily-orders --window 2026-11-19 --param country=SE --rows 5

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
+use serde_json::json;
 
 use super::{Cli, Context, Ended, Verdict};
 use crate::error::Error;
 
-/// Prints what a shell needs to complete the command line.
+/// Print completions for a shell
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -30,7 +31,9 @@ impl Completions {
     }
 }
 
-/// Writes the man pages into a folder: one for longshore, and one for each of its commands.
+/// Write the man pages into a folder
+///
+/// One for longshore, and one for each of its commands.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -52,7 +55,9 @@ impl Man {
                     .caused_by(cause)
                     .help("Name a folder that this user may write to.")
             })?;
-        if !context.out.json {
+        if context.out.json {
+            context.out.object(&json!({"folder": self.folder}))?;
+        } else {
             context.out.line(format!("the man pages are in {}", self.folder.display()))?;
         }
         Ok(Verdict::Done)

@@ -21,6 +21,7 @@ use crate::job::run::Run;
 use crate::job::template::{self, Template};
 use crate::job::waiting::Need;
 use crate::job::window;
+use crate::protect::Protection;
 use crate::rows::Counts;
 use crate::secret::Secret;
 use crate::sink::{self, Holder, IfExists, Sink};
@@ -179,7 +180,11 @@ impl Plan {
         self.if_exists == IfExists::Replace
     }
 
+    /// The key for pseudonyms, where a column is hashed.
     pub(super) fn pseudonyms(&self) -> Result<Option<SecretString>> {
+        if !self.export.protect.values().any(|how| *how == Protection::Hash) {
+            return Ok(None);
+        }
         self.pseudonyms.as_ref().map(Secret::read_for_job).transpose()
     }
 

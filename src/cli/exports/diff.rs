@@ -12,8 +12,9 @@ use crate::wiring;
 
 const DOING: &str = "compare the definitions";
 
-/// What differs between two revisions of an export, and whom it breaks. Without revisions: between
-/// the one that is active and the files, as `apply` would find it.
+/// What differs between two revisions, and whom it breaks
+///
+/// Without revisions: between the one that is active and the files, as `apply` would find it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -255,8 +255,8 @@ fn shells_and_man_know_the_command_line() {
     let folder = house.path().join("share/man1");
     for (name, words) in [
         ("longshore.1", "longshore \\- Hands data out"),
-        ("longshore-preview.1", "first rows as they would be delivered"),
-        ("longshore-exports-diff.1", "whom it breaks"),
+        ("longshore-preview.1", "The first rows after transform, contract and protection"),
+        ("longshore-exports-diff.1", "as `apply` would find it"),
     ] {
         let page = std::fs::read_to_string(folder.join(name)).unwrap();
         assert!(page.contains(words), "{page}");
