@@ -8,7 +8,6 @@ use std::time::Duration;
 use crate::claims::{self, Claims};
 use crate::config::{Backing, Config, Server, Settings};
 use crate::error::{Error, Result};
-use crate::http::Health;
 use crate::ledger::{self, Ledger, Migration};
 use crate::limits::local::Gate;
 use crate::limits::{self, SharedLimits};
@@ -16,6 +15,7 @@ use crate::pipeline::House;
 use crate::queue::{self, Queue};
 use crate::scheduler::Scheduler;
 use crate::secret::Secret;
+use crate::telemetry::Health;
 use crate::worker::Worker;
 
 /// What everything of Longshore's own is called at the broker and in Redis.

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use rusqlite::{OptionalExtension, params};
 
 use super::file::Database;
-use super::{Claimed, Claims, Held};
+use super::{Claim, Claimed, Claims};
 use crate::error::Result;
 
 const SCHEMA: &str = "
@@ -34,8 +34,8 @@ impl EmbeddedClaims {
 
 #[async_trait]
 impl Claims for EmbeddedClaims {
-    async fn claim(&self, held: &Held, lease: Duration) -> Result<Claimed> {
-        let held = held.clone();
+    async fn claim(&self, claim: &Claim, lease: Duration) -> Result<Claimed> {
+        let claim = claim.clone();
         self.0
             .run("claim the key", move |tx| {
                 let now = now();
@@ -44,7 +44,7 @@ impl Claims for EmbeddedClaims {
                         "SELECT token, content, epoch, until FROM claims_keys
                          WHERE key = ?1 AND until > ?2",
                     )?
-                    .query_row(params![held.key, now], |row| {
+                    .query_row(params![claim.key, now], |row| {
                         Ok((
                             row.get::<_, Option<String>>(0)?,
                             row.get::<_, Option<String>>(1)?,
@@ -57,7 +57,7 @@ impl Claims for EmbeddedClaims {
                     Some((_, Some(content), Some(epoch), _)) => {
                         Ok(Claimed::Done { content, epoch })
                     }
-                    Some((Some(token), .., until)) if token != held.token => {
+                    Some((Some(token), .., until)) if token != claim.token => {
                         Ok(Claimed::Held(Duration::from_millis((until - now).unsigned_abs())))
                     }
                     _ => {
@@ -66,8 +66,8 @@ impl Claims for EmbeddedClaims {
                              VALUES (?1, ?2, ?3)",
                         )?
                         .execute(params![
-                            held.key,
-                            held.token,
+                            claim.key,
+                            claim.token,
                             after(now, lease)
                         ])?;
                         Ok(Claimed::Granted)
@@ -77,8 +77,8 @@ impl Claims for EmbeddedClaims {
             .await
     }
 
-    async fn renew(&self, held: &[Held], lease: Duration) -> Result<Vec<bool>> {
-        let held = held.to_vec();
+    async fn renew(&self, claims: &[Claim], lease: Duration) -> Result<Vec<bool>> {
+        let claims = claims.to_vec();
         self.0
             .run("renew the claims", move |tx| {
                 let now = now();
@@ -86,22 +86,23 @@ impl Claims for EmbeddedClaims {
                     "UPDATE claims_keys SET until = ?1
                      WHERE key = ?2 AND token = ?3 AND until > ?4",
                 )?;
-                held.iter()
-                    .map(|held| {
+                claims
+                    .iter()
+                    .map(|claim| {
                         let until = after(now, lease);
-                        Ok(update.execute(params![until, held.key, held.token, now])? == 1)
+                        Ok(update.execute(params![until, claim.key, claim.token, now])? == 1)
                     })
                     .collect()
             })
             .await
     }
 
-    async fn release(&self, held: &Held) -> Result<()> {
-        let held = held.clone();
+    async fn release(&self, claim: &Claim) -> Result<()> {
+        let claim = claim.clone();
         self.0
             .run("release the claim", move |tx| {
                 tx.prepare_cached("DELETE FROM claims_keys WHERE key = ?1 AND token = ?2")?
-                    .execute(params![held.key, held.token])
+                    .execute(params![claim.key, claim.token])
                     .map(drop)
             })
             .await

@@ -28,9 +28,9 @@ pub enum Claimed {
     },
 }
 
-/// One held key, for renewing and releasing.
+/// A key as somebody claims it, for renewing and releasing too.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Held {
+pub struct Claim {
     /// The key.
     pub key: String,
     /// The token by which it was claimed; nobody else knows it.
@@ -45,13 +45,13 @@ pub struct Held {
 #[async_trait]
 pub trait Claims: Send + Sync {
     /// Claims a key for `lease`. Claiming again with the same token renews.
-    async fn claim(&self, held: &Held, lease: Duration) -> Result<Claimed>;
+    async fn claim(&self, claim: &Claim, lease: Duration) -> Result<Claimed>;
 
     /// Renews many leases at once. Answers, in order, whether each is still ours.
-    async fn renew(&self, held: &[Held], lease: Duration) -> Result<Vec<bool>>;
+    async fn renew(&self, claims: &[Claim], lease: Duration) -> Result<Vec<bool>>;
 
     /// Gives a key back, if the token still holds it.
-    async fn release(&self, held: &Held) -> Result<()>;
+    async fn release(&self, claim: &Claim) -> Result<()>;
 
     /// Marks a key done for `keep`, whoever holds it. Called only after the ledger said `done`.
     async fn done(&self, key: &str, content: &str, epoch: i32, keep: Duration) -> Result<()>;

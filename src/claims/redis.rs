@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use redis::Script;
 
 use super::link::{Link, escape, millis};
-use super::{Claimed, Claims, Held};
+use super::{Claim, Claimed, Claims};
 use crate::error::{Error, Result};
 use crate::secret::Secret;
 
@@ -50,16 +50,16 @@ impl RedisClaims {
     }
 }
 
-fn value(held: &Held) -> String {
-    format!("c:{}", held.token)
+fn value(claim: &Claim) -> String {
+    format!("c:{}", claim.token)
 }
 
 #[async_trait]
 impl Claims for RedisClaims {
-    async fn claim(&self, held: &Held, lease: Duration) -> Result<Claimed> {
+    async fn claim(&self, claim: &Claim, lease: Duration) -> Result<Claimed> {
         const OPERATION: &str = "claim the key";
-        let mut call = self.claim.key(self.place(&held.key));
-        call.arg(value(held)).arg(millis(lease));
+        let mut call = self.claim.key(self.place(&claim.key));
+        call.arg(value(claim)).arg(millis(lease));
         let (answer, left, mark): (String, i64, String) =
             self.link.invoke(OPERATION, &call).await?;
         match answer.as_str() {
@@ -77,21 +77,21 @@ impl Claims for RedisClaims {
         }
     }
 
-    async fn renew(&self, held: &[Held], lease: Duration) -> Result<Vec<bool>> {
-        if held.is_empty() {
+    async fn renew(&self, claims: &[Claim], lease: Duration) -> Result<Vec<bool>> {
+        if claims.is_empty() {
             return Ok(Vec::new());
         }
         let mut call = self.renew.prepare_invoke();
         call.arg(millis(lease));
-        for held in held {
-            call.key(self.place(&held.key)).arg(value(held));
+        for claim in claims {
+            call.key(self.place(&claim.key)).arg(value(claim));
         }
         self.link.invoke("renew the claims", &call).await
     }
 
-    async fn release(&self, held: &Held) -> Result<()> {
-        let mut call = self.release.key(self.place(&held.key));
-        call.arg(value(held));
+    async fn release(&self, claim: &Claim) -> Result<()> {
+        let mut call = self.release.key(self.place(&claim.key));
+        call.arg(value(claim));
         self.link.invoke("release the claim", &call).await
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::{Context, Ended, Verdict, service, signals};
-use crate::http::Health;
+use crate::telemetry::Health;
 use crate::wiring;
 
 /// Enqueues the windows that are due, publishes what waits in the outbox, and looks after runs

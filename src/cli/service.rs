@@ -10,7 +10,8 @@ use tokio::sync::oneshot;
 use super::signals::Stop;
 use crate::config::{Config, Settings};
 use crate::error::{Class, Result};
-use crate::http::{self, Health};
+use crate::http;
+use crate::telemetry::Health;
 use crate::wiring;
 
 /// How long is waited before a ledger that is away is asked again.

@@ -1,6 +1,5 @@
 //! What a process answers over HTTP: whether it lives, whether it would take a job, its metrics.
 
-mod health;
 mod server;
 
 use std::sync::Arc;
@@ -12,7 +11,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use metrics_exporter_prometheus::PrometheusHandle;
 
-pub use health::{Dependency, Health, Readiness};
+use crate::telemetry::Health;
 pub use server::{bind, serve, serve_on};
 
 /// `/healthz`, `/readyz` and `/metrics`.

@@ -15,8 +15,9 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use super::{Health, router};
+use super::router;
 use crate::error::{Error, Result};
+use crate::telemetry::Health;
 use crate::telemetry::metrics::UPKEEP;
 
 /// Connections at once; others wait in the backlog.

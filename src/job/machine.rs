@@ -222,8 +222,9 @@ pub fn record(
     Ok(())
 }
 
-/// Retry, snooze or hand back: the run is let go and due again at `at`. A decided or closing run
-/// stays what it is, and is gone on with then.
+/// Retry, snooze or hand back: the run is put back, and due again at `at`. A decided or closing run
+/// stays what it is, and is gone on with then. What goes wrong while it is closing is the attempt's
+/// failure alone: the run's own tells, to its dead letter too, why it is to end.
 ///
 /// # Errors
 /// An old fence, or a run that has ended.
@@ -243,7 +244,9 @@ pub fn retry(
         run.changed_at = now;
     }
     run.waits = if outage { run.waits + 1 } else { 0 };
-    if let Some(failure) = failure {
+    if let Some(failure) = failure
+        && run.state != State::Closing
+    {
         note(run, failure);
     }
     run.heartbeat = None;

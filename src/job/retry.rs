@@ -1,4 +1,5 @@
 //! What follows a failure: another attempt, a wait, or an end. Decided by the error's class alone.
+//! And how long is waited, whatever is tried again.
 
 use std::time::Duration;
 
@@ -37,26 +38,51 @@ pub enum Next {
     Leave,
 }
 
+/// Which share of its bound a wait takes (Brooker, "Exponential Backoff And Jitter", AWS, 2015).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Jitter {
+    /// Any: what failed together comes back as far apart as can be.
+    Full,
+    /// At least half: a fleet does not come back at one instant, and nobody at once.
+    Half,
+}
+
+/// How long is waited after so many failures `before` this one: a share of a bound that doubles from
+/// the first to the last. `random` is a number in [0, 1).
+pub fn wait(backoff: Backoff, before: u32, jitter: Jitter, random: f64) -> Duration {
+    let factor = 2_u32.saturating_pow(before);
+    let bound = backoff.first.saturating_mul(factor).min(backoff.last);
+    let random = random.clamp(0.0, 1.0);
+    bound.mul_f64(match jitter {
+        Jitter::Full => random,
+        Jitter::Half => f64::midpoint(random, 1.0),
+    })
+}
+
 /// What follows an error of `class`.
 ///
 /// `failures` are the counted failures before this one, and `waits` the uncounted ones of an
 /// outage or of throttling that came one after the other. `retry_after` is what the other side
-/// asked for. `jitter` is a random number in [0, 1): the waits have full jitter, a random share of
-/// the exponential bound (Brooker, "Exponential Backoff And Jitter", AWS, 2015).
+/// asked for. `random` is a number in [0, 1); the waits have full jitter.
 pub fn next(
     class: Class,
     failures: u32,
     waits: u32,
     policy: &RetryPolicy,
     retry_after: Option<Duration>,
-    jitter: f64,
+    random: f64,
 ) -> Next {
+    // Where the other side named a time, not before it, and spread over the first bound after it.
+    let after = |before| match retry_after {
+        Some(asked) => {
+            asked.min(PATIENCE).saturating_add(wait(policy.backoff, 0, Jitter::Full, random))
+        }
+        None => wait(policy.backoff, before, Jitter::Full, random),
+    };
     match class {
         Class::Transient if failures.saturating_add(1) >= policy.attempts => Next::Stop(End::Dead),
-        Class::Transient => Next::Retry { after: wait(failures, policy, retry_after, jitter) },
-        Class::Throttled | Class::Unavailable => {
-            Next::Wait { after: wait(waits, policy, retry_after, jitter) }
-        }
+        Class::Transient => Next::Retry { after: after(failures) },
+        Class::Throttled | Class::Unavailable => Next::Wait { after: after(waits) },
         Class::Cancelled => Next::Stop(End::Cancelled),
         Class::Expired => Next::Stop(End::Expired),
         Class::Fenced => Next::Leave,
@@ -69,20 +95,6 @@ pub fn next(
         | Class::NotFound
         | Class::Refused
         | Class::Usage => Next::Stop(End::Dead),
-    }
-}
-
-/// Full jitter; where the other side named a time, not before it, and spread over the first bound
-/// after it, so that not all come back at once.
-fn wait(before: u32, policy: &RetryPolicy, retry_after: Option<Duration>, jitter: f64) -> Duration {
-    let Backoff { first, last } = policy.backoff;
-    let jitter = jitter.clamp(0.0, 1.0);
-    match retry_after {
-        Some(asked) => asked.min(PATIENCE).saturating_add(first.mul_f64(jitter)),
-        None => {
-            let factor = 2u32.checked_pow(before).unwrap_or(u32::MAX);
-            first.saturating_mul(factor).min(last).mul_f64(jitter)
-        }
     }
 }
 
@@ -142,10 +154,21 @@ mod tests {
     #[test]
     fn the_bound_doubles_up_to_the_last() {
         let policy = RetryPolicy { attempts: u32::MAX, ..POLICY };
-        for (failures, bound) in [(0, 5), (1, 10), (2, 20), (3, 40), (4, 60), (40, 60)] {
-            for jitter in [0.0, 0.25, 0.999] {
-                let expected = Next::Retry { after: secs(bound).mul_f64(jitter) };
-                assert_eq!(next(Class::Transient, failures, 0, &policy, None, jitter), expected);
+        for (failures, bound) in
+            [(0, 5), (1, 10), (2, 20), (3, 40), (4, 60), (40, 60), (u32::MAX, 60)]
+        {
+            for random in [0.0, 0.25, 0.999] {
+                let full = secs(bound).mul_f64(random);
+                assert_eq!(wait(POLICY.backoff, failures, Jitter::Full, random), full);
+                let half = secs(bound).mul_f64(0.5 + random / 2.0);
+                assert_eq!(wait(POLICY.backoff, failures, Jitter::Half, random), half);
+                if failures < u32::MAX {
+                    let expected = Next::Retry { after: full };
+                    assert_eq!(
+                        next(Class::Transient, failures, 0, &policy, None, random),
+                        expected
+                    );
+                }
             }
         }
     }

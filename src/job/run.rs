@@ -240,7 +240,7 @@ impl Run {
     }
 
     /// When its wake-up is due, if it is open: a held run's when the heartbeat expires, one that was
-    /// let go when it may be gone on with.
+    /// put back when it may be gone on with.
     pub fn wake_at(&self, now: Timestamp) -> Timestamp {
         let held_until = self.heartbeat.unwrap_or(now);
         self.order.not_before.unwrap_or(now).max(held_until).max(now)

@@ -16,7 +16,6 @@ mod preview;
 mod quarantine;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -30,11 +29,9 @@ use crate::job::decision::Decision;
 use crate::job::machine::{Proof, Refusal};
 use crate::job::manifest::{MANIFEST_LIMIT, Manifest, ManifestColumn, ManifestFile};
 use crate::job::run::{Run, State};
-use crate::ledger::{Ledger, apply_one};
 use crate::protect::Protect;
 use crate::rows::{Counts, Rows};
 use crate::sink::{Begun, Holder, Way};
-use crate::telemetry::Outage;
 use crate::transform::Transform;
 
 use account::Account;
@@ -292,7 +289,13 @@ pub struct Decided<'a> {
 impl<'a> Staged<'a> {
     /// Decides in the ledger, under the current fence. A target with transactions of its own
     /// decides for itself, when it commits.
-    pub async fn decide(self, ledger: &dyn Ledger) -> Result<Decided<'a>> {
+    ///
+    /// `apply` gives the ledger a command, which may be repeated until it answers: what is staged
+    /// is not thrown away because the ledger was away for a moment.
+    pub async fn decide<F: Future<Output = Result<Outcome>>>(
+        self,
+        apply: impl FnOnce(Command) -> F,
+    ) -> Result<Decided<'a>> {
         let Staged { plan, holder, decision } = self;
         let way = plan.sink.way();
         if way == Way::Decision {
@@ -301,7 +304,7 @@ impl<'a> Staged<'a> {
                 fence: holder.fence,
                 decision: Box::new(decision.clone()),
             };
-            match insist(ledger, command).await? {
+            match apply(command).await? {
                 Outcome::Done(_) => {}
                 Outcome::Refused(refusal) => return Err(refused("decide the delivery", refusal)),
                 other => return Err(unexpected("decide the delivery", &other)),
@@ -356,8 +359,12 @@ impl Committed<'_> {
         Committed { plan, run, decision, proof: Proof::Target }
     }
 
-    /// Records the delivery in the ledger. Repeating it is harmless.
-    pub async fn record(&self, ledger: &dyn Ledger) -> Result<Recorded> {
+    /// Records the delivery in the ledger. Repeating it is harmless. `apply` as in
+    /// [`Staged::decide`].
+    pub async fn record<F: Future<Output = Result<Outcome>>>(
+        self,
+        apply: impl FnOnce(Command) -> F,
+    ) -> Result<Recorded> {
         const DOING: &str = "record the delivery";
         let manifest = Manifest::parse(self.decision.manifest.as_bytes(), MANIFEST_LIMIT)?;
         let delivery = Delivery {
@@ -367,36 +374,14 @@ impl Committed<'_> {
         };
         let command = Command::Record {
             run: self.run,
-            decision: Box::new(self.decision.clone()),
+            decision: Box::new(self.decision),
             proof: self.proof,
             delivery,
         };
-        match insist(ledger, command).await? {
+        match apply(command).await? {
             Outcome::Done(run) => Ok(Recorded { run }),
             Outcome::Refused(refusal) => Err(refused(DOING, refusal)),
             other => Err(unexpected(DOING, &other)),
-        }
-    }
-}
-
-/// Applies a command that may be repeated, until the ledger answers: a delivery that is staged or
-/// committed is not thrown away because the ledger was away for a moment.
-async fn insist(ledger: &dyn Ledger, command: Command) -> Result<Outcome> {
-    const DOING: &str = "store the delivery in the ledger";
-    let mut wait = Duration::from_millis(100);
-    let mut trouble = Outage::default();
-    loop {
-        match apply_one(ledger, command.clone()).await {
-            Err(error) if matches!(error.class(), Class::Unavailable | Class::Transient) => {
-                trouble.note(DOING, Err(&error));
-                tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..1.0))).await;
-                wait = (wait * 2).min(Duration::from_secs(5));
-            }
-            Err(error) => return Err(error),
-            done => {
-                trouble.note(DOING, Ok(()));
-                return done;
-            }
         }
     }
 }

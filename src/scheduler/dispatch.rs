@@ -138,7 +138,6 @@ mod tests {
     use futures::StreamExt;
 
     use super::*;
-    use crate::http::Health;
     use crate::job::RunId;
     use crate::job::book::{Command, Delivery, Open, Outcome};
     use crate::job::decision::Decision;
@@ -151,6 +150,7 @@ mod tests {
     use crate::queue::Queue;
     use crate::queue::embedded::Embedded;
     use crate::rows::Counts;
+    use crate::telemetry::Health;
 
     /// Longer than anything here takes, and shorter than the dispatcher would sleep.
     const SOON: Duration = Duration::from_secs(30);

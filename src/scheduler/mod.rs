@@ -12,7 +12,6 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::error::{Class, Error, Result};
-use crate::http::Health;
 use crate::intake::{self, Bound, Sender};
 use crate::job::RunId;
 use crate::job::book::{Command, Outcome};
@@ -21,7 +20,7 @@ use crate::job::message::JobMessage;
 use crate::job::{param, window};
 use crate::ledger::Ledger;
 use crate::queue::Queue;
-use crate::telemetry::Outage;
+use crate::telemetry::{Health, Outage};
 
 use due::Slot;
 

@@ -70,7 +70,6 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
-    use crate::http::Health;
     use crate::job::book::{Open, Outcome};
     use crate::job::decision::Decision;
     use crate::job::run::tests::order;
@@ -78,6 +77,7 @@ mod tests {
     use crate::ledger::{Ledger, NewDefinition, apply_one};
     use crate::queue::embedded::Embedded;
     use crate::rows::Counts;
+    use crate::telemetry::Health;
 
     /// What is logged.
     #[derive(Clone, Default)]

@@ -1,8 +1,10 @@
-//! What operators watch: log lines on standard error, and the metrics behind `/metrics`.
+//! What operators watch: log lines on standard error, the metrics behind `/metrics`, and the health
+//! behind `/readyz`.
 //!
 //! A job's span carries `run`, `export`, `attempt`, `fence`, `worker` and `trace_id`; every line
 //! written inside it has them, as top-level fields.
 
+mod health;
 mod lines;
 pub mod metrics;
 mod outage;
@@ -14,6 +16,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::error::{Error, Result};
+pub use health::{Dependency, Health, Readiness};
 use lines::Lines;
 pub use outage::Outage;
 

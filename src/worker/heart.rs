@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::claims::{Claims, Held};
+use crate::claims::{Claim, Claims};
 use crate::job::RunId;
 use crate::job::book::{Command, Outcome};
 use crate::job::run::State;
@@ -27,7 +27,7 @@ pub enum Stop {
 
 struct Beating {
     fence: i64,
-    claim: Held,
+    claim: Claim,
     stop: watch::Sender<Option<Stop>>,
 }
 
@@ -54,7 +54,7 @@ impl Heart {
     }
 
     /// Keeps a run alive.
-    pub fn start(self: &Arc<Heart>, run: RunId, fence: i64, claim: Held) -> Beat {
+    pub fn start(self: &Arc<Heart>, run: RunId, fence: i64, claim: Claim) -> Beat {
         let handed = self.handing_back.load(Ordering::SeqCst).then_some(Stop::HandBack);
         let (stop, receiver) = watch::channel(handed);
         self.held().insert(run, Beating { fence, claim, stop });
@@ -72,7 +72,7 @@ impl Heart {
     /// Beats once for all runs that are held. Errors are logged: the next beat comes soon, and a
     /// run whose heartbeats stay away is another worker's.
     pub async fn beat(&self, ledger: &dyn Ledger, claims: &dyn Claims, lease: Duration) {
-        let (runs, held): (Vec<(RunId, i64)>, Vec<Held>) = self
+        let (runs, held): (Vec<(RunId, i64)>, Vec<Claim>) = self
             .held()
             .iter()
             .map(|(run, beating)| ((*run, beating.fence), beating.claim.clone()))

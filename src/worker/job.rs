@@ -13,14 +13,14 @@ use tracing::Instrument;
 use super::Worker;
 use super::heart::Stop;
 use super::receive::{self, Received, leave_wake_up, release};
-use super::settle::{self, Outcome as Settled};
-use crate::claims::Held;
+use super::settle::{self, Ending};
+use crate::claims::Claim;
 use crate::error::{Class, Error, Result};
 use crate::intake::Bound;
 use crate::job::book::{Command, Open, Opened, Outcome};
 use crate::job::machine::Closed;
+use crate::job::message::WakeMessage;
 use crate::job::run::{Run, State};
-use crate::ledger::apply_one;
 use crate::limits::local::Pass;
 use crate::pipeline::{Attempt, Plan, Recorded, Start};
 use crate::queue::{Incoming, Properties, Settle, WAKE_TYPE};
@@ -36,10 +36,11 @@ pub struct Mail {
     pub pool: String,
 }
 
-/// A message that is acked once, either when it is let go or when its job is settled.
-pub struct Letter(Option<Box<dyn Settle>>);
+/// A message that is acked once, either when it is let go or when its job is settled. None, where
+/// this process itself asked for the job.
+pub struct Unacked(Option<Box<dyn Settle>>);
 
-impl Letter {
+impl Unacked {
     /// Acks the message, if that has not happened yet.
     pub async fn ack(&mut self) {
         if let Some(settle) = self.0.take()
@@ -59,7 +60,7 @@ impl Letter {
     }
 }
 
-impl Drop for Letter {
+impl Drop for Unacked {
     /// A job that was cut off, by a panic or at the end of the process, leaves its message behind:
     /// it goes back, or the broker would take it for one that is worked on.
     fn drop(&mut self) {
@@ -75,8 +76,9 @@ impl Drop for Letter {
 /// in the ledger, on a queue, or both.
 pub async fn handle(worker: &Arc<Worker>, message: Incoming) {
     let _flying = metrics::in_flight(&message.pool);
-    let mut letter = Letter(Some(message.settle));
-    let mail = Mail { body: message.body, properties: message.properties, pool: message.pool };
+    let Incoming { body, properties, pool, settle, .. } = message;
+    let mut message = Unacked(Some(settle));
+    let mail = Mail { body, properties, pool };
     let received = receive::receive(worker, &mail).await;
     let Mail { body, properties, pool } = mail;
     match received {
@@ -86,40 +88,64 @@ pub async fn handle(worker: &Arc<Worker>, message: Incoming) {
             if run.state.ended() && properties.kind.as_deref() != Some(WAKE_TYPE) {
                 settle::announce(worker, &run, properties.correlation_id).await;
             }
-            let span = tracing::info_span!(
-                "job",
-                run = %run.id,
-                export = run.order.export,
-                attempt = tracing::field::Empty,
-                fence = tracing::field::Empty,
-                worker = worker.name,
-                trace_id = run.order.traceparent.as_deref().and_then(trace_id),
-            );
-            let opening = Box::pin(open(worker, *run, claim, begun, &mut letter));
-            if let Err(error) = opening.instrument(span).await {
-                give_back(&mut letter, &error).await;
+            if let Err(error) = take_up(worker, *run, claim, begun, &mut message).await {
+                give_back(&mut message, &error).await;
             }
         }
         Ok(Received::Nothing(run)) => {
-            letter.ack().await;
+            message.ack().await;
             if let Some(run) = run.filter(|run| run.state.ended()) {
                 settle::announce(worker, &run, properties.correlation_id).await;
             }
         }
         Ok(Received::Elsewhere(right)) => {
             match settle::forward(worker, right, body, properties).await {
-                Ok(()) => letter.ack().await,
-                Err(error) => give_back(&mut letter, &error).await,
+                Ok(()) => message.ack().await,
+                Err(error) => give_back(&mut message, &error).await,
             }
         }
         Ok(Received::Refused { export, error }) => {
             match settle::refuse(worker, &pool, body, properties, export, &error).await {
-                Ok(()) => letter.ack().await,
-                Err(error) => give_back(&mut letter, &error).await,
+                Ok(()) => message.ack().await,
+                Err(error) => give_back(&mut message, &error).await,
             }
         }
-        Err(error) => give_back(&mut letter, &error).await,
+        Err(error) => give_back(&mut message, &error).await,
     }
+}
+
+/// Looks at a run as its wake-up would make a worker look, without one.
+pub async fn look(worker: &Arc<Worker>, wake: WakeMessage) {
+    let looked = async {
+        if let Received::Run(run, claim, begun) = receive::wake_up(worker, wake).await? {
+            let _flying = metrics::in_flight(&run.order.pool);
+            take_up(worker, *run, claim, begun, &mut Unacked(None)).await?;
+        }
+        Ok::<(), Error>(())
+    };
+    if let Err(error) = looked.await {
+        tracing::error!(error = error.chain(), "nothing could be done about the run");
+    }
+}
+
+/// [`open`], in the job's own span.
+async fn take_up(
+    worker: &Arc<Worker>,
+    run: Run,
+    claim: Claim,
+    begun: Option<Box<Begun>>,
+    message: &mut Unacked,
+) -> Result<()> {
+    let span = tracing::info_span!(
+        "job",
+        run = %run.id,
+        export = run.order.export,
+        attempt = tracing::field::Empty,
+        fence = tracing::field::Empty,
+        worker = worker.name,
+        trace_id = run.order.traceparent.as_deref().and_then(trace_id),
+    );
+    Box::pin(open(worker, run, claim, begun, message)).instrument(span).await
 }
 
 /// The trace's id out of a W3C `traceparent`.
@@ -129,10 +155,10 @@ fn trace_id(traceparent: &str) -> Option<&str> {
 
 /// Nothing could be stored: the message comes again. A little later, so that a fault that stays
 /// does not spin.
-async fn give_back(letter: &mut Letter, error: &Error) {
+async fn give_back(message: &mut Unacked, error: &Error) {
     tracing::error!(error = error.chain(), "the message goes back to its queue");
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-    letter.requeue().await;
+    message.requeue().await;
 }
 
 /// A run that is to be opened: with what plan, and what the ledger is asked for.
@@ -179,9 +205,7 @@ async fn begin(worker: &Worker, run: &Run) -> Result<Begun> {
         })
         .await;
     let opening = Opening::of(worker, run, bound);
-    let outcome = worker
-        .patiently("ledger", "open the run", || apply_one(&*worker.ledger, opening.command()))
-        .await?;
+    let outcome = worker.apply("open the run", opening.command()).await?;
     Ok(Begun { opening, outcome })
 }
 
@@ -189,9 +213,9 @@ async fn begin(worker: &Worker, run: &Run) -> Result<Begun> {
 async fn open(
     worker: &Arc<Worker>,
     run: Run,
-    claim: Held,
+    claim: Claim,
     begun: Option<Box<Begun>>,
-    letter: &mut Letter,
+    message: &mut Unacked,
 ) -> Result<()> {
     let Begun { opening: Opening { plan, .. }, outcome } = match begun {
         Some(begun) => *begun,
@@ -209,7 +233,7 @@ async fn open(
             let target = plan.as_ref().ok().map(Plan::target);
             tracing::info!(delivers_to = target, "began");
             metrics::lag(&run.order.pool, settle::lag(&opened.run));
-            Box::pin(work(worker, plan, *opened, claim, letter)).await
+            Box::pin(work(worker, plan, *opened, claim, message)).await
         }
         Outcome::Closed(Closed::Ended(state)) => {
             // Whoever ended it may not have got to these.
@@ -221,19 +245,19 @@ async fn open(
             } else {
                 release(worker, &claim).await;
             }
-            letter.ack().await;
+            message.ack().await;
             Ok(())
         }
         Outcome::Closed(closed) => {
             tracing::debug!(?closed, "the run cannot be opened now");
             release(worker, &claim).await;
-            letter.ack().await;
+            message.ack().await;
             Ok(())
         }
         Outcome::Parked(on) => {
             tracing::info!(on, "parked until it is free");
             release(worker, &claim).await;
-            letter.ack().await;
+            message.ack().await;
             Ok(())
         }
         other => Err(Error::permanent(
@@ -243,56 +267,56 @@ async fn open(
     }
 }
 
-/// Works on an opened run until it has an outcome, and settles it. A message that is held too long
+/// Works on an opened run until the attempt ends, and settles it. A message that is held too long
 /// is let go meanwhile.
 async fn work(
     worker: &Arc<Worker>,
     plan: Result<Plan>,
     opened: Opened,
-    claim: Held,
-    letter: &mut Letter,
+    claim: Claim,
+    message: &mut Unacked,
 ) -> Result<()> {
     let started = Instant::now();
     let run = opened.run.clone();
     let mut beat = worker.heart.start(run.id, run.fence, claim.clone());
-    let outcome = {
+    let ending = {
         let attempt = AssertUnwindSafe(attempt(worker, plan.as_ref(), opened)).catch_unwind();
         tokio::pin!(attempt);
-        let let_go = let_go(worker, &run, letter);
-        tokio::pin!(let_go);
+        let letting_go = let_message_go(worker, &run, message);
+        tokio::pin!(letting_go);
         tokio::select! {
             biased;
             result = &mut attempt => result.unwrap_or_else(|_| {
-                Settled::Failed(Error::transient("run the export", "its worker panicked")
+                Ending::Failed(Error::transient("run the export", "its worker panicked")
                     .help("This is a fault of Longshore; the log has the place. Please report it."))
             }),
             stop = beat.stopped() => match stop {
-                Stop::Close => Settled::Close,
-                Stop::Lost => Settled::Lost,
-                Stop::HandBack => Settled::HandBack,
+                Stop::Close => Ending::Close,
+                Stop::Lost => Ending::Lost,
+                Stop::HandBack => Ending::HandBack,
             },
-            never = &mut let_go => match never {},
+            never = &mut letting_go => match never {},
         }
     };
-    let done = settle::settle(worker, plan.ok().as_ref(), &run, outcome, started).await?;
+    let done = settle::settle(worker, plan.ok().as_ref(), &run, ending, started).await?;
     drop(beat);
     // The claim last: until here nobody else should look.
     match done {
         true => settle::done_mark(worker, &run).await,
         false => release(worker, &claim).await,
     }
-    letter.ack().await;
+    message.ack().await;
     Ok(())
 }
 
 /// Lets the message go once it was held too long: from then on the ledger's wake-up, at the
 /// heartbeat's expiry, stands for it, and nothing is held near the broker's timeout.
-async fn let_go(worker: &Worker, run: &Run, letter: &mut Letter) -> Infallible {
+async fn let_message_go(worker: &Worker, run: &Run, message: &mut Unacked) -> Infallible {
     loop {
         tokio::time::sleep(worker.settings.hold).await;
         match leave_wake_up(worker, run.id, std::time::Duration::ZERO).await {
             Ok(()) => {
-                letter.ack().await;
+                message.ack().await;
                 tracing::info!("the message is let go; the work goes on");
                 return std::future::pending().await;
             }
@@ -301,36 +325,36 @@ async fn let_go(worker: &Worker, run: &Run, letter: &mut Letter) -> Infallible {
     }
 }
 
-/// What one attempt comes to.
-async fn attempt(worker: &Worker, plan: Result<&Plan, &Error>, opened: Opened) -> Settled {
+/// One attempt, and how it ends.
+async fn attempt(worker: &Worker, plan: Result<&Plan, &Error>, opened: Opened) -> Ending {
     let attempt = Attempt { run: Box::new(opened.run), predecessor: opened.predecessor };
     let plan = match plan {
         Ok(plan) => plan,
         Err(error) if attempt.run.state == State::Running => {
-            return Settled::Failed(error.again());
+            return Ending::Failed(error.again());
         }
         Err(error) => {
             tracing::error!(error = error.chain(), "the run cannot be planned any more");
-            return Settled::Close;
+            return Ending::Close;
         }
     };
     let result = match attempt.run.state {
-        State::Closing => return Settled::Close,
+        State::Closing => return Ending::Close,
         State::Committing => resume(worker, plan, &attempt).await,
         _ => match pass(worker, plan).await {
             Ok(Pass::Go) => deliver(worker, plan, attempt).await,
-            Ok(Pass::Later(wait)) => return Settled::Snooze(wait),
+            Ok(Pass::Later(wait)) => return Ending::Snooze(wait),
             Err(error) => Err(error),
         },
     };
     match result {
-        Ok(recorded) => Settled::Done(recorded),
+        Ok(recorded) => Ending::Done(recorded),
         Err(error) if error.class() == Class::Fenced => {
             tracing::warn!(error = error.chain(), "overtaken");
-            Settled::Lost
+            Ending::Lost
         }
-        Err(error) if error.class() == Class::Cancelled => Settled::Close,
-        Err(error) => Settled::Failed(error),
+        Err(error) if error.class() == Class::Cancelled => Ending::Close,
+        Err(error) => Ending::Failed(error),
     }
 }
 
@@ -348,7 +372,6 @@ async fn pass(worker: &Worker, plan: &Plan) -> Result<Pass> {
 
 /// The way of the rows, from source to recorded delivery.
 async fn deliver(worker: &Worker, plan: &Plan, attempt: Attempt) -> Result<Recorded> {
-    let ledger = &*worker.ledger;
     // Up to the decision an attempt may be cut off; a decided one only goes forward.
     let limit = plan.timeout();
     let staged = tokio::time::timeout(limit, async {
@@ -366,14 +389,17 @@ async fn deliver(worker: &Worker, plan: &Plan, attempt: Attempt) -> Result<Recor
             .help("Raise `[limits] timeout`, or make the export smaller.")
     })??;
     let committed = match staged {
-        Ok(staged) => staged.decide(ledger).await?.commit().await?,
+        Ok(staged) => {
+            let decided = staged.decide(|command| worker.apply("decide the delivery", command));
+            decided.await?.commit().await?
+        }
         Err(committed) => committed,
     };
-    committed.record(ledger).await
+    settle::record(worker, committed).await
 }
 
 /// Rolls a decided delivery forward.
 async fn resume(worker: &Worker, plan: &Plan, attempt: &Attempt) -> Result<Recorded> {
     tracing::info!("going on with what an earlier attempt decided");
-    plan.resume(attempt)?.commit().await?.record(&*worker.ledger).await
+    settle::record(worker, plan.resume(attempt)?.commit().await?).await
 }

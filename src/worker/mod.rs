@@ -1,6 +1,7 @@
 //! The worker pool: takes messages, and works on the runs that the ledger says they are about.
 //!
-//! [`Worker::run`] takes messages as long as slots are free; `job` is one message's way through
+//! [`Worker::run`] takes messages as long as slots are free ([`Worker::attend`] and
+//! [`Worker::look`] are for whoever has runs and no messages); `job` is one message's way through
 //! claim, ledger and pipeline; `settle` says what became of it, always in the order: the
 //! ledger's transaction, the claim, the ack. `heart` keeps what is held alive.
 
@@ -17,21 +18,32 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde::Deserialize;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::claims::Claims;
 use crate::error::{Class, Error, Result};
-use crate::http::Health;
 use crate::intake::Definitions;
-use crate::ledger::Ledger;
+use crate::job::book::{Command, Outcome};
+use crate::job::message::WakeMessage;
+use crate::job::retry::{self, Jitter};
+use crate::job::run::Run;
+use crate::ledger::{Ledger, apply_one};
 use crate::limits::local::Gate;
 use crate::pipeline::House;
 use crate::queue::Queue;
-use crate::telemetry::Outage;
-use crate::units::Size;
+use crate::telemetry::{Health, Outage};
+use crate::units::{Backoff, Size};
 
 use heart::Heart;
 use lanes::Lanes;
+
+/// How long a job waits before it asks a dependency again that is away.
+const PATIENCE: Backoff =
+    Backoff { first: Duration::from_millis(200), last: Duration::from_secs(6) };
+
+/// How often it asks again even where the worker is to end: a job that is about to finish is not lost
+/// for one error.
+const HICCUP: u32 = 3;
 
 /// How a worker works: the `[worker]` of the settings.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -91,6 +103,8 @@ pub struct Worker {
     /// What `/readyz` tells.
     pub health: Arc<Health>,
     heart: Arc<Heart>,
+    /// As many as jobs may be worked on at once.
+    slots: Arc<Semaphore>,
     /// How many jobs wait for a dependency that is away. While there are any, none is taken.
     waiting: AtomicUsize,
     /// Numbers the jobs, so that an open whose answer was lost is known again.
@@ -112,6 +126,7 @@ impl Worker {
         house: House,
         health: Arc<Health>,
     ) -> Worker {
+        let slots = Arc::new(Semaphore::new(usize::from(settings.concurrency)));
         Worker {
             name,
             settings,
@@ -124,6 +139,7 @@ impl Worker {
             house,
             health,
             heart: Arc::default(),
+            slots,
             waiting: AtomicUsize::new(0),
             jobs: AtomicU64::new(1),
             draining: watch::Sender::new(false),
@@ -133,50 +149,76 @@ impl Worker {
     /// Works until `stop` is ready, then drains: takes nothing more, lets jobs finish within the
     /// bound of `drain`, and hands the others back.
     pub async fn run(self: Arc<Worker>, stop: impl Future<Output = ()>) -> Result<()> {
-        let pools: Vec<String> = self.settings.pools.keys().cloned().collect();
-        tokio::pin!(stop);
-        let mut lanes = tokio::select! {
-            lanes = self.patiently("queue", "consume the job queues", || self.consume(&pools)) => lanes?,
-            () = &mut stop => return Ok(()),
-        };
-        let beats = tokio::spawn(Arc::clone(&self).beats());
-        let asks = tokio::spawn(Arc::clone(&self).asks());
-        tracing::info!(
-            worker = self.name,
-            pools = pools.join(", "),
-            concurrency = self.settings.concurrency,
-            "taking jobs"
-        );
-        let slots = Arc::new(Semaphore::new(self.concurrency()));
-        loop {
-            let next = async {
-                let slot = Arc::clone(&slots).acquire_owned().await;
-                self.dependencies().await;
-                (lanes.next().await, slot)
-            };
-            let (message, slot) = tokio::select! {
+        let until = async {
+            tokio::select! {
                 biased;
-                () = &mut stop => break,
-                next = next => next,
-            };
-            let (Some(message), Ok(slot)) = (message, slot) else { break };
-            let worker = Arc::clone(&self);
-            tokio::spawn(async move {
-                job::handle(&worker, message).await;
-                drop(slot);
-            });
-        }
-        // What was prefetched and not started goes back at once; running jobs keep their messages.
-        drop(lanes);
-        self.health.drain();
-        self.drain(&slots).await;
-        beats.abort();
-        asks.abort();
-        Ok(())
+                // What was prefetched and not begun goes back at once, before others are waited for;
+                // running jobs keep their messages.
+                () = stop => Ok(()),
+                ended = self.take() => ended,
+            }
+        };
+        self.attend(until).await
     }
 
-    fn concurrency(&self) -> usize {
-        usize::from(self.settings.concurrency)
+    /// Keeps alive what it works on until `until` is ready, then drains as [`Worker::run`] does.
+    /// No message is taken; see [`Worker::look`].
+    pub async fn attend<T>(self: &Arc<Worker>, until: impl Future<Output = T>) -> T {
+        let beats = tokio::spawn(Arc::clone(self).beats());
+        let asks = tokio::spawn(Arc::clone(self).asks());
+        let answer = until.await;
+        self.health.drain();
+        self.drain().await;
+        beats.abort();
+        asks.abort();
+        answer
+    }
+
+    /// Looks at a run once a slot is free, as its wake-up would make a worker look, and works on it
+    /// if it may be. Ready when that has an outcome.
+    pub async fn look(self: &Arc<Worker>, run: &Run) {
+        let wake = WakeMessage { run: run.id, epoch: run.epoch, split: None };
+        let Some(_slot) = self.slot().await else { return };
+        if !*self.draining.borrow() {
+            job::look(self, wake).await;
+        }
+    }
+
+    /// Takes messages as long as slots are free. Ends only where the queue refuses for good.
+    async fn take(self: &Arc<Worker>) -> Result<()> {
+        let pools: Vec<String> = self.settings.pools.keys().cloned().collect();
+        loop {
+            let consuming =
+                self.patiently("queue", "consume the job queues", || self.consume(&pools));
+            let mut lanes = consuming.await?;
+            tracing::info!(
+                worker = self.name,
+                pools = pools.join(", "),
+                concurrency = self.settings.concurrency,
+                "taking jobs"
+            );
+            while let Ok(slot) = tokio::time::timeout(self.settings.hold, self.slot()).await {
+                let (Some(slot), Some(message)) = (slot, lanes.next().await) else { return Ok(()) };
+                let worker = Arc::clone(self);
+                tokio::spawn(async move {
+                    job::handle(&worker, message).await;
+                    drop(slot);
+                });
+            }
+            // What was prefetched is not held longer than what is worked on: it goes back to its
+            // place, where another worker may have it.
+            drop(lanes);
+            tracing::info!(worker = self.name, "taking no more jobs until one can be begun");
+            drop(self.slot().await);
+        }
+    }
+
+    /// A slot, once one is free and no dependency is away that a job waits for. `None` never: the
+    /// slots are not closed.
+    async fn slot(&self) -> Option<OwnedSemaphorePermit> {
+        let slot = Arc::clone(&self.slots).acquire_owned().await.ok();
+        self.dependencies().await;
+        slot
     }
 
     async fn consume(&self, pools: &[String]) -> Result<Lanes> {
@@ -212,10 +254,12 @@ impl Worker {
         );
     }
 
-    async fn drain(&self, slots: &Semaphore) {
-        let _ = self.draining.send(true);
+    async fn drain(&self) {
+        let slots = &self.slots;
+        // Whether or not somebody listens now.
+        self.draining.send_replace(true);
         let all = u32::from(self.settings.concurrency);
-        let running = self.concurrency() - slots.available_permits();
+        let running = usize::from(self.settings.concurrency) - slots.available_permits();
         if running > 0 {
             let within_seconds = self.settings.drain.as_secs_f64();
             tracing::info!(running, within_seconds, "letting jobs finish");
@@ -233,6 +277,11 @@ impl Worker {
         }
     }
 
+    /// Applies a command to the ledger, however long that is away: see [`Worker::patiently`].
+    async fn apply(&self, doing: &str, command: Command) -> Result<Outcome> {
+        self.patiently("ledger", doing, || apply_one(&*self.ledger, command.clone())).await
+    }
+
     /// Waits while a dependency is away that a job already waits for.
     async fn dependencies(&self) {
         while self.waiting.load(Ordering::Relaxed) > 0 {
@@ -240,8 +289,8 @@ impl Worker {
         }
     }
 
-    /// Does something with a dependency, again and again while that is away, until it answers or
-    /// the worker is told to end. That it is away is told of by `health`, once for all jobs.
+    /// Does something with a dependency, again and again while that is away, until it answers, or,
+    /// as an outage, until the worker is told to end. That it is away is told of by `health`, once for all jobs.
     async fn patiently<T, F: Future<Output = Result<T>>>(
         &self,
         dependency: &'static str,
@@ -260,13 +309,15 @@ impl Worker {
                         _ => self.health.set(dependency, Err(&error)),
                     }
                     noted.get_or_insert_with(|| Waiting::new(&self.waiting));
-                    tries += 1;
-                    let most = Duration::from_millis(100) * 2_u32.pow(tries.min(6));
-                    let wait = most.mul_f64(rand::random_range(0.5..1.0));
+                    let wait = retry::wait(PATIENCE, tries, Jitter::Half, rand::random());
+                    tries = tries.saturating_add(1);
                     let mut draining = self.draining.subscribe();
                     tokio::select! {
                         () = tokio::time::sleep(wait) => {}
-                        _ = draining.wait_for(|draining| *draining) => return Err(error),
+                        // It is no fault of the job's, whatever the error is otherwise.
+                        _ = draining.wait_for(|draining| *draining), if tries > HICCUP => {
+                            return Err(error.reclass(Class::Unavailable));
+                        }
                     }
                 }
                 other => {
@@ -305,5 +356,53 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::claims::embedded::EmbeddedClaims;
+    use crate::ledger::embedded::EmbeddedLedger;
+    use crate::limits::embedded::EmbeddedLimits;
+    use crate::queue::embedded::Embedded;
+
+    /// A worker on one file, that takes no messages by itself.
+    pub fn worker(file: &Path, claims: Arc<dyn Claims>) -> Worker {
+        Worker::new(
+            "w".to_owned(),
+            WorkerSettings::default(),
+            Duration::from_secs(60),
+            Embedded::open(file).unwrap(),
+            claims,
+            Arc::new(EmbeddedLedger::open(file).unwrap()),
+            Gate::new(Arc::new(EmbeddedLimits::open(file).unwrap())),
+            House::default(),
+            Arc::new(Health::new(&[])),
+        )
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_is_to_end_waits_for_a_hiccup_and_for_no_outage() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("longshore.db");
+        let worker = worker(&file, Arc::new(EmbeddedClaims::open(&file).unwrap()));
+        worker.drain().await;
+        let ask = async |errors: usize| {
+            let mut left = errors;
+            let asking = worker.patiently("ledger", "ask", || {
+                let answer = left.checked_sub(1).map(|less| left = less);
+                async move { answer.map_or(Ok(()), |()| Err(Error::transient("ask", "cut off"))) }
+            });
+            asking.await
+        };
+        ask(2).await.unwrap();
+        assert!(worker.health.readiness().dependencies["ledger"].up);
+        // As an outage: the job is not to be charged with it.
+        assert_eq!(ask(usize::MAX).await.unwrap_err().class(), Class::Unavailable);
+        assert!(!worker.health.readiness().dependencies["ledger"].up);
+        assert_eq!(worker.waiting.load(Ordering::Relaxed), 0);
     }
 }

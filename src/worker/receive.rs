@@ -5,20 +5,20 @@ use uuid::Uuid;
 
 use super::Worker;
 use super::job::{Begun, Mail, Opening};
-use crate::claims::{Claimed, Held};
+use crate::claims::{Claim, Claimed};
 use crate::error::{Class, Error, Result};
 use crate::intake::{self, Bound, Sender};
 use crate::job::RunId;
 use crate::job::book::{Command, Outcome};
 use crate::job::message::{self, JobMessage, Message, WakeMessage};
 use crate::job::run::{Order, Run};
-use crate::ledger::{RunFilter, apply_one};
+use crate::ledger::RunFilter;
 use crate::telemetry::metrics;
 
 /// What a message turned out to be.
 pub enum Received {
     /// A run to work on, under this claim; what opening it came to, where that has happened.
-    Run(Box<Run>, Held, Option<Box<Begun>>),
+    Run(Box<Run>, Claim, Option<Box<Begun>>),
     /// Nothing to do but to ack; the run, where there is one, as it stands.
     Nothing(Option<Box<Run>>),
     /// It belongs on another pool's queue.
@@ -89,7 +89,7 @@ async fn accept(worker: &Worker, message: &Mail, job: JobMessage) -> Result<Rece
         {
             return Ok(Received::Refused { export: Some(name), error });
         }
-        let claim = Held { key: order.key.clone(), token: Uuid::new_v4().to_string() };
+        let claim = Claim { key: order.key.clone(), token: Uuid::new_v4().to_string() };
         // A producer's message is of the first epoch.
         let believed = |content: &str, epoch| content == order.content && epoch == 0;
         let delay = match claimed(worker, &claim, believed).await? {
@@ -182,7 +182,7 @@ async fn is_known(worker: &Worker, key: &str) -> Result<bool> {
 }
 
 /// A wake-up: what is to be done stands in the ledger.
-async fn wake_up(worker: &Worker, wake: WakeMessage) -> Result<Received> {
+pub async fn wake_up(worker: &Worker, wake: WakeMessage) -> Result<Received> {
     let found = worker.patiently("ledger", "read the run", || worker.ledger.run(wake.run)).await?;
     let Some(run) = found else {
         tracing::warn!(run = %wake.run, "a wake-up for a run that the ledger does not have");
@@ -191,7 +191,7 @@ async fn wake_up(worker: &Worker, wake: WakeMessage) -> Result<Received> {
     if run.epoch != wake.epoch || run.parked.is_some() {
         return Ok(Received::Nothing(None));
     }
-    let claim = Held { key: run.order.key.clone(), token: Uuid::new_v4().to_string() };
+    let claim = Claim { key: run.order.key.clone(), token: Uuid::new_v4().to_string() };
     // Whoever ended it may have died before he cleaned up. No claim is needed to do that.
     if run.state.ended() {
         return Ok(Received::Run(Box::new(run), claim, None));
@@ -208,7 +208,7 @@ async fn wake_up(worker: &Worker, wake: WakeMessage) -> Result<Received> {
 /// the key claimed once more.
 async fn claimed(
     worker: &Worker,
-    claim: &Held,
+    claim: &Claim,
     believed: impl Fn(&str, i32) -> bool,
 ) -> Result<Claimed> {
     let attempt = || worker.claims.claim(claim, worker.settings.lease);
@@ -228,16 +228,11 @@ async fn claimed(
 
 /// Whoever finds that he may not act leaves a wake-up behind before he acks.
 pub async fn leave_wake_up(worker: &Worker, run: RunId, delay: std::time::Duration) -> Result<()> {
-    worker
-        .patiently("ledger", "leave a wake-up", || {
-            apply_one(&*worker.ledger, Command::Wake { run, delay })
-        })
-        .await
-        .map(drop)
+    worker.apply("leave a wake-up", Command::Wake { run, delay }).await.map(drop)
 }
 
 /// Gives a claim back; one that cannot be given back ends with its lease.
-pub async fn release(worker: &Worker, claim: &Held) {
+pub async fn release(worker: &Worker, claim: &Claim) {
     if let Err(error) = worker.claims.release(claim).await {
         tracing::debug!(error = error.chain(), "the claim was not released");
     }
@@ -262,26 +257,20 @@ mod tests {
 
     use super::*;
     use crate::claims::Claims;
-    use crate::http::Health;
-    use crate::ledger::embedded::EmbeddedLedger;
-    use crate::limits::embedded::EmbeddedLimits;
-    use crate::limits::local::Gate;
-    use crate::pipeline::House;
-    use crate::queue::embedded::Embedded;
-    use crate::worker::WorkerSettings;
+    use crate::worker::tests::worker;
 
     /// Gives these answers to claims, one after the other.
     struct Told(Mutex<VecDeque<Claimed>>);
 
     #[async_trait]
     impl Claims for Told {
-        async fn claim(&self, _: &Held, _: Duration) -> Result<Claimed> {
+        async fn claim(&self, _: &Claim, _: Duration) -> Result<Claimed> {
             Ok(self.0.lock().unwrap().pop_front().unwrap())
         }
-        async fn renew(&self, _: &[Held], _: Duration) -> Result<Vec<bool>> {
+        async fn renew(&self, _: &[Claim], _: Duration) -> Result<Vec<bool>> {
             Ok(Vec::new())
         }
-        async fn release(&self, _: &Held) -> Result<()> {
+        async fn release(&self, _: &Claim) -> Result<()> {
             Ok(())
         }
         async fn done(&self, _: &str, _: &str, _: i32, _: Duration) -> Result<()> {
@@ -299,9 +288,6 @@ mod tests {
     async fn the_answer_counts_that_comes_after_a_done_mark_was_set_aside() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("longshore.db");
-        let ledger = Arc::new(EmbeddedLedger::open(&path).unwrap());
-        let queue = Embedded::open(&path).unwrap();
-        let limits = Arc::new(EmbeddedLimits::open(&path).unwrap());
         let mark = |content: &str| Claimed::Done { content: content.to_owned(), epoch: 0 };
         let held = Claimed::Held(Duration::from_secs(5));
         for (answers, counts) in [
@@ -311,18 +297,8 @@ mod tests {
             (vec![mark("other"), mark("ours")], mark("ours")),
             (vec![mark("other"), mark("another"), Claimed::Granted], Claimed::Granted),
         ] {
-            let worker = Worker::new(
-                "w".to_owned(),
-                WorkerSettings::default(),
-                Duration::from_secs(60),
-                queue.clone(),
-                Arc::new(Told(Mutex::new(answers.into()))),
-                ledger.clone(),
-                Gate::new(limits.clone()),
-                House::default(),
-                Arc::new(Health::new(&[])),
-            );
-            let claim = Held { key: "k".to_owned(), token: "t".to_owned() };
+            let worker = worker(&path, Arc::new(Told(Mutex::new(answers.into()))));
+            let claim = Claim { key: "k".to_owned(), token: "t".to_owned() };
             let believed = |content: &str, epoch| content == "ours" && epoch == 0;
             assert_eq!(claimed(&worker, &claim, believed).await.unwrap(), counts);
         }

@@ -10,11 +10,10 @@ use serde_json::json;
 use super::Worker;
 use super::receive::leave_wake_up;
 use crate::error::{Class, Error, Result};
-use crate::job::book::{Command, Outcome as Applied};
+use crate::job::book::{Command, Outcome};
 use crate::job::machine::Refusal;
-use crate::job::retry::{self, Next, RetryPolicy};
+use crate::job::retry::{self, Jitter, Next, RetryPolicy};
 use crate::job::run::{Run, State};
-use crate::ledger::apply_one;
 use crate::pipeline::{Committed, Plan, Recorded, quarantined};
 use crate::queue::{DeadHeaders, Destination, Event, Outgoing, Properties};
 use crate::scrub::scrub;
@@ -22,8 +21,8 @@ use crate::sink::Holder;
 use crate::telemetry::metrics;
 use crate::units::Backoff;
 
-/// What an attempt came to.
-pub enum Outcome {
+/// How an attempt ended.
+pub enum Ending {
     /// The delivery is recorded.
     Done(Recorded),
     /// Something went wrong.
@@ -41,7 +40,7 @@ pub enum Outcome {
 /// How long a decided or closing run waits before it is gone on with, at most.
 const FORWARD: Backoff = Backoff { first: Duration::from_secs(1), last: Duration::from_secs(60) };
 
-/// Stores the outcome of an attempt. Answers whether the run is done.
+/// Stores how an attempt ended. Answers whether the run is done.
 ///
 /// # Errors
 /// Where nothing could be stored: the message is to go back.
@@ -49,29 +48,29 @@ pub async fn settle(
     worker: &Worker,
     plan: Option<&Plan>,
     run: &Run,
-    outcome: Outcome,
+    ending: Ending,
     started: Instant,
 ) -> Result<bool> {
-    match outcome {
-        Outcome::Done(recorded) => {
+    match ending {
+        Ending::Done(recorded) => {
             done(worker, &recorded.run, started).await;
             if let Some(plan) = plan {
                 clean(plan, run).await;
             }
             return Ok(true);
         }
-        Outcome::Failed(error) => return failed(worker, plan, run, error, started).await,
-        Outcome::Snooze(wait) => {
+        Ending::Failed(error) => return failed(worker, plan, run, error, started).await,
+        Ending::Snooze(wait) => {
             let after_seconds = wait.as_secs_f64();
             tracing::info!(after_seconds, "snoozed: the connection's limit is reached");
-            retry(worker, run, wait, None, false).await?;
+            put_back(worker, run, wait, None, false).await?;
         }
-        Outcome::HandBack => {
+        Ending::HandBack => {
             tracing::info!("handed back");
-            retry(worker, run, Duration::ZERO, None, false).await?;
+            put_back(worker, run, Duration::ZERO, None, false).await?;
         }
-        Outcome::Lost => leave_wake_up(worker, run.id, Duration::ZERO).await?,
-        Outcome::Close => return close(worker, plan, run, started).await,
+        Ending::Lost => leave_wake_up(worker, run.id, Duration::ZERO).await?,
+        Ending::Close => return close(worker, plan, run, started).await,
     }
     Ok(false)
 }
@@ -107,7 +106,7 @@ async fn failed(
                 "the attempt failed; trying again"
             );
             metrics::settled(&run.order.export, &run.order.pool, "queued", Some(error.class()));
-            retry(worker, run, after, Some(why), true).await?;
+            put_back(worker, run, after, Some(why), true).await?;
         }
         Next::Wait { after } => {
             let after_seconds = after.as_secs_f64();
@@ -118,7 +117,7 @@ async fn failed(
                 "waiting; this uses up no attempt"
             );
             metrics::settled(&run.order.export, &run.order.pool, "queued", Some(error.class()));
-            retry(worker, run, after, Some(why), false).await?;
+            put_back(worker, run, after, Some(why), false).await?;
         }
         Next::Leave => leave_wake_up(worker, run.id, Duration::ZERO).await?,
         Next::Stop(end) => {
@@ -129,26 +128,21 @@ async fn failed(
                 failure: why.clone(),
                 quarantine: quarantined(&error).map(str::to_owned),
             };
-            let outcome = worker
-                .patiently("ledger", "store the failure", || {
-                    apply_one(&*worker.ledger, command.clone())
-                })
-                .await?;
-            match outcome {
-                Applied::Done(_) => {
+            match worker.apply("store the failure", command).await? {
+                Outcome::Done(_) => {
                     tracing::error!(class, error = error.chain(), "the run failed");
                     return close(worker, plan, run, started).await;
                 }
                 // Decided already: whatever stands in its way, it only goes forward.
-                Applied::Refused(Refusal::Stands(State::Committing)) => {
+                Outcome::Refused(Refusal::Stands(State::Committing)) => {
                     tracing::error!(
                         class,
                         error = error.chain(),
                         "a decided delivery cannot be completed; it is tried again until it is"
                     );
-                    retry(worker, run, forward_wait(run), Some(why), false).await?;
+                    put_back(worker, run, forward_wait(run), Some(why), false).await?;
                 }
-                Applied::Refused(Refusal::Stands(State::Closing)) => {
+                Outcome::Refused(Refusal::Stands(State::Closing)) => {
                     return close(worker, plan, run, started).await;
                 }
                 _ => leave_wake_up(worker, run.id, Duration::ZERO).await?,
@@ -171,15 +165,13 @@ async fn close(worker: &Worker, plan: Option<&Plan>, run: &Run, started: Instant
             Err(error) => {
                 tracing::warn!(error = error.chain(), "the run cannot be closed yet");
                 let why = (error.class(), told(&error));
-                retry(worker, run, forward_wait(run), Some(why), false).await?;
+                put_back(worker, run, forward_wait(run), Some(why), false).await?;
                 return Ok(false);
             }
         };
         if let Some(decision) = found {
             let committed = Committed::found(plan, run.id, *decision);
-            let recorded = worker
-                .patiently("ledger", "record the delivery", || committed.record(&*worker.ledger))
-                .await?;
+            let recorded = record(worker, committed).await?;
             done(worker, &recorded.run, started).await;
             clean(plan, run).await;
             return Ok(true);
@@ -187,15 +179,12 @@ async fn close(worker: &Worker, plan: Option<&Plan>, run: &Run, started: Instant
     } else if run.fence > 1 {
         // Without a plan the target cannot be asked, and an earlier attempt may have reached it.
         tracing::error!("the run can be closed only when its definition can be planned again");
-        retry(worker, run, FORWARD.last, None, false).await?;
+        put_back(worker, run, FORWARD.last, None, false).await?;
         return Ok(false);
     }
     let command = Command::Close { run: run.id, fence: run.fence };
-    let outcome = worker
-        .patiently("ledger", "close the run", || apply_one(&*worker.ledger, command.clone()))
-        .await?;
-    match outcome {
-        Applied::Done(ended) => {
+    match worker.apply("close the run", command).await? {
+        Outcome::Done(ended) => {
             let class = ended.failure.as_ref().map(|failure| failure.class);
             metrics::settled(&ended.order.export, &ended.order.pool, ended.state.as_str(), class);
             metrics::took(&ended.order.export, started.elapsed());
@@ -209,6 +198,11 @@ async fn close(worker: &Worker, plan: Option<&Plan>, run: &Run, started: Instant
         _ => leave_wake_up(worker, run.id, Duration::ZERO).await?,
     }
     Ok(false)
+}
+
+/// Records a delivery that is there.
+pub async fn record(worker: &Worker, committed: Committed<'_>) -> Result<Recorded> {
+    committed.record(|command| worker.apply("record the delivery", command)).await
 }
 
 async fn done(worker: &Worker, run: &Run, started: Instant) {
@@ -225,7 +219,8 @@ async fn done(worker: &Worker, run: &Run, started: Instant) {
     announce(worker, run, None).await;
 }
 
-async fn retry(
+/// Puts the run back: due again after a while.
+async fn put_back(
     worker: &Worker,
     run: &Run,
     after: Duration,
@@ -233,18 +228,14 @@ async fn retry(
     counted: bool,
 ) -> Result<()> {
     let command = Command::Retry { run: run.id, fence: run.fence, after, failure, counted };
-    let outcome = worker
-        .patiently("ledger", "let go of the run", || apply_one(&*worker.ledger, command.clone()))
-        .await?;
-    match outcome {
-        Applied::Done(_) => Ok(()),
+    match worker.apply("put the run back", command).await? {
+        Outcome::Done(_) => Ok(()),
         _ => leave_wake_up(worker, run.id, Duration::ZERO).await,
     }
 }
 
 fn forward_wait(run: &Run) -> Duration {
-    let factor = 2_u32.saturating_pow(run.waits.unsigned_abs().min(16));
-    FORWARD.first.saturating_mul(factor).min(FORWARD.last).mul_f64(rand::random_range(0.5..1.0))
+    retry::wait(FORWARD, run.waits.unsigned_abs(), Jitter::Half, rand::random())
 }
 
 /// Removes what the run staged.

@@ -218,6 +218,47 @@ async fn a_long_job_lets_its_message_go_and_is_taken_up_when_its_worker_dies() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_busy_worker_took_in_advance_goes_back_to_its_queue() {
+    let worker = "concurrency = 1\nlease = \"30s\"\nhold = \"2s\"";
+    with_slow(worker, "2h", async |installation| {
+        let bulk = SLOW.replace("TIMEOUT", "2h").replace("slow/", "bulk/");
+        installation.export_of(&installation.bulk, "bulk", &bulk);
+        installation.run(&["apply"]).await;
+        // One in each pool: the one that is not begun first waits at the worker.
+        let mut other = slow(installation, 2, 15);
+        other["pool"] = json!(installation.bulk);
+        other["body"] = json!(other["body"].as_str().unwrap().replace("slow", "bulk"));
+        installation.publish(&[slow(installation, 1, 15), other]).await;
+
+        let scheduler = installation.start("scheduler", "scheduler");
+        let first = installation.start("worker", "first");
+        let started = Instant::now();
+        for (ready, what) in [(0, "taken"), (1, "given back")] {
+            while installation.pools.ready().await != (ready, 0) {
+                assert!(started.elapsed() < SOON, "{what}: {:?}", installation.pools.ready().await);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        let second = installation.start("worker", "second");
+        let both = "SELECT count(DISTINCT split_part(worker, '/', 1)) = 2
+                    FROM runs WHERE state = 'running'";
+        installation.until("another worker has it", SOON, both).await;
+        for id in [1, 2] {
+            installation.until_state(id, "done").await;
+            assert_eq!(installation.attempts(id).await, "1 done");
+        }
+        assert!(second.end(SOON).await.success());
+
+        // With a slot free, the first takes jobs again.
+        installation.publish(&[slow(installation, 3, 0)]).await;
+        installation.until_state(3, "done").await;
+        installation.end([first, scheduler], 0).await;
+        assert_eq!(installation.deliveries().await, 3);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_flushed_redis_costs_nothing_but_time() {
     with_slow("concurrency = 4\nlease = \"5s\"", "2h", async |installation| {
         let scheduler = installation.start("scheduler", "scheduler");

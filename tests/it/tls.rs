@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use longshore::claims::redis::RedisClaims;
-use longshore::claims::{Claims, Held};
+use longshore::claims::{Claim, Claims};
 use longshore::connect::files::{Store, classify};
 use longshore::connect::{Connection, postgres};
 use longshore::delivery::verify_in;
@@ -139,14 +139,14 @@ async fn a_server_without_tls_is_sent_no_password() {
     let (port, sent) = plain(b"-ERR unknown command\r\n").await;
     let url = format!("rediss://localhost:{port}");
     let claims = RedisClaims::connect(&url, password(), "test".to_owned()).unwrap();
-    let held = Held { key: "k".to_owned(), token: "t".to_owned() };
-    let error = claims.claim(&held, SOON).await.unwrap_err();
+    let claim = Claim { key: "k".to_owned(), token: "t".to_owned() };
+    let error = claims.claim(&claim, SOON).await.unwrap_err();
     assert_eq!(error.class(), Class::Permanent, "{}", error.chain());
     assert!(error.to_string().contains("no safe connection to Redis: TLS failed"), "{error}");
     assert_no_password(&sent);
     // Nor can the checks be turned off by what the driver knows besides.
     let claims = RedisClaims::connect(&format!("{url}/#insecure"), password(), "test".to_owned());
-    assert_eq!(claims.unwrap().claim(&held, SOON).await.unwrap_err().class(), Class::Config);
+    assert_eq!(claims.unwrap().claim(&claim, SOON).await.unwrap_err().class(), Class::Config);
     assert_no_password(&sent);
 
     let (port, sent) = plain(b"AMQP\0\0\x09\x01").await;

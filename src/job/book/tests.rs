@@ -395,7 +395,7 @@ fn a_wake_up_takes_the_place_of_the_one_that_is_there() {
     assert_eq!(shelf.wakes[&run].at, now + LEASE, "when the heartbeat expires");
     yes(shelf.apply(Command::Decide { run, fence, decision: decision(None) }));
     yes(shelf.apply(retry(run, fence, LEASE * 3)));
-    assert_eq!(shelf.wakes[&run].at, now + LEASE * 3, "decided, and let go");
+    assert_eq!(shelf.wakes[&run].at, now + LEASE * 3, "decided, and put back");
 }
 
 #[test]

@@ -376,7 +376,7 @@ fn only_counted_failures_use_up_attempts_and_waits_count_outages() {
 }
 
 #[test]
-fn a_decided_or_closing_run_that_is_let_go_waits_for_its_time() {
+fn a_decided_or_closing_run_that_is_put_back_waits_for_its_time() {
     for state in [State::Committing, State::Closing] {
         let mut run = run(state);
         retry(&mut run, 2, after(30), Some(failure()), true, after(10)).unwrap();
@@ -385,6 +385,30 @@ fn a_decided_or_closing_run_that_is_let_go_waits_for_its_time() {
         assert_eq!(may_open(&run, after(10)), Err(Closed::NotYet(after(30))));
         assert_eq!(run.changed_at, now());
     }
+}
+
+#[test]
+fn what_goes_wrong_while_a_run_is_closing_does_not_hide_why_it_ends() {
+    let away = |seconds| Failure {
+        class: Class::Unavailable,
+        message: "the target is away".to_owned(),
+        at: after(seconds),
+    };
+    let mut decided = run(State::Committing);
+    retry(&mut decided, 2, after(1), Some(away(1)), false, after(1)).unwrap();
+    assert_eq!(decided.failure, Some(away(1)));
+
+    let mut closing = run(State::Closing);
+    for waits in 1..=2 {
+        let fence = closing.fence;
+        retry(&mut closing, fence, after(1), Some(away(1)), false, after(1)).unwrap();
+        assert_eq!(closing.failure, Some(failure()));
+        assert_eq!(closing.waits, waits, "it is waited longer each time all the same");
+        open(&mut closing, "w", LEASE, after(2));
+    }
+    let fence = closing.fence;
+    close(&mut closing, fence, after(3)).unwrap();
+    assert_eq!((closing.state, closing.failure), (State::Dead, Some(failure())));
 }
 
 #[test]

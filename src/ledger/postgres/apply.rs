@@ -26,14 +26,18 @@ use crate::connect::postgres as server;
 use crate::error::{Class, Error, Result};
 use crate::job::RunId;
 use crate::job::book::{Book, Changes, Command, Facts, Outcome};
+use crate::job::retry::{self, Jitter};
 use crate::job::waiting::{Resource, Waiter};
 use crate::ledger::sheet::{Named, Sheets, run_of};
+use crate::units::Backoff;
 
 const DOING: &str = "write to the ledger";
 /// How long a transaction may take.
 const APPLY: Duration = Duration::from_secs(30);
 /// How often a transaction is tried again when it lost a race.
 const TRIES: u32 = 8;
+/// How long is waited before that.
+const AGAIN: Backoff = Backoff { first: Duration::from_millis(8), last: Duration::from_secs(1) };
 /// How many transactions are under way at once.
 const AT_ONCE: usize = 4;
 /// How many commands one transaction applies, unless a single caller has more.
@@ -134,9 +138,9 @@ impl Group {
             });
             match result {
                 Err(error) if tried < TRIES && lost_a_race(&error) => {
+                    let wait = retry::wait(AGAIN, tried, Jitter::Full, rand::random());
                     tried += 1;
-                    let most = 4_u64 << tried;
-                    tokio::time::sleep(Duration::from_millis(rand::random_range(1..most))).await;
+                    tokio::time::sleep(wait).await;
                 }
                 other => return other,
             }

@@ -19,11 +19,13 @@ use tracing::{info, warn};
 use super::topology::Topology;
 use super::{code, words};
 use crate::error::{Class, Error, Result};
+use crate::job::retry::{self, Jitter};
 use crate::secret::Secret;
 use crate::tls;
+use crate::units::Backoff;
 
-const FIRST_BACKOFF: Duration = Duration::from_millis(100);
-const LAST_BACKOFF: Duration = Duration::from_secs(10);
+const BACKOFF: Backoff =
+    Backoff { first: Duration::from_millis(100), last: Duration::from_secs(10) };
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// A connection that lived this long is followed by a quick attempt, not by a slow one.
 const STEADY: Duration = Duration::from_secs(30);
@@ -191,7 +193,7 @@ async fn supervise(
         };
         // A refusal does not pass by itself: neither the broker's log nor ours is to be filled.
         let away = cause.kind == Kind::Away;
-        let wait = if away { backoff(failures) } else { jitter(LAST_BACKOFF) };
+        let wait = backoff(if away { failures } else { u32::MAX });
         failures = failures.saturating_add(1);
         // The same once more is no news: whoever uses the queue tells how long it lasts.
         if told.as_ref() != Some(&cause.text) {
@@ -211,12 +213,7 @@ async fn supervise(
 
 /// How long to wait after so many failures.
 pub(super) fn backoff(failures: u32) -> Duration {
-    jitter(FIRST_BACKOFF.saturating_mul(1 << failures.min(10)).min(LAST_BACKOFF))
-}
-
-/// Between half and all of `wait`, so that a fleet does not come back at one instant.
-fn jitter(wait: Duration) -> Duration {
-    wait.mul_f64(rand::random_range(0.5..=1.0))
+    retry::wait(BACKOFF, failures, Jitter::Half, rand::random())
 }
 
 async fn open(
@@ -301,18 +298,5 @@ async fn watch_over(connection: &Connection, state: &watch::Sender<State>) -> St
             }
             _ => false,
         });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_backoff_grows_to_its_cap_and_never_overflows() {
-        assert!(backoff(0) <= FIRST_BACKOFF && backoff(0) >= FIRST_BACKOFF / 2);
-        for failures in [7, 31, 32, u32::MAX] {
-            assert!(backoff(failures) <= LAST_BACKOFF && backoff(failures) >= LAST_BACKOFF / 2);
-        }
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use longshore::claims::embedded::EmbeddedClaims;
 use longshore::claims::redis::RedisClaims;
-use longshore::claims::{Claimed, Claims, Held};
+use longshore::claims::{Claim, Claimed, Claims};
 use longshore::error::Class;
 use longshore::secret::Secret;
 use tokio::net::TcpListener;
@@ -18,23 +18,23 @@ use super::redis as server;
 const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(300);
 
-fn held(key: &str, token: &str) -> Held {
-    Held { key: key.to_owned(), token: token.to_owned() }
+fn claim(key: &str, token: &str) -> Claim {
+    Claim { key: key.to_owned(), token: token.to_owned() }
 }
 
 async fn granted_then_held_with_the_time_left(claims: Arc<dyn Claims>) {
-    assert_eq!(claims.claim(&held("k", "a"), LONG).await.unwrap(), Claimed::Granted);
-    let Claimed::Held(left) = claims.claim(&held("k", "b"), LONG).await.unwrap() else {
+    assert_eq!(claims.claim(&claim("k", "a"), LONG).await.unwrap(), Claimed::Granted);
+    let Claimed::Held(left) = claims.claim(&claim("k", "b"), LONG).await.unwrap() else {
         panic!("a second claim was not held off");
     };
     assert!(left <= LONG && left > LONG - Duration::from_secs(10), "{left:?}");
-    assert_eq!(claims.claim(&held("other", "b"), LONG).await.unwrap(), Claimed::Granted);
+    assert_eq!(claims.claim(&claim("other", "b"), LONG).await.unwrap(), Claimed::Granted);
 }
 
 async fn of_many_claims_at_once_one_is_granted(claims: Arc<dyn Claims>) {
     let all = (0..40).map(|n| {
         let claims = claims.clone();
-        async move { claims.claim(&held("k", &format!("t{n}")), LONG).await.unwrap() }
+        async move { claims.claim(&claim("k", &format!("t{n}")), LONG).await.unwrap() }
     });
     let answers = futures::future::join_all(all).await;
     assert_eq!(answers.iter().filter(|answer| **answer == Claimed::Granted).count(), 1);
@@ -42,20 +42,20 @@ async fn of_many_claims_at_once_one_is_granted(claims: Arc<dyn Claims>) {
 }
 
 async fn a_lease_that_ends_lets_another_in(claims: Arc<dyn Claims>) {
-    claims.claim(&held("k", "a"), SHORT).await.unwrap();
-    let Claimed::Held(left) = claims.claim(&held("k", "b"), LONG).await.unwrap() else {
+    claims.claim(&claim("k", "a"), SHORT).await.unwrap();
+    let Claimed::Held(left) = claims.claim(&claim("k", "b"), LONG).await.unwrap() else {
         panic!("the lease did not hold");
     };
     tokio::time::sleep(left + Duration::from_millis(20)).await;
-    assert_eq!(claims.renew(&[held("k", "a")], LONG).await.unwrap(), [false]);
-    assert_eq!(claims.claim(&held("k", "b"), LONG).await.unwrap(), Claimed::Granted);
-    assert_eq!(claims.renew(&[held("k", "a")], LONG).await.unwrap(), [false]);
+    assert_eq!(claims.renew(&[claim("k", "a")], LONG).await.unwrap(), [false]);
+    assert_eq!(claims.claim(&claim("k", "b"), LONG).await.unwrap(), Claimed::Granted);
+    assert_eq!(claims.renew(&[claim("k", "a")], LONG).await.unwrap(), [false]);
 }
 
 async fn the_same_token_renews(claims: Arc<dyn Claims>) {
-    claims.claim(&held("k", "a"), SHORT).await.unwrap();
-    assert_eq!(claims.claim(&held("k", "a"), LONG).await.unwrap(), Claimed::Granted);
-    let Claimed::Held(left) = claims.claim(&held("k", "b"), LONG).await.unwrap() else {
+    claims.claim(&claim("k", "a"), SHORT).await.unwrap();
+    assert_eq!(claims.claim(&claim("k", "a"), LONG).await.unwrap(), Claimed::Granted);
+    let Claimed::Held(left) = claims.claim(&claim("k", "b"), LONG).await.unwrap() else {
         panic!("the claim was lost");
     };
     assert!(left > SHORT, "{left:?}");
@@ -63,54 +63,55 @@ async fn the_same_token_renews(claims: Arc<dyn Claims>) {
 
 async fn renewing_answers_for_each_in_order(claims: Arc<dyn Claims>) {
     assert_eq!(claims.renew(&[], LONG).await.unwrap(), Vec::<bool>::new());
-    claims.claim(&held("mine", "a"), SHORT).await.unwrap();
-    claims.claim(&held("theirs", "b"), SHORT).await.unwrap();
-    claims.claim(&held("mine too", "a"), SHORT).await.unwrap();
-    let asked = [held("mine", "a"), held("theirs", "a"), held("none", "a"), held("mine too", "a")];
+    claims.claim(&claim("mine", "a"), SHORT).await.unwrap();
+    claims.claim(&claim("theirs", "b"), SHORT).await.unwrap();
+    claims.claim(&claim("mine too", "a"), SHORT).await.unwrap();
+    let asked =
+        [claim("mine", "a"), claim("theirs", "a"), claim("none", "a"), claim("mine too", "a")];
     assert_eq!(claims.renew(&asked, LONG).await.unwrap(), [true, false, false, true]);
     tokio::time::sleep(SHORT + Duration::from_millis(20)).await;
-    assert!(matches!(claims.claim(&held("mine", "b"), LONG).await.unwrap(), Claimed::Held(_)));
-    assert_eq!(claims.claim(&held("theirs", "c"), LONG).await.unwrap(), Claimed::Granted);
-    assert_eq!(claims.claim(&held("none", "c"), LONG).await.unwrap(), Claimed::Granted);
+    assert!(matches!(claims.claim(&claim("mine", "b"), LONG).await.unwrap(), Claimed::Held(_)));
+    assert_eq!(claims.claim(&claim("theirs", "c"), LONG).await.unwrap(), Claimed::Granted);
+    assert_eq!(claims.claim(&claim("none", "c"), LONG).await.unwrap(), Claimed::Granted);
 }
 
 async fn only_its_token_releases_a_claim(claims: Arc<dyn Claims>) {
-    claims.claim(&held("k", "a"), LONG).await.unwrap();
-    claims.release(&held("k", "b")).await.unwrap();
-    claims.release(&held("none", "b")).await.unwrap();
-    assert!(matches!(claims.claim(&held("k", "b"), LONG).await.unwrap(), Claimed::Held(_)));
-    claims.release(&held("k", "a")).await.unwrap();
-    assert_eq!(claims.claim(&held("k", "b"), LONG).await.unwrap(), Claimed::Granted);
+    claims.claim(&claim("k", "a"), LONG).await.unwrap();
+    claims.release(&claim("k", "b")).await.unwrap();
+    claims.release(&claim("none", "b")).await.unwrap();
+    assert!(matches!(claims.claim(&claim("k", "b"), LONG).await.unwrap(), Claimed::Held(_)));
+    claims.release(&claim("k", "a")).await.unwrap();
+    assert_eq!(claims.claim(&claim("k", "b"), LONG).await.unwrap(), Claimed::Granted);
 }
 
 async fn done_is_seen_by_everybody(claims: Arc<dyn Claims>) {
-    claims.claim(&held("k", "a"), LONG).await.unwrap();
+    claims.claim(&claim("k", "a"), LONG).await.unwrap();
     claims.done("k", "3c:9f", 2, LONG).await.unwrap();
     let done = Claimed::Done { content: "3c:9f".to_owned(), epoch: 2 };
     for token in ["a", "b"] {
-        assert_eq!(claims.claim(&held("k", token), LONG).await.unwrap(), done);
+        assert_eq!(claims.claim(&claim("k", token), LONG).await.unwrap(), done);
     }
-    claims.release(&held("k", "a")).await.unwrap();
-    assert_eq!(claims.renew(&[held("k", "a")], LONG).await.unwrap(), [false]);
-    assert_eq!(claims.claim(&held("k", "b"), LONG).await.unwrap(), done);
+    claims.release(&claim("k", "a")).await.unwrap();
+    assert_eq!(claims.renew(&[claim("k", "a")], LONG).await.unwrap(), [false]);
+    assert_eq!(claims.claim(&claim("k", "b"), LONG).await.unwrap(), done);
     claims.done("k", "3c:9f", 3, LONG).await.unwrap();
     let done = Claimed::Done { content: "3c:9f".to_owned(), epoch: 3 };
-    assert_eq!(claims.claim(&held("k", "b"), LONG).await.unwrap(), done);
+    assert_eq!(claims.claim(&claim("k", "b"), LONG).await.unwrap(), done);
 }
 
 async fn a_done_mark_ends(claims: Arc<dyn Claims>) {
     claims.done("k", "3c9f", 0, SHORT).await.unwrap();
-    assert!(matches!(claims.claim(&held("k", "a"), LONG).await.unwrap(), Claimed::Done { .. }));
+    assert!(matches!(claims.claim(&claim("k", "a"), LONG).await.unwrap(), Claimed::Done { .. }));
     tokio::time::sleep(SHORT + Duration::from_millis(20)).await;
-    assert_eq!(claims.claim(&held("k", "a"), LONG).await.unwrap(), Claimed::Granted);
+    assert_eq!(claims.claim(&claim("k", "a"), LONG).await.unwrap(), Claimed::Granted);
 }
 
 async fn forgetting_takes_back_a_done_mark_but_no_claim(claims: Arc<dyn Claims>) {
     claims.done("k", "3c9f", 0, LONG).await.unwrap();
     claims.forget("k").await.unwrap();
-    assert_eq!(claims.claim(&held("k", "a"), LONG).await.unwrap(), Claimed::Granted);
+    assert_eq!(claims.claim(&claim("k", "a"), LONG).await.unwrap(), Claimed::Granted);
     claims.forget("k").await.unwrap();
-    assert_eq!(claims.renew(&[held("k", "a")], LONG).await.unwrap(), [true]);
+    assert_eq!(claims.renew(&[claim("k", "a")], LONG).await.unwrap(), [true]);
 }
 
 async fn odd_keys_stay_apart(claims: Arc<dyn Claims>) {
@@ -135,14 +136,18 @@ async fn odd_keys_stay_apart(claims: Arc<dyn Claims>) {
     ];
     let long = "x".repeat(4_000);
     for key in odd.into_iter().chain([long.as_str()]) {
-        assert_eq!(claims.claim(&held(key, key), LONG).await.unwrap(), Claimed::Granted, "{key:?}");
+        assert_eq!(
+            claims.claim(&claim(key, key), LONG).await.unwrap(),
+            Claimed::Granted,
+            "{key:?}"
+        );
     }
     for key in odd {
-        let other = claims.claim(&held(key, "d:1:x "), LONG).await.unwrap();
+        let other = claims.claim(&claim(key, "d:1:x "), LONG).await.unwrap();
         assert!(matches!(other, Claimed::Held(_)), "{key:?}");
         claims.done(key, key, -1, LONG).await.unwrap();
         let done = Claimed::Done { content: key.to_owned(), epoch: -1 };
-        assert_eq!(claims.claim(&held(key, key), LONG).await.unwrap(), done, "{key:?}");
+        assert_eq!(claims.claim(&claim(key, key), LONG).await.unwrap(), done, "{key:?}");
     }
 }
 
@@ -183,13 +188,13 @@ fn embedded() -> Place {
 
 async fn contents_that_are_lost_cost_nothing_but_the_claims(place: &Place) {
     let claims = &place.claims;
-    claims.claim(&held("k", "a"), LONG).await.unwrap();
+    claims.claim(&claim("k", "a"), LONG).await.unwrap();
     claims.done("done", "3c9f", 0, LONG).await.unwrap();
     (place.wipe)().await;
-    assert_eq!(claims.renew(&[held("k", "a")], LONG).await.unwrap(), [false]);
-    claims.release(&held("k", "a")).await.unwrap();
-    assert_eq!(claims.claim(&held("k", "b"), LONG).await.unwrap(), Claimed::Granted);
-    assert_eq!(claims.claim(&held("done", "b"), LONG).await.unwrap(), Claimed::Granted);
+    assert_eq!(claims.renew(&[claim("k", "a")], LONG).await.unwrap(), [false]);
+    claims.release(&claim("k", "a")).await.unwrap();
+    assert_eq!(claims.claim(&claim("k", "b"), LONG).await.unwrap(), Claimed::Granted);
+    assert_eq!(claims.claim(&claim("done", "b"), LONG).await.unwrap(), Claimed::Granted);
 }
 
 macro_rules! stamp {
@@ -234,7 +239,7 @@ stamp!(redis, embedded);
 async fn in_redis_nothing_stays_for_ever() {
     let prefix = server::prefix();
     let claims = RedisClaims::connect(&server::url(), None, prefix.clone()).unwrap();
-    claims.claim(&held("a", "t"), LONG).await.unwrap();
+    claims.claim(&claim("a", "t"), LONG).await.unwrap();
     claims.done("b", "3c9f", 0, Duration::MAX).await.unwrap();
     claims.ping().await.unwrap();
     let mut connection = server::connection().await;
@@ -251,11 +256,11 @@ async fn two_embedded_handles_share_one_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("longshore.db");
     let (one, two) = (EmbeddedClaims::open(&path).unwrap(), EmbeddedClaims::open(&path).unwrap());
-    assert_eq!(one.claim(&held("k", "a"), LONG).await.unwrap(), Claimed::Granted);
-    assert!(matches!(two.claim(&held("k", "b"), LONG).await.unwrap(), Claimed::Held(_)));
+    assert_eq!(one.claim(&claim("k", "a"), LONG).await.unwrap(), Claimed::Granted);
+    assert!(matches!(two.claim(&claim("k", "b"), LONG).await.unwrap(), Claimed::Held(_)));
     drop(one);
     let again = EmbeddedClaims::open(&path).unwrap();
-    assert!(matches!(again.claim(&held("k", "b"), LONG).await.unwrap(), Claimed::Held(_)));
+    assert!(matches!(again.claim(&claim("k", "b"), LONG).await.unwrap(), Claimed::Held(_)));
     let missing = EmbeddedClaims::open(&folder.path().join("none").join("x.db"));
     assert_eq!(missing.err().map(|error| error.class()), Some(Class::Config));
 }
@@ -271,7 +276,7 @@ async fn a_redis_that_is_away_or_silent_is_unavailable_in_time() {
         let url = format!("{scheme}://127.0.0.1:{port}");
         let claims = RedisClaims::connect(&url, None, "none".to_owned()).unwrap();
         let begun = Instant::now();
-        let error = claims.claim(&held("k", "a"), LONG).await.unwrap_err();
+        let error = claims.claim(&claim("k", "a"), LONG).await.unwrap_err();
         assert_eq!(error.class(), Class::Unavailable, "{error}");
         assert!(error.to_string().contains(&format!("127.0.0.1:{port}")), "{error}");
         assert!(begun.elapsed() < Duration::from_millis(2_500), "{:?}", begun.elapsed());

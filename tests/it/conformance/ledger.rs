@@ -54,6 +54,7 @@ suite! {
         what_is_taken_is_left_alone_for_its_lease,
         two_dispatchers_never_get_the_same,
         a_letter_carries_the_job_and_what_went_wrong,
+        a_letter_tells_why_the_run_ended_not_why_it_could_not_end_sooner,
         a_run_that_has_ended_is_woken_once_more_a_day_later,
         a_replay_takes_back_a_letter_that_was_not_sent,
         a_silent_run_is_adrift_and_a_woken_one_is_not,

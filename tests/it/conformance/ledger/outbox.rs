@@ -95,6 +95,35 @@ pub async fn a_letter_carries_the_job_and_what_went_wrong(bed: Bed) {
     assert_eq!(letters, 0, "a letter that was sent is not kept");
 }
 
+pub async fn a_letter_tells_why_the_run_ended_not_why_it_could_not_end_sooner(bed: Bed) {
+    let (run, fence) = bed.running("k", &[]).await;
+    done(bed.apply(fail(run, fence)).await);
+    let away = (Class::Unavailable, "the target is away".to_owned());
+    let put_back = Command::Retry {
+        run,
+        fence,
+        after: Duration::ZERO,
+        failure: Some(away.clone()),
+        counted: false,
+    };
+    let closing = done(bed.apply(put_back).await);
+    assert_eq!((closing.state, closing.waits), (State::Closing, 1));
+    let fence = opened(bed.apply(open(run, &[])).await).run.fence;
+    done(bed.apply(Command::Close { run, fence }).await);
+
+    let vanished = "column `email` vanished";
+    let due = bed.due().await;
+    let [Posting::Letter { run: letter, .. }] = &due[..] else { panic!("{due:?}") };
+    for told in [letter.as_ref(), &bed.run(run).await] {
+        let failure = told.failure.as_ref().unwrap();
+        assert_eq!((failure.class, failure.message.as_str()), (Class::Contract, vanished));
+    }
+    // What kept it from ending is told of the attempt that it happened to.
+    let attempts = bed.ledger.attempts(run).await.unwrap();
+    let told: Vec<_> = attempts.iter().map(|attempt| attempt.message.as_deref()).collect();
+    assert_eq!(told, [Some(away.1.as_str()), Some(vanished)]);
+}
+
 pub async fn a_run_that_has_ended_is_woken_once_more_a_day_later(bed: Bed) {
     let (run, _) = bed.running("k", &[]).await;
     done(bed.apply(record(run, "m", Proof::Target)).await);

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::{Outage, metrics};
 use crate::error::{Error, Result};
 use crate::scrub::scrub;
-use crate::telemetry::{Outage, metrics};
 
 /// How often the dependencies are asked how they are.
 const ASK: Duration = Duration::from_secs(5);
