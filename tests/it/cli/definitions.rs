@@ -117,6 +117,20 @@ fn a_preview_shows_rows_as_they_would_be_delivered_and_delivers_nothing() {
     house.fails(2, &["preview", "daily"]);
     house.fails(2, &["preview", "people", "--rows", "0"]);
     house.fails(5, &["preview", "poeple"]);
+    // Of many rows only a batch is read.
+    let many = "\
+[source]
+connection = \"shop\"
+query = \"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50000) SELECT i FROM n\"
+[contract.fields]
+i = { type = \"int64\" }
+[sink]
+connection = \"lake\"
+path = \"many\"
+";
+    house.write("config/exports/many.toml", many);
+    let last = house.objects(&["preview", "many", "--rows", "1"]).pop().unwrap();
+    assert!(last["read"].as_u64().unwrap() < 50_000 && last["whole"] == false, "{last}");
     let lake = std::fs::read_dir(house.path().join("lake")).unwrap();
     assert_eq!(lake.count(), 0);
     assert!(!house.path().join("longshore.db").exists());
@@ -133,7 +147,7 @@ fn what_differs_is_shown_with_whom_it_breaks() {
         "people: revision 1 (active) and config/exports/people.toml\n  nothing differs\n"
     );
     house.fails(5, &["exports", "diff", "people", "--ran"]);
-    house.done(&["run", "people", "--key", "first"]);
+    house.done(&["enqueue", "people", "--key", "first"]);
 
     let wider = PEOPLE
         .replace("phone = { type = \"string\", classification = \"secret\" }\n", "")
