@@ -72,9 +72,12 @@ impl Export {
         if self.source.uses().any(is_window) {
             return Some("[source]");
         }
-        let path = self.sink.path.as_deref()?;
-        let (template, _) = Template::read(path, &self.param_names());
-        template.placeholders().any(is_window).then_some("[sink] path")
+        let named = [("[sink] path", self.sink.path.clone()), ("[sink] file", self.sink.target())];
+        named.into_iter().find_map(|(place, text)| {
+            let text = text?;
+            let (template, _) = Template::read(&text, &self.param_names());
+            template.placeholders().any(is_window).then_some(place)
+        })
     }
 }
 

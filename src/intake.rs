@@ -303,8 +303,8 @@ fn check_window(job: &JobMessage, bound: &Bound) -> Result<()> {
 /// its window were there.
 fn check_path(job: &JobMessage, params: &Bindings, bound: &Bound) -> Result<()> {
     let export = &bound.export;
-    let Some(text) = &export.sink.path else { return Ok(()) };
-    let template = Template::parse(text, &export.param_names())?;
+    let Some(text) = export.sink.target() else { return Ok(()) };
+    let template = Template::parse(&text, &export.param_names())?;
     let zone = window::zone(&export.timezone)?;
     let run = RunId::new();
     let render = |window| {

@@ -13,6 +13,7 @@ use super::arguments::past;
 use super::output::{ahead, clock, cut, place, plain, thousands, took};
 use super::{Context, Ended, Failure, Verdict, told};
 use crate::config::{Config, suggest};
+use crate::connect::System;
 use crate::error::{Error, Result};
 use crate::intake::Definitions;
 use crate::job::book::{Command, Outcome};
@@ -351,9 +352,19 @@ async fn show(
     let refused = decision.map_or(&run.quarantine, |decision| &decision.quarantine);
     optional("quarantine", refused.clone())?;
     if let Some(delivery) = &delivery {
-        line("delivery", delivery.id.to_string())?;
-        line("target", place(&delivery.target, &config.connections))?;
-        line("manifest", format!("SHA-256 {}", delivery.manifest_sha256))?;
+        let target = place(&delivery.target, &config.connections);
+        let connection = delivery.target.split('/').next().unwrap_or_default();
+        let of_files =
+            config.connections.get(connection).is_some_and(|one| one.kind == System::Files);
+        // Of files there is one at least, unless there was nothing to deliver.
+        if of_files && decision.is_some_and(|decision| decision.parts.is_empty()) {
+            line("delivery", "nothing: there were no rows (empty = \"skip\")".to_owned())?;
+            line("target", target)?;
+        } else {
+            line("delivery", delivery.id.to_string())?;
+            line("target", target)?;
+            line("manifest", format!("SHA-256 {}", delivery.manifest_sha256))?;
+        }
     } else if let Some(decision) = decision {
         line("decided", format!("{} files, not recorded yet", decision.parts.len()))?;
     }

@@ -21,10 +21,9 @@ use crate::format::Format;
 use crate::intake::{self, Bound, Sender};
 use crate::job::RunId;
 use crate::job::decision::Decision;
-use crate::job::manifest::MANIFEST_NAME;
 use crate::job::message::JobMessage;
 use crate::job::run::{Run, State};
-use crate::pipeline::{self, Attempt, House, Plan, Start};
+use crate::pipeline::{Attempt, House, Plan, Start};
 use crate::sink::{IfExists, SinkConfig};
 use crate::units::Size;
 use crate::wiring;
@@ -120,11 +119,10 @@ fn here(definition: &Definition) -> Definition {
         connection: HERE.to_owned(),
         path: Some(sink.path.clone().unwrap_or_else(|| definition.name.clone())),
         format: if table { Some(Format::Csv) } else { sink.format },
-        compression: sink.compression,
-        csv: sink.csv.clone(),
         if_exists: Some(IfExists::Replace),
         table: None,
         mode: None,
+        ..sink.clone()
     };
     definition
 }
@@ -138,12 +136,13 @@ async fn one(
     stop: &Stop,
 ) -> Result<(PathBuf, Decision), Failure> {
     let plan = Plan::new(Arc::new(definition.export.clone()), &run, house)?;
-    let place = folder.join(plan.target().trim_start_matches(HERE).trim_start_matches('/'));
-    let predecessor = std::fs::read(place.join(MANIFEST_NAME)).ok();
-    let attempt = Attempt {
-        run: Box::new(run),
-        predecessor: predecessor.map(|bytes| pipeline::sha256(&bytes)),
-    };
+    let mut place = folder.join(plan.target().trim_start_matches(HERE).trim_start_matches('/'));
+    if definition.export.sink.file.is_some() {
+        place.pop();
+    }
+    // Whatever stands in a folder for trying out is replaced.
+    let predecessor = plan.sink().standing().await?;
+    let attempt = Attempt { run: Box::new(run), predecessor };
     let holder = attempt.holder();
     let rows = plan.progress();
     let delivering = async {

@@ -23,7 +23,8 @@ Examples:
   AWS_ENDPOINT_URL=https://store.internal longshore verify s3://acme-lake/exports/orders
   longshore verify . --json")]
 pub struct Verify {
-    /// The delivery's folder, or its manifest: a path, file:..., or s3://bucket/folder. For s3://,
+    /// The delivery's folder, its manifest, or the file that a manifest of its own stands beside: a
+    /// path, file:..., or s3://bucket/folder. For s3://,
     /// credentials, region and endpoint come from the environment: AWS_ACCESS_KEY_ID,
     /// AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL
     #[arg(value_name = "PATH|URL")]

@@ -13,6 +13,7 @@ use crate::connect::{Connection, System};
 use crate::contract::Share;
 use crate::export::Export;
 use crate::format::Format;
+use crate::sink::Empty;
 
 /// The files of exports and connections, as far as they are TOML.
 pub struct Sources {
@@ -115,8 +116,10 @@ fn settled(mut export: Export, sink: Option<System>) -> Export {
     let config = &mut export.sink;
     match sink {
         Some(System::Files) => {
-            config.format = Some(config.format());
-            config.compression = Some(config.compression());
+            let (format, compression) = config.kind();
+            config.format = Some(format);
+            config.compression = Some(compression);
+            config.empty.get_or_insert(Empty::Deliver);
             config.if_exists = Some(config.if_exists(window));
             if config.format == Some(Format::Csv) {
                 config.csv.get_or_insert_default();

@@ -72,6 +72,19 @@ fn of_export(lines: &str) -> String {
     problems("exports/orders.toml", &format!("{}{lines}", ORDERS.trim_start()))
 }
 
+/// An export with these lines in its sink of files.
+fn file(lines: &str) -> String {
+    format!(
+        "source = {{ connection = \"shop\", table = \"orders\" }}\n\
+         [sink]\nconnection = \"lake\"\npath = \"in\"\n{}",
+        lines.trim_start()
+    )
+}
+
+fn of_file(lines: &str) -> String {
+    problems("exports/orders.toml", &file(lines))
+}
+
 fn variables(list: &[(&str, &str)]) -> LoadOptions {
     let variables = list.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect();
     LoadOptions { variables, ..LoadOptions::default() }
@@ -99,6 +112,41 @@ golden! {
     bad_window => of_export("[schedule]\ncron = \"* * * * *\"\nwindow = \"7m\"\n");
     unknown_connection => problems("exports/orders.toml",
         &ORDERS.replace("\"lake\"", "\"laek\""));
+    files_do_not_fit => of_file(r#"
+file = "in/ORDERS.csv"
+trigger = "go"
+"#);
+    trigger_without_file => of_file("trigger = \"{file}.done\"\nmax-file-size = \"1 KiB\"\n");
+    size_without_part => of_file("file = \"ORDERS.csv\"\nmax-file-size = \"2 GiB\"\n");
+    names_tell_otherwise => of_file("file = \"ORDERS.csv.gz\"\nformat = \"jsonl\"\ncompression = \"zstd\"\n");
+    no_format_in_the_name => of_file("file = \"ORDERS.txt\"\n");
+    arrow_without_gzip => of_file("format = \"arrow\"\ncompression = \"gzip\"\n");
+    one_trigger_for_all => of_file("file = \"ORDERS.csv\"\ntrigger = \"READY\"\n");
+    bad_dialect => of_file(r#"
+format = "csv"
+[sink.csv]
+delimiter = ","
+decimal = ","
+encoding = "windows-1525"
+timestamp = "%H:%M"
+newline = "\r"
+"#);
+    windows_meet_in_one_file => problems("exports/orders.toml", r#"
+source = { connection = "shop", table = "orders" }
+[schedule]
+cron = "5 * * * *"
+window = "day"
+start = 2026-11-01
+[sink]
+connection = "lake"
+path = "in"
+file = "ORDERS_{window_start:%Y}.csv"
+"#);
+    one_file_of_two => problems_with(&[
+        ("exports/orders.toml", &file("file = \"A-{part}.csv\"\n")),
+        ("exports/others.toml", &file("file = \"A-x.csv\"\ntrigger = \"{file}.done\"\n")),
+        ("exports/third.toml", &file("file = \"B.csv\"\n")),
+    ], LoadOptions::default());
     key_of_another_system => problems("exports/orders.toml",
         "source = { connection = \"shop\", path = \"in/*.csv\" }\nsink = { connection = \"lake\", path = \"o\", mode = \"append\" }\n");
     table_and_query => problems("exports/orders.toml",

@@ -1,6 +1,7 @@
 //! What one key alone cannot tell: references, and what fits together.
 
 mod export;
+mod files;
 mod meeting;
 mod rows;
 mod text;
@@ -140,4 +141,10 @@ fn no_connection(name: &str, known: &Connections, place: &Place, problems: &mut 
     let message = format!("no connection is called `{name}`");
     let problem = problems.add(Code::UnknownConnection, place, message, "not in connections.toml");
     problem.help = suggest(name, known.keys().map(String::as_str));
+}
+
+fn missing(key: &str, tree: &Node, path: &[&str], help: &str, problems: &mut Problems) {
+    problems
+        .add(Code::MissingKey, tree.lacking(path), format!("the key `{key}` is missing"), "")
+        .help(help);
 }

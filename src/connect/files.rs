@@ -15,6 +15,7 @@ use object_store::client::{
     HttpService, ReqwestConnector,
 };
 use object_store::local::LocalFileSystem;
+use object_store::multipart::MultipartStore;
 use object_store::path::Path;
 use object_store::{BackoffConfig, ObjectStore, RetryConfig};
 use secrecy::ExposeSecret;
@@ -34,6 +35,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
 pub struct Store {
     /// The store that holds the files. Its paths come from [`Store::path`].
     pub objects: Arc<dyn ObjectStore>,
+    /// The same store, where its uploads can be completed by whoever knows their ids.
+    pub uploads: Option<Arc<dyn MultipartStore>>,
     /// The connection's name, for errors.
     pub connection: String,
     /// Where the folder is, where it is on this machine.
@@ -94,6 +97,7 @@ impl Store {
         let objects = LocalFileSystem::new_with_prefix(&root).map_err(|e| failed(e.into()))?;
         Ok(Store {
             objects: Arc::new(objects),
+            uploads: None,
             connection: connection.to_owned(),
             root: Some(root),
             prefix: Path::default(),
@@ -212,8 +216,9 @@ fn s3(connection: &Connection, rest: &str) -> Result<Store> {
                 .caused_by(cause)
                 .help("Check url, region and endpoint of the connection.")
         })?;
-    let connection = connection.name.clone();
-    Ok(Store { objects: Arc::new(objects), connection, root: None, prefix })
+    let objects = Arc::new(objects);
+    let uploads: Option<Arc<dyn MultipartStore>> = Some(objects.clone());
+    Ok(Store { objects, uploads, connection: connection.name.clone(), root: None, prefix })
 }
 
 /// Creates a folder and all above it, so that it outlasts a crash of the machine.

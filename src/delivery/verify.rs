@@ -15,10 +15,12 @@ use uuid::Uuid;
 use self::count::{Count, Counter, parquet_rows};
 use crate::connect::Connection;
 use crate::connect::files::{Store, classify};
-use crate::error::{Error, Result};
-use crate::format::Format;
+use crate::error::{Class, Error, Result};
+use crate::format::{CsvOptions, Format};
 use crate::job::RunId;
-use crate::job::manifest::{MANIFEST_LIMIT, MANIFEST_NAME, Manifest, ManifestFile};
+use crate::job::manifest::{
+    MANIFEST_LIMIT, MANIFEST_NAME, MANIFEST_SUFFIX, Manifest, ManifestFile,
+};
 
 const DOING: &str = "verify the delivery";
 /// Bytes that are read at once.
@@ -82,8 +84,8 @@ impl fmt::Display for Mismatch {
     }
 }
 
-/// Checks the delivery at `place`: its folder or its manifest, as a path of this machine, a
-/// `file:` address, or an `s3://` address that is read with the environment's own credentials.
+/// Checks the delivery at `place`: its folder, its manifest, or the file that a manifest of its own
+/// stands beside (`{file}.manifest.json`), as a path of this machine, a `file:` address, or an `s3://` address that is read with the environment's own credentials.
 ///
 /// # Errors
 /// `not-found` where there is no manifest; `malformed` for one that cannot be read; and those of
@@ -91,24 +93,53 @@ impl fmt::Display for Mismatch {
 pub async fn verify(place: &str) -> Result<Verified> {
     let (folder, name) = split(place)?;
     let store = if folder.starts_with("s3://") {
-        let address = serde_json::json!({"type": "files", "url": folder});
-        let connection: Connection = serde_json::from_value(address).map_err(|cause| {
-            Error::usage(DOING, "the address is not understood").caused_by(cause)
-        })?;
-        Store::open(&connection)?
+        open(&folder)?
     } else {
         if !LocalPath::new(&folder).is_dir() {
+            let beside = format!("{folder}{MANIFEST_SUFFIX}");
+            if name == MANIFEST_NAME && LocalPath::new(&beside).is_file() {
+                let (folder, name) = parted(&beside);
+                return check(&Store::at(LocalPath::new(&folder), "")?, "", &name, place).await;
+            }
             return Err(nothing(place));
         }
         Store::at(LocalPath::new(&folder), "")?
     };
-    check(&store, "", &name, place).await
+    match check(&store, "", &name, place).await {
+        // In a bucket a file's path looks like a folder's.
+        Err(error) if error.class() == Class::NotFound && name == MANIFEST_NAME => {
+            let (above, last) = parted(&folder);
+            if above.strip_prefix("s3://").is_none_or(str::is_empty) {
+                return Err(error);
+            }
+            let (store, name) = (open(&above)?, format!("{last}{MANIFEST_SUFFIX}"));
+            match check(&store, "", &name, place).await {
+                Err(other) if other.class() == Class::NotFound => Err(error),
+                answer => answer,
+            }
+        }
+        answer => answer,
+    }
+}
+
+/// A bucket's folder, with the environment's own credentials.
+fn open(address: &str) -> Result<Store> {
+    let address = serde_json::json!({"type": "files", "url": address});
+    let connection: Connection = serde_json::from_value(address)
+        .map_err(|cause| Error::usage(DOING, "the address is not understood").caused_by(cause))?;
+    Store::open(&connection)
 }
 
 /// Checks the delivery in `folder` of an opened store: [`verify`], with the credentials of a
 /// connection.
 pub async fn verify_in(store: &Store, folder: &str) -> Result<Verified> {
     check(store, folder, MANIFEST_NAME, folder).await
+}
+
+/// Checks the delivery whose manifest is at `manifest` in an opened store.
+pub async fn verify_manifest(store: &Store, manifest: &str) -> Result<Verified> {
+    let (folder, name) = manifest.rsplit_once('/').unwrap_or(("", manifest));
+    check(store, folder, name, manifest).await
 }
 
 /// The folder of a delivery and the name of its manifest.
@@ -124,11 +155,16 @@ fn split(place: &str) -> Result<(String, String)> {
     if !plain.ends_with(".json") {
         return Ok((plain, MANIFEST_NAME.to_owned()));
     }
-    Ok(match plain.rsplit_once('/') {
+    Ok(parted(&plain))
+}
+
+/// The folder of a path, and the name in it.
+fn parted(path: &str) -> (String, String) {
+    match path.rsplit_once('/') {
         Some(("", name)) => ("/".to_owned(), name.to_owned()),
         Some((folder, name)) => (folder.to_owned(), name.to_owned()),
-        None => (".".to_owned(), plain),
-    })
+        None => (".".to_owned(), path.to_owned()),
+    }
 }
 
 fn nothing(place: &str) -> Error {
@@ -186,7 +222,7 @@ async fn check(store: &Store, folder: &str, name: &str, place: &str) -> Result<V
         }
         let path = within(&file.name)?;
         let header = manifest.schema.first().map(|column| column.name.as_str());
-        match read(store, &path, file, header).await? {
+        match read(store, &path, file, header, manifest.csv.as_ref()).await? {
             None => differs("file", &"present", &"missing"),
             Some(is) => {
                 if is.bytes != file.bytes {
@@ -208,7 +244,10 @@ async fn check(store: &Store, folder: &str, name: &str, place: &str) -> Result<V
             }
         }
     }
-    note_others(store, &within("")?, name, &manifest, &mut found).await?;
+    // Beside a manifest of another name lie other deliveries.
+    if name == MANIFEST_NAME {
+        note_others(store, &within("")?, name, &manifest, &mut found).await?;
+    }
     Ok(found)
 }
 
@@ -270,6 +309,7 @@ async fn read(
     path: &Path,
     file: &ManifestFile,
     header: Option<&str>,
+    csv: Option<&CsvOptions>,
 ) -> Result<Option<Read>> {
     let size = match store.objects.head(path).await {
         Ok(meta) => meta.size,
@@ -277,7 +317,7 @@ async fn read(
         Err(error) => return Err(classify(DOING, error)),
     };
     let kind = Format::of_name(&file.name);
-    let mut counter = Counter::of(kind, header)?;
+    let mut counter = Counter::of(kind, header, csv)?;
     let mut hash = Sha256::new();
     let mut at = 0;
     // By ranges: a request is bounded in time, and reading a whole file may take longer.
@@ -288,12 +328,12 @@ async fn read(
             return Err(Error::transient(DOING, "the file shrank while it was read"));
         }
         hash.update(&piece);
-        counter.take(&piece);
+        counter.take(&piece).await;
         at += piece.len() as u64;
     }
     let rows = match kind {
         Some((Format::Parquet, _)) => parquet_rows(store, path, size).await?,
-        _ => counter.finish(),
+        _ => counter.finish().await,
     };
     Ok(Some(Read { bytes: at, sha256: hex::encode(hash.finalize()), rows }))
 }
@@ -301,15 +341,14 @@ async fn read(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Class;
+    use crate::format::Compression;
     use crate::format::encode::Encoder;
-    use crate::format::{Compression, CsvOptions};
     use crate::job::manifest::tests::sample;
     use arrow::array::{RecordBatch, StringArray};
     use arrow::datatypes::{DataType, Field, Schema};
     use std::sync::Arc;
 
-    const FORMATS: [(Format, Compression); 7] = [
+    const FORMATS: [(Format, Compression); 10] = [
         (Format::Parquet, Compression::Zstd),
         (Format::Csv, Compression::None),
         (Format::Csv, Compression::Gzip),
@@ -317,17 +356,22 @@ mod tests {
         (Format::Jsonl, Compression::None),
         (Format::Jsonl, Compression::Gzip),
         (Format::Jsonl, Compression::Zstd),
+        (Format::Arrow, Compression::Zstd),
+        (Format::Avro, Compression::None),
+        (Format::Avro, Compression::Zstd),
     ];
 
     /// Files of two rows in every format, one of whose values has line breaks and quotes.
     fn delivery(folder: &LocalPath) -> Manifest {
-        let schema = Arc::new(Schema::new(vec![Field::new("a \"b\"", DataType::Utf8, true)]));
+        let of = |name| Arc::new(Schema::new(vec![Field::new(name, DataType::Utf8, true)]));
         let values = Arc::new(StringArray::from(vec!["a\n\"b\"\n", "c"]));
-        let rows = RecordBatch::try_new(schema.clone(), vec![values]).unwrap();
         let mut files = Vec::new();
         for (format, compression) in FORMATS {
             let name = format!("part-{:05}.{}", files.len(), format.extension(compression));
             let options = CsvOptions { header: files.len() % 2 == 0, ..CsvOptions::default() };
+            // Avro has no such names.
+            let schema = of(if format == Format::Avro { "a" } else { "a \"b\"" });
+            let rows = RecordBatch::try_new(schema.clone(), vec![values.clone()]).unwrap();
             let mut encoder = Encoder::new(format, compression, &options, &schema).unwrap();
             let mut bytes = Vec::new();
             encoder.write(&rows, &mut bytes).unwrap();
@@ -361,7 +405,7 @@ mod tests {
         ] {
             let found = verify(&place).await.unwrap();
             assert_eq!(found.mismatches, []);
-            assert_eq!((found.files, found.rows), (7, 14));
+            assert_eq!((found.files, found.rows), (10, 20));
             assert_eq!(found.notes, ["README is not part of the delivery"]);
         }
         assert_eq!(verify(&format!("{folder}/no")).await.unwrap_err().class(), Class::NotFound);
@@ -374,7 +418,7 @@ mod tests {
     async fn every_mismatch_is_listed() {
         let dir = tempfile::tempdir().unwrap();
         let mut manifest = delivery(dir.path());
-        for file in &mut manifest.files[..7] {
+        for file in &mut manifest.files {
             file.rows = 3;
         }
         manifest.files[0].bytes += 1;
@@ -406,9 +450,38 @@ mod tests {
                 (Some("part-00004"), "rows"),
                 (Some("part-00005"), "rows"),
                 (Some("part-00006"), "rows"),
+                (Some("part-00007"), "rows"),
+                (Some("part-00008"), "rows"),
+                (Some("part-00009"), "rows"),
             ]
         );
         assert!(found.mismatches[4].to_string().contains("sha256: expected 0000"));
+    }
+
+    #[tokio::test]
+    async fn a_manifest_beside_its_file_is_found_by_either_and_tells_the_dialect() {
+        let dir = tempfile::tempdir().unwrap();
+        let schema = Arc::new(Schema::new(vec![Field::new("ø", DataType::Utf8, true)]));
+        let values = Arc::new(StringArray::from(vec!["a\n\u{a0a}", "c"]));
+        let rows = RecordBatch::try_new(schema.clone(), vec![values]).unwrap();
+        let csv = CsvOptions { encoding: "utf-16le".to_owned(), ..CsvOptions::default() };
+        let mut encoder = Encoder::new(Format::Csv, Compression::Gzip, &csv, &schema).unwrap();
+        let mut bytes = Vec::new();
+        encoder.write(&rows, &mut bytes).unwrap();
+        encoder.finish(&mut bytes).unwrap();
+        std::fs::write(dir.path().join("o.csv.gz"), &bytes).unwrap();
+        let (name, sha256) = ("o.csv.gz".to_owned(), hex::encode(Sha256::digest(&bytes)));
+        let file = ManifestFile { name, bytes: bytes.len() as u64, rows: 2, sha256 };
+        let mut manifest = sample(RunId::new(), vec![file]);
+        manifest.csv = Some(csv);
+        let beside = dir.path().join("o.csv.gz.manifest.json");
+        std::fs::write(&beside, manifest.to_bytes().unwrap()).unwrap();
+        std::fs::write(dir.path().join("other.csv"), "x").unwrap();
+        for place in [beside, dir.path().join("o.csv.gz")] {
+            let found = verify(place.to_str().unwrap()).await.unwrap();
+            assert_eq!((found.mismatches, found.notes), (vec![], vec![]));
+        }
+        assert!(verify(dir.path().join("other.csv").to_str().unwrap()).await.is_err());
     }
 
     #[tokio::test]

@@ -9,6 +9,7 @@ use super::Export;
 use crate::contract::{Classification, ContractConfig, ContractField};
 use crate::format::Format;
 use crate::protect::Protection;
+use crate::sink::SinkConfig;
 
 /// A key whose value differs.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -149,7 +150,7 @@ fn columns(old: &Export, new: &Export, effect: &mut impl FnMut(bool, String)) {
         one.iter().filter(|name| other.contains(name)).map(|name| (*name).to_owned()).collect()
     };
     let (order, then) = (stays(&had, &has), stays(&has, &had));
-    let by_place = new.sink.format() == Format::Csv;
+    let by_place = new.sink.kind().0 == Format::Csv;
     if order != then {
         effect(by_place, "the columns come in another order".to_owned());
     }
@@ -244,15 +245,23 @@ fn column(
 /// Where deliveries are, and what they look like.
 fn place(old: &Export, new: &Export, effect: &mut impl FnMut(bool, String)) {
     let (before, after) = (&old.sink, &new.sink);
-    if (&before.connection, &before.path, &before.table)
-        != (&after.connection, &after.path, &after.table)
-    {
+    let place = |sink: &SinkConfig| {
+        (sink.connection.clone(), sink.path.clone(), sink.file.clone(), sink.table.clone())
+    };
+    if place(before) != place(after) {
         effect(true, "deliveries go to another place".to_owned());
     }
-    if before.format() != after.format() {
+    let ((format, compression), (other, otherwise)) = (before.kind(), after.kind());
+    if format != other {
         effect(true, "deliveries have another format".to_owned());
-    } else if (&before.csv, before.compression()) != (&after.csv, after.compression()) {
+    } else if (&before.csv, compression) != (&after.csv, otherwise) {
         effect(true, "files are written in another way".to_owned());
+    }
+    if before.trigger != after.trigger {
+        effect(true, "the trigger is another".to_owned());
+    }
+    if before.max_file_size != after.max_file_size || before.empty != after.empty {
+        effect(false, "how large files are, or what an empty delivery is, is another".to_owned());
     }
     if before.mode() != after.mode() {
         effect(true, "rows meet those that are there in another way".to_owned());

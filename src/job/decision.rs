@@ -10,7 +10,8 @@ use crate::rows::Counts;
 pub struct Decision {
     /// The manifest, in exactly the bytes that are delivered.
     pub manifest: String,
-    /// Parts to bring to their final names, in order. Empty for a table.
+    /// Parts to bring to their final names, in order. Empty for a table, and where there is nothing
+    /// to deliver: then neither files nor manifest appear.
     pub parts: Vec<Part>,
     /// What became of the rows.
     pub counts: Counts,
@@ -38,6 +39,19 @@ pub struct Part {
     pub rows: u64,
     /// SHA-256 of its bytes, in hex.
     pub sha256: String,
+    /// The upload that becomes the file when it is completed, where it was uploaded under its final
+    /// name. Then `staged` is the note by which it can be given up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upload: Option<Upload>,
+}
+
+/// A multipart upload to an object store that has all its pieces, and that nobody sees yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upload {
+    /// What the store knows it by.
+    pub id: String,
+    /// What the store knows its pieces by, in order: their ETags.
+    pub pieces: Vec<String>,
 }
 
 /// A cursor's step.

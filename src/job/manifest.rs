@@ -8,11 +8,13 @@ use uuid::Uuid;
 use super::decision::Part;
 use super::{RunId, Window};
 use crate::error::{Error, Result};
-use crate::format::FieldType;
+use crate::format::{CsvOptions, FieldType};
 use crate::rows::Counts;
 
 /// The name of a manifest in its delivery's folder.
 pub const MANIFEST_NAME: &str = "_manifest.json";
+/// What stands behind the name of a file in the name of a manifest of its own.
+pub const MANIFEST_SUFFIX: &str = ".manifest.json";
 /// The shape of the manifests that this Longshore writes and reads.
 pub const MANIFEST_FORMAT: &str = "longshore.manifest.v1";
 /// How long a manifest may be.
@@ -49,6 +51,9 @@ pub struct Manifest {
     pub params: serde_json::Map<String, serde_json::Value>,
     /// The columns of every file, in order.
     pub schema: Vec<ManifestColumn>,
+    /// The dialect of its files, where they are CSV.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub csv: Option<CsvOptions>,
     /// The one state of the source that was read, where it has such a thing.
     pub snapshot: Option<String>,
     /// The files, in the order of the rows.
@@ -188,6 +193,7 @@ pub(crate) mod tests {
                 kind: FieldType::Decimal(15, 2),
                 nullable: false,
             }],
+            csv: None,
             snapshot: None,
             files,
             counts: ManifestCounts { read: written + 3, written, filtered: 2, quarantined: 1 },

@@ -113,7 +113,7 @@ impl Account {
         Err(Error::contract(
             "check the rows",
             format!(
-                "{} of {} rows could not be read exactly: {broken}",
+                "{} of {} rows could not be read and delivered exactly: {broken}",
                 counts.quarantined, counts.read
             ),
         )

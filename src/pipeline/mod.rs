@@ -17,6 +17,7 @@ mod quarantine;
 
 use std::sync::Arc;
 
+use futures::StreamExt;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -31,7 +32,7 @@ use crate::job::manifest::{MANIFEST_LIMIT, Manifest, ManifestColumn, ManifestFil
 use crate::job::run::{Run, State};
 use crate::protect::Protect;
 use crate::rows::{Counts, Rows};
-use crate::sink::{Begun, Holder, Way};
+use crate::sink::{Begun, Empty, Holder, Way};
 use crate::transform::Transform;
 
 use account::Account;
@@ -185,8 +186,8 @@ impl<'a> Extracted<'a> {
 }
 
 impl<'a> Transformed<'a> {
-    /// Holds every row against the contract, if the export has one, and takes the refused ones
-    /// out.
+    /// Holds every row against the contract, if the export has one, and sets the refused ones
+    /// apart.
     pub fn check(self) -> Result<Checked<'a>> {
         let rows = match &self.ready.plan.export.contract {
             Some(config) => Contract::plan(config, Arc::clone(&self.rows.schema))?.rows(self.rows),
@@ -194,22 +195,39 @@ impl<'a> Transformed<'a> {
         };
         let plan = self.ready.plan;
         let account = Account::new(plan.quarantine(&self.ready.attempt.holder())?, &plan.progress);
-        let rows = Account::keep(&account, rows);
         Ok(Checked { ready: self.ready, rows, account })
     }
 }
 
 impl<'a> Checked<'a> {
-    /// Masks, hashes, redacts and drops what the definition says.
+    /// Masks, hashes, redacts and drops what the definition says; refuses what the format of the
+    /// delivery cannot hold; and takes all refused rows, as they were, out.
     pub fn protect(self) -> Result<Protected<'a>> {
         let plan = self.ready.plan;
-        let rows = if plan.export.protect.is_empty() {
-            self.rows
+        let mut schema = Arc::clone(&self.rows.schema);
+        let protect = if plan.export.protect.is_empty() {
+            None
         } else {
             let key = plan.pseudonyms()?;
-            Protect::plan(&plan.export.protect, Arc::clone(&self.rows.schema), key.as_ref())?
-                .rows(self.rows)
+            let protect = Protect::plan(&plan.export.protect, schema, key.as_ref())?;
+            schema = protect.schema();
+            Some(protect)
         };
+        let fit = plan.sink.fit(&schema)?;
+        let stream = self.rows.stream.map(move |batch| {
+            let batch = batch?;
+            let before = batch.rows.clone();
+            let batch = match &protect {
+                Some(protect) => protect.apply(batch)?,
+                None => batch,
+            };
+            match &fit {
+                Some(fit) => fit.check(&before, batch),
+                None => Ok(batch),
+            }
+        });
+        let rows = Rows { schema, stream: stream.boxed(), snapshot: self.rows.snapshot };
+        let rows = Account::keep(&self.account, rows);
         Ok(Protected { ready: self.ready, rows, account: self.account })
     }
 }
@@ -228,7 +246,7 @@ impl<'a> Protected<'a> {
         let Protected { ready: Ready { plan, attempt }, rows, account } = self;
         let (schema, snapshot) = (Arc::clone(&rows.schema), rows.snapshot.clone());
         let holder = attempt.holder();
-        let staged = plan.sink.stage(&holder, rows).await?;
+        let mut staged = plan.sink.stage(&holder, rows).await?;
         let (kept, quarantine, broken) = account.close().await?;
         let counts = Counts { written: staged.counts.written, bytes: staged.counts.bytes, ..kept };
         if !counts.balanced() {
@@ -246,6 +264,23 @@ impl<'a> Protected<'a> {
             None => Account::none_refused(&counts, &broken),
         };
         allowed.map_err(|error| quarantine::told(error, quarantine.as_deref()))?;
+        if counts.written == 0 {
+            match plan.export.sink.empty.unwrap_or(Empty::Deliver) {
+                Empty::Deliver => {}
+                Empty::Skip => staged.parts.clear(),
+                Empty::Fail => {
+                    let error = Error::contract("deliver the rows", "there are none")
+                        .with("read", counts.read)
+                        .with("filtered", counts.filtered)
+                        .with("quarantined", counts.quarantined)
+                        .help(
+                            "The definition says empty = \"fail\"; `deliver` and `skip` take it.",
+                        );
+                    return Err(quarantine::told(error, quarantine.as_deref()));
+                }
+            }
+        }
+        let counts = if staged.parts.is_empty() { Counts { bytes: 0, ..counts } } else { counts };
         let fields = schema
             .fields()
             .iter()
@@ -359,6 +394,11 @@ impl Committed<'_> {
         Committed { plan, run, decision, proof: Proof::Target }
     }
 
+    /// Whether there was nothing to deliver, and nothing was (`empty = "skip"`).
+    fn is_skipped(&self) -> bool {
+        self.plan.sink.way() == Way::Decision && self.decision.parts.is_empty()
+    }
+
     /// Records the delivery in the ledger. Repeating it is harmless. `apply` as in
     /// [`Staged::decide`].
     pub async fn record<F: Future<Output = Result<Outcome>>>(
@@ -367,11 +407,14 @@ impl Committed<'_> {
     ) -> Result<Recorded> {
         const DOING: &str = "record the delivery";
         let manifest = Manifest::parse(self.decision.manifest.as_bytes(), MANIFEST_LIMIT)?;
-        let delivery = Delivery {
-            id: manifest.delivery,
-            target: self.plan.sink.target().to_owned(),
-            manifest_sha256: sha256(self.decision.manifest.as_bytes()),
+        let mine = sha256(self.decision.manifest.as_bytes());
+        let manifest_sha256 = match &self.decision.replaces {
+            // Nothing was delivered: what stood there still does, and the next run replaces that.
+            Some(standing) if self.is_skipped() => standing.clone(),
+            _ => mine,
         };
+        let target = self.plan.sink.target().to_owned();
+        let delivery = Delivery { id: manifest.delivery, target, manifest_sha256 };
         let command = Command::Record {
             run: self.run,
             decision: Box::new(self.decision),

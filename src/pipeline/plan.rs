@@ -15,6 +15,7 @@ use crate::connect::files::Store;
 use crate::contract::ContractConfig;
 use crate::error::{Error, Result};
 use crate::export::Export;
+use crate::format::Format;
 use crate::job::manifest::{MANIFEST_FORMAT, Manifest, ManifestColumn, ManifestFile};
 use crate::job::param::{self, Bindings, Value};
 use crate::job::run::Run;
@@ -95,19 +96,16 @@ impl Plan {
         let zone = window::zone(&export.timezone)?;
         let from = house.connection(&export.source.connection)?;
         let to = house.connection(&export.sink.connection)?;
-        let folder = match &export.sink.path {
-            Some(text) => {
-                let params: Vec<&str> = export.params.keys().map(String::as_str).collect();
-                Some(Template::parse(text, &params)?.render(&template::Context {
-                    export: &run.order.export,
-                    run: run.id,
-                    window: run.order.window,
-                    zone: &zone,
-                    values: &bindings,
-                })?)
-            }
-            None => None,
-        };
+        let params: Vec<&str> = export.params.keys().map(String::as_str).collect();
+        let place = export.sink.place(&format!("part{}", run.id.0.simple()), |text| {
+            Template::parse(text, &params)?.render(&template::Context {
+                export: &run.order.export,
+                run: run.id,
+                window: run.order.window,
+                zone: &zone,
+                values: &bindings,
+            })
+        })?;
         if let Some(window) = run.order.window {
             for (name, at) in param::WINDOW.into_iter().zip([window.start, window.end]) {
                 bindings.insert(name.to_owned(), Value::Timestamp(at));
@@ -118,7 +116,7 @@ impl Plan {
         let source = source::build(&export.source, from, types.as_ref())?;
         let if_exists = export.sink.if_exists(run.order.window.is_some());
         let key = contract.map(|contract| contract.primary_key.clone()).unwrap_or_default();
-        let sink = sink::build(&export.sink, to, folder, if_exists, key)?;
+        let sink = sink::build(&export.sink, to, place, if_exists, key)?;
         let mut uses = vec![Arc::clone(from)];
         if to.name != from.name {
             uses.push(Arc::clone(to));
@@ -217,6 +215,9 @@ impl Plan {
             window: run.order.window,
             params: run.order.params.clone(),
             schema,
+            csv: (self.export.sink.kind().0 == Format::Csv)
+                .then(|| self.export.sink.csv.clone())
+                .flatten(),
             snapshot,
             files,
             counts: counts.into(),

@@ -5,12 +5,20 @@
 //! there is no delivery. On this machine everything is synced before the next step relies on it,
 //! so that a crash of the machine breaks no promise either.
 //!
-//! An upload that was cut off leaves invisible pieces in an object store; a lifecycle rule that
-//! ends incomplete multipart uploads removes them.
+//! A file with a fixed name is brought to it by renaming. Object stores have no such thing, and a
+//! copy within the store may land late, on the file of a later delivery. There the file is uploaded
+//! under its final name, in pieces that nobody sees; its upload's id stands in the staging folder
+//! before the first piece, and in the ledger with the decision; and committing completes that one
+//! upload, which can be done only once.
+//!
+//! A staged upload that was cut off leaves invisible pieces in an object store; a lifecycle rule
+//! that ends incomplete multipart uploads removes them.
 
 mod commit;
+mod fixed;
 mod part;
 mod probe;
+mod upload;
 
 #[cfg(test)]
 mod tests;
@@ -21,49 +29,64 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStoreExt;
 use tokio::sync::mpsc;
 
-use self::part::{Stager, Written};
+use self::part::{PART_BYTES, Stager, Written};
 pub use self::probe::{Conditional, probe};
-use super::{Begun, Holder, IfExists, Sink, Staged, Way};
+use super::{Begun, Holder, IfExists, Place, Sink, Staged, Way};
 use crate::connect::Connection;
 use crate::connect::files::{Store, classify, classify_io};
 use crate::error::{Error, Result};
+use crate::format::encode::Fit;
 use crate::format::{Compression, CsvOptions, Format};
 use crate::job::RunId;
 use crate::job::decision::{Decision, Part};
-use crate::job::manifest::{MANIFEST_LIMIT, Manifest};
+use crate::job::manifest::{MANIFEST_LIMIT, MANIFEST_NAME, Manifest};
 use crate::rows::{Counts, Rows};
 
-/// A folder that one delivery goes to.
+/// How many bytes a name in a folder has at the most.
+const LONGEST_NAME: usize = 255;
+
+/// What the files of a delivery are like.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    /// Their format.
+    pub format: Format,
+    /// Their compression.
+    pub compression: Compression,
+    /// The dialect, where they are CSV.
+    pub csv: CsvOptions,
+    /// How many bytes none of them exceeds.
+    pub max_file_size: Option<u64>,
+}
+
+/// A place that one delivery goes to.
 pub struct FilesSink {
     connection: Connection,
     store: Store,
-    folder: String,
+    place: Place,
+    /// The manifest's name in the folder.
+    manifest: String,
     target: String,
-    format: Format,
-    compression: Compression,
-    csv: CsvOptions,
+    layout: Layout,
     if_exists: IfExists,
     part_bytes: u64,
 }
 
 impl FilesSink {
-    /// A sink for the rendered path `folder` under the connection's url.
+    /// A sink for the rendered `place` under the connection's url.
     ///
     /// # Errors
     /// Those of [`Store::open`]; `config` for a folder that is empty, leaves the url, or lies in
     /// the staging folder.
     pub fn new(
         connection: &Connection,
-        folder: String,
-        format: Format,
-        compression: Compression,
-        csv: CsvOptions,
+        place: Place,
+        layout: Layout,
         if_exists: IfExists,
     ) -> Result<FilesSink> {
         let store = Store::open(connection)?;
-        let folder = folder.trim_end_matches('/').to_owned();
+        let folder = place.folder.trim_end_matches('/').to_owned();
         let staging = store.path(&connection.staging)?;
-        let place = store.path(&folder)?;
+        let path = store.path(&folder)?;
         let refuse = |what: &str, help: &str| {
             Err(Error::config("open the sink", what.to_owned())
                 .with("connection", &connection.name)
@@ -76,19 +99,32 @@ impl FilesSink {
         if folder.is_empty() {
             return refuse("the path is empty", "Give the delivery a folder of its own.");
         }
-        if place.prefix_matches(&staging) || staging.prefix_matches(&place) {
+        if path.prefix_matches(&staging) || staging.prefix_matches(&path) {
             return refuse("the path and the staging folder overlap", "Choose another path.");
         }
+        if let Some(names) = &place.file {
+            let all = [Some(names.manifest()), Some(names.part(0)), names.trigger.clone()];
+            if all.into_iter().flatten().any(|name| name.len() > LONGEST_NAME) {
+                return refuse("a file's name is too long", "Make `file` or `trigger` shorter.");
+            }
+        }
+        let (manifest, target, part_bytes) = match &place.file {
+            None => (MANIFEST_NAME.to_owned(), format!("{}/{folder}", connection.name), PART_BYTES),
+            Some(names) => (
+                names.manifest(),
+                format!("{}/{folder}/{}", connection.name, names.base),
+                if names.is_one() { u64::MAX } else { PART_BYTES },
+            ),
+        };
         Ok(FilesSink {
             connection: connection.clone(),
-            target: format!("{}/{folder}", connection.name),
+            target,
             store,
-            folder,
-            format,
-            compression,
-            csv,
+            place: Place { folder, file: place.file },
+            manifest,
+            layout,
             if_exists,
-            part_bytes: Stager::PART_BYTES,
+            part_bytes,
         })
     }
 
@@ -121,7 +157,9 @@ impl FilesSink {
     }
 
     async fn found(&self) -> Result<Option<commit::Standing>> {
-        commit::standing(&self.store, &self.folder).await.map_err(|error| self.named(error))
+        commit::standing(&self.store, &self.place.folder, &self.manifest)
+            .await
+            .map_err(|error| self.named(error))
     }
 
     fn named(&self, error: Error) -> Error {
@@ -137,16 +175,22 @@ impl FilesSink {
     }
 
     fn part(&self, holder: &Holder, index: usize, written: Written) -> Part {
-        let Written { staged, bytes, rows, sha256 } = written;
-        let short: String = sha256.chars().take(8).collect();
-        let extension = self.format.extension(self.compression);
-        // A copy within an object store may land late: its name must be of this attempt alone.
-        let whose = match self.store.root() {
-            Some(_) => String::new(),
-            None => format!("-{}-{}", holder.run.short(), holder.fence),
+        let Written { staged, bytes, rows, sha256, upload } = written;
+        let name = match &self.place.file {
+            Some(names) => names.part(index),
+            None => {
+                let short: String = sha256.chars().take(8).collect();
+                let extension = self.layout.format.extension(self.layout.compression);
+                // A copy within an object store may land late: its name must be of this attempt
+                // alone.
+                let whose = match self.store.root() {
+                    Some(_) => String::new(),
+                    None => format!("-{}-{}", holder.run.short(), holder.fence),
+                };
+                format!("part-{index:05}-{short}{whose}.{extension}")
+            }
         };
-        let name = format!("part-{index:05}-{short}{whose}.{extension}");
-        Part { staged: self.store.relative(&staged), name, bytes, rows, sha256 }
+        Part { staged: self.store.relative(&staged), name, bytes, rows, sha256, upload }
     }
 }
 
@@ -160,14 +204,20 @@ impl Sink for FilesSink {
         &self.target
     }
 
-    /// The rows' types are those of every format; whether the store can be read is asked here, and
-    /// whether it can be written to by a run.
-    async fn fits(&self, _schema: &SchemaRef) -> Result<()> {
-        let place = self.store.path(&self.folder)?;
+    /// Whether the format can hold the rows, and whether the store can be read, is asked here;
+    /// whether it can be written to, by a run.
+    async fn fits(&self, schema: &SchemaRef) -> Result<()> {
+        self.fit(schema)?;
+        let place = self.store.path(&self.place.folder)?;
         match self.store.objects.list(Some(&place)).next().await {
             Some(Err(error)) => Err(classify("list the folder", error)),
             _ => Ok(()),
         }
+    }
+
+    fn fit(&self, schema: &SchemaRef) -> Result<Option<Fit>> {
+        let Layout { format, csv, .. } = &self.layout;
+        Fit::new(*format, csv, schema).map(Some).map_err(|error| self.named(error))
     }
 
     /// Nothing is raised: the ledger alone knows the fence of files. A store that does not keep
@@ -187,9 +237,12 @@ impl Sink for FilesSink {
         let stager = Stager {
             store: self.store.clone(),
             folder: self.scratch(holder),
-            format: self.format,
-            compression: self.compression,
-            csv: self.csv.clone(),
+            // A rename brings a local file to its name; in an object store it is uploaded under it.
+            place: self.store.uploads.as_ref().and_then(|_| {
+                let names = self.place.file.clone()?;
+                Some((self.place.folder.clone(), names))
+            }),
+            layout: self.layout.clone(),
             schema: rows.schema.clone(),
             runtime: tokio::runtime::Handle::current(),
             part_bytes: self.part_bytes,
@@ -230,9 +283,17 @@ impl Sink for FilesSink {
     }
 
     async fn commit(&self, holder: &Holder, decision: &Decision) -> Result<()> {
-        commit::commit(&self.store, &self.folder, &self.scratch(holder), decision)
-            .await
-            .map_err(|error| self.named(error))
+        if decision.parts.is_empty() {
+            // There was nothing to deliver, and nothing is to appear.
+            return Ok(());
+        }
+        let (store, folder) = (&self.store, self.place.folder.as_str());
+        let scratch = self.scratch(holder);
+        let done = match &self.place.file {
+            None => commit::commit(store, folder, &scratch, decision).await,
+            Some(names) => fixed::commit(store, folder, names, &scratch, decision).await,
+        };
+        done.map_err(|error| self.named(error))
     }
 
     /// Nothing can be committed that the ledger did not decide, so there is nothing to find.
@@ -257,6 +318,7 @@ impl Sink for FilesSink {
                     if !delete {
                         return Ok(());
                     }
+                    upload::give_up(&self.store, &object.location).await?;
                     match self.store.objects.delete(&object.location).await {
                         Err(object_store::Error::NotFound { .. }) => Ok(()),
                         answer => answer.map_err(|e| classify(DOING, e)),

@@ -7,6 +7,7 @@
 
 pub mod discard;
 pub mod files;
+mod place;
 pub mod postgres;
 pub mod sqlite;
 mod table;
@@ -15,12 +16,15 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+pub use self::place::{FileNames, Place};
 use crate::connect::{Connection, System};
 use crate::error::{Error, Result};
+use crate::format::encode::Fit;
 use crate::format::{Compression, CsvOptions, Format};
 use crate::job::RunId;
 use crate::job::decision::{Decision, Part};
 use crate::rows::{Counts, Rows};
+use crate::units::Size;
 
 /// Where an export delivers: the `[sink]` of its definition.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,18 +32,39 @@ use crate::rows::{Counts, Rows};
 pub struct SinkConfig {
     /// The connection's name.
     pub connection: String,
-    /// Files: the folder of a delivery, under the connection's url; a template.
+    /// Files: the folder of a delivery, under the connection's url; a template. With `file` several
+    /// exports may deliver to it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// Files: the format. Default: parquet.
+    /// Files: what a delivery's file is called in its folder; a template, which may use `{part}`
+    /// once: then there may be several files, numbered `00000`, `00001`, … The manifest is
+    /// `{file}.manifest.json` beside it, where `{file}` is this name, without `{part}` and the `-`,
+    /// `_` or `.` before it. Default: files are named by their content, and the manifest is
+    /// `_manifest.json`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// Files, with `file`: the name of a file that is written after everything else, the manifest
+    /// too; a template, which may use `{file}`. It holds the manifest's SHA-256 and name, as
+    /// `sha256sum` writes them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trigger: Option<String>,
+    /// Files: the format. Default: what the ending of `file` tells, else parquet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub format: Option<Format>,
-    /// Files: the compression. Default: zstd for Parquet, none for the others.
+    /// Files: the compression. Default: what the ending of `file` tells, else zstd for Parquet,
+    /// Arrow and Avro, which compress within their files, and none for the others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compression: Option<Compression>,
     /// Files: the dialect of CSV.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub csv: Option<CsvOptions>,
+    /// Files: no file of a delivery is larger; the next begins. With `file` it needs `{part}`.
+    /// Default: files end soon after 1 GiB; where `file` names only one, there is no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_file_size: Option<Size>,
+    /// Files: what a run without a row to deliver does. Default: `deliver`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub empty: Option<Empty>,
     /// Files: what happens when the folder holds a delivery already. Default: `fail` for an export
     /// with windows, `replace` for one without.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -53,19 +78,6 @@ pub struct SinkConfig {
 }
 
 impl SinkConfig {
-    /// The format of its files.
-    pub fn format(&self) -> Format {
-        self.format.unwrap_or(Format::Parquet)
-    }
-
-    /// The compression of its files.
-    pub fn compression(&self) -> Compression {
-        self.compression.unwrap_or(match self.format() {
-            Format::Parquet => Compression::Zstd,
-            _ => Compression::None,
-        })
-    }
-
     /// What happens to the delivery that its folder holds, for a run with a window or without.
     pub fn if_exists(&self, window: bool) -> IfExists {
         self.if_exists.unwrap_or(if window { IfExists::Fail } else { IfExists::Replace })
@@ -77,7 +89,20 @@ impl SinkConfig {
     }
 }
 
-/// What a delivery does when its folder holds one already.
+/// What a run without a row to deliver does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Empty {
+    /// It delivers a file without rows (in CSV with its header), and the manifest.
+    Deliver,
+    /// It is done, and nothing appears; a delivery that stands there stays. The ledger has the run
+    /// with its counts.
+    Skip,
+    /// It fails, with class `contract`.
+    Fail,
+}
+
+/// What a delivery does when its folder, or its file in it, is there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum IfExists {
@@ -157,6 +182,15 @@ pub trait Sink: Send + Sync {
     /// What [`Sink::begin`] and [`Sink::stage`] would fail with, as far as can be told.
     async fn fits(&self, schema: &SchemaRef) -> Result<()>;
 
+    /// What tells the rows that the target's format cannot hold exactly, where there may be such
+    /// rows. They are refused before the sink sees them.
+    ///
+    /// # Errors
+    /// `permanent` or `config`, naming the column, for what no row could be written with.
+    fn fit(&self, _schema: &SchemaRef) -> Result<Option<Fit>> {
+        Ok(None)
+    }
+
     /// Raises the run's fence at the target, where the target knows fences. A higher fence there
     /// is an error of class `fenced`.
     async fn begin(&self, holder: &Holder) -> Result<Begun>;
@@ -191,20 +225,31 @@ pub trait Sink: Send + Sync {
 pub(crate) fn keys(kind: System) -> &'static [&'static str] {
     match kind {
         System::Postgres | System::Sqlite => &["connection", "table", "mode"],
-        System::Files => &["connection", "path", "format", "compression", "csv", "if-exists"],
+        System::Files => &[
+            "connection",
+            "path",
+            "file",
+            "trigger",
+            "format",
+            "compression",
+            "csv",
+            "max-file-size",
+            "empty",
+            "if-exists",
+        ],
         System::Discard => &["connection", "path"],
     }
 }
 
-/// The registry of sinks. `folder` is the rendered path of a files sink; `key` the contract's
-/// primary key.
+/// The registry of sinks. `place` is where a files sink delivers to; `key` the contract's primary
+/// key.
 ///
 /// # Errors
 /// `config`, with what to do, where the definition's keys do not fit the connection's system.
 pub fn build(
     config: &SinkConfig,
     connection: &Connection,
-    folder: Option<String>,
+    place: Option<Place>,
     if_exists: IfExists,
     key: Vec<String>,
 ) -> Result<Box<dyn Sink>> {
@@ -216,14 +261,17 @@ pub fn build(
     };
     let mode = config.mode();
     Ok(match connection.kind {
-        System::Files => Box::new(files::FilesSink::new(
-            connection,
-            folder.ok_or_else(|| missing("path"))?,
-            config.format(),
-            config.compression(),
-            config.csv.clone().unwrap_or_default(),
-            if_exists,
-        )?),
+        System::Files => {
+            let (format, compression) = config.kind();
+            let layout = files::Layout {
+                format,
+                compression,
+                csv: config.csv.clone().unwrap_or_default(),
+                max_file_size: config.max_file_size.map(|size| size.0),
+            };
+            let place = place.ok_or_else(|| missing("path"))?;
+            Box::new(files::FilesSink::new(connection, place, layout, if_exists)?)
+        }
         System::Postgres => {
             let table = config.table.as_deref().ok_or_else(|| missing("table"))?;
             Box::new(postgres::PostgresSink::new(connection, table, mode, key)?)
@@ -232,6 +280,9 @@ pub fn build(
             let table = config.table.as_deref().ok_or_else(|| missing("table"))?;
             Box::new(sqlite::SqliteSink::new(connection, table, mode, key)?)
         }
-        System::Discard => Box::new(discard::DiscardSink::new(connection, folder.as_deref())),
+        System::Discard => Box::new(discard::DiscardSink::new(
+            connection,
+            place.as_ref().map(|place| place.folder.as_str()),
+        )),
     })
 }

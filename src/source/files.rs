@@ -1,7 +1,7 @@
 //! Files as a source: all that match a path, in the order of their names, each as a stream.
 //!
-//! CSV and JSON lines are unpacked and decoded on a blocking thread, a few batches ahead of who
-//! reads; Parquet is read by ranges.
+//! CSV, JSON lines, Arrow and Avro are unpacked and decoded on a blocking thread, a few batches
+//! ahead of who reads; Parquet is read by ranges.
 
 mod glob;
 mod object;
@@ -22,8 +22,10 @@ use super::{Source, SourceConfig, Types};
 use crate::connect::Connection;
 use crate::connect::files::{Store, classify};
 use crate::error::{Error, Result};
+use crate::format::decode::avro::AvroFile;
 use crate::format::decode::batcher::schema;
 use crate::format::decode::csv::CsvReader;
+use crate::format::decode::ipc::IpcFile;
 use crate::format::decode::jsonl::JsonlReader;
 use crate::format::decode::parquet::ParquetFile;
 use crate::format::{Compression, CsvOptions, Format};
@@ -120,14 +122,19 @@ impl FilesSource {
         let format = self.format.or(told.map(|(format, _)| format)).ok_or_else(|| {
             Error::permanent(LIST, "the file's name does not tell its format")
                 .with("file", &meta.location)
-                .help("Write format = \"csv\", \"jsonl\" or \"parquet\" in [source].")
+                .help(
+                    "Write format = \"csv\", \"jsonl\", \"parquet\", \"arrow\" or \"avro\" in [source].",
+                )
         })?;
-        // Without a known format in the name, its ending still tells the compression.
-        let compression = self.compression.unwrap_or(match meta.location.extension() {
-            Some("gz") => Compression::Gzip,
-            Some("zst") => Compression::Zstd,
-            _ => Compression::None,
-        });
+        // Without a known format in the name, its ending still tells the compression. What a format
+        // compresses within itself, its files tell.
+        let compression = self.compression.filter(|_| !format.is_typed()).unwrap_or(
+            match meta.location.extension() {
+                Some("gz") => Compression::Gzip,
+                Some("zst") => Compression::Zstd,
+                _ => Compression::None,
+            },
+        );
         Ok(Found { object, format, compression })
     }
 
@@ -139,6 +146,10 @@ impl FilesSource {
             Some(first) if first.format == Format::Parquet => {
                 let file = ParquetFile::open(first.object.clone()).await;
                 file.map_err(|error| error.with("file", &first.object.meta.location))?.schema
+            }
+            Some(first) if first.format.is_typed() => {
+                let told = typed_schema(first).await;
+                told.map_err(|error| error.with("file", &first.object.meta.location))?
             }
             _ if self.types.is_empty() => {
                 return Err(Error::permanent(READ, "the fields have no types").help(
@@ -201,6 +212,26 @@ fn snapshot(found: &[Found]) -> Option<String> {
     Some(format!("sha256:{}", hex::encode(hash.finalize())))
 }
 
+/// The schema that an Arrow or Avro file tells at its beginning.
+async fn typed_schema(found: &Found) -> Result<SchemaRef> {
+    let input = found.object.reader().await?;
+    let (format, compression) = (found.format, found.compression);
+    let told = tokio::task::spawn_blocking(move || {
+        let input = unpacked(input, compression)?;
+        Ok(match format {
+            Format::Avro => AvroFile::open(input)?.schema,
+            _ => IpcFile::open(input)?.schema,
+        })
+    });
+    told.await.map_err(cut_off)?
+}
+
+fn cut_off(cause: tokio::task::JoinError) -> Error {
+    Error::permanent(READ, "the file made its reader fail")
+        .help("Check that it is sound; if it is, please report this.")
+        .caused_by(cause)
+}
+
 /// The batches of one file.
 async fn open(
     found: Found,
@@ -213,27 +244,26 @@ async fn open(
     }
     let input = found.object.reader().await?;
     let (sender, receiver) = mpsc::channel(AHEAD);
-    tokio::task::spawn_blocking(move || {
-        if let Err(error) = decode(input, &found, &csv, &types, &sender) {
+    let wanted = schema.clone();
+    let work = tokio::task::spawn_blocking(move || {
+        if let Err(error) = decode(input, &found, &csv, &types, &wanted, &sender) {
             // Whoever read has gone, if this fails.
             let _ = sender.blocking_send(Err(error));
         }
     });
-    let batches = stream::unfold(receiver, async |mut receiver| {
-        let batch = receiver.recv().await?;
-        Some((batch, receiver))
+    let batches = stream::unfold(Some((receiver, work)), async |state| {
+        let (mut receiver, work) = state?;
+        match receiver.recv().await {
+            Some(batch) => Some((batch, Some((receiver, work)))),
+            // A reader that broke down has not read the file to its end.
+            None => work.await.err().map(|cause| (Err(cut_off(cause)), None)),
+        }
     });
     Ok(batches.boxed())
 }
 
-fn decode(
-    input: ObjectReader,
-    found: &Found,
-    csv: &CsvOptions,
-    types: &Types,
-    sender: &mpsc::Sender<Result<Batch>>,
-) -> Result<()> {
-    let input: Box<dyn BufRead> = match found.compression {
+fn unpacked(input: ObjectReader, compression: Compression) -> Result<Box<dyn BufRead>> {
+    Ok(match compression {
         Compression::None => Box::new(input),
         // Both read on after the first member or frame: such files are often joined.
         Compression::Gzip => Box::new(BufReader::new(flate2::bufread::MultiGzDecoder::new(input))),
@@ -243,13 +273,35 @@ fn decode(
             })?;
             Box::new(BufReader::new(decoder))
         }
-    };
-    if found.format == Format::Csv {
-        let mut reader = CsvReader::new(input, csv, types);
-        send_all(sender, || reader.next_batch())
-    } else {
-        let mut reader = JsonlReader::new(input, types);
-        send_all(sender, || reader.next_batch())
+    })
+}
+
+fn decode(
+    input: ObjectReader,
+    found: &Found,
+    csv: &CsvOptions,
+    types: &Types,
+    schema: &SchemaRef,
+    sender: &mpsc::Sender<Result<Batch>>,
+) -> Result<()> {
+    let input = unpacked(input, found.compression)?;
+    match found.format {
+        Format::Csv => {
+            let mut reader = CsvReader::new(input, csv, types)?;
+            send_all(sender, || reader.next_batch())
+        }
+        Format::Arrow => {
+            let mut reader = IpcFile::open(input)?.wanting(schema)?;
+            send_all(sender, || reader.next_batch())
+        }
+        Format::Avro => {
+            let mut reader = AvroFile::open(input)?.wanting(schema)?;
+            send_all(sender, || reader.next_batch())
+        }
+        Format::Jsonl | Format::Parquet => {
+            let mut reader = JsonlReader::new(input, types);
+            send_all(sender, || reader.next_batch())
+        }
     }
 }
 

@@ -90,9 +90,9 @@ pub type Types = IndexMap<String, FieldType>;
 /// tells it: by `[source.fields]`, else by the contract. `None` where only the files tell.
 pub(crate) fn declared(config: &SourceConfig, contract: Option<&Types>) -> Option<SchemaRef> {
     let told = || config.path.as_deref().and_then(Format::of_name).map(|(format, _)| format);
-    let typeless = matches!(config.format.or_else(told)?, Format::Csv | Format::Jsonl);
+    let format = config.format.or_else(told)?;
     let types = types(config, contract);
-    (typeless && !types.is_empty()).then(|| schema(&types))
+    (!format.is_typed() && !types.is_empty()).then(|| schema(&types))
 }
 
 fn types(config: &SourceConfig, contract: Option<&Types>) -> Types {
@@ -168,11 +168,12 @@ fn validate(config: &SourceConfig, kind: System) -> Result<()> {
     if kind == System::Files {
         return match config.path.as_deref() {
             None | Some("") => wrong("`path` is missing".to_owned(), help),
-            _ if config.csv.as_ref().is_some_and(|csv| "\"\r\n".contains(csv.delimiter)) => wrong(
-                "the delimiter is a quote or a line break".to_owned(),
-                "Use one like `,` or `;`.",
-            ),
-            Some(_) => Ok(()),
+            Some(_) => {
+                match config.csv.as_ref().and_then(|csv| csv.mistakes().into_iter().next()) {
+                    Some((key, error)) => Err(error.with("csv", key)),
+                    None => Ok(()),
+                }
+            }
         };
     }
     match (&config.table, &config.query) {

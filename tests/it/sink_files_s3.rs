@@ -13,7 +13,7 @@ use axum::response::IntoResponse;
 use futures::{StreamExt, TryStreamExt, stream};
 use longshore::connect::Connection;
 use longshore::connect::files::Store;
-use longshore::delivery::verify_in;
+use longshore::delivery::{verify_in, verify_manifest};
 use longshore::error::Class;
 use longshore::format::{Compression, CsvOptions, Format};
 use longshore::job::RunId;
@@ -24,10 +24,11 @@ use longshore::job::manifest::{
 use longshore::job::param::Bindings;
 use longshore::rows::{Batch, Rows};
 use longshore::secret::Secret;
-use longshore::sink::files::{Conditional, FilesSink, probe};
-use longshore::sink::{Begun, Holder, IfExists, Sink, Staged};
+use longshore::sink::files::{Conditional, FilesSink, Layout, probe};
+use longshore::sink::{Begun, Holder, IfExists, Place, Sink, SinkConfig, Staged};
 use longshore::source::{SourceConfig, build};
 use object_store::ObjectStoreExt;
+use object_store::multipart::PartId;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::json;
 use tokio::time::timeout;
@@ -35,15 +36,30 @@ use tokio::time::timeout;
 use crate::support::s3::{S3, connection};
 
 fn sink(connection: &Connection, format: Format, if_exists: IfExists) -> FilesSink {
-    FilesSink::new(
-        connection,
-        "orders/day=2026-11-19".to_owned(),
+    let layout = Layout {
         format,
-        Compression::Zstd,
-        CsvOptions::default(),
-        if_exists,
-    )
-    .unwrap()
+        compression: Compression::Zstd,
+        csv: CsvOptions::default(),
+        max_file_size: None,
+    };
+    FilesSink::new(connection, Place::folder("orders/day=2026-11-19"), layout, if_exists).unwrap()
+}
+
+/// A sink of one semicolon CSV of a fixed name, with a trigger.
+fn fixed(connection: &Connection, if_exists: IfExists) -> FilesSink {
+    let config: SinkConfig = serde_json::from_value(json!({
+        "connection": "lake", "path": "in", "file": "ORDERS.csv", "trigger": "{file}.done",
+        "csv": {"delimiter": ";"},
+    }))
+    .unwrap();
+    let place = config.place("MARK", |text| Ok(text.to_owned())).unwrap().unwrap();
+    let layout = Layout {
+        format: Format::Csv,
+        compression: Compression::None,
+        csv: config.csv.unwrap(),
+        max_file_size: None,
+    };
+    FilesSink::new(connection, place, layout, if_exists).unwrap()
 }
 
 /// Batches of 1,000 rows that hardly compress, about 1 MiB each.
@@ -99,6 +115,7 @@ fn decide(run: RunId, staged: Staged, replaces: Option<String>) -> Decision {
             kind: longshore::format::FieldType::Int64,
             nullable: false,
         }],
+        csv: None,
         snapshot: None,
         files,
         counts,
@@ -223,6 +240,73 @@ async fn fail_and_replace_hold_on_a_store_and_cleaning_spares_later_fences(serve
     assert_eq!(stands, won.manifest.as_bytes());
 }
 
+async fn a_file_of_a_fixed_name_is_one_upload_that_is_completed_once(server: &S3) {
+    let connection = server.connection("acme");
+    let store = Store::open(&connection).unwrap();
+    let uploads = store.uploads.clone().unwrap();
+    let (keep, swap) = (fixed(&connection, IfExists::Fail), fixed(&connection, IfExists::Replace));
+    assert_eq!(keep.target(), "lake/in/ORDERS.csv");
+    let last = store.path("in/ORDERS.csv").unwrap();
+    let [a, b, c] = [(); 3].map(|()| holder(RunId::new(), 1));
+    keep.begin(&a).await.unwrap();
+    // 20 MiB are two pieces.
+    let staged = keep.stage(&a, rows(20)).await.unwrap();
+    let upload = staged.parts[0].upload.clone().unwrap();
+    assert_eq!((staged.parts.len(), upload.pieces.len()), (1, 2));
+    assert_eq!(listed(&store, "in").await, Vec::<String>::new(), "nobody sees it");
+    let note = format!(".longshore/{}/1/upload-00000.json", a.run);
+    assert_eq!(listed(&store, ".longshore").await, std::slice::from_ref(&note));
+    assert_eq!(staged.parts[0].staged, note);
+    let first = decide(a.run, staged, None);
+
+    // A foreign file at that name stays.
+    store.objects.put(&last, "mine".into()).await.unwrap();
+    assert_eq!(keep.commit(&a, &first).await.unwrap_err().class(), Class::Refused);
+    store.objects.delete(&last).await.unwrap();
+
+    // A first worker was cut off after it completed the upload; a later one goes on.
+    let pieces = upload.pieces.iter().map(|piece| PartId { content_id: piece.clone() }).collect();
+    uploads.complete_multipart(&last, &upload.id, pieces).await.unwrap();
+    let later = holder(a.run, 2);
+    keep.commit(&later, &first).await.unwrap();
+    keep.commit(&a, &first).await.unwrap();
+    let names = ["in/ORDERS.csv", "in/ORDERS.csv.done", "in/ORDERS.csv.manifest.json"];
+    assert_eq!(listed(&store, "in").await, names);
+    let found = verify_manifest(&store, names[2]).await.unwrap();
+    assert!(found.is_intact() && found.notes.is_empty(), "{found:?}");
+    let text = store.objects.get(&last).await.unwrap().bytes().await.unwrap();
+    assert!(text.starts_with(b"id;noise\n0;"));
+    assert_eq!(listed(&store, ".longshore").await, Vec::<String>::new());
+    keep.clean(&later).await.unwrap();
+
+    // The next replaces it; whoever was overtaken brings nothing back.
+    let standing = swap.current_manifest().await.unwrap();
+    let second = decide(b.run, swap.stage(&b, rows(1)).await.unwrap(), standing.clone());
+    let late = decide(c.run, swap.stage(&c, rows(2)).await.unwrap(), standing);
+    swap.commit(&b, &second).await.unwrap();
+    for (who, old) in [(&a, &first), (&c, &late)] {
+        assert_eq!(swap.commit(who, old).await.unwrap_err().class(), Class::Refused);
+    }
+    let trigger = store.path(names[1]).unwrap();
+    let words = store.objects.get(&trigger).await.unwrap().bytes().await.unwrap();
+    let sha256 = swap.current_manifest().await.unwrap().unwrap();
+    assert_eq!(words, format!("{sha256}  ORDERS.csv.manifest.json\n").as_bytes());
+    let found = verify_manifest(&store, names[2]).await.unwrap();
+    assert_eq!((found.rows, found.mismatches), (1000, vec![]));
+
+    // What is not committed is given up when the run is cleaned up after.
+    let gone = late.parts[0].upload.clone().unwrap();
+    swap.clean(&c).await.unwrap();
+    swap.clean(&c).await.unwrap();
+    let again = uploads.put_part(&last, &gone.id, 0, "x".into()).await;
+    assert!(again.is_err(), "{again:?}");
+    let stale = decide(c.run, Staged { parts: late.parts, counts: late.counts }, Some(sha256));
+    // What a store answers differs: that there is no such upload, or that it failed.
+    swap.commit(&c, &stale).await.unwrap_err();
+    let stands = verify_manifest(&store, names[2]).await.unwrap();
+    assert_eq!((stands.run, stands.mismatches), (b.run, vec![]));
+}
+
 async fn an_honest_store_passes_the_probe(server: &S3) {
     let store = Store::open(&server.connection("x")).unwrap();
     let found = probe(&store, ".longshore").await.unwrap();
@@ -268,6 +352,7 @@ macro_rules! stamp {
             use crate::support::s3::S3;
             stamp!($server:
                 a_delivery_goes_up_in_pieces_and_comes_down_whole,
+                a_file_of_a_fixed_name_is_one_upload_that_is_completed_once,
                 an_honest_store_passes_the_probe,
                 fail_and_replace_hold_on_a_store_and_cleaning_spares_later_fences,
                 wrong_credentials_and_buckets_are_refused_at_once,

@@ -1,12 +1,13 @@
 //! Checks one export: its references, and what fits its systems.
 
-use super::{Known, fit, no_connection, rows, system_name, text};
+use super::files::{check_csv, check_files};
+use super::{Known, fit, missing, no_connection, rows, system_name, text};
 use crate::config::problem::{Code, Level, Problems, suggest};
 use crate::config::tree::Node;
 use crate::connect::{Connection, System, sqlite};
 use crate::contract::{self, Classification};
 use crate::export::{Export, Schedule};
-use crate::format::{CsvOptions, Format};
+use crate::format::Format;
 use crate::job::cron::Cron;
 use crate::job::param::Value;
 use crate::job::{template, window};
@@ -72,7 +73,7 @@ pub(in crate::config) fn export(
                 check_source(export, one.kind, tree, problems);
                 rows::rows(export, one.kind, tree, problems);
             }
-            Some(Some(one)) => check_sink(export, one.kind, tree, problems),
+            Some(Some(one)) => check_sink(export, one, tree, problems),
             _ => {}
         }
     }
@@ -189,6 +190,17 @@ fn check_source(export: &Export, kind: System, tree: &Node, problems: &mut Probl
         System::Discard => {}
     }
     check_csv(source.csv.as_ref(), "source", tree, problems);
+    let told = source.path.as_deref().and_then(Format::of_name).map(|(format, _)| format);
+    if let Some(format) = source.format.or(told)
+        && kind == System::Files
+        && source.csv.is_some()
+        && format != Format::Csv
+    {
+        let place = tree.key_at(&["source", "csv"]);
+        problems
+            .add(Code::Unfit, place, "the format is not csv", "remove it")
+            .help("or set `format = \"csv\"`");
+    }
     for (key, sql) in [("query", &source.query), ("where", &source.filter)] {
         if let Some(sql) = sql {
             text::sql(sql, export, tree.at(&["source", key]), problems);
@@ -231,42 +243,17 @@ fn check_select(source: &SourceConfig, tree: &Node, problems: &mut Problems) {
     }
 }
 
-fn check_csv(csv: Option<&CsvOptions>, side: &str, tree: &Node, problems: &mut Problems) {
-    if csv.is_some_and(|csv| !csv.delimiter.is_ascii() || "\"\r\n".contains(csv.delimiter)) {
-        let place = tree.at(&[side, "csv", "delimiter"]);
-        problems
-            .add(Code::BadValue, place, "this cannot stand between two fields", "")
-            .help("use one ASCII character that is no quote or line break: \",\", \";\", \"\\t\"");
-    }
-}
-
-fn check_sink(export: &Export, kind: System, tree: &Node, problems: &mut Problems) {
-    let sink = &export.sink;
+fn check_sink(export: &Export, one: &Connection, tree: &Node, problems: &mut Problems) {
+    let (sink, kind) = (&export.sink, one.kind);
     check_keys("sink", sink::keys(kind), kind, tree, problems);
     let place = tree.at(&["sink", "path"]);
     match (kind, &sink.path) {
-        (System::Files, Some(path)) => text::folder(path, export, place, problems),
-        (System::Files, None) => {
-            missing("path", tree, &["sink"], "add `path = \"folder\"`", problems);
-        }
+        (System::Files, _) => check_files(export, one, tree, problems),
         (System::Discard, Some(path)) => {
             text::path(path, export, place, problems);
         }
         (System::Discard, None) => {}
         (System::Postgres | System::Sqlite, _) => check_table(export, tree, problems),
-    }
-    if kind == System::Files {
-        check_csv(sink.csv.as_ref(), "sink", tree, problems);
-        if sink.csv.is_some() && sink.format != Some(Format::Csv) {
-            problems
-                .add(
-                    Code::Unfit,
-                    tree.key_at(&["sink", "csv"]),
-                    "the format is not csv",
-                    "remove it",
-                )
-                .help("or set `format = \"csv\"`");
-        }
     }
 }
 
@@ -336,10 +323,4 @@ fn check_fields(export: &Export, tree: &Node, known: &Known<'_>, problems: &mut 
             )
             .help("add `pseudonyms = \"${file:/run/secrets/pseudonyms}\"` under [keys] in longshore.toml");
     }
-}
-
-fn missing(key: &str, tree: &Node, path: &[&str], help: &str, problems: &mut Problems) {
-    problems
-        .add(Code::MissingKey, tree.lacking(path), format!("the key `{key}` is missing"), "")
-        .help(help);
 }

@@ -17,7 +17,8 @@ struct Target<'a> {
 }
 
 enum Kind<'a> {
-    Folder(Template),
+    /// A folder, or the files of fixed names that a delivery puts there.
+    Files(Vec<Template>),
     /// A table that each delivery makes anew.
     Table(&'a str),
 }
@@ -43,7 +44,11 @@ fn target<'a>(definition: &'a Definition, tree: &'a Node, known: &Known<'_>) -> 
     let (kind, key) = match known.connections.get(&sink.connection)?.as_ref()?.kind {
         System::Files => {
             let names = definition.export.param_names();
-            (Kind::Folder(Template::parse(sink.path.as_deref()?, &names).ok()?), "path")
+            let names: Vec<_> = names.into_iter().chain(["part"]).collect();
+            let places = sink.places();
+            let places = places.iter().map(|text| Template::parse(text, &names).ok());
+            let places = places.collect::<Option<Vec<_>>>().filter(|places| !places.is_empty())?;
+            (Kind::Files(places), if sink.file.is_some() { "file" } else { "path" })
         }
         System::Postgres | System::Sqlite if sink.mode == Some(Mode::Replace) => {
             (Kind::Table(sink.table.as_deref()?), "table")
@@ -65,19 +70,28 @@ fn compare(one: &Target<'_>, other: &Target<'_>, problems: &mut Problems) {
     };
     let both = format!("`{}` and `{}`", other.export, one.export);
     match (&one.kind, &other.kind) {
-        (Kind::Folder(path), Kind::Folder(that)) => {
-            let (inner, outer) = match path.meets(one.export, that, other.export) {
+        (Kind::Files(these), Kind::Files(those)) => {
+            let met = these.iter().flat_map(|this| {
+                those.iter().map(|that| this.meets(one.export, that, other.export))
+            });
+            // Of names below one another any pair tells; one that is the same tells more.
+            let met = met.reduce(|met, more| match (met, more) {
+                (Meeting::Same, _) | (_, Meeting::Apart) => met,
+                _ => more,
+            });
+            let (inner, outer) = match met.unwrap_or(Meeting::Apart) {
                 Meeting::Apart => return,
                 Meeting::Same => {
+                    let what = if these.len() > 1 { "file" } else { "folder" };
                     problems
                         .add(
                             Code::Meeting,
                             one.place,
-                            format!("{both} may deliver to one folder"),
+                            format!("{both} may deliver to one {what}"),
                             "replaces what is there",
                         )
                         .help(format!(
-                            "{there}; give each a folder of its own, or put {{export}} into both"
+                            "{there}; give each a {what} of its own, or put {{export}} into both"
                         ));
                     return;
                 }

@@ -282,6 +282,23 @@ impl Column {
         }
     }
 
+    /// Days since 1970, into a column of dates alone.
+    pub fn days(&mut self, days: Option<i32>) -> bool {
+        match &mut self.values {
+            Values::Date(values) => push!(values, days),
+            _ => false,
+        }
+    }
+
+    /// Microseconds, since midnight or since 1970, into a column of times or timestamps.
+    pub fn micros(&mut self, micros: Option<i64>) -> bool {
+        match &mut self.values {
+            Values::Time(values) => push!(values, micros),
+            Values::Timestamp(values) | Values::Instant(values) => push!(values, micros),
+            _ => false,
+        }
+    }
+
     fn finish(&mut self) -> ArrayRef {
         match &mut self.values {
             Values::Bool(values) => Arc::new(values.finish()),

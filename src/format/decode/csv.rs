@@ -1,14 +1,19 @@
-//! CSV → batches: RFC 4180, with an own reader, since it must tell an empty field (NULL) from an
-//! empty string in quotes.
+//! CSV → batches, in a [dialect](CsvOptions), with an own reader, since it must tell an empty field
+//! (NULL) from an empty string in quotes.
+//!
+//! Another encoding is turned into UTF-8 first. Bytes that mean nothing in it become one that UTF-8
+//! does not have, so that their row is known and refused.
 
 use std::io::{BufRead, Chain, Cursor, Read};
 
 use indexmap::IndexMap;
 use serde_json::{Map, Value as Json};
 
-use super::batcher::Batcher;
+use super::batcher::{Batcher, Column};
+use super::unicode::Unicode;
 use super::{damaged, too_long};
 use crate::error::{Error, Result};
+use crate::format::dialect::{Dialect, is_formula};
 use crate::format::{CsvOptions, FieldType};
 use crate::rows::{Batch, Refused};
 
@@ -17,7 +22,7 @@ const READ: &str = "read CSV";
 /// Reads batches out of one file.
 pub struct CsvReader<R> {
     /// The first bytes, which were read to look for a byte order mark, and the rest.
-    input: Chain<Cursor<Vec<u8>>, R>,
+    input: Chain<Cursor<Vec<u8>>, Unicode<R>>,
     options: Dialect,
     types: IndexMap<String, FieldType>,
     /// For each field of a line, its column.
@@ -27,12 +32,6 @@ pub struct CsvReader<R> {
     started: bool,
     /// The line on which the next record starts.
     line: u64,
-}
-
-struct Dialect {
-    header: bool,
-    delimiter: Vec<u8>,
-    null: Vec<u8>,
 }
 
 /// One record: its fields' bytes, one after the other, without quotes.
@@ -59,21 +58,26 @@ impl Record {
 
 impl<R: BufRead> CsvReader<R> {
     /// A reader of fields of `types`, in the order of the header, or in their own without one.
-    pub fn new(input: R, options: &CsvOptions, types: &IndexMap<String, FieldType>) -> Self {
-        CsvReader {
+    ///
+    /// # Errors
+    /// `config` for options that make no dialect.
+    pub fn new(
+        input: R,
+        options: &CsvOptions,
+        types: &IndexMap<String, FieldType>,
+    ) -> Result<Self> {
+        let options = Dialect::new(options)?;
+        let input = Unicode::new(input, &options.charset);
+        Ok(CsvReader {
             input: Cursor::new(Vec::new()).chain(input),
-            options: Dialect {
-                header: options.header,
-                delimiter: options.delimiter.to_string().into_bytes(),
-                null: options.null.clone().into_bytes(),
-            },
+            options,
             types: types.clone(),
             columns: (0..types.len()).collect(),
             batcher: Batcher::new(types),
             record: Record::default(),
             started: false,
             line: 1,
-        }
+        })
     }
 
     /// The next batch; `None` at the end.
@@ -150,6 +154,22 @@ impl<R: BufRead> CsvReader<R> {
             self.batcher.refuse(size, Refused { rule: rule.to_owned(), column: None, row });
             return;
         }
+        if let Some((_, column)) = record
+            .iter()
+            .zip(&self.columns)
+            .find(|((field, _), _)| std::str::from_utf8(field).is_err())
+        {
+            let names = self.columns.iter().filter_map(|column| types.get_index(*column));
+            let row =
+                names.zip(record.iter()).map(|((name, _), (field, _))| (name.clone(), raw(field)));
+            let refused = Refused {
+                rule: format!("encoding {}", self.options.charset.name()),
+                column: types.get_index(*column).map(|(name, _)| name.clone()),
+                row: row.collect(),
+            };
+            self.batcher.refuse(size, refused);
+            return;
+        }
         for ((field, quoted), column) in record.iter().zip(&self.columns) {
             let null = !quoted && field == self.options.null;
             self.batcher.value(*column, |column| {
@@ -157,7 +177,7 @@ impl<R: BufRead> CsvReader<R> {
                     column.null();
                     return true;
                 }
-                std::str::from_utf8(field).is_ok_and(|text| column.text(text))
+                std::str::from_utf8(field).is_ok_and(|text| put(&self.options, column, text))
             });
         }
         self.batcher.end_row(size, || {
@@ -175,13 +195,39 @@ impl<R: BufRead> CsvReader<R> {
     /// one column, whose NULL they are.
     fn next_record(&mut self) -> Result<bool> {
         loop {
-            let more = self.record.read(&mut self.input, &self.options.delimiter)?;
+            let more = self.record.read(&mut self.input, self.options.delimiter)?;
             self.line += self.record.lines;
             let empty = matches!(self.record.fields[..], [(0, false)]);
             if !more || !empty || self.types.len() == 1 {
                 return Ok(more);
             }
         }
+    }
+}
+
+/// Puts the value that `text` writes in the dialect into its column, if it is one.
+fn put(dialect: &Dialect, column: &mut Column, text: &str) -> bool {
+    match column.kind() {
+        FieldType::String if dialect.escape && is_formula(text.as_bytes()) => {
+            column.text(text.strip_prefix('\'').unwrap_or(text))
+        }
+        FieldType::Decimal(..) | FieldType::Float32 | FieldType::Float64
+            if dialect.decimal == b',' =>
+        {
+            !text.contains('.') && column.text(&text.replace(',', "."))
+        }
+        FieldType::Date if dialect.date.is_some() => {
+            column.days(dialect.date.as_ref().and_then(|pattern| pattern.read_date(text)))
+        }
+        FieldType::Time if dialect.time.is_some() => {
+            column.micros(dialect.time.as_ref().and_then(|pattern| pattern.read_time(text)))
+        }
+        FieldType::Timestamp if dialect.timestamp.is_some() => column
+            .micros(dialect.timestamp.as_ref().and_then(|pattern| pattern.read_timestamp(text))),
+        FieldType::Instant if dialect.timestamp.is_some() => {
+            column.micros(dialect.timestamp.as_ref().and_then(|pattern| pattern.read_instant(text)))
+        }
+        _ => column.text(text),
     }
 }
 
@@ -204,11 +250,10 @@ enum State {
 
 impl Record {
     /// Reads one record, up to its line break, which is LF or CRLF.
-    fn read(&mut self, input: &mut impl BufRead, delimiter: &[u8]) -> Result<bool> {
+    fn read(&mut self, input: &mut impl BufRead, delimiter: u8) -> Result<bool> {
         self.bytes.clear();
         self.fields.clear();
         (self.broken, self.lines) = (false, 0);
-        let last = delimiter.last().copied().unwrap_or(b',');
         let mut state = State::Start;
         // Where the field starts, where its closing quote stood, and whether there is a record.
         let (mut start, mut closed, mut any) = (0, 0, false);
@@ -246,21 +291,16 @@ impl Record {
                         ended = true;
                         state
                     }
+                    (state, byte) if byte == delimiter => {
+                        self.end_field(state, closed);
+                        start = self.bytes.len();
+                        State::Start
+                    }
                     (state, byte) => {
                         self.bytes.push(byte);
-                        let field = self.bytes.get(start..).unwrap_or_default();
-                        if byte == last && field.ends_with(delimiter) {
-                            self.bytes.truncate(self.bytes.len() - delimiter.len());
-                            self.end_field(state, closed);
-                            start = self.bytes.len();
-                            State::Start
-                        } else if state == State::Closing {
-                            // Part of a longer delimiter, or of CRLF, or out of place: the end of
-                            // the field tells.
-                            State::Closing
-                        } else {
-                            State::Plain
-                        }
+                        // Behind a quote it is part of CRLF, or out of place: the end of the field
+                        // tells.
+                        if state == State::Closing { State::Closing } else { State::Plain }
                     }
                 };
                 if ended {
@@ -302,7 +342,7 @@ mod tests {
     fn read(bytes: &[u8], options: &CsvOptions, fields: &[(&str, FieldType)]) -> Batch {
         let results = [1, 2, 3, 7, 1000].map(|size| {
             let input = std::io::BufReader::with_capacity(size, bytes);
-            let mut reader = CsvReader::new(input, options, &types(fields));
+            let mut reader = CsvReader::new(input, options, &types(fields)).unwrap();
             let batch = reader.next_batch().unwrap().unwrap();
             assert!(reader.next_batch().unwrap().is_none());
             batch
@@ -329,9 +369,14 @@ mod tests {
 
     #[test]
     fn another_dialect_without_header() {
-        let options = CsvOptions { header: false, delimiter: '→', null: "\\N".to_owned() };
+        let options = CsvOptions {
+            header: false,
+            delimiter: '|',
+            null: "\\N".to_owned(),
+            ..CsvOptions::default()
+        };
         let fields = [("a", FieldType::String), ("b", FieldType::Int64)];
-        let batch = read("\\N→1\n→\\N\n\"\\N\"→\"3\"\nx→\n".as_bytes(), &options, &fields);
+        let batch = read("\\N|1\n|\\N\n\"\\N\"|\"3\"\nx|\n".as_bytes(), &options, &fields);
         assert_eq!(column(&batch, 0), [None, Some(""), Some("\\N")]);
         let numbers: Vec<_> = batch.rows.column(1).as_primitive::<Int64Type>().iter().collect();
         assert_eq!(numbers, [Some(1), None, Some(3)]);
@@ -346,11 +391,47 @@ mod tests {
         assert_eq!((batch.read, batch.rows.num_rows()), (6, 1));
         let mut rules: Vec<_> = batch.refused.iter().map(|one| one.rule.as_str()).collect();
         rules.sort_unstable();
-        assert_eq!(rules, ["columns", "quotes", "quotes", "type int64", "type string"]);
+        assert_eq!(rules, ["columns", "encoding UTF-8", "quotes", "quotes", "type int64"]);
         let columns = batch.refused.iter().find(|one| one.rule == "columns").unwrap();
         assert_eq!(columns.row["line"], 3);
-        let text = batch.refused.iter().find(|one| one.rule == "type string").unwrap();
+        let text = batch.refused.iter().find(|one| one.rule == "encoding UTF-8").unwrap();
         assert_eq!(text.row["b"], "\\xff");
+    }
+
+    #[test]
+    fn values_are_read_in_their_dialect() {
+        let options: CsvOptions = serde_json::from_value(serde_json::json!({
+            "delimiter": ";", "decimal": ",", "encoding": "utf-16le", "formulas": "escape",
+            "timestamp": "%d.%m.%Y %H:%M:%S", "date": "%d.%m.%Y", "time": "%H.%M",
+        }))
+        .unwrap();
+        let fields = [
+            ("d", FieldType::Decimal(10, 2)),
+            ("f", FieldType::Float64),
+            ("s", FieldType::String),
+            ("at", FieldType::Instant),
+            ("day", FieldType::Date),
+            ("t", FieldType::Time),
+        ];
+        let text = "\u{feff}d;f;s;at;day;t\r\n-1,50;1,5e3;'=1\u{1f600};19.11.2026 01:02:03;19.11.2026;23.59\r\n\
+                    1.5;1;x;;;\r\n;;'x;19.11.2026;;\r\n;;;;;24.00\r\n";
+        let bytes: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let mut bytes = bytes;
+        bytes.extend(b";\0;\0\0\xd8;\0;\0;\0");
+        let batch = read(&bytes, &options, &fields);
+        assert_eq!((batch.read, batch.rows.num_rows()), (5, 1));
+        assert_eq!(column(&batch, 2), [Some("=1\u{1f600}")]);
+        let shown = crate::format::row_json(&batch.rows, 0);
+        assert_eq!(shown["d"], "-1.50");
+        assert_eq!(shown["f"], 1500.0);
+        assert_eq!(shown["at"], "2026-11-19T01:02:03Z");
+        assert_eq!((&shown["day"], &shown["t"]), (&"2026-11-19".into(), &"23:59:00".into()));
+        let mut rules: Vec<_> = batch.refused.iter().map(|one| one.rule.as_str()).collect();
+        rules.sort_unstable();
+        assert_eq!(
+            rules,
+            ["encoding UTF-16LE", "type decimal(10,2)", "type time(us)", "type timestamp(us, UTC)"]
+        );
     }
 
     #[test]
@@ -363,7 +444,8 @@ mod tests {
     fn a_header_that_drifted_is_an_error_of_the_contract() {
         let fields = types(&[("a", FieldType::Int64), ("b", FieldType::String)]);
         for (text, name) in [("a\n", "b"), ("a,b,c\n", "c"), ("a,a,b\n", "a")] {
-            let mut reader = CsvReader::new(text.as_bytes(), &CsvOptions::default(), &fields);
+            let mut reader =
+                CsvReader::new(text.as_bytes(), &CsvOptions::default(), &fields).unwrap();
             let error = reader.next_batch().unwrap_err();
             assert_eq!(error.class(), crate::error::Class::Contract);
             assert!(error.to_string().contains(&format!("column {name}")), "{error}");
@@ -377,7 +459,8 @@ mod tests {
                 text.as_bytes(),
                 &CsvOptions::default(),
                 &types(&[("a", FieldType::Int64)]),
-            );
+            )
+            .unwrap();
             assert!(reader.next_batch().unwrap().is_none());
         }
     }

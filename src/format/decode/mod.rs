@@ -1,14 +1,18 @@
 //! Bytes → record batches.
 //!
-//! CSV and JSON lines are read by blocking iterators over any reader, Parquet by a stream over
-//! ranges of a file. A value that is not exactly of its declared type makes its row a refused
+//! CSV, JSON lines, Arrow and Avro are read by blocking iterators over any reader, Parquet by a
+//! stream over ranges of a file. A value that is not exactly of its declared type makes its row a refused
 //! one.
 
+pub mod avro;
 pub mod batcher;
+mod columns;
 pub mod csv;
 pub mod exact;
+pub mod ipc;
 pub mod jsonl;
 pub mod parquet;
+mod unicode;
 
 use crate::error::Error;
 
@@ -26,6 +30,16 @@ fn damaged(operation: &'static str, cause: std::io::Error) -> Error {
         Ok(error) => error,
         Err(cause) => Error::permanent(operation, "the compressed data is damaged or cut off")
             .help("Check that the file is complete and compressed as its name says.")
+            .caused_by(cause),
+    }
+}
+
+/// The error that stopped a reader of a file that is not compressed as a whole.
+fn broken_off(operation: &'static str, cause: std::io::Error) -> Error {
+    match cause.downcast::<Error>() {
+        Ok(error) => error,
+        Err(cause) => Error::permanent(operation, "the file is damaged or cut off")
+            .help("Check that it is complete.")
             .caused_by(cause),
     }
 }

@@ -1,21 +1,13 @@
 //! Parquet → batches: ranges of a file, one row group's columns at a time.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
-use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{
-    DataType, Field, Schema, SchemaRef, Time64NanosecondType, TimeUnit, TimestampNanosecondType,
-};
+use arrow::datatypes::SchemaRef;
 use futures::stream::{BoxStream, StreamExt};
 use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuilder};
 use parquet::errors::ParquetError;
-use serde_json::Value as Json;
 
+use super::columns::{Columns, counterparts};
 use crate::error::{Error, Result};
-use crate::format::{FieldType, row_json};
-use crate::rows::{BATCH_BYTES, BATCH_ROWS, Batch, Refused};
+use crate::rows::{BATCH_BYTES, BATCH_ROWS, Batch};
 
 const READ: &str = "read Parquet";
 
@@ -33,19 +25,7 @@ impl<T: AsyncFileReader + Send + Unpin + 'static> ParquetFile<T> {
     /// `permanent` when it is no Parquet file, or a column has a type without exact counterpart.
     pub async fn open(file: T) -> Result<ParquetFile<T>> {
         let builder = ParquetRecordBatchStreamBuilder::new(file).await.map_err(classify)?;
-        let fields = builder.schema().fields().iter().map(|field| {
-            let kind = counterpart(field.data_type()).ok_or_else(|| {
-                Error::permanent(
-                    READ,
-                    format!("the type {} has no exact counterpart", field.data_type()),
-                )
-                .with("column", field.name())
-                .help("Write the file with a plain type instead.")
-            })?;
-            Ok(Field::new(field.name(), kind.arrow(), true))
-        });
-        let fields = fields.collect::<Result<Vec<_>>>()?;
-        let schema = Arc::new(Schema::new(fields));
+        let schema = counterparts(builder.schema(), READ)?;
         Ok(ParquetFile { builder, schema })
     }
 
@@ -55,32 +35,10 @@ impl<T: AsyncFileReader + Send + Unpin + 'static> ParquetFile<T> {
     /// `contract` when the file's columns are others. The stream's errors are of the store, or
     /// `permanent` for a damaged file.
     pub fn read(self, schema: &SchemaRef) -> Result<BoxStream<'static, Result<Batch>>> {
-        let places: HashMap<_, _> =
-            self.schema.fields().iter().enumerate().map(|(at, field)| (field.name(), at)).collect();
-        let mut order = Vec::with_capacity(schema.fields().len());
-        for field in schema.fields() {
-            let drift = |message: &str| {
-                Error::contract(READ, message)
-                    .with("column", field.name())
-                    .help("All files of one export must have the same columns.")
-            };
-            let place = places.get(field.name()).ok_or_else(|| drift("a column is missing"))?;
-            if self.schema.field(*place).data_type() != field.data_type() {
-                return Err(drift("the type differs from the first file's"));
-            }
-            order.push(*place);
-        }
-        if let Some(extra) =
-            self.schema.fields().iter().find(|field| schema.index_of(field.name()).is_err())
-        {
-            return Err(Error::contract(READ, "a column is not in the first file")
-                .with("column", extra.name())
-                .help("All files of one export must have the same columns."));
-        }
+        let columns = Columns::new(&self.schema, schema, READ)?;
         let rows = self.batch_rows();
         let stream = self.builder.with_batch_size(rows).build().map_err(classify)?;
-        let schema = schema.clone();
-        Ok(stream.map(move |batch| exact(&batch.map_err(classify)?, &order, &schema)).boxed())
+        Ok(stream.map(move |batch| columns.exact(&batch.map_err(classify)?)).boxed())
     }
 
     /// As many rows as [`BATCH_BYTES`] hold, by what the footer tells of their width.
@@ -106,110 +64,14 @@ fn classify(error: ParquetError) -> Error {
     }
 }
 
-/// The type that holds every value of `kind` exactly; those that it cannot hold are refused.
-fn counterpart(kind: &DataType) -> Option<FieldType> {
-    Some(match kind {
-        DataType::Int8 | DataType::UInt8 => FieldType::Int16,
-        DataType::UInt16 => FieldType::Int32,
-        DataType::UInt32 => FieldType::Int64,
-        DataType::UInt64 => FieldType::Decimal(20, 0),
-        DataType::Float16 => FieldType::Float32,
-        DataType::Decimal32(precision, scale)
-        | DataType::Decimal64(precision, scale)
-        | DataType::Decimal256(precision, scale)
-            if *scale >= 0 && *precision <= 38 =>
-        {
-            FieldType::Decimal(*precision, *scale)
-        }
-        DataType::LargeUtf8 | DataType::Utf8View => FieldType::String,
-        DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
-            FieldType::Bytes
-        }
-        DataType::Time32(_) | DataType::Time64(_) => FieldType::Time,
-        // Whatever zone they are shown in, instants are counted in UTC.
-        DataType::Timestamp(_, Some(_)) => FieldType::Instant,
-        DataType::Timestamp(_, None) => FieldType::Timestamp,
-        DataType::Dictionary(_, values) => return counterpart(values),
-        other => return FieldType::of_arrow(other),
-    })
-}
-
-fn exact(batch: &RecordBatch, order: &[usize], schema: &SchemaRef) -> Result<Batch> {
-    let mut keep = vec![true; batch.num_rows()];
-    let mut misfits = Vec::new();
-    let mut columns = Vec::with_capacity(order.len());
-    for (index, place) in order.iter().enumerate() {
-        let column = batch.column(*place);
-        for (row, nanos) in with_nanos(column) {
-            misfits.push((row, index, nanos));
-            if let Some(keep) = keep.get_mut(row) {
-                *keep = false;
-            }
-        }
-        columns.push(convert(column, schema.field(index))?);
-    }
-    let impossible =
-        |cause| Error::permanent(READ, "the columns do not make a batch").caused_by(cause);
-    let mut rows = RecordBatch::try_new(schema.clone(), columns).map_err(impossible)?;
-    let read = rows.num_rows() as u64;
-    misfits.sort_unstable();
-    let mut refused = Vec::new();
-    for group in misfits.chunk_by(|one, other| one.0 == other.0) {
-        let Some((row, first, _)) = group.first() else { continue };
-        let mut shown = row_json(&rows, *row);
-        for (_, column, nanos) in group {
-            let name = schema.field(*column).name().clone();
-            shown.insert(name, Json::from(format!("{nanos} nanoseconds")));
-        }
-        let field = schema.field(*first);
-        let kind = FieldType::of_arrow(field.data_type());
-        refused.push(Refused {
-            rule: format!("type {}", kind.map(|kind| kind.to_string()).unwrap_or_default()),
-            column: Some(field.name().clone()),
-            row: shown,
-        });
-    }
-    if !refused.is_empty() {
-        rows = arrow::compute::filter_record_batch(&rows, &BooleanArray::from(keep))
-            .map_err(impossible)?;
-    }
-    Ok(Batch { rows, read, filtered: 0, refused })
-}
-
-/// The rows whose nanoseconds are no whole microseconds, and their values.
-fn with_nanos(column: &ArrayRef) -> Vec<(usize, i64)> {
-    let values = match column.data_type() {
-        DataType::Timestamp(TimeUnit::Nanosecond, _) => {
-            column.as_primitive::<TimestampNanosecondType>().values()
-        }
-        DataType::Time64(TimeUnit::Nanosecond) => {
-            column.as_primitive::<Time64NanosecondType>().values()
-        }
-        _ => return Vec::new(),
-    };
-    let values = values.iter().copied().enumerate();
-    values.filter(|(row, nanos)| nanos % 1000 != 0 && column.is_valid(*row)).collect()
-}
-
-fn convert(column: &ArrayRef, field: &Field) -> Result<ArrayRef> {
-    if column.data_type() == field.data_type() {
-        return Ok(column.clone());
-    }
-    // An overflow is an error, never NULL.
-    let options = CastOptions { safe: false, ..CastOptions::default() };
-    cast_with_options(column, field.data_type(), &options).map_err(|cause| {
-        Error::permanent(READ, "a value does not fit its column's type")
-            .with("column", field.name())
-            .caused_by(cause)
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use arrow::array::{
-        DictionaryArray, Int64Array, LargeStringArray, StringArray, TimestampNanosecondArray,
-        UInt64Array,
+        ArrayRef, AsArray, DictionaryArray, Int64Array, LargeStringArray, RecordBatch, StringArray,
+        TimestampNanosecondArray, UInt64Array,
     };
     use arrow::datatypes::{Decimal128Type, Int32Type, TimestampMicrosecondType};
     use futures::TryStreamExt;

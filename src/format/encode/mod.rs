@@ -1,6 +1,9 @@
 //! Record batches → bytes, in bounded memory: what is ready is handed on after each batch.
 
+mod avro;
 mod csv;
+mod fit;
+mod ipc;
 mod jsonl;
 mod parquet;
 mod text;
@@ -9,13 +12,17 @@ mod text;
 mod tests;
 
 use std::io::Write;
+use std::sync::Arc;
 
 use ::zstd::stream::write::Encoder as Zstd;
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use flate2::write::GzEncoder;
 
+use self::avro::AvroWriter;
 use self::csv::CsvWriter;
+pub use self::fit::Fit;
+use self::ipc::IpcWriter;
 use self::jsonl::JsonlWriter;
 use self::parquet::ParquetWriter;
 use super::values::Values;
@@ -38,11 +45,13 @@ pub struct Encoder {
 
 enum Lines {
     Parquet(Box<ParquetWriter>),
-    Csv(CsvWriter),
+    Arrow(Box<IpcWriter>),
+    Avro(Box<AvroWriter>),
+    Csv(Box<CsvWriter>),
     Jsonl(JsonlWriter),
 }
 
-/// What stands between lines and bytes. Parquet compresses within itself and uses `None`.
+/// What stands between lines and bytes. Formats that compress within themselves use `None`.
 enum Squeezer {
     None,
     Gzip(GzEncoder<Vec<u8>>),
@@ -64,19 +73,22 @@ impl Encoder {
         let mut plain = Vec::new();
         let lines = match format {
             Format::Parquet => Lines::Parquet(Box::new(ParquetWriter::new(schema, compression)?)),
+            Format::Arrow => Lines::Arrow(Box::new(IpcWriter::new(schema, compression)?)),
+            Format::Avro => Lines::Avro(Box::new(AvroWriter::new(schema, compression)?)),
             Format::Csv => {
-                let mut writer = CsvWriter::new(schema, csv)?;
+                let mut writer = Box::new(CsvWriter::new(schema, csv)?);
                 plain = writer.header();
                 Lines::Csv(writer)
             }
             Format::Jsonl => Lines::Jsonl(JsonlWriter::new(schema)?),
         };
-        let squeezer = match (format, compression) {
-            (Format::Parquet, _) | (_, Compression::None) => Squeezer::None,
-            (_, Compression::Gzip) => {
+        let squeezer = match compression {
+            _ if format.is_typed() => Squeezer::None,
+            Compression::None => Squeezer::None,
+            Compression::Gzip => {
                 Squeezer::Gzip(GzEncoder::new(Vec::new(), flate2::Compression::default()))
             }
-            (_, Compression::Zstd) => {
+            Compression::Zstd => {
                 let mut zstd = Zstd::new(Vec::new(), ZSTD_LEVEL).map_err(failed)?;
                 zstd.include_checksum(true).map_err(failed)?;
                 Squeezer::Zstd(zstd)
@@ -96,18 +108,51 @@ impl Encoder {
                 out.append(writer.ready());
                 return Ok(());
             }
+            Lines::Arrow(writer) => {
+                writer.write(rows)?;
+                out.append(writer.ready());
+                return Ok(());
+            }
+            Lines::Avro(writer) => {
+                writer.write(rows)?;
+                out.append(writer.ready());
+                return Ok(());
+            }
             Lines::Csv(writer) => writer.write(rows, &mut self.plain)?,
             Lines::Jsonl(writer) => writer.write(rows, &mut self.plain)?,
         }
         self.squeeze(out)
     }
 
+    /// About how many bytes are still to come for what was taken in, the end of the file included.
+    pub fn pending(&self) -> usize {
+        match (&self.lines, &self.squeezer) {
+            (Lines::Parquet(writer), _) => writer.pending() + (64 << 10),
+            (Lines::Arrow(_), _) => 64 << 10,
+            (_, Squeezer::None) => 0,
+            // Both compressors hand on what they have by blocks of at most so many bytes.
+            (_, Squeezer::Gzip(_) | Squeezer::Zstd(_)) => 256 << 10,
+        }
+    }
+
     /// Ends the file and appends what is left of it to `out`.
     pub fn finish(mut self, out: &mut Vec<u8>) -> Result<()> {
-        if let Lines::Parquet(writer) = &mut self.lines {
-            writer.finish()?;
-            out.append(writer.ready());
-            return Ok(());
+        match &mut self.lines {
+            Lines::Parquet(writer) => {
+                writer.finish()?;
+                out.append(writer.ready());
+                return Ok(());
+            }
+            Lines::Arrow(writer) => {
+                writer.finish()?;
+                out.append(writer.ready());
+                return Ok(());
+            }
+            Lines::Avro(writer) => {
+                out.append(writer.ready());
+                return Ok(());
+            }
+            Lines::Csv(_) | Lines::Jsonl(_) => {}
         }
         self.squeeze(out)?;
         match self.squeezer {
@@ -137,6 +182,20 @@ impl Encoder {
 
 fn failed(cause: std::io::Error) -> Error {
     Error::transient("compress the rows", "the compressor failed").caused_by(cause)
+}
+
+/// The schema without metadata, which is nobody's business.
+fn bare(schema: &SchemaRef) -> SchemaRef {
+    let bare = |field: &Arc<Field>| {
+        Field::new(field.name(), field.data_type().clone(), field.is_nullable())
+    };
+    Arc::new(Schema::new(schema.fields().iter().map(bare).collect::<Vec<_>>()))
+}
+
+/// The error that a batch of another schema is.
+fn drifted(doing: &'static str) -> Error {
+    Error::contract(doing, "a batch does not fit the schema begun with")
+        .help("The source changed while it was read; run the job again.")
 }
 
 /// The types of a schema's fields.

@@ -1,15 +1,13 @@
 //! Rows as Parquet.
 
-use std::sync::Arc;
-
 use arrow::array::RecordBatch;
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression as Codec, GzipLevel, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 
-use super::types;
+use super::{bare, types};
 use crate::error::{Error, Result};
 use crate::format::Compression;
 
@@ -33,10 +31,7 @@ impl ParquetWriter {
     /// `permanent` for a column whose type cannot be written.
     pub fn new(schema: &SchemaRef, compression: Compression) -> Result<ParquetWriter> {
         types(schema)?;
-        let bare = |field: &Arc<Field>| {
-            Field::new(field.name(), field.data_type().clone(), field.is_nullable())
-        };
-        let schema = Arc::new(Schema::new(schema.fields().iter().map(bare).collect::<Vec<_>>()));
+        let schema = bare(schema);
         let codec = match compression {
             Compression::None => Codec::UNCOMPRESSED,
             Compression::Gzip => Codec::GZIP(GzipLevel::default()),
@@ -55,13 +50,8 @@ impl ParquetWriter {
 
     /// Takes a batch in, and ends the row group when it has grown large.
     pub fn write(&mut self, rows: &RecordBatch) -> Result<()> {
-        let rows = RecordBatch::try_new(self.schema.clone(), rows.columns().to_vec()).map_err(
-            |cause| {
-                Error::contract("write Parquet", "a batch does not fit the schema begun with")
-                    .caused_by(cause)
-                    .help("The source changed while it was read; run the job again.")
-            },
-        )?;
+        let rows = RecordBatch::try_new(self.schema.clone(), rows.columns().to_vec())
+            .map_err(|cause| super::drifted("write Parquet").caused_by(cause))?;
         self.writer.write(&rows).map_err(failed)?;
         if self.writer.memory_size() >= GROUP_BYTES {
             self.writer.flush().map_err(failed)?;
@@ -72,6 +62,11 @@ impl ParquetWriter {
     /// What has been written and not taken yet.
     pub fn ready(&mut self) -> &mut Vec<u8> {
         self.writer.inner_mut()
+    }
+
+    /// About how many bytes are still to come for what was taken in.
+    pub fn pending(&self) -> usize {
+        self.writer.in_progress_size()
     }
 
     /// Ends the file.

@@ -12,6 +12,9 @@ use arrow::datatypes::{DataType, Field, Schema};
 
 use super::*;
 use crate::error::Class;
+use crate::format::decode::avro::AvroFile;
+use crate::format::decode::csv::CsvReader;
+use crate::format::decode::ipc::IpcFile;
 
 fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
     let fields = columns
@@ -72,6 +75,9 @@ const JSONL: &str = r#"{"flag":true,"i16":7,"i32":-7,"i64":9007199254740993,"f32
 {"flag":null,"i16":null,"i32":null,"i64":null,"f32":null,"f64":null,"money":null,"text":null,"bytes":null,"day":null,"time":null,"civil":null,"at":null}
 "#;
 
+const FORMATS: [Format; 5] =
+    [Format::Parquet, Format::Csv, Format::Jsonl, Format::Arrow, Format::Avro];
+
 fn encoded(
     format: Format,
     compression: Compression,
@@ -122,6 +128,165 @@ fn every_type_arrives_in_every_format_and_compression() {
     }
 }
 
+/// A batch that was read back, and the schema that the file told.
+fn back(
+    schema: &SchemaRef,
+    mut next: impl FnMut() -> Result<Option<crate::rows::Batch>>,
+) -> RecordBatch {
+    let mut batches = Vec::new();
+    while let Some(batch) = next().unwrap() {
+        assert!(batch.refused.is_empty());
+        batches.push(batch.rows);
+    }
+    concat_batches(schema, &batches).unwrap()
+}
+
+/// Avro has no integer of 16 bits.
+fn widened(rows: &RecordBatch) -> RecordBatch {
+    let wide = |field: &Field| match field.data_type() {
+        DataType::Int16 => DataType::Int32,
+        other => other.clone(),
+    };
+    let schema = rows.schema();
+    let columns = schema.fields().iter().zip(rows.columns()).map(|(field, array)| {
+        (field.name().as_str(), arrow::compute::cast(array, &wide(field)).unwrap())
+    });
+    batch(columns.collect())
+}
+
+#[test]
+fn arrow_and_avro_are_read_back_exactly() {
+    let rows = every_type();
+    let batches = [rows.slice(0, 2), rows.slice(2, 1)];
+    let csv = CsvOptions::default();
+    for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+        let bytes = encoded(Format::Avro, compression, &csv, &batches).unwrap();
+        assert_eq!(bytes, encoded(Format::Avro, compression, &csv, &batches).unwrap());
+        let mut file = AvroFile::open(bytes.as_slice()).unwrap();
+        let schema = file.schema.clone();
+        assert_eq!(back(&schema, || file.next_batch()), widened(&rows), "{compression:?}");
+        // Cut off anywhere, it is never taken for a shorter file, unless a block ends there.
+        let mut whole = 0;
+        for end in 0..bytes.len() {
+            let read = AvroFile::open(&bytes[..end]).and_then(|mut file| {
+                while file.next_batch()?.is_some() {}
+                Ok(())
+            });
+            whole += usize::from(read.is_ok());
+        }
+        assert_eq!(whole, 2, "after the header, and after the first block");
+        if compression == Compression::Gzip {
+            continue;
+        }
+        let bytes = encoded(Format::Arrow, compression, &csv, &batches).unwrap();
+        assert_eq!(bytes, encoded(Format::Arrow, compression, &csv, &batches).unwrap());
+        let mut file = IpcFile::open(bytes.as_slice()).unwrap();
+        let schema = file.schema.clone();
+        assert_eq!(back(&schema, || file.next_batch()), rows, "{compression:?}");
+        for end in (0..bytes.len()).step_by(7) {
+            let read = IpcFile::open(&bytes[..end]).and_then(|mut file| {
+                while file.next_batch()?.is_some() {}
+                Ok(())
+            });
+            assert!(read.is_err(), "{end} of {} bytes", bytes.len());
+        }
+    }
+    let mut stream = arrow::ipc::writer::StreamWriter::try_new(Vec::new(), &rows.schema()).unwrap();
+    stream.write(&rows).unwrap();
+    let bytes = stream.into_inner().unwrap();
+    let mut file = IpcFile::open(bytes.as_slice()).unwrap();
+    let schema = file.schema.clone();
+    assert_eq!(back(&schema, || file.next_batch()), rows);
+    assert!(IpcFile::open(&b"id,name\n"[..]).is_err());
+    assert!(IpcFile::open(&b"ARROW2\0\0"[..]).is_err());
+}
+
+#[test]
+fn what_is_written_in_a_dialect_reads_back_in_it() {
+    let rows = every_type();
+    let types: indexmap::IndexMap<String, FieldType> = rows
+        .schema()
+        .fields()
+        .iter()
+        .map(|field| (field.name().clone(), FieldType::of_arrow(field.data_type()).unwrap()))
+        .collect();
+    let dialect = |more: serde_json::Value| -> CsvOptions { serde_json::from_value(more).unwrap() };
+    for options in [
+        dialect(serde_json::json!({})),
+        dialect(serde_json::json!({
+            "delimiter": ";", "decimal": ",", "encoding": "windows-1252", "newline": "\r\n",
+            "timestamp": "%d.%m.%Y %H:%M:%S%.f", "date": "%d.%m.%Y", "time": "%H:%M:%S%.f",
+        })),
+        dialect(serde_json::json!({
+            "quote": "always", "encoding": "utf-16be", "bom": true, "null": "NULL",
+            "formulas": "escape", "timestamp": "%Y%m%d%H%M%S%6f",
+        })),
+        dialect(serde_json::json!({"delimiter": "\t", "header": false, "bom": true})),
+        dialect(serde_json::json!({"delimiter": "-", "null": "true", "encoding": "gb18030"})),
+    ] {
+        let fit = Fit::new(Format::Csv, &options, &rows.schema()).unwrap();
+        let checked = fit.check(&rows, crate::rows::Batch::whole(rows.clone())).unwrap();
+        assert_eq!(checked.refused, [], "{options:?}");
+        let bytes =
+            encoded(Format::Csv, Compression::None, &options, std::slice::from_ref(&rows)).unwrap();
+        let mut reader = CsvReader::new(bytes.as_slice(), &options, &types).unwrap();
+        let read = reader.next_batch().unwrap().unwrap();
+        assert_eq!(read.refused, [], "{options:?}");
+        assert_eq!(read.rows, rows, "{options:?}");
+    }
+}
+
+#[test]
+fn rows_that_a_format_cannot_hold_are_told_from_the_others() {
+    let rows = batch(vec![
+        ("id", Arc::new(Int32Array::from(vec![1, 2, 3, 4]))),
+        ("s", Arc::new(StringArray::from(vec![Some("é"), Some("Ω"), None, Some("=x")]))),
+        ("f", Arc::new(Float64Array::from(vec![1.0, 2.0, f64::NAN, 4.0]))),
+        ("t", Arc::new(TimestampMicrosecondArray::from(vec![Some(0), Some(0), None, Some(1)]))),
+    ]);
+    let options = CsvOptions {
+        encoding: "windows-1252".to_owned(),
+        timestamp: Some("%d.%m.%Y %H:%M:%S".to_owned()),
+        formulas: crate::format::Formulas::Escape,
+        ..CsvOptions::default()
+    };
+    let rules = |format, options: &CsvOptions| {
+        let fit = Fit::new(format, options, &rows.schema()).unwrap();
+        let checked = fit.check(&rows, crate::rows::Batch::whole(rows.clone())).unwrap();
+        assert_eq!(checked.rows.num_rows() + checked.refused.len(), 4);
+        let refused = checked.refused.into_iter();
+        let refused: Vec<_> = refused
+            .map(|one| format!("{} {} {}", one.row["id"], one.column.unwrap(), one.rule))
+            .collect();
+        (refused, checked.rows)
+    };
+    let (refused, kept) = rules(Format::Csv, &options);
+    assert_eq!(refused, ["2 s encoding windows-1252", "4 t format of timestamp"]);
+    let bytes = encoded(Format::Csv, Compression::None, &options, &[kept]).unwrap();
+    assert_eq!(bytes, b"id,s,f,t\n1,\xe9,1.0,01.01.1970 00:00:00\n3,,NaN,\n");
+    let cut = CsvOptions { truncate: true, ..options };
+    let (refused, kept) = rules(Format::Csv, &cut);
+    assert_eq!(refused, ["2 s encoding windows-1252"]);
+    let bytes = encoded(Format::Csv, Compression::None, &cut, &[kept]).unwrap();
+    assert!(bytes.ends_with(b"4,'=x,4.0,01.01.1970 00:00:00\n"));
+    assert_eq!(rules(Format::Jsonl, &cut).0, ["3 f JSON number"]);
+    assert_eq!(rules(Format::Parquet, &cut).0, Vec::<String>::new());
+    // What no row could be written with is refused when planning.
+    for (options, words) in [
+        (
+            CsvOptions { timestamp: Some("%F %T %z".to_owned()), ..CsvOptions::default() },
+            "column t",
+        ),
+        (CsvOptions { date: Some("%Q!".to_owned()), ..CsvOptions::default() }, "no format"),
+    ] {
+        let error = Fit::new(Format::Csv, &options, &rows.schema()).err().unwrap();
+        assert!(error.to_string().contains(words), "{error}");
+    }
+    let named = batch(vec![("Ω", Arc::new(Int32Array::from(vec![1])))]);
+    let error = Fit::new(Format::Csv, &cut, &named.schema()).err().unwrap();
+    assert!(error.to_string().contains("column Ω"), "{error}");
+}
+
 #[test]
 fn no_rows_still_carry_the_schema() {
     let none = [every_type().slice(0, 0)];
@@ -140,13 +305,17 @@ fn null_and_text_that_looks_like_it_stay_apart_in_csv() {
         ("n", Arc::new(Int32Array::from(vec![Some(0), None, Some(10)]))),
         ("s", Arc::new(StringArray::from(vec![Some("0"), None, Some("")]))),
     ]);
-    let csv =
-        |null: &str, delimiter| CsvOptions { header: false, delimiter, null: null.to_owned() };
+    let csv = |null: &str, delimiter| CsvOptions {
+        header: false,
+        delimiter,
+        null: null.to_owned(),
+        ..CsvOptions::default()
+    };
     for (options, text) in [
         (csv("0", ','), "\"0\",\"0\"\n0,0\n10,\"\"\n"),
         (csv("\\N", ';'), "0;0\n\\N;\\N\n10;\"\"\n"),
         (csv("", '1'), "010\n1\n\"10\"1\"\"\n"),
-        (csv("", '¦'), "0¦0\n¦\n10¦\"\"\n"),
+        (csv("", '|'), "0|0\n|\n10|\"\"\n"),
     ] {
         let bytes =
             encoded(Format::Csv, Compression::None, &options, std::slice::from_ref(&rows)).unwrap();
@@ -183,7 +352,7 @@ fn csv_says_nan_and_json_refuses_it() {
 fn what_cannot_be_written_is_refused_by_name() {
     let csv = CsvOptions::default();
     let odd = Arc::new(Schema::new(vec![Field::new("u", DataType::UInt64, true)]));
-    for format in [Format::Parquet, Format::Csv, Format::Jsonl] {
+    for format in FORMATS {
         let error = Encoder::new(format, Compression::None, &csv, &odd).err().unwrap();
         assert!(error.to_string().contains("column u"), "{error}");
     }
@@ -192,8 +361,13 @@ fn what_cannot_be_written_is_refused_by_name() {
         Field::new("a", DataType::Int32, true),
     ]));
     assert!(Encoder::new(Format::Jsonl, Compression::None, &csv, &twice).is_err());
+    let spaced = Arc::new(Schema::new(vec![Field::new("a b", DataType::Int32, true)]));
+    let error = Encoder::new(Format::Avro, Compression::None, &csv, &spaced).err().unwrap();
+    assert!(error.to_string().contains("column a b"), "{error}");
+    let error = Encoder::new(Format::Arrow, Compression::Gzip, &csv, &spaced).err().unwrap();
+    assert_eq!(error.class(), Class::Config);
     let rows = every_type();
-    for format in [Format::Parquet, Format::Csv, Format::Jsonl] {
+    for format in FORMATS {
         let mut encoder =
             Encoder::new(format, Compression::None, &csv, &rows.project(&[0, 1]).unwrap().schema())
                 .unwrap();

@@ -17,8 +17,8 @@ use crate::error::{Error, Result};
 use crate::job::decision::{Decision, Part};
 use crate::job::manifest::{MANIFEST_LIMIT, MANIFEST_NAME};
 
-const BRING: &str = "bring a part to its final name";
-const PUT: &str = "write the manifest";
+pub(super) const BRING: &str = "bring a part to its final name";
+pub(super) const PUT: &str = "write the manifest";
 const READ: &str = "read the manifest";
 
 /// Server-side copies that are under way at once.
@@ -32,9 +32,16 @@ pub(super) struct Standing {
     version: Option<UpdateVersion>,
 }
 
-/// The manifest that stands in `folder`, if one does.
-pub(super) async fn standing(store: &Store, folder: &str) -> Result<Option<Standing>> {
-    let path = store.path(&format!("{folder}/{MANIFEST_NAME}"))?;
+impl Standing {
+    /// One in a folder of this machine.
+    pub fn here(bytes: Vec<u8>) -> Standing {
+        Standing { sha256: hex::encode(Sha256::digest(&bytes)), bytes, version: None }
+    }
+}
+
+/// The manifest called `name` that stands in `folder`, if one does.
+pub(super) async fn standing(store: &Store, folder: &str, name: &str) -> Result<Option<Standing>> {
+    let path = store.path(&format!("{folder}/{name}"))?;
     let answer = match store.objects.get_opts(&path, GetOptions::default()).await {
         Ok(answer) => answer,
         Err(object_store::Error::NotFound { .. }) => return Ok(None),
@@ -55,7 +62,8 @@ pub(super) async fn standing(store: &Store, folder: &str) -> Result<Option<Stand
 }
 
 /// What is to be done about the manifest that stands at the target.
-enum Next {
+#[derive(Clone)]
+pub(super) enum Next {
     /// Nothing is there and nothing should be.
     Create,
     /// The predecessor is there.
@@ -64,7 +72,7 @@ enum Next {
     Nothing,
 }
 
-fn next(found: Option<Standing>, decision: &Decision, folder: &str) -> Result<Next> {
+pub(super) fn next(found: Option<Standing>, decision: &Decision, folder: &str) -> Result<Next> {
     let refuse = |what: &str| {
         Err(Error::refused("commit the delivery", what.to_owned()).with("path", folder).help(
             "Look at what is there. Once it is out of the way, the run goes on by itself; another \
@@ -91,7 +99,7 @@ pub(super) async fn commit(
     decision: &Decision,
 ) -> Result<()> {
     // Looking first spares a worker that was overtaken from leaving parts that nothing names.
-    let next = next(standing(store, folder).await?, decision, folder)?;
+    let next = next(standing(store, folder, MANIFEST_NAME).await?, decision, folder)?;
     if let Some(root) = store.root() {
         let here = |relative: &str| -> Result<PathBuf> {
             Ok(store.local(&store.path(relative)?).unwrap_or_default())
@@ -114,7 +122,7 @@ pub(super) async fn commit(
     }
     let copies: Vec<_> = decision.parts.iter().map(|part| copy(store, folder, part)).collect();
     futures::stream::iter(copies).buffer_unordered(COPIES).try_collect::<()>().await?;
-    put_manifest(store, folder, decision, next).await
+    put_manifest(store, folder, MANIFEST_NAME, decision, next).await
 }
 
 /// A part is beside its manifest, whatever a decision says.
@@ -144,7 +152,7 @@ async fn copy(store: &Store, folder: &str, part: &Part) -> Result<()> {
     Ok(())
 }
 
-async fn size(store: &Store, path: &Path) -> Result<Option<u64>> {
+pub(super) async fn size(store: &Store, path: &Path) -> Result<Option<u64>> {
     match store.objects.head(path).await {
         Ok(meta) => Ok(Some(meta.size)),
         Err(object_store::Error::NotFound { .. }) => Ok(None),
@@ -152,14 +160,20 @@ async fn size(store: &Store, path: &Path) -> Result<Option<u64>> {
     }
 }
 
-fn lost(part: &Part) -> Error {
+pub(super) fn lost(part: &Part) -> Error {
     Error::permanent(BRING, "it is neither staged nor delivered").with("part", &part.name).help(
         "Somebody removed it from the staging folder; the run has to be resolved and run again.",
     )
 }
 
-async fn put_manifest(store: &Store, folder: &str, decision: &Decision, step: Next) -> Result<()> {
-    let path = store.path(&format!("{folder}/{MANIFEST_NAME}"))?;
+pub(super) async fn put_manifest(
+    store: &Store,
+    folder: &str,
+    name: &str,
+    decision: &Decision,
+    step: Next,
+) -> Result<()> {
+    let path = store.path(&format!("{folder}/{name}"))?;
     let mode = match step {
         Next::Nothing => return Ok(()),
         Next::Create => PutMode::Create,
@@ -174,7 +188,7 @@ async fn put_manifest(store: &Store, folder: &str, decision: &Decision, step: Ne
         Ok(_) => Ok(()),
         Err(
             object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. },
-        ) => match next(standing(store, folder).await?, decision, folder)? {
+        ) => match next(standing(store, folder, name).await?, decision, folder)? {
             Next::Nothing => Ok(()),
             // A concurrent write was refused and took this one with it (S3 answers 409).
             Next::Create | Next::Replace(_) => {
@@ -219,6 +233,8 @@ fn commit_here(
                 answer => answer.map_err(put)?,
             },
         }
+        // Whoever comes late writes it after the run was cleaned up after.
+        let _ = fs::remove_file(&written);
     }
     // Also when it was there already: who put it there may have died before this.
     sync_up(root, target).map_err(put)
@@ -234,12 +250,7 @@ fn replace(
     decision: &Decision,
 ) -> Result<()> {
     let put = |cause| classify_io(PUT, cause);
-    let folder = fs::File::open(target).map_err(put)?;
-    match folder.lock() {
-        // Where the file system has no locks, the reservation of the target must do.
-        Err(error) if error.kind() != ErrorKind::Unsupported => return Err(put(error)),
-        _ => {}
-    }
+    let _lock = lock(target)?;
     let standing = match fs::read(last) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Err(between(last)),
         answer => answer.map_err(put)?,
@@ -253,14 +264,25 @@ fn replace(
     fs::rename(written, last).map_err(put)
 }
 
-fn between(last: &LocalPath) -> Error {
+/// Locks a folder until the file that is given back is dropped.
+pub(super) fn lock(folder: &LocalPath) -> Result<fs::File> {
+    let put = |cause| classify_io(PUT, cause);
+    let folder = fs::File::open(folder).map_err(put)?;
+    match folder.lock() {
+        // Where the file system has no locks, the reservation of the target must do.
+        Err(error) if error.kind() != ErrorKind::Unsupported => Err(put(error)),
+        _ => Ok(folder),
+    }
+}
+
+pub(super) fn between(last: &LocalPath) -> Error {
     Error::refused(PUT, "another delivery came in between")
         .with("file", last.display())
         .help("Look at what is there; only one run may deliver to a path.")
 }
 
 /// Gives a staged file its final name, and overwrites nothing.
-fn bring(staged: &LocalPath, last: &LocalPath, part: &Part) -> Result<()> {
+pub(super) fn bring(staged: &LocalPath, last: &LocalPath, part: &Part) -> Result<()> {
     let io = |cause| classify_io(BRING, cause);
     match fs::metadata(staged) {
         Ok(meta) if meta.len() != part.bytes => {
@@ -284,19 +306,30 @@ fn bring(staged: &LocalPath, last: &LocalPath, part: &Part) -> Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(io(error)),
     }
+    match is_there(last, part)? {
+        Some(true) => Ok(()),
+        Some(false) => Err(foreign(&last.display())),
+        None => Err(lost(part)),
+    }
+}
+
+/// Whether the file at `last` is the part; `None` where there is none.
+pub(super) fn is_there(last: &LocalPath, part: &Part) -> Result<Option<bool>> {
+    let io = |cause| classify_io(BRING, cause);
     let mut file = match fs::File::open(last) {
         Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Err(lost(part)),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io(error)),
     };
     let mut hash = Hashing(Sha256::new());
     let bytes = std::io::copy(&mut file, &mut hash).map_err(io)?;
-    if bytes != part.bytes || hex::encode(hash.0.finalize()) != part.sha256 {
-        return Err(Error::refused(BRING, "another file has that name")
-            .with("file", last.display())
-            .help("Move it away; nothing is overwritten."));
-    }
-    Ok(())
+    Ok(Some(bytes == part.bytes && hex::encode(hash.0.finalize()) == part.sha256))
+}
+
+pub(super) fn foreign(file: &dyn std::fmt::Display) -> Error {
+    Error::refused(BRING, "another file has that name")
+        .with("file", file)
+        .help("Move it away; nothing is overwritten.")
 }
 
 struct Hashing(Sha256);
@@ -313,7 +346,7 @@ impl Write for Hashing {
 
 /// A second name for a file, which must not exist. Where the file system has no such thing, the
 /// file is moved after looking: the reservation of the target keeps other runs away meanwhile.
-fn link(from: &LocalPath, to: &LocalPath) -> std::io::Result<()> {
+pub(super) fn link(from: &LocalPath, to: &LocalPath) -> std::io::Result<()> {
     match fs::hard_link(from, to) {
         Err(error)
             if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::PermissionDenied) =>

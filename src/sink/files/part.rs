@@ -12,10 +12,13 @@ use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::Receiver;
 
+use super::Layout;
+use super::upload::Upload;
 use crate::connect::files::{Store, classify, classify_io, create_durably, sync_up};
 use crate::error::{Error, Result};
 use crate::format::encode::Encoder;
-use crate::format::{Compression, CsvOptions, Format};
+use crate::job::decision;
+use crate::sink::FileNames;
 
 const STAGE: &str = "stage a part";
 
@@ -24,7 +27,9 @@ const CHUNK: usize = 8 << 20;
 /// Requests of one part that are under way at once.
 const AT_ONCE: usize = 2;
 /// Encoded bytes at which a part ends and the next begins.
-const PART_BYTES: u64 = 1 << 30;
+pub(super) const PART_BYTES: u64 = 1 << 30;
+/// The share of a file's largest size that is encoded at once, where there is such a size.
+const STEPS: u64 = 16;
 
 /// A part as it was staged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +38,8 @@ pub(super) struct Written {
     pub bytes: u64,
     pub rows: u64,
     pub sha256: String,
+    /// The upload that was staged under the file's final name; `staged` is the note of it.
+    pub upload: Option<decision::Upload>,
 }
 
 /// Where the bytes of one part go, counted and hashed. All of it blocks.
@@ -45,8 +52,14 @@ pub(super) struct PartWriter {
 }
 
 enum Out {
-    Local { file: File, folder: PathBuf, root: PathBuf },
+    Local {
+        file: File,
+        folder: PathBuf,
+        root: PathBuf,
+    },
     Upload(Handle, WriteMultipart),
+    /// An upload under the final name, which is completed when the delivery is committed.
+    Fixed(Box<Upload>),
 }
 
 impl PartWriter {
@@ -78,6 +91,12 @@ impl PartWriter {
         Ok(PartWriter { path, hash: Sha256::new(), bytes: 0, rows: 0, out })
     }
 
+    /// Begins a part that is uploaded under its final name. At `path` stands the note of it.
+    fn create_fixed(store: &Store, path: Path, last: Path, runtime: &Handle) -> Result<PartWriter> {
+        let out = Out::Fixed(Box::new(Upload::begin(store, &path, last, runtime)?));
+        Ok(PartWriter { path, hash: Sha256::new(), bytes: 0, rows: 0, out })
+    }
+
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.hash.update(bytes);
         self.bytes += bytes.len() as u64;
@@ -91,11 +110,13 @@ impl PartWriter {
                 }
                 Ok(())
             }),
+            Out::Fixed(upload) => upload.write(bytes),
         }
     }
 
     /// Ends the part; it is durable when this returns.
     fn finish(self) -> Result<Written> {
+        let mut told = None;
         match self.out {
             Out::Local { file, folder, root } => file
                 .sync_all()
@@ -104,20 +125,24 @@ impl PartWriter {
             Out::Upload(runtime, upload) => {
                 runtime.block_on(upload.finish()).map_err(|e| classify(STAGE, e))?;
             }
+            Out::Fixed(upload) => told = Some(upload.finish()?),
         }
         Ok(Written {
             staged: self.path,
             bytes: self.bytes,
             rows: self.rows,
             sha256: hex::encode(self.hash.finalize()),
+            upload: told,
         })
     }
 
     /// Gives an upload up. What a local part left is removed by cleaning.
     fn abort(self) {
-        if let Out::Upload(runtime, upload) = self.out {
+        match self.out {
             // The upload is invisible whether or not the store hears of it.
-            let _ = runtime.block_on(upload.abort());
+            Out::Upload(runtime, upload) => drop(runtime.block_on(upload.abort())),
+            // Cleaning finds its note.
+            Out::Local { .. } | Out::Fixed(_) => {}
         }
     }
 }
@@ -127,18 +152,34 @@ pub(super) struct Stager {
     pub store: Store,
     /// The folder that belongs to the attempt alone.
     pub folder: String,
-    pub format: Format,
-    pub compression: Compression,
-    pub csv: CsvOptions,
+    /// Folder and names, where the files are uploaded under their final ones.
+    pub place: Option<(String, FileNames)>,
+    pub layout: Layout,
     pub schema: SchemaRef,
     pub runtime: Handle,
-    /// [`PART_BYTES`], or less in a test.
+    /// At how many bytes a part ends, where no largest size is given.
     pub part_bytes: u64,
 }
 
-impl Stager {
-    pub const PART_BYTES: u64 = PART_BYTES;
+/// Rows that wait to be encoded, and how many bytes one of them takes at the most.
+struct Waiting {
+    rows: RecordBatch,
+    width: u64,
+}
 
+impl Waiting {
+    fn new(rows: RecordBatch) -> Waiting {
+        let count = rows.num_rows().max(1) as u64;
+        // Text has at most four bytes where Arrow has one, but a short number may have 40, and each
+        // value its delimiter and name.
+        let names: usize = rows.schema_ref().fields().iter().map(|field| field.name().len()).sum();
+        let width = 4 * rows.get_array_memory_size() as u64 / count
+            + (48 * rows.num_columns() + names) as u64;
+        Waiting { rows, width }
+    }
+}
+
+impl Stager {
     /// Stages all batches up to the `None` that ends them. An inbox that closes without it was
     /// abandoned, and so is the part under way.
     ///
@@ -165,37 +206,71 @@ impl Stager {
     }
 
     fn create(&self, index: usize) -> Result<PartWriter> {
-        let extension = self.format.extension(self.compression);
-        let path = self.store.path(&format!("{}/part-{index:05}.{extension}", self.folder))?;
+        let path = |name: &str| self.store.path(&format!("{}/{name}", self.folder));
+        if let Some((folder, names)) = &self.place {
+            let last = self.store.path(&format!("{folder}/{}", names.part(index)))?;
+            let note = path(&format!("upload-{index:05}.json"))?;
+            return PartWriter::create_fixed(&self.store, note, last, &self.runtime);
+        }
+        let extension = self.layout.format.extension(self.layout.compression);
+        let path = path(&format!("part-{index:05}.{extension}"))?;
         PartWriter::create(&self.store, path, &self.runtime)
     }
 
-    /// Fills one part, beginning with `next`, and gives the batch that the following part begins
-    /// with, if there is one.
+    /// Fills one part, beginning with `next`, and gives the rows that the following part begins
+    /// with, if there are more.
     fn fill(
         &self,
         part: &mut PartWriter,
-        mut next: Option<RecordBatch>,
+        mut next: Option<Waiting>,
         inbox: &mut Receiver<Option<RecordBatch>>,
-    ) -> Result<Option<RecordBatch>> {
-        let mut encoder = Encoder::new(self.format, self.compression, &self.csv, &self.schema)?;
+    ) -> Result<Option<Waiting>> {
+        let Layout { format, compression, csv, max_file_size } = &self.layout;
+        let mut encoder = Encoder::new(*format, *compression, csv, &self.schema)?;
         let mut ready = Vec::new();
         let following = loop {
-            if let Some(rows) = next.take() {
+            if let Some(Waiting { mut rows, width }) = next.take() {
+                let mut step = rows.num_rows();
+                if let Some(most) = max_file_size {
+                    let few = usize::try_from(most / STEPS / width.max(1)).unwrap_or(usize::MAX);
+                    step = step.min(few.max(1));
+                    let expected = part.bytes + encoder.pending() as u64 + width * step as u64;
+                    if part.rows > 0 && expected > *most {
+                        break Some(Waiting { rows, width });
+                    }
+                }
+                if step < rows.num_rows() {
+                    let rest = rows.slice(step, rows.num_rows() - step);
+                    next = Some(Waiting { rows: rest, width });
+                    rows = rows.slice(0, step);
+                }
                 encoder.write(&rows, &mut ready)?;
                 part.rows += rows.num_rows() as u64;
                 part.write(&ready)?;
                 ready.clear();
+                if next.is_some() {
+                    continue;
+                }
             }
             match inbox.blocking_recv() {
-                Some(Some(rows)) if part.bytes >= self.part_bytes => break Some(rows),
-                Some(Some(rows)) => next = Some(rows),
+                Some(Some(rows)) if max_file_size.is_none() && part.bytes >= self.part_bytes => {
+                    break Some(Waiting::new(rows));
+                }
+                Some(Some(rows)) => next = Some(Waiting::new(rows)),
                 Some(None) => break None,
                 None => return Err(Error::transient(STAGE, "the attempt was given up")),
             }
         };
         encoder.finish(&mut ready)?;
         part.write(&ready)?;
+        if let Some(most) = max_file_size
+            && part.bytes > *most
+        {
+            return Err(Error::contract(STAGE, "a file came out larger than it may be")
+                .with("bytes", part.bytes)
+                .with("max-file-size", most)
+                .help("A row, or what begins and ends the file, does not fit: raise it."));
+        }
         Ok(following)
     }
 }

@@ -12,21 +12,228 @@ use crate::error::Class;
 use crate::job::manifest::tests::sample;
 use crate::job::manifest::{MANIFEST_NAME, ManifestFile};
 use crate::rows::Batch;
+use crate::sink::SinkConfig;
 
 fn sink(root: &Path, if_exists: IfExists) -> FilesSink {
     let settings =
         serde_json::json!({"type": "files", "url": format!("file://{}", root.display())});
     let mut connection: Connection = serde_json::from_value(settings).unwrap();
     connection.name = "lake".to_owned();
-    FilesSink::new(
-        &connection,
-        "orders/day=2026-11-19".to_owned(),
-        Format::Csv,
-        Compression::None,
-        CsvOptions::default(),
-        if_exists,
-    )
-    .unwrap()
+    FilesSink::new(&connection, Place::folder("orders/day=2026-11-19"), layout(None), if_exists)
+        .unwrap()
+}
+
+fn layout(max_file_size: Option<u64>) -> Layout {
+    Layout {
+        format: Format::Csv,
+        compression: Compression::None,
+        csv: CsvOptions::default(),
+        max_file_size,
+    }
+}
+
+/// A sink of files of fixed names.
+fn fixed(root: &Path, file: &str, max: Option<u64>, if_exists: IfExists) -> FilesSink {
+    let settings =
+        serde_json::json!({"type": "files", "url": format!("file://{}", root.display())});
+    let mut connection: Connection = serde_json::from_value(settings).unwrap();
+    connection.name = "acme".to_owned();
+    let config: SinkConfig = serde_json::from_value(serde_json::json!({
+        "connection": "acme", "path": "in", "file": file, "trigger": "{file}.done",
+    }))
+    .unwrap();
+    let place = config.place("MARK", |text| Ok(text.to_owned())).unwrap().unwrap();
+    FilesSink::new(&connection, place, layout(max), if_exists).unwrap()
+}
+
+/// What is in the folder `in`: names and contents, but for the manifests.
+fn there(root: &Path) -> Vec<(String, Vec<u8>)> {
+    let Ok(entries) = std::fs::read_dir(root.join("in")) else { return vec![] };
+    let mut found: Vec<_> = entries
+        .map(|entry| entry.unwrap())
+        .map(|entry| {
+            let name = entry.file_name().into_string().unwrap();
+            let text =
+                if name.ends_with(".json") { vec![] } else { std::fs::read(entry.path()).unwrap() };
+            (name, text)
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+/// The rows of a decided delivery as its file has them.
+fn text(rows: std::ops::Range<u64>) -> Vec<u8> {
+    std::iter::once("id\n".to_owned())
+        .chain(rows.map(|n| format!("{n}\n")))
+        .collect::<String>()
+        .into_bytes()
+}
+
+fn trigger(decision: &Decision) -> Vec<u8> {
+    let sha256 = hex::encode(Sha256::digest(decision.manifest.as_bytes()));
+    format!("{sha256}  O.csv.manifest.json\n").into_bytes()
+}
+
+#[tokio::test]
+async fn fixed_names_are_committed_from_wherever_the_first_worker_stopped() {
+    // Nothing · the file · the manifest · the trigger, and again with a predecessor.
+    for reached in 0..4 {
+        for replaces in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let sink = fixed(dir.path(), "O.csv", None, IfExists::Replace);
+            assert_eq!(sink.target(), "acme/in/O.csv");
+            let folder = dir.path().join("in");
+            let mut standing = None;
+            if replaces {
+                let before = holder(RunId::new(), 1);
+                let decision = decide(before.run, staged(&sink, &before, 1).await, None);
+                sink.commit(&before, &decision).await.unwrap();
+                assert_eq!(there(dir.path())[1].1, trigger(&decision));
+                standing = sink.current_manifest().await.unwrap();
+            }
+            let (run, before) = (RunId::new(), there(dir.path()));
+            let first = holder(run, 1);
+            let decision = decide(run, staged(&sink, &first, 3).await, standing);
+            assert_eq!(there(dir.path()), before, "nothing is seen before the commit");
+            assert_eq!((decision.parts.len(), decision.parts[0].name.as_str()), (1, "O.csv"));
+            std::fs::create_dir_all(&folder).unwrap();
+            if reached > 0 {
+                let from = dir.path().join(&decision.parts[0].staged);
+                std::fs::rename(from, folder.join("O.csv")).unwrap();
+            }
+            if reached > 1 {
+                std::fs::write(folder.join("O.csv.manifest.json"), &decision.manifest).unwrap();
+            }
+            if reached > 2 {
+                std::fs::write(folder.join("O.csv.done"), trigger(&decision)).unwrap();
+            }
+            let second = holder(run, 2);
+            let (one, two) =
+                tokio::join!(sink.commit(&second, &decision), sink.commit(&first, &decision));
+            one.unwrap();
+            two.unwrap();
+            let expected = [
+                ("O.csv".to_owned(), text(0..300)),
+                ("O.csv.done".to_owned(), trigger(&decision)),
+                ("O.csv.manifest.json".to_owned(), vec![]),
+            ];
+            assert_eq!(there(dir.path()), expected, "{reached} {replaces}");
+            for place in ["in/O.csv", "in/O.csv.manifest.json"] {
+                let found = verify(dir.path().join(place).to_str().unwrap()).await.unwrap();
+                assert!(found.is_intact() && found.notes.is_empty(), "{found:?}");
+            }
+            sink.clean(&second).await.unwrap();
+            assert!(!dir.path().join(format!(".longshore/{run}")).exists());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_fixed_name_is_taken_from_the_predecessor_and_from_nobody_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let keep = fixed(dir.path(), "O.csv", None, IfExists::Fail);
+    let swap = fixed(dir.path(), "O.csv", None, IfExists::Replace);
+    let beside = fixed(dir.path(), "P.csv", None, IfExists::Fail);
+    let [a, b, c, d] = [1, 1, 1, 1].map(|fence| holder(RunId::new(), fence));
+    let name = dir.path().join("in/O.csv");
+    std::fs::create_dir_all(name.parent().unwrap()).unwrap();
+
+    let first = decide(a.run, staged(&keep, &a, 1).await, None);
+    std::fs::write(&name, "mine").unwrap();
+    let error = keep.commit(&a, &first).await.unwrap_err();
+    assert_eq!(error.class(), Class::Refused);
+    assert_eq!(there(dir.path()), [("O.csv".to_owned(), b"mine".to_vec())]);
+    std::fs::remove_file(&name).unwrap();
+    keep.commit(&a, &first).await.unwrap();
+
+    // Another export in the same folder.
+    beside.expect_free(d.run).await.unwrap();
+    let other = decide(d.run, staged(&beside, &d, 1).await, None);
+    beside.commit(&d, &other).await.unwrap();
+    assert_eq!(there(dir.path()).len(), 6);
+
+    assert_eq!(keep.expect_free(b.run).await.unwrap_err().class(), Class::Refused);
+    let standing = swap.current_manifest().await.unwrap();
+    let second = decide(b.run, staged(&swap, &b, 2).await, standing.clone());
+    let late = decide(c.run, staged(&swap, &c, 3).await, standing);
+    swap.commit(&b, &second).await.unwrap();
+    assert_eq!(swap.commit(&c, &late).await.unwrap_err().class(), Class::Refused);
+    assert_eq!(swap.commit(&a, &first).await.unwrap_err().class(), Class::Refused);
+    assert_eq!(std::fs::read(&name).unwrap(), text(0..200));
+    assert_eq!(std::fs::read(dir.path().join("in/O.csv.done")).unwrap(), trigger(&second));
+
+    // Somebody put another file where the predecessor's was.
+    let standing = swap.current_manifest().await.unwrap();
+    let third = decide(c.run, staged(&swap, &holder(c.run, 2), 3).await, standing);
+    std::fs::write(&name, "not the predecessor's").unwrap();
+    assert_eq!(swap.commit(&c, &third).await.unwrap_err().class(), Class::Refused);
+    assert_eq!(std::fs::read(&name).unwrap(), b"not the predecessor's");
+    // A repeated commit brings a trigger that was taken away back, and nothing else.
+    std::fs::write(&name, text(0..200)).unwrap();
+    swap.commit(&c, &third).await.unwrap();
+    assert_eq!(std::fs::read(&name).unwrap(), text(0..300));
+}
+
+#[tokio::test]
+async fn no_file_is_larger_than_it_may_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = RunId::new();
+    let mut names = Vec::new();
+    for (fence, format, compression) in [
+        (1, Format::Csv, Compression::None),
+        (2, Format::Csv, Compression::Gzip),
+        (3, Format::Jsonl, Compression::Zstd),
+        (4, Format::Parquet, Compression::None),
+        (5, Format::Arrow, Compression::None),
+        (6, Format::Avro, Compression::None),
+    ] {
+        let most = 1 << 20;
+        let mut sink = fixed(dir.path(), "O-{part}.csv", Some(most), IfExists::Fail);
+        sink.layout = Layout { format, compression, ..sink.layout };
+        let done = staged(&sink, &holder(run, fence), 5_000).await;
+        assert!(done.parts.iter().all(|part| part.bytes <= most), "{:?}", done.parts);
+        assert_eq!(done.parts.iter().map(|part| part.rows).sum::<u64>(), 500_000);
+        names = done.parts.iter().map(|part| part.name.clone()).collect();
+        // What compresses well is cut early at the most.
+        let several = compression == Compression::None;
+        assert!(!several || names.len() > 1, "{format:?}: {:?}", done.parts);
+    }
+    assert_eq!(names[..2], ["O-00000.csv", "O-00001.csv"]);
+
+    let sink = fixed(dir.path(), "O-{part}.csv", Some(1 << 20), IfExists::Fail);
+    let who = holder(run, 7);
+    let decision = decide(run, staged(&sink, &who, 5_000).await, None);
+    sink.commit(&who, &decision).await.unwrap();
+    let manifest = dir.path().join("in/O.csv.manifest.json");
+    let found = verify(manifest.to_str().unwrap()).await.unwrap();
+    assert!(found.is_intact(), "{found:?}");
+    assert_eq!((found.rows, found.files), (500_000, decision.parts.len() as u64));
+    assert!(dir.path().join("in/O.csv.done").exists());
+
+    // A smaller one in its place leaves none of its files.
+    let swap = fixed(dir.path(), "O-{part}.csv", Some(1 << 20), IfExists::Replace);
+    let (who, standing) = (holder(RunId::new(), 1), swap.current_manifest().await.unwrap());
+    std::fs::write(dir.path().join("in/O-notes.csv"), "mine").unwrap();
+    let decision = decide(who.run, staged(&swap, &who, 1).await, standing);
+    swap.commit(&who, &decision).await.unwrap();
+    swap.commit(&who, &decision).await.unwrap();
+    let names: Vec<_> = there(dir.path()).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["O-00000.csv", "O-notes.csv", "O.csv.done", "O.csv.manifest.json"]);
+    assert!(verify(manifest.to_str().unwrap()).await.unwrap().is_intact());
+}
+
+#[tokio::test]
+async fn a_decision_without_files_lets_nothing_appear() {
+    let dir = tempfile::tempdir().unwrap();
+    let sink = fixed(dir.path(), "O.csv", None, IfExists::Fail);
+    let who = holder(RunId::new(), 1);
+    let mut nothing = staged(&sink, &who, 0).await;
+    assert_eq!(nothing.parts.len(), 1);
+    nothing.parts.clear();
+    sink.commit(&who, &decide(who.run, nothing, None)).await.unwrap();
+    assert_eq!(there(dir.path()), []);
+    assert_eq!(sink.standing().await.unwrap(), None);
 }
 
 fn rows(batches: u64) -> Rows {
@@ -236,6 +443,20 @@ async fn an_error_of_the_source_ends_staging_and_no_rows_make_one_part() {
 }
 
 #[test]
+fn names_that_no_folder_takes_are_refused_before_anything_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings =
+        serde_json::json!({"type": "files", "url": format!("file://{}", dir.path().display())});
+    let connection: Connection = serde_json::from_value(settings).unwrap();
+    let config = serde_json::json!({"connection": "x", "path": "in", "file": format!("{}.csv", "x".repeat(240))});
+    let config: SinkConfig = serde_json::from_value(config).unwrap();
+    let place = config.place("MARK", |text| Ok(text.to_owned())).unwrap().unwrap();
+    let error = FilesSink::new(&connection, place, layout(None), IfExists::Fail).err().unwrap();
+    assert_eq!(error.class(), Class::Config);
+    assert!(error.to_string().contains("too long"), "{error}");
+}
+
+#[test]
 fn paths_that_would_meet_the_staging_folder_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let connection: Connection = serde_json::from_value(serde_json::json!({
@@ -243,14 +464,8 @@ fn paths_that_would_meet_the_staging_folder_are_refused() {
     }))
     .unwrap();
     for folder in ["", ".longshore", ".longshore/x", "../x", "/x"] {
-        let error = FilesSink::new(
-            &connection,
-            folder.to_owned(),
-            Format::Csv,
-            Compression::None,
-            CsvOptions::default(),
-            IfExists::Fail,
-        );
+        let place = Place::folder(folder);
+        let error = FilesSink::new(&connection, place, layout(None), IfExists::Fail);
         assert_eq!(error.err().unwrap().class(), Class::Config, "{folder}");
     }
 }

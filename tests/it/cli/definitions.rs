@@ -154,8 +154,7 @@ fn what_differs_is_shown_with_whom_it_breaks() {
         .replace("phone, age", "age")
         .replace("min = 18", "min = 21");
     house.write("config/exports/people.toml", &wider);
-    let expected = "\
-  ~ transform.sql: \"SELECT id, name, email, phone, age FROM input WHERE id <> 2\" -> \"SELECT id, name, email, age FROM input WHERE id <> 2\"
+    let expected = "  ~ transform.sql: \"SELECT id, name, email, phone, age FROM input WHERE id <> 2\" -> \"SELECT id, name, email, age FROM input WHERE id <> 2\"
   - contract.fields.phone.type: \"string\"
   - contract.fields.phone.required: false
   - contract.fields.phone.classification: \"secret\"

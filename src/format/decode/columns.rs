@@ -1,0 +1,187 @@
+//! Columns of files that type them themselves, as the types that hold every value exactly.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::compute::{CastOptions, cast_with_options};
+use arrow::datatypes::{
+    DataType, Field, Schema, SchemaRef, Time64NanosecondType, TimeUnit, TimestampNanosecondType,
+};
+use serde_json::Value as Json;
+
+use crate::error::{Error, Result};
+use crate::format::{FieldType, row_json};
+use crate::rows::{BATCH_BYTES, BATCH_ROWS, Batch, Refused};
+
+/// What the columns of a file become.
+///
+/// # Errors
+/// `permanent`, naming the column whose type has no exact counterpart.
+pub fn counterparts(file: &Schema, doing: &'static str) -> Result<SchemaRef> {
+    let fields = file.fields().iter().map(|field| {
+        let kind = counterpart(field.data_type()).ok_or_else(|| {
+            Error::permanent(
+                doing,
+                format!("the type {} has no exact counterpart", field.data_type()),
+            )
+            .with("column", field.name())
+            .help("Write the file with a plain type instead.")
+        })?;
+        Ok(Field::new(field.name(), kind.arrow(), true))
+    });
+    Ok(Arc::new(Schema::new(fields.collect::<Result<Vec<_>>>()?)))
+}
+
+/// How the columns of one file become those that are wanted.
+pub struct Columns {
+    doing: &'static str,
+    /// For each wanted column, its place in the file.
+    order: Vec<usize>,
+    schema: SchemaRef,
+}
+
+impl Columns {
+    /// For a file whose columns become `found`, and those of `wanted` in its order.
+    ///
+    /// # Errors
+    /// `contract` when the file's columns are others.
+    pub fn new(found: &SchemaRef, wanted: &SchemaRef, doing: &'static str) -> Result<Columns> {
+        let places: HashMap<_, _> =
+            found.fields().iter().enumerate().map(|(at, field)| (field.name(), at)).collect();
+        let drift = |message: &str, name: &str| {
+            Error::contract(doing, message.to_owned())
+                .with("column", name)
+                .help("All files of one export must have the same columns.")
+        };
+        let mut order = Vec::with_capacity(wanted.fields().len());
+        for field in wanted.fields() {
+            let place = places
+                .get(field.name())
+                .ok_or_else(|| drift("a column is missing", field.name()))?;
+            if found.field(*place).data_type() != field.data_type() {
+                return Err(drift("the type differs from the first file's", field.name()));
+            }
+            order.push(*place);
+        }
+        if let Some(extra) =
+            found.fields().iter().find(|field| wanted.index_of(field.name()).is_err())
+        {
+            return Err(drift("a column is not in the first file", extra.name()));
+        }
+        Ok(Columns { doing, order, schema: wanted.clone() })
+    }
+
+    /// `batch` in pieces that are not larger than batches should be.
+    pub fn pieces(batch: &RecordBatch) -> Vec<RecordBatch> {
+        let rows = batch.num_rows();
+        let width = batch.get_array_memory_size() / rows.max(1);
+        let step = (BATCH_BYTES / width.max(1)).clamp(1, BATCH_ROWS);
+        (0..rows).step_by(step).map(|at| batch.slice(at, step.min(rows - at))).collect()
+    }
+
+    /// The batch as it is wanted. Rows whose nanoseconds are no whole microseconds are refused.
+    ///
+    /// # Errors
+    /// `permanent` for a value that does not fit its column's type.
+    pub fn exact(&self, batch: &RecordBatch) -> Result<Batch> {
+        let Columns { doing, order, schema } = self;
+        let mut keep = vec![true; batch.num_rows()];
+        let mut misfits = Vec::new();
+        let mut columns = Vec::with_capacity(order.len());
+        for (index, place) in order.iter().enumerate() {
+            let column = batch.column(*place);
+            for (row, nanos) in with_nanos(column) {
+                misfits.push((row, index, nanos));
+                if let Some(keep) = keep.get_mut(row) {
+                    *keep = false;
+                }
+            }
+            columns.push(convert(column, schema.field(index), doing)?);
+        }
+        let impossible =
+            |cause| Error::permanent(doing, "the columns do not make a batch").caused_by(cause);
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        let mut rows = RecordBatch::try_new_with_options(schema.clone(), columns, &options)
+            .map_err(impossible)?;
+        let read = rows.num_rows() as u64;
+        misfits.sort_unstable();
+        let mut refused = Vec::new();
+        for group in misfits.chunk_by(|one, other| one.0 == other.0) {
+            let Some((row, first, _)) = group.first() else { continue };
+            let mut shown = row_json(&rows, *row);
+            for (_, column, nanos) in group {
+                let name = schema.field(*column).name().clone();
+                shown.insert(name, Json::from(format!("{nanos} nanoseconds")));
+            }
+            let field = schema.field(*first);
+            let kind = FieldType::of_arrow(field.data_type());
+            refused.push(Refused {
+                rule: format!("type {}", kind.map(|kind| kind.to_string()).unwrap_or_default()),
+                column: Some(field.name().clone()),
+                row: shown,
+            });
+        }
+        if !refused.is_empty() {
+            rows = arrow::compute::filter_record_batch(&rows, &BooleanArray::from(keep))
+                .map_err(impossible)?;
+        }
+        Ok(Batch { rows, read, filtered: 0, refused })
+    }
+}
+
+/// The type that holds every value of `kind` exactly; those that it cannot hold are refused.
+fn counterpart(kind: &DataType) -> Option<FieldType> {
+    Some(match kind {
+        DataType::Int8 | DataType::UInt8 => FieldType::Int16,
+        DataType::UInt16 => FieldType::Int32,
+        DataType::UInt32 => FieldType::Int64,
+        DataType::UInt64 => FieldType::Decimal(20, 0),
+        DataType::Float16 => FieldType::Float32,
+        DataType::Decimal32(precision, scale)
+        | DataType::Decimal64(precision, scale)
+        | DataType::Decimal256(precision, scale)
+            if *scale >= 0 && *precision <= 38 =>
+        {
+            FieldType::Decimal(*precision, *scale)
+        }
+        DataType::LargeUtf8 | DataType::Utf8View => FieldType::String,
+        DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
+            FieldType::Bytes
+        }
+        DataType::Time32(_) | DataType::Time64(_) => FieldType::Time,
+        // Whatever zone they are shown in, instants are counted in UTC.
+        DataType::Timestamp(_, Some(_)) => FieldType::Instant,
+        DataType::Timestamp(_, None) => FieldType::Timestamp,
+        DataType::Dictionary(_, values) => return counterpart(values),
+        other => return FieldType::of_arrow(other),
+    })
+}
+
+/// The rows whose nanoseconds are no whole microseconds, and their values.
+fn with_nanos(column: &ArrayRef) -> Vec<(usize, i64)> {
+    let values = match column.data_type() {
+        DataType::Timestamp(TimeUnit::Nanosecond, _) => {
+            column.as_primitive::<TimestampNanosecondType>().values()
+        }
+        DataType::Time64(TimeUnit::Nanosecond) => {
+            column.as_primitive::<Time64NanosecondType>().values()
+        }
+        _ => return Vec::new(),
+    };
+    let values = values.iter().copied().enumerate();
+    values.filter(|(row, nanos)| nanos % 1000 != 0 && column.is_valid(*row)).collect()
+}
+
+fn convert(column: &ArrayRef, field: &Field, doing: &'static str) -> Result<ArrayRef> {
+    if column.data_type() == field.data_type() {
+        return Ok(column.clone());
+    }
+    // An overflow is an error, never NULL.
+    let options = CastOptions { safe: false, ..CastOptions::default() };
+    cast_with_options(column, field.data_type(), &options).map_err(|cause| {
+        Error::permanent(doing, "a value does not fit its column's type")
+            .with("column", field.name())
+            .caused_by(cause)
+    })
+}
