@@ -26,11 +26,11 @@
 //! All rules of a run's life are pure, in [`job::book`] and [`job::machine`]. [`wiring`] picks the
 //! backends that [`config`] names.
 //!
-//! [`Accept`]: job::book::Command::Accept
-//! [`Decide`]: job::book::Command::Decide
-//! [`Open`]: job::book::Command::Open
+//! [`Accept`]: job::command::Command::Accept
+//! [`Decide`]: job::command::Command::Decide
+//! [`Open`]: job::command::Command::Open
 //! [`Plan`]: pipeline::Plan
-//! [`Record`]: job::book::Command::Record
+//! [`Record`]: job::command::Command::Record
 
 pub mod claims;
 pub mod cli;

@@ -13,7 +13,7 @@ use super::signals::{self, Stop};
 use super::{Context, Ended, Verdict, apply, service, told};
 use crate::config::{Backing, Config};
 use crate::error::{Error, Result};
-use crate::ledger::{Change, Ledger};
+use crate::ledger::{Change, Ledger, Which};
 use crate::wiring;
 
 /// How often the files are looked at.
@@ -122,7 +122,7 @@ async fn apply_all(context: &Context, ledger: &dyn Ledger, config: &Config) -> R
     }
     if config.exports.is_empty() {
         // More likely the wrong folder, or one that is being filled, than the end of everything.
-        let kept = ledger.all_active().await?.len();
+        let kept = ledger.definitions(Which::Active).await?.len();
         if kept > 0 {
             let folder = context.global.config.join("exports");
             let folder = folder.display().to_string();

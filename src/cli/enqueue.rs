@@ -12,13 +12,13 @@ use super::{
 };
 use crate::error::{Class, Error, Result};
 use crate::export::{Definition, Export};
-use crate::intake::{self, Bound, Definitions, Sender};
-use crate::job::book::{Command, Outcome};
+use crate::intake::{self, Bound, Definitions};
+use crate::job::command::Outcome;
 use crate::job::message::JobMessage;
 use crate::job::param::{ParamType, Params};
 use crate::job::run::{Order, Run};
 use crate::job::{RunId, Window, span, window};
-use crate::ledger::{Ledger, RunFilter};
+use crate::ledger::{Ledger, RunFilter, Which};
 use crate::wiring;
 
 const DOING: &str = "enqueue the job";
@@ -194,20 +194,14 @@ async fn orders(
     ledger: &dyn Ledger,
     job: &Job,
 ) -> Result<(Bound, Vec<Order>), Failure> {
-    let Some(stored) = ledger.active(&job.export).await? else {
+    let Some(stored) = ledger.definitions(Which::ActiveOf(&job.export)).await?.pop() else {
         return Err(exports::unknown(DOING, ledger, &job.export).await?.into());
     };
     let bound = Bound::of(&stored)?;
     let now = ledger.now().await?;
     let mut orders = Vec::new();
     for message in job.messages(&bound.name, &bound.export, context.by(), now)? {
-        let body = serde_json::to_string(&message)
-            .map_err(|cause| Error::usage(DOING, "the job has no form in JSON").caused_by(cause))?;
-        // As strictly as if it had come over the queue.
-        let message = JobMessage::read(body.as_bytes()).map_err(arguments::as_usage)?;
-        let key = Some(RunId::new().to_string());
-        let sender = Sender { body, key, ..Sender::default() };
-        orders.push(intake::order(message, sender, &bound, now).map_err(arguments::as_usage)?);
+        orders.push(intake::own(&message, &bound, now).map_err(arguments::as_usage)?);
     }
     Ok((bound, orders))
 }
@@ -295,18 +289,7 @@ pub async fn place(
 ) -> Result<Placed, Failure> {
     for _ in 0..TRIES {
         let (bound, orders) = orders(context, &**ledger, job).await?;
-        let commands = orders
-            .iter()
-            .map(|order| Command::Accept {
-                id: RunId::new(),
-                order: Box::new(order.clone()),
-                wake,
-                pinned: false,
-            })
-            .collect();
-        let outcomes = ledger.apply(commands).await?;
-        // All in one transaction: with another definition, none of them is there.
-        if !outcomes.iter().any(|outcome| matches!(outcome, Outcome::Stale)) {
+        if let Some(outcomes) = intake::place(&**ledger, orders.clone(), wake).await? {
             return Ok(Placed { bound, jobs: orders.into_iter().zip(outcomes).collect() });
         }
     }

@@ -13,7 +13,7 @@ use super::output::clock;
 use super::{Context, Ended, Failure, Verdict};
 use crate::error::{Error, Result};
 use crate::intake::Bound;
-use crate::ledger::{Ledger, StoredDefinition};
+use crate::ledger::{Ledger, StoredDefinition, Which};
 use crate::wiring;
 
 /// The definitions that are active in the ledger. Alone it is `exports list`.
@@ -71,7 +71,7 @@ async fn ledger(context: &Context) -> Result<Arc<dyn Ledger>, Failure> {
 async fn list(context: &Context, ledger: &dyn Ledger) -> Result<(), Failure> {
     let now = ledger.now().await?;
     let mut rows = Vec::new();
-    for stored in ledger.all_active().await? {
+    for stored in ledger.definitions(Which::Active).await? {
         if context.out.json {
             context.out.object(&object(&stored)?)?;
             continue;
@@ -113,7 +113,7 @@ async fn list(context: &Context, ledger: &dyn Ledger) -> Result<(), Failure> {
 }
 
 async fn show(context: &Context, ledger: &dyn Ledger, name: &str) -> Result<(), Failure> {
-    let revisions = ledger.revisions(name).await?;
+    let revisions = ledger.definitions(Which::RevisionsOf(name)).await?;
     let Some(shown) = revisions.iter().find(|one| one.active).or(revisions.first()) else {
         return Err(unknown("show the export", ledger, name).await?.into());
     };
@@ -154,7 +154,7 @@ async fn show(context: &Context, ledger: &dyn Ledger, name: &str) -> Result<(), 
 
 /// The error for an export that takes no jobs; it names those that do.
 pub async fn unknown(doing: &'static str, ledger: &dyn Ledger, name: &str) -> Result<Error> {
-    let active = ledger.all_active().await?;
+    let active = ledger.definitions(Which::Active).await?;
     let names: Vec<&str> = active.iter().map(|one| one.export.as_str()).take(20).collect();
     let help = if names.is_empty() {
         "None is active yet: `longshore apply` makes definitions active.".to_owned()

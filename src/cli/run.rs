@@ -14,7 +14,7 @@ use super::{Context, Ended, Failure, apply, signals, told, trial, wait};
 use crate::config::Backing;
 use crate::error::Result;
 use crate::job::RunId;
-use crate::job::book::Command;
+use crate::job::command::Command;
 use crate::job::run::{Run as Record, State};
 use crate::ledger::{Ledger, apply_one};
 use crate::wiring;

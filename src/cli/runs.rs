@@ -16,11 +16,11 @@ use crate::config::{Config, suggest};
 use crate::connect::System;
 use crate::error::{Error, Result};
 use crate::intake::Definitions;
-use crate::job::book::{Command, Outcome};
+use crate::job::command::{Command, Outcome};
 use crate::job::machine::Refusal;
 use crate::job::run::{Run, State};
 use crate::job::{RunId, span, window};
-use crate::ledger::{Ledger, RunFilter, apply_one, one_run};
+use crate::ledger::{Ledger, RunFilter, Which, apply_one, one_run};
 use crate::units::Size;
 use crate::wiring;
 
@@ -206,10 +206,12 @@ fn cut_short(limit: u32) -> String {
 /// Says so, where neither an export nor a run ever had this name.
 async fn tell_unknown(ledger: &dyn Ledger, name: &str) -> Result<()> {
     let any = RunFilter { export: Some(name.to_owned()), limit: 1, ..RunFilter::default() };
-    if !ledger.revisions(name).await?.is_empty() || !ledger.runs(&any).await?.is_empty() {
+    if !ledger.definitions(Which::RevisionsOf(name)).await?.is_empty()
+        || !ledger.runs(&any).await?.is_empty()
+    {
         return Ok(());
     }
-    let active = ledger.all_active().await?;
+    let active = ledger.definitions(Which::Active).await?;
     let known = active.iter().map(|one| one.export.as_str());
     let help = suggest(name, known).map(|help| format!("; {help}")).unwrap_or_default();
     told(&format!("no export and no run is called `{}`{help}\n", plain(name)));

@@ -11,12 +11,12 @@ use jiff::Timestamp;
 
 use crate::config::{self, Config, LoadOptions};
 use crate::error::{Error, Result};
-use crate::intake::{self, Bound, Sender};
-use crate::job::book::{Command, Outcome};
+use crate::intake::{self, Bound};
+use crate::job::command::Outcome;
 use crate::job::message::JobMessage;
 use crate::job::run::{Run, State};
-use crate::job::{RunId, Window, span, window};
-use crate::ledger::{Ledger, NewDefinition, apply_one};
+use crate::job::{Window, span, window};
+use crate::ledger::{Ledger, NewDefinition, Which};
 use crate::wiring::{self, Parts};
 
 /// The size of the shop: TPC-H's scale factor.
@@ -165,7 +165,7 @@ impl Demo {
 }
 
 async fn enqueue(ledger: &dyn Ledger, export: &str, span: Option<&str>) -> Result<Run> {
-    let stored = ledger.active(export).await?.ok_or_else(|| {
+    let stored = ledger.definitions(Which::ActiveOf(export)).await?.pop().ok_or_else(|| {
         Error::not_found("run the demo", "an export of the demo is not there")
             .with("export", export)
     })?;
@@ -179,15 +179,9 @@ async fn enqueue(ledger: &dyn Ledger, export: &str, span: Option<&str>) -> Resul
         let Window { start, end } = span::parse_span(text, spec, &zone, now)?;
         job.window = Some(Window { start, end });
     }
-    let id = RunId::new();
-    let sender = Sender {
-        body: serde_json::to_string(&job).unwrap_or_default(),
-        key: Some(id.to_string()),
-        ..Sender::default()
-    };
-    let order = Box::new(intake::order(job, sender, &bound, now)?);
-    match apply_one(ledger, Command::Accept { id, order, wake: true, pinned: false }).await? {
-        Outcome::Accepted(run) | Outcome::Duplicate(run) => Ok(*run),
+    let order = intake::own(&job, &bound, now)?;
+    match intake::place(ledger, [order], true).await?.and_then(|mut outcomes| outcomes.pop()) {
+        Some(Outcome::Accepted(run) | Outcome::Duplicate(run)) => Ok(*run),
         other => Err(Error::permanent("run the demo", format!("a job was refused: {other:?}"))),
     }
 }

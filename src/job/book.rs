@@ -4,325 +4,25 @@
 //! apply them one after another, and stores what changed ([`Changes`]). The book is pure, so that
 //! both ledgers, and a model checker, run exactly the same rules.
 
+mod resources;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use uuid::Uuid;
 
 use super::RunId;
+use super::changes::{AttemptEnded, AttemptOpened, Audit, Changes, Facts, WakeUp};
+use super::command::{Command, Delivery, Open, Opened, Outcome};
 use super::decision::Decision;
 use super::machine::{self, Closed, Proof, Refusal};
 use super::run::{End, Failure, Order, Run, State};
-use super::waiting::{self, Need, Resource, Waiter};
+use super::waiting::{self, Resource};
 use crate::error::Class;
 
 /// How long after its end a run's staging is cleaned up once more: by then every worker that was
 /// stalled has stopped writing.
 const CLEAN_AGAIN: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// Something that is to happen to one run.
-#[derive(Debug, Clone)]
-pub enum Command {
-    /// The job is accepted, unless its key is there already.
-    Accept {
-        /// The name that a new run gets.
-        id: RunId,
-        /// What the job is.
-        order: Box<Order>,
-        /// Whether a wake-up is put into the outbox; not, where the caller opens the run himself.
-        wake: bool,
-        /// Whether the order pins its definition; else it must be the active one.
-        pinned: bool,
-    },
-    /// A worker wants to work on the run.
-    Open(Open),
-    /// The worker lives.
-    Beat {
-        /// The run.
-        run: RunId,
-        /// Its fence.
-        fence: i64,
-        /// How long the next heartbeat may take.
-        lease: Duration,
-    },
-    /// Leave a wake-up behind, at the time that follows from the run's state, and no sooner than
-    /// after `delay`.
-    Wake {
-        /// The run.
-        run: RunId,
-        /// For how long whoever asks knows it to be held.
-        delay: Duration,
-    },
-    /// See [`machine::decide`].
-    Decide {
-        /// The run.
-        run: RunId,
-        /// Its fence.
-        fence: i64,
-        /// What is decided.
-        decision: Box<Decision>,
-    },
-    /// See [`machine::record`].
-    Record {
-        /// The run.
-        run: RunId,
-        /// What was committed.
-        decision: Box<Decision>,
-        /// How that is known.
-        proof: Proof,
-        /// The delivery's row.
-        delivery: Delivery,
-    },
-    /// See [`machine::retry`].
-    Retry {
-        /// The run.
-        run: RunId,
-        /// Its fence.
-        fence: i64,
-        /// After how long it is due again.
-        after: Duration,
-        /// What went wrong, if anything did.
-        failure: Option<(Class, String)>,
-        /// Whether that counts against the export's attempts.
-        counted: bool,
-    },
-    /// See [`machine::fail`].
-    Fail {
-        /// The run.
-        run: RunId,
-        /// Its fence.
-        fence: i64,
-        /// How it is to end.
-        end: End,
-        /// What went wrong.
-        failure: (Class, String),
-        /// Where the rows are that it fails for, if it fails for rows.
-        quarantine: Option<String>,
-    },
-    /// See [`machine::close`].
-    Close {
-        /// The run.
-        run: RunId,
-        /// Its fence.
-        fence: i64,
-    },
-    /// Somebody wants the run to end. See [`machine::stop`].
-    Cancel {
-        /// The run.
-        run: RunId,
-        /// Who.
-        by: String,
-        /// Why.
-        reason: String,
-    },
-    /// The run's deadline may have passed. See [`machine::stop`].
-    Expire {
-        /// The run.
-        run: RunId,
-    },
-    /// See [`machine::replay`].
-    Replay {
-        /// The run.
-        run: RunId,
-        /// The epoch of the dead letter.
-        epoch: i32,
-        /// The definition that it is to run with, where not the one that it failed with.
-        definition: Option<(String, i32)>,
-        /// By when it must have ended.
-        deadline: Option<Timestamp>,
-        /// Who.
-        by: String,
-        /// Why.
-        reason: String,
-    },
-    /// The run is parked; if what it waits for is free, its first waiter is woken.
-    Unpark {
-        /// The run.
-        run: RunId,
-    },
-}
-
-/// What a worker that opens a run brings along.
-#[derive(Debug, Clone)]
-pub struct Open {
-    /// The run.
-    pub run: RunId,
-    /// The worker's name.
-    pub worker: String,
-    /// How long until its first heartbeat.
-    pub lease: Duration,
-    /// What must be taken, all or none.
-    pub needs: Vec<Need>,
-    /// How many failures the export allows.
-    pub attempts: i32,
-    /// The cursor to read, where the export has one.
-    pub cursor: Option<String>,
-    /// The target, whose last recorded manifest is wanted.
-    pub target: Option<String>,
-}
-
-/// A delivery as it is recorded.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Delivery {
-    /// Its name, as in the manifest.
-    pub id: Uuid,
-    /// What it was delivered to.
-    pub target: String,
-    /// SHA-256 (hex) of the manifest's bytes.
-    pub manifest_sha256: String,
-}
-
-/// What became of a command.
-#[derive(Debug, Clone)]
-pub enum Outcome {
-    /// A new run was accepted.
-    Accepted(Box<Run>),
-    /// The key is there already, with the same content.
-    Duplicate(Box<Run>),
-    /// The key is there already, with other content.
-    Conflict(Box<Run>),
-    /// The definition that the order names is not the active one any more: look it up again.
-    Stale,
-    /// The worker holds the run.
-    Opened(Box<Opened>),
-    /// The run cannot be opened; what has to be left behind is left behind.
-    Closed(Closed),
-    /// The run was parked on this resource.
-    Parked(String),
-    /// It is done as asked; the run as it stands now.
-    Done(Box<Run>),
-    /// It was not allowed; nothing has changed.
-    Refused(Refusal),
-}
-
-/// A run that a worker holds.
-#[derive(Debug, Clone)]
-pub struct Opened {
-    /// The run, with its new fence.
-    pub run: Run,
-    /// Where its cursor stands.
-    pub cursor: Option<String>,
-    /// SHA-256 (hex) of the last manifest recorded for its target.
-    pub predecessor: Option<String>,
-    /// Who had it before and left no outcome, where this open found that.
-    pub silent: Option<String>,
-}
-
-/// What a batch of commands concerns, as it stands under the ledger's locks.
-#[derive(Debug, Clone, Default)]
-pub struct Facts {
-    /// The ledger's clock.
-    pub now: Timestamp,
-    /// The runs that are named, and the latest edition of every key that is.
-    pub runs: Vec<Run>,
-    /// Those of them whose key has a newer edition that is committing or done.
-    pub superseded: BTreeSet<RunId>,
-    /// The resources that the runs and the commands name.
-    pub resources: BTreeMap<String, Resource>,
-    /// The cursors that the commands name.
-    pub cursors: BTreeMap<String, String>,
-    /// The last recorded manifest of the targets that the commands name.
-    pub heads: BTreeMap<String, String>,
-    /// The hash of the active definition of the exports that are named.
-    pub active: BTreeMap<String, String>,
-}
-
-/// An attempt that was opened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AttemptOpened {
-    /// The run.
-    pub run: RunId,
-    /// Its fence.
-    pub fence: i64,
-    /// Its epoch.
-    pub epoch: i32,
-    /// Who opened it.
-    pub worker: String,
-}
-
-/// An attempt that has an outcome.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AttemptEnded {
-    /// The run.
-    pub run: RunId,
-    /// Its fence.
-    pub fence: i64,
-    /// `done`, `retry`, `dead`, …
-    pub outcome: String,
-    /// What went wrong, if anything did.
-    pub failure: Option<(Class, String)>,
-}
-
-/// A line of the audit trail.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Audit {
-    /// Who did it.
-    pub by: String,
-    /// What: `cancel`, `replay`, `apply`, …
-    pub action: String,
-    /// To what: a run, an export, a cursor.
-    pub subject: String,
-    /// Why.
-    pub reason: String,
-}
-
-/// A wake-up for the outbox. It takes the place of one that is there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WakeUp {
-    /// The run's epoch.
-    pub epoch: i32,
-    /// The pool to wake.
-    pub pool: String,
-    /// When it is due.
-    pub at: Timestamp,
-}
-
-/// What a transaction has to store.
-#[derive(Debug, Default)]
-pub struct Changes {
-    /// Runs that are new.
-    pub inserted: Vec<Run>,
-    /// Runs that have changed.
-    pub updated: Vec<Run>,
-    /// Resources with their capacity, which must be there.
-    pub resources: BTreeMap<String, u32>,
-    /// Holdings that are new.
-    pub taken: BTreeSet<(String, RunId)>,
-    /// Holdings that have gone.
-    pub freed: BTreeSet<(String, RunId)>,
-    /// Waiters that are new.
-    pub parked: BTreeMap<RunId, (String, Waiter)>,
-    /// Waiters that have gone.
-    pub unparked: BTreeSet<RunId>,
-    /// Wake-ups, replacing those that are there.
-    pub wakes: BTreeMap<RunId, WakeUp>,
-    /// Wake-ups for runs that have ended, of a kind of their own: for cleaning up once more.
-    pub cleanings: BTreeMap<RunId, WakeUp>,
-    /// Runs whose wake-ups are to be deleted.
-    pub unwoken: BTreeSet<RunId>,
-    /// Runs whose dead letters, if they are still there, are to be deleted.
-    pub unlettered: BTreeSet<RunId>,
-    /// Runs (with epoch) whose dead letter goes into the outbox.
-    pub letters: BTreeSet<(RunId, i32)>,
-    /// Attempts that were opened.
-    pub opened: Vec<AttemptOpened>,
-    /// Attempts that ended.
-    pub ended: Vec<AttemptEnded>,
-    /// Deliveries that were recorded.
-    pub deliveries: Vec<(RunId, Delivery)>,
-    /// Cursors that moved, with the run that moved them.
-    pub cursors: BTreeMap<String, (String, RunId)>,
-    /// Lines of the audit trail.
-    pub audit: Vec<Audit>,
-}
-
-impl Changes {
-    /// Whether something goes into the outbox that is due by `now`.
-    pub fn posts(&self, now: Timestamp) -> bool {
-        !self.letters.is_empty() || self.wakes.values().any(|wake| wake.at <= now)
-    }
-}
 
 /// What a transaction of the ledger has open.
 pub struct Book {
@@ -499,7 +199,7 @@ impl Book {
                 run: ask.run,
                 fence: old_fence,
                 outcome: "crashed".to_owned(),
-                failure: failure.map(|failure| (failure.class, failure.message)),
+                failure,
             });
         }
         if matches!(run.state, State::Queued | State::Running) {
@@ -541,38 +241,6 @@ impl Book {
         let cursor = ask.cursor.and_then(|name| self.cursors.get(&name).cloned());
         let predecessor = ask.target.and_then(|target| self.heads.get(&target).cloned());
         Outcome::Opened(Box::new(Opened { run, cursor, predecessor, silent }))
-    }
-
-    /// The run goes back to waiting, on a resource that is full. Its slots are given back, its
-    /// reservations kept; and since it may have been woken for something that it now does not
-    /// take, the first waiter of whatever is free is woken.
-    fn park(&mut self, id: RunId, on: String) -> Outcome {
-        let now = self.now;
-        let Some(run) = self.runs.get_mut(&id) else {
-            return Outcome::Refused(Refusal::NoRun);
-        };
-        run.state = State::Queued;
-        run.heartbeat = None;
-        run.changed_at = now;
-        run.parked = Some(on.clone());
-        let waiter = Waiter {
-            since: *run.waiting_since.get_or_insert(now),
-            run: id,
-            pool: run.order.pool.clone(),
-            epoch: run.epoch,
-        };
-        let needs = run.needs.clone();
-        self.touched.insert(id);
-        if let Some(resource) = self.resources.get_mut(&on) {
-            self.changes.resources.insert(on.clone(), resource.capacity);
-            resource.waiters.insert(waiter.clone());
-        }
-        self.changes.unparked.remove(&id);
-        self.changes.parked.insert(id, (on.clone(), waiter));
-        self.changes.wakes.remove(&id);
-        self.changes.unwoken.insert(id);
-        self.release(id, &needs, waiting::is_slot);
-        Outcome::Parked(on)
     }
 
     fn record(
@@ -645,7 +313,8 @@ impl Book {
     ) -> Outcome {
         let now = self.now;
         let at = machine::later(now, after);
-        let noted = failure.clone().map(|failure| self.failure(failure));
+        let failure = failure.map(|failure| self.failure(failure));
+        let noted = failure.clone();
         let outcome = self.change(id, |run| machine::retry(run, fence, at, noted, counted, now));
         if let Outcome::Done(run) = &outcome {
             self.changes.ended.push(AttemptEnded {
@@ -680,22 +349,6 @@ impl Book {
         outcome
     }
 
-    fn unpark(&mut self, id: RunId) -> Outcome {
-        let Some(run) = self.runs.get(&id) else {
-            return Outcome::Refused(Refusal::NoRun);
-        };
-        let run = run.clone();
-        if let Some(on) = run.parked.clone() {
-            if self.resources.get(&on).is_some_and(|resource| resource.holders.contains(&id)) {
-                self.leave_list(id);
-                self.wake(id, Duration::ZERO);
-            } else {
-                self.release(id, &[on], |_| false);
-            }
-        }
-        Outcome::Done(Box::new(run))
-    }
-
     /// After a run's end: everything it holds is free, its wake-up is gone, and its dead letter,
     /// if it has one, is on its way. What it staged is cleaned up by whoever ended it, and a day
     /// later by whoever is woken then.
@@ -718,54 +371,9 @@ impl Book {
                 run: id,
                 fence,
                 outcome: run.state.as_str().to_owned(),
-                failure: run.failure.map(|failure| (failure.class, failure.message)),
+                failure: run.failure,
             });
         }
-    }
-
-    fn hold(&mut self, name: String, id: RunId) {
-        self.changes.freed.remove(&(name.clone(), id));
-        self.changes.taken.insert((name, id));
-    }
-
-    /// Frees those of `names` that `which` picks, and wakes the first waiter of whatever of them
-    /// is free.
-    fn release(&mut self, id: RunId, names: &[String], which: impl Fn(&str) -> bool) {
-        for name in names {
-            if !which(name) {
-                continue;
-            }
-            if let Some(resource) = self.resources.get_mut(name)
-                && resource.holders.remove(&id)
-            {
-                self.changes.taken.remove(&(name.clone(), id));
-                self.changes.freed.insert((name.clone(), id));
-            }
-        }
-        for waiter in waiting::wake(&mut self.resources, names) {
-            if let Some(run) = self.runs.get_mut(&waiter.run) {
-                run.parked = None;
-            }
-            self.changes.parked.remove(&waiter.run);
-            self.changes.unparked.insert(waiter.run);
-            self.changes.unwoken.remove(&waiter.run);
-            self.changes.wakes.insert(
-                waiter.run,
-                WakeUp { epoch: waiter.epoch, pool: waiter.pool, at: self.now },
-            );
-        }
-    }
-
-    fn leave_list(&mut self, id: RunId) {
-        if let Some(run) = self.runs.get_mut(&id)
-            && let Some(on) = run.parked.take()
-            && let Some(resource) = self.resources.get_mut(&on)
-        {
-            resource.waiters.retain(|waiter| waiter.run != id);
-        }
-        self.touched.insert(id);
-        self.changes.parked.remove(&id);
-        self.changes.unparked.insert(id);
     }
 
     fn wake(&mut self, id: RunId, delay: Duration) -> Outcome {

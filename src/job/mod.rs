@@ -2,6 +2,8 @@
 //! clock, no network, no file.
 
 pub mod book;
+pub mod changes;
+pub mod command;
 pub mod cron;
 pub mod decision;
 pub mod key;

@@ -44,7 +44,7 @@ pub fn is_slot(name: &str) -> bool {
 }
 
 /// A parked run, in the list of a resource.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 pub struct Waiter {
     /// Since when it waits; the longest is woken first.
     pub since: Timestamp,

@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
-use crate::job::book::{Audit, Command, Outcome};
+use crate::job::changes::Audit;
+use crate::job::command::{Command, Outcome};
 use crate::job::run::{Run, State};
 use crate::job::{self, RunId, Window};
 use crate::rows::Counts;
@@ -75,6 +76,37 @@ pub enum Change {
     Unchanged,
     /// The export is not among the definitions any more, and takes no new jobs.
     Retired,
+}
+
+/// Which definitions are wanted.
+#[derive(Debug, Clone, Copy)]
+pub enum Which<'a> {
+    /// Those that new runs are bound to, one of each export.
+    Active,
+    /// The one that new runs of this export are bound to, if it takes any.
+    ActiveOf(&'a str),
+    /// Every revision of this export.
+    RevisionsOf(&'a str),
+    /// The revision of an export that has this content, if there was one.
+    Content {
+        /// The export's name.
+        export: &'a str,
+        /// SHA-256 (hex) of the content.
+        hash: &'a str,
+    },
+}
+
+impl<'a> Which<'a> {
+    /// As both ledgers' statements take it: of which export, with which content, and whether only
+    /// those that are active.
+    fn columns(self) -> (Option<&'a str>, Option<&'a str>, bool) {
+        match self {
+            Which::Active => (None, None, true),
+            Which::ActiveOf(export) => (Some(export), None, true),
+            Which::RevisionsOf(export) => (Some(export), None, false),
+            Which::Content { export, hash } => (Some(export), Some(hash), false),
+        }
+    }
 }
 
 /// Something that waits in the outbox to be published.
@@ -217,17 +249,8 @@ pub trait Ledger: Send + Sync {
         dry_run: bool,
     ) -> Result<Vec<Applied>>;
 
-    /// All revisions of an export, the newest first.
-    async fn revisions(&self, export: &str) -> Result<Vec<StoredDefinition>>;
-
-    /// The definition of an export that has this content.
-    async fn definition(&self, export: &str, hash: &str) -> Result<Option<StoredDefinition>>;
-
-    /// The definition that new runs of an export are bound to.
-    async fn active(&self, export: &str) -> Result<Option<StoredDefinition>>;
-
-    /// All definitions that are active, by name.
-    async fn all_active(&self) -> Result<Vec<StoredDefinition>>;
+    /// Definitions by export, and of one export the newest first.
+    async fn definitions(&self, wanted: Which<'_>) -> Result<Vec<StoredDefinition>>;
 
     /// Takes what is due from the outbox, for `lease`: other dispatchers leave it alone so long.
     async fn take_due(&self, limit: u32, lease: Duration) -> Result<Vec<Posting>>;

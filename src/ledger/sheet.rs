@@ -3,12 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::{Value as Json, json};
+use serde::Serialize;
+use serde_json::json;
 
 use crate::error::{Error, Result};
 use crate::job::RunId;
-use crate::job::book::{Changes, Command, WakeUp};
+use crate::job::changes::{Changes, WakeUp};
+use crate::job::command::Command;
 use crate::job::run::Run;
+use crate::job::waiting::Waiter;
 
 /// What a batch of commands names.
 #[derive(Debug, Default)]
@@ -88,145 +91,108 @@ pub struct Sheets {
     pub audit: Option<String>,
 }
 
-fn sheet(rows: Vec<Json>) -> Option<String> {
-    (!rows.is_empty()).then(|| Json::Array(rows).to_string())
+/// One row of a sheet that is about a run.
+#[derive(Serialize)]
+struct Of<T> {
+    run: RunId,
+    #[serde(flatten)]
+    rest: T,
 }
 
-fn record(run: &Run) -> Result<Json> {
-    serde_json::to_value(run).map_err(|cause| {
-        Error::permanent("write a run to the ledger", "its record cannot be written as JSON")
+/// A new run's row: the record has no body.
+#[derive(Serialize)]
+struct Inserted<'a> {
+    #[serde(flatten)]
+    run: &'a Run,
+    body: &'a str,
+}
+
+/// A waiter's row.
+#[derive(Serialize)]
+struct Parked<'a> {
+    resource: &'a str,
+    #[serde(flatten)]
+    waiter: &'a Waiter,
+}
+
+/// A row of the outbox.
+#[derive(Serialize)]
+struct Posted<'a> {
+    kind: &'static str,
+    #[serde(flatten)]
+    wake: &'a WakeUp,
+}
+
+fn sheet<T: Serialize>(rows: impl IntoIterator<Item = T>) -> Result<Option<String>> {
+    let rows: Vec<T> = rows.into_iter().collect();
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    serde_json::to_string(&rows).map(Some).map_err(|cause| {
+        Error::permanent("write to the ledger", "a record cannot be written as JSON")
             .caused_by(cause)
-    })
-}
-
-fn wake_up(run: RunId, kind: &str, wake: &WakeUp) -> Json {
-    json!({
-        "run": run, "kind": kind, "epoch": wake.epoch, "pool": wake.pool, "due_at": wake.at,
     })
 }
 
 impl Sheets {
     /// Writes the changes out.
+    ///
+    /// # Errors
+    /// `permanent` where a record has no form in JSON.
     pub fn of(changes: &Changes) -> Result<Sheets> {
         let holding = |(name, run): &(String, RunId)| json!({"resource": name, "run": run});
+        let named = |kind| move |run: &RunId| json!({"run": run, "kind": kind});
+        let posted =
+            |kind| move |(run, wake): (&RunId, _)| Of { run: *run, rest: Posted { kind, wake } };
         Ok(Sheets {
             inserted: sheet(
-                changes
-                    .inserted
-                    .iter()
-                    .map(|run| {
-                        let mut row = record(run)?;
-                        row["body"] = Json::String(run.order.body.clone());
-                        Ok(row)
-                    })
-                    .collect::<Result<_>>()?,
-            ),
-            updated: sheet(changes.updated.iter().map(record).collect::<Result<_>>()?),
+                changes.inserted.iter().map(|run| Inserted { run, body: &run.order.body }),
+            )?,
+            updated: sheet(&changes.updated)?,
             resources: sheet(
                 changes
                     .resources
                     .iter()
-                    .map(|(name, capacity)| json!({"name": name, "capacity": capacity}))
-                    .collect(),
-            ),
-            freed: sheet(changes.freed.iter().map(holding).collect()),
-            taken: sheet(changes.taken.iter().map(holding).collect()),
-            unparked: sheet(changes.unparked.iter().map(|run| json!({"run": run})).collect()),
+                    .map(|(name, capacity)| json!({"name": name, "capacity": capacity})),
+            )?,
+            freed: sheet(changes.freed.iter().map(holding))?,
+            taken: sheet(changes.taken.iter().map(holding))?,
+            unparked: sheet(changes.unparked.iter().map(|run| json!({"run": run})))?,
             parked: sheet(
-                changes
-                    .parked
-                    .iter()
-                    .map(|(run, (on, waiter))| {
-                        json!({
-                            "run": run, "resource": on, "since": waiter.since,
-                            "pool": waiter.pool, "epoch": waiter.epoch,
-                        })
-                    })
-                    .collect(),
-            ),
+                changes.parked.values().map(|(resource, waiter)| Parked { resource, waiter }),
+            )?,
             unposted: sheet(
                 changes
                     .unwoken
                     .iter()
-                    .map(|run| json!({"run": run, "kind": "wake"}))
-                    .chain(
-                        changes.unlettered.iter().map(|run| json!({"run": run, "kind": "letter"})),
-                    )
-                    .collect(),
-            ),
+                    .map(named("wake"))
+                    .chain(changes.unlettered.iter().map(named("letter"))),
+            )?,
             wakes: sheet(
                 changes
                     .wakes
                     .iter()
-                    .map(|(run, wake)| wake_up(*run, "wake", wake))
-                    .chain(changes.cleanings.iter().map(|(run, wake)| wake_up(*run, "clean", wake)))
-                    .collect(),
-            ),
+                    .map(posted("wake"))
+                    .chain(changes.cleanings.iter().map(posted("clean"))),
+            )?,
             letters: sheet(
                 changes
                     .letters
                     .iter()
-                    .map(|(run, epoch)| json!({"run": run, "kind": "letter", "epoch": epoch}))
-                    .collect(),
-            ),
-            opened: sheet(
-                changes
-                    .opened
-                    .iter()
-                    .map(|attempt| {
-                        json!({
-                            "run": attempt.run, "fence": attempt.fence, "epoch": attempt.epoch,
-                            "worker": attempt.worker,
-                        })
-                    })
-                    .collect(),
-            ),
-            ended: sheet(
-                changes
-                    .ended
-                    .iter()
-                    .map(|attempt| {
-                        let failure = attempt.failure.as_ref();
-                        json!({
-                            "run": attempt.run, "fence": attempt.fence,
-                            "outcome": attempt.outcome,
-                            "class": failure.map(|(class, _)| class.as_str()),
-                            "message": failure.map(|(_, message)| message),
-                        })
-                    })
-                    .collect(),
-            ),
+                    .map(|(run, epoch)| json!({"run": run, "kind": "letter", "epoch": epoch})),
+            )?,
+            opened: sheet(&changes.opened)?,
+            ended: sheet(&changes.ended)?,
             deliveries: sheet(
-                changes
-                    .deliveries
-                    .iter()
-                    .map(|(run, delivery)| {
-                        json!({
-                            "id": delivery.id, "run": run, "target": delivery.target,
-                            "manifest_sha256": delivery.manifest_sha256,
-                        })
-                    })
-                    .collect(),
-            ),
+                changes.deliveries.iter().map(|(run, delivery)| Of { run: *run, rest: delivery }),
+            )?,
             cursors: sheet(
                 changes
                     .cursors
                     .iter()
-                    .map(|(name, (value, run))| json!({"name": name, "value": value, "run": run}))
-                    .collect(),
-            ),
-            audit: sheet(
-                changes
-                    .audit
-                    .iter()
-                    .map(|line| {
-                        json!({
-                            "by": line.by, "action": line.action, "subject": line.subject,
-                            "reason": line.reason,
-                        })
-                    })
-                    .collect(),
-            ),
+                    .map(|(name, (value, run))| json!({"name": name, "value": value, "run": run})),
+            )?,
+            audit: sheet(&changes.audit)?,
         })
     }
 }

@@ -25,7 +25,7 @@ use crate::contract::{Contract, check_share};
 use crate::error::{Class, Error, Result};
 use crate::format::FieldType;
 use crate::job::RunId;
-use crate::job::book::{Command, Delivery, Outcome};
+use crate::job::command::{Command, Delivery, Outcome};
 use crate::job::decision::Decision;
 use crate::job::machine::{Proof, Refusal};
 use crate::job::manifest::{MANIFEST_LIMIT, Manifest, ManifestColumn, ManifestFile};

@@ -9,7 +9,7 @@ mod letter;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
@@ -20,7 +20,8 @@ use crate::error::{Class, Error, Result};
 use crate::export::RetryConfig;
 use crate::intake::Definitions;
 use crate::job::RunId;
-use crate::job::book::{Audit, Command, Outcome};
+use crate::job::changes::Audit;
+use crate::job::command::{Command, Outcome};
 use crate::job::machine::Refusal;
 use crate::job::message::JobMessage;
 use crate::job::run::{Run, State};
@@ -33,8 +34,8 @@ use crate::units::Rate;
 pub struct Pass {
     /// Which.
     pub filter: Filter,
-    /// Replay so many runs first, and the others only when all of these are done. A letter without
-    /// a run is none of them: what becomes of it cannot be seen.
+    /// Replay so many runs first, and the other letters only when all of these are done. A letter
+    /// without a run is none of them: what becomes of it cannot be seen.
     pub canary: Option<u32>,
     /// Not faster than this.
     pub rate: Option<Rate>,
@@ -80,6 +81,19 @@ const ALONE: u32 = 10;
 /// How long after its deadline a run is still waited for: closing it takes a while.
 const GRACE: SignedDuration = SignedDuration::from_mins(1);
 
+/// How far a pass is.
+struct Walk {
+    report: Report,
+    /// Runs that were queued again and have not ended yet, as far as is known.
+    open: Vec<RunId>,
+    /// How many canaries are still wanted; `None` where there are none, or all are done.
+    canaries: Option<u32>,
+    /// Letters without a run, which wait until the canaries are done.
+    held_back: Vec<Incoming>,
+    /// When was last looked at the runs.
+    looked: Instant,
+}
+
 /// Replays letters.
 pub struct Replayer {
     /// Where the letters are.
@@ -103,11 +117,16 @@ impl Replayer {
         pass: &Pass,
         progress: impl Fn(&Report),
     ) -> Result<Report> {
-        let mut report = Report::default();
-        let mut open: Vec<RunId> = Vec::new();
-        let mut canaries = pass.canary;
-        let mut looked = tokio::time::Instant::now();
+        let mut walk = Walk {
+            report: Report::default(),
+            open: Vec::new(),
+            canaries: pass.canary,
+            held_back: Vec::new(),
+            looked: Instant::now(),
+        };
         let mut held = self.hold_one(REPLAY, pools, &pass.filter).await?;
+        // What is held back can be settled for as long as the stream lives that it came from.
+        let mut streams = Vec::new();
         for pool in pools {
             let mut letters = match held.remove(pool) {
                 Some(letters) => letters,
@@ -116,56 +135,89 @@ impl Replayer {
             while let Some(letter) = letters.next().await {
                 let letter = letter?;
                 let dead = letter.properties.dead.clone().unwrap_or_default();
-                report.seen += 1;
+                walk.report.seen += 1;
                 if !pass.filter.picks(&dead, &handle(&dead, &letter.body)) {
                     continue;
                 }
-                if canaries == Some(0) {
-                    canaries = None;
-                    report.stopped = self.await_all(&mut open, &mut report).await?;
-                    if report.failed > 0 {
-                        report.stopped =
-                            Some(format!("{} of the canaries failed again", report.failed));
-                    }
-                    if report.stopped.is_some() {
-                        return Ok(report);
-                    }
+                if walk.canaries == Some(0) && !self.canaries_done(&mut walk).await? {
+                    return Ok(walk.report);
                 }
-                if let Some(run) = self.one(pool, letter, &dead, pass, &mut report).await? {
-                    open.push(run);
-                    canaries = canaries.map(|left| left.saturating_sub(1));
+                if !self.step(letter, &dead, pass, &mut walk, &progress).await? {
+                    return Ok(walk.report);
                 }
-                progress(&report);
-                if let Some(rate) = pass.rate {
-                    tokio::time::sleep(rate.interval()).await;
-                }
-                if let Some(most) = pass.stop_after
-                    && looked.elapsed() >= LOOK
-                {
-                    looked = tokio::time::Instant::now();
-                    self.look_at(&mut open, &mut report).await?;
-                    if report.failed >= u64::from(most) {
-                        report.stopped = Some(format!("{} failed again", report.failed));
-                        return Ok(report);
-                    }
-                }
+            }
+            if !walk.held_back.is_empty() {
+                streams.push(letters);
+            }
+        }
+        let untested = walk.canaries.is_some() && !walk.held_back.is_empty();
+        if untested && !self.canaries_done(&mut walk).await? {
+            return Ok(walk.report);
+        }
+        for letter in std::mem::take(&mut walk.held_back) {
+            let dead = letter.properties.dead.clone().unwrap_or_default();
+            if !self.step(letter, &dead, pass, &mut walk, &progress).await? {
+                return Ok(walk.report);
             }
         }
         if pass.canary.is_some() || pass.stop_after.is_some() {
-            report.stopped = self.await_all(&mut open, &mut report).await?;
+            walk.report.stopped = self.await_all(&mut walk.open, &mut walk.report).await?;
         }
-        Ok(report)
+        Ok(walk.report)
     }
 
-    /// Replays one letter. Answers the run, if one was queued again.
-    async fn one(
+    /// Whether all canaries are done, for which is waited here. If not, the report says why.
+    async fn canaries_done(&self, walk: &mut Walk) -> Result<bool> {
+        let Walk { report, open, held_back, .. } = walk;
+        if report.replayed == 0 && !held_back.is_empty() {
+            report.stopped = Some(
+                "no letter has a run that could be the canary: replay them without one".to_owned(),
+            );
+            return Ok(false);
+        }
+        report.stopped = self.await_all(open, report).await?;
+        if report.failed > 0 {
+            report.stopped = Some(format!("{} of the canaries failed again", report.failed));
+        }
+        walk.canaries = None;
+        Ok(walk.report.stopped.is_none())
+    }
+
+    /// Replays one letter, as fast as the pass allows. Answers whether the pass goes on.
+    async fn step(
         &self,
-        pool: &str,
         letter: Incoming,
         dead: &DeadHeaders,
         pass: &Pass,
-        report: &mut Report,
-    ) -> Result<Option<RunId>> {
+        walk: &mut Walk,
+        progress: impl Fn(&Report),
+    ) -> Result<bool> {
+        self.one(letter, dead, pass, walk).await?;
+        progress(&walk.report);
+        if let Some(rate) = pass.rate {
+            tokio::time::sleep(rate.interval()).await;
+        }
+        if let Some(most) = pass.stop_after
+            && walk.looked.elapsed() >= LOOK
+        {
+            walk.looked = Instant::now();
+            self.look_at(&mut walk.open, &mut walk.report).await?;
+            if walk.report.failed >= u64::from(most) {
+                walk.report.stopped = Some(format!("{} failed again", walk.report.failed));
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Replays one letter; or holds it back, where it cannot be a canary and these are not done.
+    async fn one(
+        &self,
+        letter: Incoming,
+        dead: &DeadHeaders,
+        pass: &Pass,
+        walk: &mut Walk,
+    ) -> Result<()> {
         let mut active = None;
         if let Some(export) = &dead.export {
             self.definitions.forget(export);
@@ -173,17 +225,15 @@ impl Replayer {
                 Ok(bound) => active = Some(bound),
                 // Retired: its letters stay where they are.
                 Err(error) if error.class() == Class::Malformed => {
-                    report.skipped += 1;
-                    return Ok(None);
+                    walk.report.skipped += 1;
+                    return Ok(());
                 }
                 Err(error) => return Err(error),
             }
         }
         let run = dead.run.as_ref().and_then(|run| run.parse::<RunId>().ok());
         let Some((run, epoch)) = run.zip(dead.epoch) else {
-            self.publish_again(pool, letter, dead, pass).await?;
-            report.replayed += 1;
-            return Ok(None);
+            return self.publish_again(letter, dead, pass, walk).await;
         };
         let patience = active.as_ref().map_or_else(
             || RetryConfig::default().give_up_after,
@@ -204,31 +254,36 @@ impl Replayer {
         match apply_one(&*self.ledger, command).await? {
             Outcome::Done(_) => {
                 letter.settle.ack().await?;
-                report.replayed += 1;
-                Ok(Some(run))
+                walk.report.replayed += 1;
+                walk.open.push(run);
+                walk.canaries = walk.canaries.map(|left| left.saturating_sub(1));
             }
             // The history of this run is deleted already: the job is taken as a new one.
             Outcome::Refused(Refusal::NoRun) => {
-                self.publish_again(pool, letter, dead, pass).await?;
-                report.replayed += 1;
-                Ok(None)
+                return self.publish_again(letter, dead, pass, walk).await;
             }
             _ => {
                 letter.settle.ack().await?;
-                report.superseded += 1;
-                Ok(None)
+                walk.report.superseded += 1;
             }
         }
+        Ok(())
     }
 
+    /// Publishes the message of a letter that has no run. What becomes of it cannot be seen, so
+    /// that it has to wait for the canaries, and is none.
     async fn publish_again(
         &self,
-        pool: &str,
         letter: Incoming,
         dead: &DeadHeaders,
         pass: &Pass,
+        walk: &mut Walk,
     ) -> Result<()> {
-        let to = if dead.routing_key.is_empty() { pool } else { &dead.routing_key };
+        if walk.canaries.is_some() {
+            walk.held_back.push(letter);
+            return Ok(());
+        }
+        let to = if dead.routing_key.is_empty() { &letter.pool } else { &dead.routing_key };
         let mut properties = letter.properties.clone();
         properties.dead = None;
         properties.first_failed_at = Some(dead.first_failed_at.clone()).filter(|at| !at.is_empty());
@@ -242,7 +297,9 @@ impl Replayer {
             None => return Err(Error::transient("replay a letter", "the queue gave no answer")),
         }
         self.audit("replay", &letter.body, dead, &pass.by, &pass.reason).await?;
-        letter.settle.ack().await
+        letter.settle.ack().await?;
+        walk.report.replayed += 1;
+        Ok(())
     }
 
     async fn audit(

@@ -110,7 +110,7 @@ fn letter(run: Run) -> Outgoing {
         export: Some(run.order.export.clone()),
         run: Some(run.id.to_string()),
         epoch: Some(run.epoch),
-        attempts: run.failures,
+        attempts: i32::try_from(run.fence).unwrap_or(i32::MAX),
         worker: run.worker.clone().unwrap_or_default(),
         first_failed_at: at(run.first_failed_at),
         last_failed_at: at(failure.map(|failure| failure.at)),
@@ -139,7 +139,7 @@ mod tests {
 
     use super::*;
     use crate::job::RunId;
-    use crate::job::book::{Command, Delivery, Open, Outcome};
+    use crate::job::command::{Command, Delivery, Open, Outcome};
     use crate::job::decision::Decision;
     use crate::job::machine::Proof;
     use crate::job::run::Order;

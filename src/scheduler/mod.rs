@@ -4,25 +4,16 @@
 mod dispatch;
 pub mod due;
 mod sweep;
+mod tick;
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
-
 use crate::error::{Class, Error, Result};
-use crate::intake::{self, Bound, Sender};
-use crate::job::RunId;
-use crate::job::book::{Command, Outcome};
-use crate::job::key::Content;
-use crate::job::message::JobMessage;
-use crate::job::{param, window};
 use crate::ledger::Ledger;
 use crate::queue::Queue;
 use crate::telemetry::{Health, Outage};
-
-use due::Slot;
 
 /// How often schedules are looked at.
 const TICK: Duration = Duration::from_secs(1);
@@ -49,10 +40,10 @@ impl Scheduler {
     /// Works until `stop` is ready. What is under way then is left to the next scheduler.
     pub async fn run(self: Arc<Scheduler>, stop: impl Future<Output = ()>) -> Result<()> {
         tracing::info!("the scheduler runs");
-        let told = sweep::Told::default();
+        let (broken, told) = (tick::Broken::default(), sweep::Told::default());
         tokio::select! {
             () = stop => {}
-            () = self.every(TICK, "look at the schedules", || self.tick()) => {}
+            () = self.every(TICK, "look at the schedules", || tick::tick(&self, &broken)) => {}
             () = dispatch::run(&self, dispatch::LOOK) => {}
             () = self.every(SWEEP, "look after runs", || sweep::sweep(&self, &told)) => {}
             () = self.every(PURGE, "delete old history", || sweep::purge(&self)) => {}
@@ -97,83 +88,6 @@ impl Scheduler {
         }
         answer
     }
-
-    /// Enqueues what the schedules make due.
-    async fn tick(&self) -> Result<()> {
-        let now = self.ledger.now().await?;
-        for stored in self.ledger.all_active().await? {
-            let ticked = async {
-                let bound = Bound::of(&stored)?;
-                self.tick_export(&bound, now).await
-            };
-            // One export that cannot be understood must not keep the others from running.
-            if let Err(error) = ticked.await {
-                if error.class() == Class::Unavailable {
-                    return Err(error);
-                }
-                tracing::error!(
-                    export = stored.export,
-                    error = error.chain(),
-                    "the export's schedule cannot be followed"
-                );
-            }
-        }
-        Ok(())
-    }
-
-    async fn tick_export(&self, bound: &Bound, now: Timestamp) -> Result<()> {
-        let Some(schedule) = &bound.export.schedule else { return Ok(()) };
-        let zone = window::zone(&bound.export.timezone)?;
-        let last = self.ledger.last_tick(&bound.name).await?;
-        let cron = crate::job::cron::Cron::parse(&schedule.cron)?;
-        // Most looks find nothing, and need not ask for the windows that have runs.
-        if cron.previous(now, &zone).is_none_or(|tick| last.is_some_and(|last| last >= tick)) {
-            return Ok(());
-        }
-        let from = match (schedule.window, schedule.start) {
-            (Some(_), Some(day)) => window::first_at(day.at(0, 0, 0, 0), &zone),
-            _ => bound.applied_at,
-        };
-        let known = self.ledger.windows(&bound.name, from).await?;
-        let is_known = |slot: &Slot| match slot {
-            Slot::Window(window) => known.contains(&window.start),
-            Slot::Tick(_) => false,
-        };
-        let due = due::due(schedule, &zone, now, last, bound.applied_at, &is_known)?;
-        let mut commands = Vec::with_capacity(due.enqueue.len());
-        for slot in &due.enqueue {
-            commands.push(accept(bound, *slot, now)?);
-        }
-        let outcomes = self.ledger.apply(commands).await?;
-        if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Stale)) {
-            // Another definition was applied meanwhile: the next look uses that.
-            return Ok(());
-        }
-        let new = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Accepted(_))).count();
-        if new > 0 {
-            tracing::info!(export = bound.name, jobs = new, "enqueued what is due");
-        }
-        let skipped: Vec<_> = due
-            .skipped
-            .iter()
-            .filter_map(|slot| match slot {
-                Slot::Window(window) => Some(*window),
-                Slot::Tick(_) => None,
-            })
-            .collect();
-        if !skipped.is_empty() {
-            self.ledger.skip(&bound.name, &skipped).await?;
-            tracing::warn!(
-                export = bound.name,
-                windows = skipped.len(),
-                "windows were missed, and are skipped as `catch-up` says"
-            );
-        }
-        if let Some(tick) = due.tick {
-            self.ledger.ticked(&bound.name, tick).await?;
-        }
-        Ok(())
-    }
 }
 
 fn is_away(error: &Error) -> bool {
@@ -188,28 +102,5 @@ fn tell(trouble: &mut Outage, doing: &str, answer: Result<(), &Error>) {
     }
 }
 
-fn accept(bound: &Bound, slot: Slot, now: Timestamp) -> Result<Command> {
-    let mut job = JobMessage { export: bound.name.clone(), ..JobMessage::default() };
-    job.requested_by = Some("scheduler".to_owned());
-    match slot {
-        Slot::Window(window) => job.window = Some(window),
-        Slot::Tick(at) => {
-            let declared = &bound.export.params;
-            let content = Content {
-                export: &bound.name,
-                recipient: None,
-                declared,
-                params: &param::resolve(declared, &job.params)?,
-                window: None,
-                definition: None,
-            };
-            job.key = Some(content.cron_key(at));
-        }
-    }
-    let body = serde_json::to_string(&job).map_err(|cause| {
-        Error::permanent("write the job", "it cannot be written as JSON").caused_by(cause)
-    })?;
-    let sender = Sender { body, ..Sender::default() };
-    let order = intake::order(job, sender, bound, now)?;
-    Ok(Command::Accept { id: RunId::new(), order: Box::new(order), wake: true, pinned: false })
-}
+#[cfg(test)]
+mod log;

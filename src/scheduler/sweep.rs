@@ -10,7 +10,7 @@ use jiff::SignedDuration;
 use super::Scheduler;
 use crate::error::Result;
 use crate::job::RunId;
-use crate::job::book::Command;
+use crate::job::command::Command;
 use crate::ledger::Adrift;
 
 /// How many runs of each kind one pass looks at.
@@ -66,11 +66,11 @@ pub async fn purge(scheduler: &Scheduler) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Arc;
 
+    use super::super::log::Log;
     use super::*;
-    use crate::job::book::{Open, Outcome};
+    use crate::job::command::{Open, Outcome};
     use crate::job::decision::Decision;
     use crate::job::run::tests::order;
     use crate::ledger::embedded::EmbeddedLedger;
@@ -78,28 +78,6 @@ mod tests {
     use crate::queue::embedded::Embedded;
     use crate::rows::Counts;
     use crate::telemetry::Health;
-
-    /// What is logged.
-    #[derive(Clone, Default)]
-    struct Log(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Log {
-        fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().write(text)
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
-    impl Log {
-        /// How often was told that a run is stuck.
-        fn stuck(&self) -> usize {
-            let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-            text.matches("committing or closing for more than an hour").count()
-        }
-    }
 
     /// A run that has been committing for two hours.
     async fn stick(ledger: &dyn Ledger, file: &std::path::Path, key: &str) {
@@ -153,20 +131,17 @@ mod tests {
         ledger.activate(&[definition], false, "test", false).await.unwrap();
         stick(&*ledger, &file, "a").await;
 
-        let log = Log::default();
-        let writer = log.clone();
-        let subscriber =
-            tracing_subscriber::fmt().with_writer(move || writer.clone()).without_time().finish();
-        let _logging = tracing::subscriber::set_default(subscriber);
+        let (log, _logging) = Log::start();
+        let stuck = || log.count("committing or closing for more than an hour");
         let told = Told::default();
         for _ in 0..3 {
             sweep(&scheduler, &told).await.unwrap();
-            assert_eq!(log.stuck(), 1);
+            assert_eq!(stuck(), 1);
         }
         stick(&*ledger, &file, "b").await;
         for _ in 0..3 {
             sweep(&scheduler, &told).await.unwrap();
-            assert_eq!(log.stuck(), 2);
+            assert_eq!(stuck(), 2);
         }
         // As if ten minutes had passed.
         for until in told.lock().unwrap().values_mut() {
@@ -175,7 +150,7 @@ mod tests {
         }
         for _ in 0..3 {
             sweep(&scheduler, &told).await.unwrap();
-            assert_eq!(log.stuck(), 4);
+            assert_eq!(stuck(), 4);
         }
     }
 }

@@ -4,15 +4,17 @@ use std::time::{Duration, Instant};
 
 use crate::error::Error;
 
-/// How often is told of what goes on failing.
+/// How often is told of what goes on failing, unless it is said.
 const AGAIN: Duration = Duration::from_secs(60);
 /// For how long after one failure another is not told of: what comes and goes many times a second
 /// must not drown the log.
 const QUIET: Duration = Duration::from_secs(5);
 
 /// Something that is done again and again, and may fail for a while.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Outage {
+    /// How often is told of it while it fails.
+    again: Duration,
     /// Since when it fails.
     since: Option<Instant>,
     /// When was last told that it fails.
@@ -30,7 +32,18 @@ enum Tell {
     Again(Duration),
 }
 
+impl Default for Outage {
+    fn default() -> Self {
+        Outage::told_every(AGAIN)
+    }
+}
+
 impl Outage {
+    /// One that is told of so often while it lasts.
+    pub fn told_every(again: Duration) -> Outage {
+        Outage { again, since: None, told: None }
+    }
+
     /// Notes how it went just now, and logs what has to be told of that. `doing` is a verb phrase:
     /// "use the ledger".
     pub fn note(&mut self, doing: &str, answer: Result<(), &Error>) {
@@ -56,7 +69,7 @@ impl Outage {
         }
         let since = *self.since.get_or_insert(now);
         let known = self.told.is_some_and(|told| told >= since);
-        let pause = if known { AGAIN } else { QUIET };
+        let pause = if known { self.again } else { QUIET };
         if self.told.is_some_and(|told| now - told < pause) {
             return None;
         }
@@ -82,6 +95,16 @@ mod tests {
         assert_eq!(at(131, false), None);
         assert_eq!(at(200, true), Some(Tell::Fails));
         assert_eq!(at(260, true), Some(Tell::Still(Duration::from_secs(60))));
+    }
+
+    #[test]
+    fn how_often_is_told_of_what_lasts_can_be_said() {
+        let hour = Duration::from_secs(3600);
+        let (mut outage, start) = (Outage::told_every(hour), Instant::now());
+        let told: Vec<u64> = (0..8000)
+            .filter(|second| outage.told_at(start + Duration::from_secs(*second), true).is_some())
+            .collect();
+        assert_eq!(told, [0, 3600, 7200]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use crate::claims::{Claim, Claims};
 use crate::job::RunId;
-use crate::job::book::{Command, Outcome};
+use crate::job::command::{Command, Outcome};
 use crate::job::run::State;
 use crate::ledger::Ledger;
 

@@ -17,7 +17,7 @@ use super::settle::{self, Ending};
 use crate::claims::Claim;
 use crate::error::{Class, Error, Result};
 use crate::intake::Bound;
-use crate::job::book::{Command, Open, Opened, Outcome};
+use crate::job::command::{Command, Open, Opened, Outcome};
 use crate::job::machine::Closed;
 use crate::job::message::WakeMessage;
 use crate::job::run::{Run, State};

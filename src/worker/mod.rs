@@ -23,7 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use crate::claims::Claims;
 use crate::error::{Class, Error, Result};
 use crate::intake::Definitions;
-use crate::job::book::{Command, Outcome};
+use crate::job::command::{Command, Outcome};
 use crate::job::message::WakeMessage;
 use crate::job::retry::{self, Jitter};
 use crate::job::run::Run;

@@ -9,7 +9,7 @@ use crate::claims::{Claim, Claimed};
 use crate::error::{Class, Error, Result};
 use crate::intake::{self, Bound, Sender};
 use crate::job::RunId;
-use crate::job::book::{Command, Outcome};
+use crate::job::command::{Command, Outcome};
 use crate::job::message::{self, JobMessage, Message, WakeMessage};
 use crate::job::run::{Order, Run};
 use crate::ledger::RunFilter;

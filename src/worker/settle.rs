@@ -10,7 +10,7 @@ use serde_json::json;
 use super::Worker;
 use super::receive::leave_wake_up;
 use crate::error::{Class, Error, Result};
-use crate::job::book::{Command, Outcome};
+use crate::job::command::{Command, Outcome};
 use crate::job::machine::Refusal;
 use crate::job::retry::{self, Jitter, Next, RetryPolicy};
 use crate::job::run::{Run, State};

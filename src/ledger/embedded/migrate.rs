@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
-use super::BUSY;
+use super::file::BUSY;
 use crate::connect::sqlite::classify;
 use crate::error::{Error, Result};
 use crate::ledger::Migration;

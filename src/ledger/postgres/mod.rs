@@ -10,7 +10,9 @@ macro_rules! sql {
 }
 
 mod apply;
+mod definitions;
 mod migrate;
+mod outbox;
 mod pool;
 
 use std::collections::BTreeSet;
@@ -25,12 +27,13 @@ use tokio_postgres::types::{FromSql, ToSql};
 
 use super::sheet::run_of;
 use super::{
-    Adrift, Applied, Attempt, Audited, Change, Ledger, NewDefinition, Posting, RecordedDelivery,
-    RunFilter, StoredDefinition,
+    Adrift, Applied, Attempt, Audited, Ledger, NewDefinition, Posting, RecordedDelivery, RunFilter,
+    StoredDefinition, Which,
 };
 use crate::connect::postgres as server;
 use crate::error::{Class, Error, Result};
-use crate::job::book::{Audit, Command, Outcome};
+use crate::job::changes::Audit;
+use crate::job::command::{Command, Outcome};
 use crate::job::run::Run;
 use crate::job::{RunId, Window};
 use crate::secret::Secret;
@@ -147,110 +150,16 @@ impl Ledger for PostgresLedger {
         by: &str,
         dry_run: bool,
     ) -> Result<Vec<Applied>> {
-        const DOING: &str = "apply the definitions";
-        let failed = |e| classify(DOING, e);
-        let mut client = self.client().await?;
-        let tx = client.transaction().await.map_err(failed)?;
-        // Two applies at once would number their revisions alike.
-        tx.execute("LOCK TABLE definitions IN SHARE ROW EXCLUSIVE MODE", &[])
-            .await
-            .map_err(failed)?;
-        let mut applied = Vec::new();
-        for new in definitions {
-            let active: Option<String> = tx
-                .query_opt("SELECT hash FROM active_definitions WHERE export = $1", &[&new.export])
-                .await
-                .map_err(failed)?
-                .map(|row| column(&row, 0))
-                .transpose()?;
-            let row = tx
-                .query_one(sql!(put_definition), &[&new.export, &new.hash, &new.content, &by])
-                .await
-                .map_err(failed)?;
-            let change = match active {
-                None => Change::New,
-                Some(hash) if hash == new.hash => Change::Unchanged,
-                Some(_) => Change::Changed,
-            };
-            if change != Change::Unchanged {
-                tx.execute(sql!(activate), &[&new.export, &new.hash]).await.map_err(failed)?;
-            }
-            applied.push(Applied {
-                export: new.export.clone(),
-                revision: column(&row, 0)?,
-                change,
-            });
-        }
-        if retire {
-            let names: Vec<&String> = definitions.iter().map(|new| &new.export).collect();
-            let gone = tx
-                .query(
-                    "DELETE FROM active_definitions WHERE export <> ALL ($1) RETURNING export",
-                    &[&names],
-                )
-                .await
-                .map_err(failed)?;
-            for row in &gone {
-                applied.push(Applied {
-                    export: column(row, 0)?,
-                    revision: 0,
-                    change: Change::Retired,
-                });
-            }
-        }
-        for line in applied.iter().filter(|line| line.change != Change::Unchanged) {
-            let reason = format!("revision {}", line.revision);
-            tx.execute(
-                r#"INSERT INTO audit ("by", action, subject, reason) VALUES ($1, 'apply', $2, $3)"#,
-                &[&by, &line.export, &reason],
-            )
-            .await
-            .map_err(failed)?;
-        }
-        if dry_run {
-            tx.rollback().await.map_err(failed)?;
-        } else {
-            tx.commit().await.map_err(failed)?;
-        }
-        Ok(applied)
+        definitions::activate(&mut self.client().await?, definitions, retire, by, dry_run).await
     }
 
-    async fn revisions(&self, export: &str) -> Result<Vec<StoredDefinition>> {
-        self.definitions(Some(export), None, false).await
-    }
-
-    async fn definition(&self, export: &str, hash: &str) -> Result<Option<StoredDefinition>> {
-        Ok(self.definitions(Some(export), Some(hash), false).await?.pop())
-    }
-
-    async fn active(&self, export: &str) -> Result<Option<StoredDefinition>> {
-        Ok(self.definitions(Some(export), None, true).await?.pop())
-    }
-
-    async fn all_active(&self) -> Result<Vec<StoredDefinition>> {
-        self.definitions(None, None, true).await
+    async fn definitions(&self, wanted: Which<'_>) -> Result<Vec<StoredDefinition>> {
+        let (export, hash, active) = wanted.columns();
+        self.records(sql!(definitions), &[&export, &hash, &active], "read definitions").await
     }
 
     async fn take_due(&self, limit: u32, lease: Duration) -> Result<Vec<Posting>> {
-        const DOING: &str = "read the outbox";
-        let client = self.client().await?;
-        let statement =
-            client.prepare_cached(sql!(take_due)).await.map_err(|e| classify(DOING, e))?;
-        let rows = client
-            .query(&statement, &[&i64::from(limit), &lease.as_secs_f64()])
-            .await
-            .map_err(|e| classify(DOING, e))?;
-        // One that cannot be read must not hold up the others.
-        Ok(rows
-            .iter()
-            .filter_map(|row| {
-                posting(row)
-                    .inspect_err(|error| {
-                        tracing::error!(error = error.chain(), "a posting cannot be read");
-                    })
-                    .ok()
-            })
-            .collect())
+        outbox::take_due(&self.client().await?, limit, lease).await
     }
 
     async fn mark_sent(&self, versions: &[i64]) -> Result<()> {
@@ -403,36 +312,5 @@ impl Ledger for PostgresLedger {
             .await
             .map_err(|e| classify("ask the ledger for its time", e))?;
         column(&row, 0)
-    }
-}
-
-impl PostgresLedger {
-    async fn definitions(
-        &self,
-        export: Option<&str>,
-        hash: Option<&str>,
-        active: bool,
-    ) -> Result<Vec<StoredDefinition>> {
-        self.records(sql!(definitions), &[&export, &hash, &active], "read definitions").await
-    }
-}
-
-fn posting(row: &Row) -> Result<Posting> {
-    let version = column(row, 0)?;
-    let kind: &str = column(row, 1)?;
-    if kind == "letter" {
-        let record: Option<String> = column(row, 5)?;
-        let record = record
-            .ok_or_else(|| Error::permanent("read the outbox", "a dead letter's run has gone"))?;
-        let mut run = run_of(&record)?;
-        run.order.body = column::<Option<String>>(row, 6)?.unwrap_or_default();
-        Ok(Posting::Letter { version, run: Box::new(run) })
-    } else {
-        Ok(Posting::Wake {
-            version,
-            run: RunId(column(row, 2)?),
-            epoch: column(row, 3)?,
-            pool: column::<Option<String>>(row, 4)?.unwrap_or_default(),
-        })
     }
 }

@@ -1,8 +1,11 @@
 //! Dead letters that have no run, and filters that mean something else than they say.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use longshore::ledger::Ledger;
+use longshore::ledger::embedded::EmbeddedLedger;
 use longshore::queue::embedded::Embedded;
 use longshore::queue::{DeadHeaders, Destination, Outgoing, Properties, Queue};
 use serde_json::Value as Json;
@@ -192,8 +195,9 @@ fn letters_of_unknown_exports_stay_and_hinder_no_others() {
     assert_eq!((left.len(), &left[0]["export"]), (1, &"gone".into()));
 }
 
-#[test]
-fn a_letter_without_a_run_is_no_canary() {
+/// A house with a letter without a run, and after it those of two dead runs; answers their names
+/// too.
+fn with_letters_of_both_kinds() -> (House, Vec<String>) {
     let house = House::new();
     house.write("config/exports/broken.toml", BROKEN);
     house.done(&["apply"]);
@@ -201,14 +205,79 @@ fn a_letter_without_a_run_is_no_canary() {
     for key in ["first", "second"] {
         house.fails(1, &["run", "broken", "--key", key]);
     }
+    let letters = house.objects(&["dead", "list", "--export", "broken"]);
+    let runs = letters.iter().map(|one| one["run"].as_str().unwrap().to_owned()).collect();
+    (house, runs)
+}
+
+#[test]
+fn a_letter_without_a_run_is_no_canary_and_waits_for_it() {
+    let (house, _) = with_letters_of_both_kinds();
+    let replay = |more: &[&str]| -> Json {
+        let replay = ["dead", "replay", "--canary", "1", "--reason", "a test", "--json"];
+        let (code, told, err) = house.run(&[&replay, more].concat());
+        assert_eq!(code, 1, "{told}\n{err}");
+        serde_json::from_str(&told).unwrap()
+    };
+    // There is none: nothing is tried out, and nothing is replayed.
+    let report = replay(&["--class", "malformed"]);
+    assert_eq!(report["replayed"], 0, "{report}");
+    assert!(report["stopped"].as_str().unwrap().contains("no letter has a run"), "{report}");
+    assert_eq!(house.objects(&["dead", "list"]).len(), 3);
     // The canary is the first run, which nobody works on here.
-    let replay = ["dead", "replay", "--all", "--canary", "1", "--reason", "a test", "--json"];
-    let (code, told, err) = house.run(&replay);
-    assert_eq!(code, 1, "{told}\n{err}");
-    let report: Json = serde_json::from_str(&told).unwrap();
-    assert_eq!(report["replayed"], 2, "{report}");
-    assert_eq!(house.objects(&["dead", "list"]).len(), 1);
+    let report = replay(&["--all"]);
+    assert_eq!(report["replayed"], 1, "{report}");
+    assert!(report["stopped"].as_str().unwrap().contains("no worker"), "{report}");
+    let left = house.objects(&["dead", "list"]);
+    let classes: Vec<_> = left.iter().map(|one| one["class"].as_str().unwrap()).collect();
+    assert_eq!(classes, ["malformed", "contract"]);
     assert_eq!(house.objects(&["runs", "--state", "queued"]).len(), 1);
+}
+
+#[tokio::test]
+async fn a_letter_without_a_run_is_replayed_once_the_canary_is_done() {
+    let (house, runs, dev) = tokio::task::spawn_blocking(|| {
+        let (house, runs) = with_letters_of_both_kinds();
+        let http = "[http]\nlisten = \"127.0.0.1:0\"\n";
+        house.write("config/longshore.toml", &format!("{SETTINGS}{http}"));
+        let mended = BROKEN.replace("email   = { type = \"string\" }\n", "");
+        house.write("config/exports/broken.toml", &mended);
+        house.done(&["apply"]);
+        let dev = start(house.path(), "dev");
+        let replay = ["dead", "replay", "--all", "--canary", "1", "--reason", "a test"];
+        let report = house.objects(&replay).remove(0);
+        assert_eq!((&report["replayed"], &report["done"]), (&3.into(), &2.into()), "{report}");
+        (house, runs, dev)
+    })
+    .await
+    .unwrap();
+    assert!(dev.end(Duration::from_secs(30)).await.success());
+    let ledger = EmbeddedLedger::open(&house.path().join("longshore.db")).unwrap();
+    let canary = ledger.run(runs[0].parse().unwrap()).await.unwrap().unwrap();
+    let message = format!("message {}", EMPTY.1);
+    let trail = ledger.audit_trail(Some(&message), 10).await.unwrap();
+    assert_eq!(trail.len(), 1, "{trail:?}");
+    assert!(trail[0].action == "replay" && Some(trail[0].at) >= canary.ended_at, "{trail:?}");
+}
+
+#[test]
+fn a_list_of_letters_counts_attempts_as_one_of_runs_does() {
+    let (house, runs) = with_dead_runs();
+    house.done(&["dead", "replay", "--run", &runs[0], "--reason", "a test"]);
+    house.fails(1, &["run", "broken", "--key", "first"]);
+    let tries = |command: &str| -> BTreeMap<String, String> {
+        let table = house.done(&[command]);
+        let header = table.lines().next().unwrap();
+        let at = header.find("TRY").unwrap();
+        let rows = table.lines().skip(1);
+        let word = |line: &str| line.split_whitespace().next().unwrap().to_owned();
+        rows.map(|line| (word(line), word(&line[at..]))).collect()
+    };
+    let short = |run: &str| run[28..].to_owned();
+    let expected: BTreeMap<String, String> =
+        [(short(&runs[0]), "2".to_owned()), (short(&runs[1]), "1".to_owned())].into();
+    assert_eq!(tries("runs"), expected);
+    assert_eq!(tries("dead"), expected);
 }
 
 #[tokio::test]

@@ -104,7 +104,7 @@ async fn a_schema_that_is_not_this_binarys_is_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn callers_share_transactions_and_keep_their_faults_to_themselves() {
     use longshore::error::Class;
-    use longshore::job::book::Outcome;
+    use longshore::job::command::Outcome;
     use longshore::ledger::Ledger;
     use longshore::ledger::postgres::{PostgresLedger, migrate};
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore::job::RunId;
-use longshore::job::book::{Command, Delivery, Open, Opened, Outcome};
+use longshore::job::command::{Command, Delivery, Open, Opened, Outcome};
 use longshore::job::decision::Decision;
 use longshore::job::machine::Proof;
 use longshore::job::run::{Order, Run};

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use longshore::error::Class;
-use longshore::job::book::{Audit, Command};
+use longshore::job::changes::Audit;
+use longshore::job::command::Command;
 use longshore::job::machine::Proof;
 use longshore::job::run::State;
 use longshore::job::waiting::Need;
 use longshore::job::{RunId, Window};
-use longshore::ledger::{Change, RunFilter, one_run};
+use longshore::ledger::{Change, RunFilter, Which, one_run};
 
 use super::bed::*;
 
@@ -25,26 +26,42 @@ pub async fn definitions_are_numbered_by_content(bed: Bed) {
     let orders = |revision, change| ("orders".to_owned(), revision, change);
     assert_eq!(apply(&[("orders", "d1")], false, false).await, [orders(1, Change::Unchanged)]);
     assert_eq!(apply(&[("orders", "d2")], false, true).await, [orders(2, Change::Changed)]);
-    assert_eq!(ledger.active("orders").await.unwrap().unwrap().hash, "d1", "a dry run");
+    assert_eq!(
+        ledger.definitions(Which::ActiveOf("orders")).await.unwrap().pop().unwrap().hash,
+        "d1",
+        "a dry run"
+    );
     assert_eq!(apply(&[("orders", "d2")], false, false).await, [orders(2, Change::Changed)]);
     assert_eq!(apply(&[("orders", "d3")], false, false).await, [orders(3, Change::Changed)]);
     // An old content has its old number.
     assert_eq!(apply(&[("orders", "d1")], false, false).await, [orders(1, Change::Changed)]);
-    let active = ledger.active("orders").await.unwrap().unwrap();
+    let active = ledger.definitions(Which::ActiveOf("orders")).await.unwrap().pop().unwrap();
     assert_eq!((active.revision, active.active, active.applied_by.as_str()), (1, true, "test"));
     assert_eq!(active.content, r#"{"hash":"d1"}"#);
-    let revisions = ledger.revisions("orders").await.unwrap();
+    let revisions = ledger.definitions(Which::RevisionsOf("orders")).await.unwrap();
     let numbers: Vec<(i32, bool)> = revisions.iter().map(|d| (d.revision, d.active)).collect();
     assert_eq!(numbers, [(3, false), (2, false), (1, true)]);
-    let third = ledger.definition("orders", "d3").await.unwrap().unwrap();
+    let third = ledger
+        .definitions(Which::Content { export: "orders", hash: "d3" })
+        .await
+        .unwrap()
+        .pop()
+        .unwrap();
     assert_eq!((third.revision, third.active), (3, false));
-    assert!(ledger.definition("orders", "none").await.unwrap().is_none());
+    assert!(
+        ledger
+            .definitions(Which::Content { export: "orders", hash: "none" })
+            .await
+            .unwrap()
+            .pop()
+            .is_none()
+    );
 
     let both = apply(&[("customers", "d1")], true, false).await;
     assert_eq!(both, [("customers".to_owned(), 1, Change::New), orders(0, Change::Retired)]);
-    assert!(ledger.active("orders").await.unwrap().is_none());
+    assert!(ledger.definitions(Which::ActiveOf("orders")).await.unwrap().pop().is_none());
     let names: Vec<String> =
-        ledger.all_active().await.unwrap().into_iter().map(|d| d.export).collect();
+        ledger.definitions(Which::Active).await.unwrap().into_iter().map(|d| d.export).collect();
     assert_eq!(names, ["customers"]);
     let trail = ledger.audit_trail(Some("orders"), 10).await.unwrap();
     let reasons: Vec<&str> = trail.iter().map(|line| line.reason.as_str()).collect();
@@ -130,7 +147,7 @@ pub async fn old_runs_go_with_all_that_is_theirs(bed: Bed) {
     // Its key is free again.
     assert!(matches!(
         bed.apply(accept(order("old"))).await,
-        longshore::job::book::Outcome::Accepted(_)
+        longshore::job::command::Outcome::Accepted(_)
     ));
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use longshore::error::Class;
-use longshore::job::book::{Command, Outcome};
+use longshore::job::command::{Command, Outcome};
 use longshore::job::machine::Proof;
 use longshore::job::run::State;
 use longshore::job::waiting::Need;

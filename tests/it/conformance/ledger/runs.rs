@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use longshore::error::Class;
-use longshore::job::book::{Command, Open, Outcome};
+use longshore::job::command::{Command, Open, Outcome};
 use longshore::job::decision::CursorMove;
 use longshore::job::machine::{Closed, Proof, Refusal};
 use longshore::job::run::{End, Run, State};

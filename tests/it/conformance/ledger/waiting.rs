@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use longshore::job::RunId;
-use longshore::job::book::{Command, Outcome};
+use longshore::job::command::{Command, Outcome};
 use longshore::job::machine::{Closed, Proof};
 use longshore::job::run::State;
 use longshore::job::waiting::Need;

@@ -1,0 +1,203 @@
+//! What is asked of the ledger about runs, and what it answers. The rules between the two are those
+//! of the [`Book`](super::book::Book).
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::RunId;
+use super::decision::Decision;
+use super::machine::{Closed, Proof, Refusal};
+use super::run::{End, Order, Run};
+use super::waiting::Need;
+use crate::error::Class;
+
+/// Something that is to happen to one run.
+#[derive(Debug, Clone)]
+pub enum Command {
+    /// The job is accepted, unless its key is there already.
+    Accept {
+        /// The name that a new run gets.
+        id: RunId,
+        /// What the job is.
+        order: Box<Order>,
+        /// Whether a wake-up is put into the outbox; not, where the caller opens the run himself.
+        wake: bool,
+        /// Whether the order pins its definition; else it must be the active one.
+        pinned: bool,
+    },
+    /// A worker wants to work on the run.
+    Open(Open),
+    /// The worker lives.
+    Beat {
+        /// The run.
+        run: RunId,
+        /// Its fence.
+        fence: i64,
+        /// How long the next heartbeat may take.
+        lease: Duration,
+    },
+    /// Leave a wake-up behind, at the time that follows from the run's state, and no sooner than
+    /// after `delay`.
+    Wake {
+        /// The run.
+        run: RunId,
+        /// For how long whoever asks knows it to be held.
+        delay: Duration,
+    },
+    /// See [`machine::decide`](super::machine::decide).
+    Decide {
+        /// The run.
+        run: RunId,
+        /// Its fence.
+        fence: i64,
+        /// What is decided.
+        decision: Box<Decision>,
+    },
+    /// See [`machine::record`](super::machine::record).
+    Record {
+        /// The run.
+        run: RunId,
+        /// What was committed.
+        decision: Box<Decision>,
+        /// How that is known.
+        proof: Proof,
+        /// The delivery's row.
+        delivery: Delivery,
+    },
+    /// See [`machine::retry`](super::machine::retry).
+    Retry {
+        /// The run.
+        run: RunId,
+        /// Its fence.
+        fence: i64,
+        /// After how long it is due again.
+        after: Duration,
+        /// What went wrong, if anything did.
+        failure: Option<(Class, String)>,
+        /// Whether that counts against the export's attempts.
+        counted: bool,
+    },
+    /// See [`machine::fail`](super::machine::fail).
+    Fail {
+        /// The run.
+        run: RunId,
+        /// Its fence.
+        fence: i64,
+        /// How it is to end.
+        end: End,
+        /// What went wrong.
+        failure: (Class, String),
+        /// Where the rows are that it fails for, if it fails for rows.
+        quarantine: Option<String>,
+    },
+    /// See [`machine::close`](super::machine::close).
+    Close {
+        /// The run.
+        run: RunId,
+        /// Its fence.
+        fence: i64,
+    },
+    /// Somebody wants the run to end. See [`machine::stop`](super::machine::stop).
+    Cancel {
+        /// The run.
+        run: RunId,
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// The run's deadline may have passed. See [`machine::stop`](super::machine::stop).
+    Expire {
+        /// The run.
+        run: RunId,
+    },
+    /// See [`machine::replay`](super::machine::replay).
+    Replay {
+        /// The run.
+        run: RunId,
+        /// The epoch of the dead letter.
+        epoch: i32,
+        /// The definition that it is to run with, where not the one that it failed with.
+        definition: Option<(String, i32)>,
+        /// By when it must have ended.
+        deadline: Option<Timestamp>,
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// The run is parked; if what it waits for is free, its first waiter is woken.
+    Unpark {
+        /// The run.
+        run: RunId,
+    },
+}
+
+/// What a worker that opens a run brings along.
+#[derive(Debug, Clone)]
+pub struct Open {
+    /// The run.
+    pub run: RunId,
+    /// The worker's name.
+    pub worker: String,
+    /// How long until its first heartbeat.
+    pub lease: Duration,
+    /// What must be taken, all or none.
+    pub needs: Vec<Need>,
+    /// How many failures the export allows.
+    pub attempts: i32,
+    /// The cursor to read, where the export has one.
+    pub cursor: Option<String>,
+    /// The target, whose last recorded manifest is wanted.
+    pub target: Option<String>,
+}
+
+/// A delivery as it is recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Delivery {
+    /// Its name, as in the manifest.
+    pub id: Uuid,
+    /// What it was delivered to.
+    pub target: String,
+    /// SHA-256 (hex) of the manifest's bytes.
+    pub manifest_sha256: String,
+}
+
+/// What became of a command.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// A new run was accepted.
+    Accepted(Box<Run>),
+    /// The key is there already, with the same content.
+    Duplicate(Box<Run>),
+    /// The key is there already, with other content.
+    Conflict(Box<Run>),
+    /// The definition that the order names is not the active one any more: look it up again.
+    Stale,
+    /// The worker holds the run.
+    Opened(Box<Opened>),
+    /// The run cannot be opened; what has to be left behind is left behind.
+    Closed(Closed),
+    /// The run was parked on this resource.
+    Parked(String),
+    /// It is done as asked; the run as it stands now.
+    Done(Box<Run>),
+    /// It was not allowed; nothing has changed.
+    Refused(Refusal),
+}
+
+/// A run that a worker holds.
+#[derive(Debug, Clone)]
+pub struct Opened {
+    /// The run, with its new fence.
+    pub run: Run,
+    /// Where its cursor stands.
+    pub cursor: Option<String>,
+    /// SHA-256 (hex) of the last manifest recorded for its target.
+    pub predecessor: Option<String>,
+    /// Who had it before and left no outcome, where this open found that.
+    pub silent: Option<String>,
+}

@@ -1,0 +1,216 @@
+//! Schedules: what they make due is enqueued.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::Scheduler;
+use super::due::{self, Slot};
+use crate::error::{Class, Error, Result};
+use crate::intake::{self, Bound};
+use crate::job::command::Outcome;
+use crate::job::cron::Cron;
+use crate::job::key::Content;
+use crate::job::message::JobMessage;
+use crate::job::run::Order;
+use crate::job::{param, window};
+use crate::ledger::{Ledger, StoredDefinition, Which};
+use crate::telemetry::Outage;
+
+/// How often is told of a schedule that cannot be followed: until its definition is mended, which
+/// takes people.
+const AGAIN: Duration = Duration::from_secs(3600);
+
+/// How it goes with the schedules of the exports that are active, each with the revision that it
+/// went so with.
+pub type Broken = Mutex<HashMap<String, (i32, Outage)>>;
+
+/// Enqueues what the schedules make due.
+pub async fn tick(scheduler: &Scheduler, broken: &Broken) -> Result<()> {
+    let ledger = &*scheduler.ledger;
+    let now = ledger.now().await?;
+    let active = ledger.definitions(Which::Active).await?;
+    for stored in &active {
+        let followed = async { follow(ledger, &Bound::of(stored)?, now).await }.await;
+        match followed {
+            Err(error) if error.class() == Class::Unavailable => return Err(error),
+            // One export that cannot be understood must not keep the others from running.
+            followed => note(broken, stored, followed.as_ref().copied()),
+        }
+    }
+    // What was retired is not followed any more.
+    let mut broken = broken.lock().unwrap_or_else(PoisonError::into_inner);
+    broken.retain(|export, _| active.iter().any(|stored| stored.export == *export));
+    Ok(())
+}
+
+/// Notes how it went with the schedule of an export. Another revision is told of anew.
+fn note(broken: &Broken, stored: &StoredDefinition, followed: Result<(), &Error>) {
+    let fresh = || (stored.revision, Outage::told_every(AGAIN));
+    let mut broken = broken.lock().unwrap_or_else(PoisonError::into_inner);
+    let (revision, outage) = broken.entry(stored.export.clone()).or_insert_with(fresh);
+    if followed.is_err() && *revision != stored.revision {
+        (*revision, *outage) = fresh();
+    }
+    let export = &stored.export;
+    tracing::info_span!("schedule", export, revision = stored.revision)
+        .in_scope(|| outage.note("follow the export's schedule", followed));
+}
+
+async fn follow(ledger: &dyn Ledger, bound: &Bound, now: Timestamp) -> Result<()> {
+    let Some(schedule) = &bound.export.schedule else { return Ok(()) };
+    let zone = window::zone(&bound.export.timezone)?;
+    let last = ledger.last_tick(&bound.name).await?;
+    let cron = Cron::parse(&schedule.cron)?;
+    // Most looks find nothing, and need not ask for the windows that have runs.
+    if cron.previous(now, &zone).is_none_or(|tick| last.is_some_and(|last| last >= tick)) {
+        return Ok(());
+    }
+    let from = match (schedule.window, schedule.start) {
+        (Some(_), Some(day)) => window::first_at(day.at(0, 0, 0, 0), &zone),
+        _ => bound.applied_at,
+    };
+    let known = ledger.windows(&bound.name, from).await?;
+    let is_known = |slot: &Slot| match slot {
+        Slot::Window(window) => known.contains(&window.start),
+        Slot::Tick(_) => false,
+    };
+    let due = due::due(schedule, &zone, now, last, bound.applied_at, &is_known)?;
+    let orders: Vec<Order> =
+        due.enqueue.iter().map(|slot| order(bound, *slot, now)).collect::<Result<_>>()?;
+    let Some(outcomes) = intake::place(ledger, orders, true).await? else {
+        // Another definition was applied meanwhile: the next look uses that.
+        return Ok(());
+    };
+    let new = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Accepted(_))).count();
+    if new > 0 {
+        tracing::info!(export = bound.name, jobs = new, "enqueued what is due");
+    }
+    let skipped: Vec<_> = due
+        .skipped
+        .iter()
+        .filter_map(|slot| match slot {
+            Slot::Window(window) => Some(*window),
+            Slot::Tick(_) => None,
+        })
+        .collect();
+    if !skipped.is_empty() {
+        ledger.skip(&bound.name, &skipped).await?;
+        tracing::warn!(
+            export = bound.name,
+            windows = skipped.len(),
+            "windows were missed, and are skipped as `catch-up` says"
+        );
+    }
+    if let Some(tick) = due.tick {
+        ledger.ticked(&bound.name, tick).await?;
+    }
+    Ok(())
+}
+
+/// The job that a slot is.
+fn order(bound: &Bound, slot: Slot, now: Timestamp) -> Result<Order> {
+    let mut job = JobMessage { export: bound.name.clone(), ..JobMessage::default() };
+    job.requested_by = Some("scheduler".to_owned());
+    match slot {
+        Slot::Window(window) => job.window = Some(window),
+        Slot::Tick(at) => {
+            let declared = &bound.export.params;
+            let content = Content {
+                export: &bound.name,
+                recipient: None,
+                declared,
+                params: &param::resolve(declared, &job.params)?,
+                window: None,
+                definition: None,
+            };
+            job.key = Some(content.cron_key(at));
+        }
+    }
+    intake::own(&job, bound, now)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::super::log::Log;
+    use super::*;
+    use crate::ledger::embedded::EmbeddedLedger;
+    use crate::ledger::{NewDefinition, RunFilter};
+    use crate::queue::embedded::Embedded;
+    use crate::telemetry::Health;
+
+    fn definition(export: &str, zone: &str, cron: &str) -> NewDefinition {
+        let content = json!({
+            "timezone": zone,
+            "schedule": {"cron": cron, "window": "month", "start": "2026-10-01"},
+            "source": {"connection": "shop", "table": "orders"},
+            "sink": {"connection": "lake", "path": "orders/{window_start:%Y-%m}"},
+        });
+        let content = content.to_string();
+        let hash = crate::pipeline::sha256(content.as_bytes());
+        NewDefinition { export: export.to_owned(), hash, content }
+    }
+
+    #[tokio::test]
+    async fn a_schedule_that_cannot_be_followed_is_told_of_once_and_hinders_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("longshore.db");
+        let ledger = Arc::new(EmbeddedLedger::open(&file).unwrap());
+        let scheduler = Scheduler {
+            queue: Embedded::open(&file).unwrap(),
+            ledger: ledger.clone(),
+            pools: Vec::new(),
+            keep: Duration::from_secs(3600),
+            health: Arc::new(Health::new(&[])),
+        };
+        let apply = async |definitions: &[NewDefinition], retire| {
+            ledger.activate(definitions, retire, "test", false).await.unwrap();
+        };
+        let (broken, (log, _logging)) = (Broken::default(), Log::start());
+        let look = async || {
+            for _ in 0..3 {
+                tick(&scheduler, &broken).await.unwrap();
+            }
+        };
+        let cannot = || log.count("cannot follow the export's schedule");
+        let again = || log.lines("can follow the export's schedule again");
+
+        let sound = definition("sound", "Europe/Oslo", "15 4 * * *");
+        apply(
+            &[
+                definition("never", "Europe/Oslo", "0 0 30 2 *"),
+                definition("nowhere", "Europe/Nowhere", "15 4 * * *"),
+                sound.clone(),
+            ],
+            false,
+        )
+        .await;
+        look().await;
+        assert_eq!(cannot(), 2);
+        for (export, why) in [("never", "no day that ever comes"), ("nowhere", "Europe/Nowhere")] {
+            let told = log.lines(&format!("export=\"{export}\""));
+            assert!(told.len() == 1 && told[0].contains(why), "{told:?}");
+        }
+        let filter = RunFilter { limit: 1000, ..RunFilter::default() };
+        let runs = ledger.runs(&filter).await.unwrap();
+        assert!(!runs.is_empty() && runs.iter().all(|run| run.order.export == "sound"));
+
+        // Another revision that is no better, and one that is.
+        apply(&[definition("never", "Europe/Oslo", "0 0 31 4 *")], false).await;
+        look().await;
+        assert_eq!((cannot(), again().len()), (3, 0));
+        apply(&[definition("never", "Europe/Oslo", "0 0 28 2 *")], false).await;
+        look().await;
+        assert_eq!((cannot(), again().len()), (3, 1), "{:?}", again());
+        apply(&[sound], true).await;
+        look().await;
+        assert_eq!(cannot(), 3);
+        assert_eq!(broken.lock().unwrap().keys().collect::<Vec<_>>(), ["sound"]);
+    }
+}
