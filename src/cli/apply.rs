@@ -12,7 +12,7 @@ use crate::config::{Backing, Config};
 use crate::error::{Error, Result};
 use crate::export::Definition;
 use crate::export::diff::Comparison;
-use crate::ledger::{Applied, Change, Ledger, NewDefinition, StoredDefinition};
+use crate::ledger::{Applied, Change, Ledger, NewDefinition, StoredDefinition, Which};
 use crate::wiring;
 
 /// Makes the definitions of the configuration active in the ledger, which numbers each new content
@@ -44,7 +44,7 @@ impl Apply {
         wiring::reach(&config.settings).await?;
         let ledger = wiring::ledger(&config.settings)?;
         let by = context.by();
-        let before = ledger.all_active().await?;
+        let before = ledger.definitions(Which::Active).await?;
         let mut applied = activate(&*ledger, &config, &by, true).await?;
         // More likely the wrong folder than the end of everything.
         let doubtful = !self.all && retires_all(&applied);

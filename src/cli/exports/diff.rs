@@ -7,7 +7,7 @@ use super::{definition, unknown};
 use crate::cli::{Context, Failure, trial};
 use crate::error::{Error, Result};
 use crate::export::diff::{Comparison, Difference};
-use crate::ledger::{Ledger, RunFilter, StoredDefinition};
+use crate::ledger::{Ledger, RunFilter, StoredDefinition, Which};
 use crate::wiring;
 
 const DOING: &str = "compare the definitions";
@@ -40,7 +40,7 @@ impl Diff {
     pub async fn run(self, context: &Context) -> Result<(), Failure> {
         let config = context.config(self.new.is_none())?;
         let ledger = wiring::existing_ledger(&config.settings).await?;
-        let revisions = ledger.revisions(&self.name).await?;
+        let revisions = ledger.definitions(Which::RevisionsOf(&self.name)).await?;
         let of = |number: i32| {
             revisions.iter().find(|one| one.revision == number).ok_or_else(|| {
                 let known: Vec<_> = revisions.iter().map(|one| one.revision.to_string()).collect();
