@@ -12,15 +12,19 @@ mod demo;
 mod dev;
 mod doctor;
 mod enqueue;
+mod explain;
 mod exports;
+mod init;
 mod migrate;
 mod output;
 mod pause;
+mod preview;
 mod progress;
 mod run;
 mod runs;
 mod scheduler;
 mod service;
+mod shell;
 mod signals;
 mod trial;
 mod verify;
@@ -51,6 +55,7 @@ use output::Out;
     disable_help_subcommand = true,
     after_help = "\
 Examples:
+  longshore init .                                a small configuration to start from
   longshore check                                 look for mistakes in ./config
   longshore apply                                 make its definitions active
   longshore enqueue daily-orders --window 2026-11-19 --param country=SE --wait
@@ -95,10 +100,12 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Init(init::Init),
     /// Check every file and every reference
     Check(check::Check),
     /// Make the definitions active in the ledger; a step of every deployment
     Apply(apply::Apply),
+    Preview(preview::Preview),
     /// Run an export in this process, now
     Run(run::Run),
     /// Scheduler, worker and HTTP in one process, on one file
@@ -125,6 +132,9 @@ enum Command {
     Exports(exports::Exports),
     /// Hold a delivery against its manifest; needs no server
     Verify(verify::Verify),
+    Explain(explain::Explain),
+    Completions(shell::Completions),
+    Man(shell::Man),
 }
 
 /// How a command ended that did what it was asked.
@@ -216,6 +226,11 @@ pub async fn run(cli: Cli) -> u8 {
         Command::Scheduler(command) => command.run(&context).await,
         Command::Dev(command) => command.run(&context).await,
         Command::Run(command) => command.run(&context).await,
+        Command::Init(command) => command.run(&context),
+        Command::Explain(command) => command.run(&context),
+        Command::Completions(command) => command.run(),
+        Command::Man(command) => command.run(&context),
+        Command::Preview(command) => interruptible(Box::pin(command.run(&context))).await,
         Command::Check(command) => interruptible(command.run(&context)).await,
         Command::Apply(command) => interruptible(command.run(&context)).await,
         Command::Migrate(command) => interruptible(command.run(&context)).await,
@@ -225,7 +240,7 @@ pub async fn run(cli: Cli) -> u8 {
         Command::Pause(command) => interruptible(command.run(&context)).await,
         Command::Resume(command) => interruptible(command.run(&context)).await,
         Command::Dead(command) => interruptible(command.run(&context)).await,
-        Command::Exports(command) => interruptible(command.run(&context)).await,
+        Command::Exports(command) => interruptible(Box::pin(command.run(&context))).await,
         Command::Verify(command) => interruptible(command.run(&context)).await,
     };
     match ended {
@@ -276,13 +291,17 @@ struct Context {
 impl Context {
     /// Reads the configuration. Anything wrong in it is a failure.
     fn read(&self, exports: bool) -> Result<Config, Problems> {
+        config::load(&self.global.config, self.options(exports))
+    }
+
+    /// How the configuration is read.
+    fn options(&self, exports: bool) -> LoadOptions {
         let variables = config::variables();
         let env = variables
             .iter()
             .find(|(name, value)| name == "LONGSHORE_ENV" && !value.is_empty())
             .map(|(_, value)| value.clone());
-        let options = LoadOptions { env, variables, exports };
-        config::load(&self.global.config, options)
+        LoadOptions { env, variables, exports }
     }
 
     /// The configuration, for a command that ends by itself: warnings are logged.
@@ -366,6 +385,7 @@ mod tests {
             "dead drop --all --reason r",
             "exports list",
             "exports show x",
+            "exports diff x",
         ];
         let root = Cli::command();
         for command in root.get_subcommands().filter(|command| command.has_subcommands()) {

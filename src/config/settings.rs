@@ -74,7 +74,17 @@ pub struct Server {
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct HttpSettings {
     /// Where probes and metrics are served. Default: `127.0.0.1:8640`.
+    #[serde(deserialize_with = "listen")]
     pub listen: SocketAddr,
+}
+
+fn listen<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|_| {
+        serde::de::Error::custom(format!(
+            "`{text}` is no address to listen on; write IP and port: \"127.0.0.1:8640\""
+        ))
+    })
 }
 
 impl Default for HttpSettings {

@@ -6,7 +6,9 @@ use std::path::Path;
 use self::sample::{ORDERS, SETTINGS};
 use super::*;
 
+mod catalogue;
 mod exports;
+mod mistakes;
 mod reading;
 #[path = "../../tests/it/support/sample.rs"]
 mod sample;
@@ -53,7 +55,12 @@ fn load_in(dir: &Path, options: LoadOptions) -> Result<Config, String> {
 
 /// The problems of working files of which some are replaced.
 fn problems_with(files: &[(&str, &str)], options: LoadOptions) -> String {
-    load_in(folder(files).path(), options).expect_err("the files should have problems")
+    let dir = folder(files);
+    let problems = load(dir.path(), options).expect_err("the files should have problems");
+    for problem in &problems.0 {
+        assert!(problem.help.is_some() || !problem.label.is_empty(), "what to do? {problem}");
+    }
+    problems.to_string().replace(&dir.path().display().to_string(), "config")
 }
 
 fn problems(file: &str, text: &str) -> String {

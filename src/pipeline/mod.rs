@@ -12,6 +12,7 @@
 
 mod account;
 mod plan;
+mod preview;
 mod quarantine;
 mod stuck;
 
@@ -38,6 +39,7 @@ use crate::transform::Transform;
 use account::Account;
 pub use account::Progress;
 pub use plan::{House, Plan};
+pub use preview::Preview;
 pub use quarantine::{quarantined, try_quarantine};
 pub use stuck::{Found, delivery as delivery_of, find};
 
