@@ -3,6 +3,7 @@
 mod export;
 mod files;
 mod meeting;
+mod rows;
 mod table;
 mod text;
 
@@ -146,6 +147,6 @@ fn no_connection(name: &str, known: &Connections, place: &Place, problems: &mut 
 /// Tells that a key is missing from the table at `path`.
 fn missing(key: &str, tree: &Node, path: &[&str], help: &str, problems: &mut Problems) {
     problems
-        .add(Code::MissingKey, tree.key_at(path), format!("the key `{key}` is missing"), "")
+        .add(Code::MissingKey, tree.lacking(path), format!("the key `{key}` is missing"), "")
         .help(help);
 }

@@ -98,6 +98,18 @@ pub struct SinkConfig {
     pub new_columns: Option<NewColumns>,
 }
 
+impl SinkConfig {
+    /// What happens to the delivery that its folder holds, for a run with a window or without.
+    pub fn if_exists(&self, window: bool) -> IfExists {
+        self.if_exists.unwrap_or(if window { IfExists::Fail } else { IfExists::Replace })
+    }
+
+    /// How its rows meet those of the table.
+    pub fn mode(&self) -> Mode {
+        self.mode.unwrap_or_default()
+    }
+}
+
 /// What a run without a row to deliver does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -34,7 +34,7 @@ pub fn table(export: &Export, tree: &Node, problems: &mut Problems) {
         ("scope", !sink.scope.is_empty(), Mode::ReplaceWindow),
         ("deleted", sink.deleted.is_some(), Mode::Upsert),
     ] {
-        if is_there && sink.mode.unwrap_or_default() != mode {
+        if is_there && sink.mode() != mode {
             let message = format!("only the mode `{}` has `{key}`", mode.as_str());
             problems
                 .add(Code::Unfit, tree.key_at(&["sink", key]), message, "of another mode")

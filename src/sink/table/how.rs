@@ -23,7 +23,7 @@ pub struct Merge {
 impl Merge {
     /// What `config` says, on this occasion.
     pub(in crate::sink) fn new(config: &SinkConfig, occasion: Occasion<'_>) -> Result<Merge> {
-        let mode = config.mode.unwrap_or_default();
+        let mode = config.mode();
         let span = match &config.window_column {
             Some(column) if mode == Mode::ReplaceWindow => Some(span(column, config, &occasion)?),
             _ => None,
