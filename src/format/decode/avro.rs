@@ -4,7 +4,7 @@
 //! with the file's own mark. So a file that was cut off is never taken for a shorter one.
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Cursor, Read};
+use std::io::{BufRead, Cursor, Read};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -23,8 +23,12 @@ const HEADER_LIMIT: u64 = 16 << 20;
 const BLOCK_LIMIT: u64 = 256 << 20;
 
 /// An Avro file whose schema has been read.
+///
+/// Each block gets a reader of its own, which is asked for as many rows as the block says that it
+/// has, and never again: one that is asked for more, and finds bytes that belong to no row, would
+/// look at them for ever.
 pub struct AvroFile<R: BufRead> {
-    reader: Reader<BufReader<Blocks<R>>>,
+    blocks: Blocks<R>,
     /// What its columns become.
     pub schema: SchemaRef,
     columns: Option<Columns>,
@@ -38,12 +42,8 @@ impl<R: BufRead> AvroFile<R> {
     /// `permanent` when it is no Avro file, or a column has a type without exact counterpart.
     pub fn open(input: R) -> Result<AvroFile<R>> {
         let blocks = Blocks::open(input)?;
-        let reader = ReaderBuilder::new()
-            .with_batch_size(BATCH_ROWS)
-            .build(BufReader::new(blocks))
-            .map_err(classify)?;
-        let schema = counterparts(&reader.schema(), READ)?;
-        Ok(AvroFile { reader, schema, columns: None, pieces: VecDeque::new() })
+        let schema = counterparts(&reader(blocks.header.clone(), BATCH_ROWS)?.schema(), READ)?;
+        Ok(AvroFile { blocks, schema, columns: None, pieces: VecDeque::new() })
     }
 
     /// Lets the columns be those of `schema`, in its order.
@@ -68,10 +68,19 @@ impl<R: BufRead> AvroFile<R> {
                 };
                 return columns.exact(&piece).map(Some);
             }
-            let Some(batch) = self.reader.next() else { return Ok(None) };
-            self.pieces = Columns::pieces(&batch.map_err(classify)?).into();
+            let block = self.blocks.next().map_err(|cause| super::broken_off(READ, cause))?;
+            let Some((rows, file)) = block else { return Ok(None) };
+            let batch = reader(file, rows)?.next().transpose().map_err(classify)?;
+            let batch = batch.filter(|batch| batch.num_rows() == rows);
+            let batch = batch.ok_or_else(|| unsound("a block has not the rows that it says"))?;
+            self.pieces = Columns::pieces(&batch).into();
         }
     }
+}
+
+/// Reads a file of one block, or of none, in batches of so many rows.
+fn reader(file: Vec<u8>, rows: usize) -> Result<Reader<Cursor<Vec<u8>>>> {
+    ReaderBuilder::new().with_batch_size(rows).build(Cursor::new(file)).map_err(classify)
 }
 
 #[derive(Clone, Copy)]
@@ -82,12 +91,13 @@ enum Codec {
     Zstd,
 }
 
-/// The file again, with its blocks unpacked: whole ones, or an error.
+/// The blocks of a file, unpacked: whole ones, or an error.
 struct Blocks<R> {
     input: R,
     codec: Codec,
     sync: [u8; 16],
-    ready: Cursor<Vec<u8>>,
+    /// What each of them is read after: the schema, and that nothing is packed any more.
+    header: Vec<u8>,
 }
 
 impl<R: BufRead> Blocks<R> {
@@ -132,31 +142,24 @@ impl<R: BufRead> Blocks<R> {
         }
         let mut sync = [0; 16];
         limited.read_exact(&mut sync).map_err(cut)?;
-        // For the reader of blocks nothing is compressed any more.
-        let mut ready = b"Obj\x01".to_vec();
-        put_long(&mut ready, 1);
-        put_bytes(&mut ready, b"avro.schema");
-        put_bytes(&mut ready, &schema);
-        put_long(&mut ready, 0);
-        ready.extend_from_slice(&sync);
-        Ok(Blocks { input, codec, sync, ready: Cursor::new(ready) })
+        let mut header = b"Obj\x01".to_vec();
+        put_long(&mut header, 1);
+        put_bytes(&mut header, b"avro.schema");
+        put_bytes(&mut header, &schema);
+        put_long(&mut header, 0);
+        header.extend_from_slice(&sync);
+        Ok(Blocks { input, codec, sync, header })
     }
 
-    /// Reads and unpacks the next block, unless the file ends here.
-    fn next_block(&mut self) -> std::io::Result<()> {
+    /// The next block that has rows, as a file of its own, and how many rows; `None` at the end.
+    fn next(&mut self) -> std::io::Result<Option<(usize, Vec<u8>)>> {
         let wrong = |what: &str| std::io::Error::other(unsound(what));
-        loop {
-            if self.input.fill_buf()?.is_empty() {
-                self.ready = Cursor::default();
-                return Ok(());
-            }
-            let count = long(&mut self.input)?;
+        while !self.input.fill_buf()?.is_empty() {
+            let rows = long(&mut self.input)?;
             let length = long(&mut self.input)?;
             let length = u64::try_from(length).ok().filter(|length| *length <= BLOCK_LIMIT);
             let length = length.ok_or_else(|| wrong("a block is too long"))?;
-            if count < 0 {
-                return Err(wrong("a block has no rows"));
-            }
+            let rows = usize::try_from(rows).map_err(|_| wrong("a block has no rows"))?;
             let mut packed = Vec::new();
             (&mut self.input).take(length).read_to_end(&mut packed)?;
             let mut sync = [0; 16];
@@ -164,17 +167,22 @@ impl<R: BufRead> Blocks<R> {
             if packed.len() as u64 != length || sync != self.sync {
                 return Err(wrong("a block does not end where it should"));
             }
-            if count == 0 {
+            if rows == 0 {
                 continue;
             }
             let block = self.unpack(packed)?;
-            let mut ready = Vec::with_capacity(block.len() + 40);
-            put_long(&mut ready, count as u64);
-            put_bytes(&mut ready, &block);
-            ready.extend_from_slice(&self.sync);
-            self.ready = Cursor::new(ready);
-            return Ok(());
+            // A row has a byte at least, unless all of its columns are nothing but NULL.
+            if rows > block.len() {
+                return Err(wrong("a block has more rows than bytes"));
+            }
+            let mut file = Vec::with_capacity(self.header.len() + block.len() + 40);
+            file.extend_from_slice(&self.header);
+            put_long(&mut file, rows as u64);
+            put_bytes(&mut file, &block);
+            file.extend_from_slice(&self.sync);
+            return Ok(Some((rows, file)));
         }
+        Ok(None)
     }
 
     fn unpack(&self, packed: Vec<u8>) -> std::io::Result<Vec<u8>> {
@@ -202,15 +210,6 @@ impl<R: BufRead> Blocks<R> {
                 if crc.sum() == u32::from_be_bytes(*sum) { Ok(block) } else { Err(wrong()) }
             }
         }
-    }
-}
-
-impl<R: BufRead> Read for Blocks<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        if self.ready.position() == self.ready.get_ref().len() as u64 {
-            self.next_block()?;
-        }
-        self.ready.read(buffer)
     }
 }
 
@@ -265,5 +264,51 @@ fn classify(error: ArrowError) -> Error {
             Err(cause) => unsound(text).caused_by(cause),
         },
         other => unsound(text).caused_by(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file of one column of longs with one block, of so many rows and these bytes.
+    fn file(rows: u64, block: &[u8]) -> Vec<u8> {
+        let schema =
+            br#"{"type":"record","name":"r","fields":[{"name":"a","type":"long"}]}"#.as_slice();
+        let mut file = b"Obj\x01".to_vec();
+        put_long(&mut file, 1);
+        put_bytes(&mut file, b"avro.schema");
+        put_bytes(&mut file, schema);
+        put_long(&mut file, 0);
+        file.extend_from_slice(&[7; 16]);
+        put_long(&mut file, rows);
+        put_bytes(&mut file, block);
+        file.extend_from_slice(&[7; 16]);
+        file
+    }
+
+    fn rows(file: &[u8]) -> Result<usize> {
+        let mut file = AvroFile::open(file)?;
+        let mut rows = 0;
+        while let Some(batch) = file.next_batch()? {
+            rows += batch.rows.num_rows();
+        }
+        Ok(rows)
+    }
+
+    #[test]
+    fn a_block_that_lies_about_its_rows_ends() {
+        assert_eq!(rows(&file(2, &[2, 4])).unwrap(), 2);
+        assert_eq!(rows(&file(0, &[])).unwrap(), 0);
+        // Bytes that belong to no row are not looked at, as by other readers.
+        assert_eq!(rows(&file(1, &[2, 4])).unwrap(), 1);
+        for (count, block, told) in [
+            (3, vec![2, 4], "more rows than bytes"),
+            (2, vec![2, 0x80], "no sound Avro file"),
+            (u64::MAX >> 1, vec![2], "a block"),
+        ] {
+            let error = rows(&file(count, &block)).unwrap_err();
+            assert!(error.chain().contains(told), "{}", error.chain());
+        }
     }
 }
