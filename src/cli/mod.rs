@@ -23,6 +23,7 @@ mod signals;
 mod trial;
 mod verify;
 mod wait;
+mod windows;
 mod worker;
 
 use std::io::{self, IsTerminal, Write};
@@ -109,6 +110,8 @@ enum Command {
     Migrate(migrate::Migrate),
     /// Ask for a run of an export
     Enqueue(enqueue::Enqueue),
+    /// See the windows of an export: which are done, which are missing, and why
+    Windows(windows::Windows),
     /// See runs, and cancel them
     Runs(runs::Runs),
     /// See dead letters, replay them, drop them
@@ -210,6 +213,7 @@ pub async fn run(cli: Cli) -> u8 {
         Command::Apply(command) => interruptible(command.run(&context)).await,
         Command::Migrate(command) => interruptible(command.run(&context)).await,
         Command::Enqueue(command) => Box::pin(command.run(&context)).await,
+        Command::Windows(command) => interruptible(command.run(&context)).await,
         Command::Runs(command) => interruptible(command.run(&context)).await,
         Command::Dead(command) => interruptible(command.run(&context)).await,
         Command::Exports(command) => interruptible(command.run(&context)).await,

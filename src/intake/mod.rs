@@ -118,6 +118,7 @@ pub fn order_at_any_time(
         correlation_id: sender.correlation_id.filter(plain),
         traceparent: sender.traceparent.filter(plain),
         requested_by: job.requested_by,
+        cap: None,
         not_before,
         deadline: match (job.deadline, give_up) {
             (Some(asked), Some(give_up)) => Some(asked.min(give_up)),

@@ -3,6 +3,7 @@
 
 mod dispatch;
 pub mod due;
+pub mod survey;
 mod sweep;
 mod tick;
 

@@ -2,6 +2,7 @@
 
 mod check;
 mod dead;
+mod windows;
 
 use std::path::Path;
 use std::process::Command;

@@ -106,6 +106,7 @@ pub fn order(key: &str) -> Order {
         correlation_id: None,
         traceparent: None,
         requested_by: None,
+        cap: None,
         not_before: None,
         deadline: None,
     }
