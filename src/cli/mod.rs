@@ -6,6 +6,7 @@
 
 mod apply;
 mod arguments;
+mod backfill;
 mod check;
 mod dead;
 mod demo;
@@ -15,6 +16,7 @@ mod exports;
 mod migrate;
 mod output;
 mod progress;
+mod rerun;
 mod run;
 mod runs;
 mod scheduler;
@@ -112,6 +114,10 @@ enum Command {
     Enqueue(enqueue::Enqueue),
     /// See the windows of an export: which are done, which are missing, and why
     Windows(windows::Windows),
+    /// Ask for the windows of a span that have no run, so many at once
+    Backfill(backfill::Backfill),
+    /// Deliver a done run once more, in the place of what it delivered
+    Rerun(rerun::Rerun),
     /// See runs, and cancel them
     Runs(runs::Runs),
     /// See dead letters, replay them, drop them
@@ -214,6 +220,8 @@ pub async fn run(cli: Cli) -> u8 {
         Command::Migrate(command) => interruptible(command.run(&context)).await,
         Command::Enqueue(command) => Box::pin(command.run(&context)).await,
         Command::Windows(command) => interruptible(command.run(&context)).await,
+        Command::Backfill(command) => interruptible(command.run(&context)).await,
+        Command::Rerun(command) => Box::pin(command.run(&context)).await,
         Command::Runs(command) => interruptible(command.run(&context)).await,
         Command::Dead(command) => interruptible(command.run(&context)).await,
         Command::Exports(command) => interruptible(command.run(&context)).await,

@@ -8,8 +8,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use secrecy::SecretString;
 
-use super::Progress;
 use super::quarantine::Quarantine;
+use super::{Attempt, Progress};
 use crate::connect::Connection;
 use crate::connect::files::Store;
 use crate::contract::ContractField;
@@ -117,10 +117,13 @@ impl Plan {
             contract.fields.iter().map(kind).collect()
         });
         let source = source::build(&export.source, from, types.as_ref())?;
-        let if_exists = export.sink.if_exists.unwrap_or(match run.order.window {
-            Some(_) => IfExists::Fail,
-            None => IfExists::Replace,
-        });
+        let if_exists = match (run.order.edition, export.sink.if_exists, run.order.window) {
+            // A new edition takes the place of the one before, whatever the definition says.
+            (2.., _, _) => IfExists::Replace,
+            (_, Some(said), _) => said,
+            (_, None, Some(_)) => IfExists::Fail,
+            (_, None, None) => IfExists::Replace,
+        };
         let key = contract.map(|contract| contract.primary_key.clone()).unwrap_or_default();
         let sink = sink::build(&export.sink, to, place, if_exists, key)?;
         let mut uses = vec![Arc::clone(from)];
@@ -197,19 +200,20 @@ impl Plan {
 
     pub(super) fn manifest(
         &self,
-        run: &Run,
+        attempt: &Attempt,
         schema: Vec<ManifestColumn>,
         snapshot: Option<String>,
         files: Vec<ManifestFile>,
         counts: Counts,
     ) -> Manifest {
+        let run = &attempt.run;
         Manifest {
             format: MANIFEST_FORMAT.to_owned(),
             delivery: super::delivery_id(),
             run: run.id,
             key: run.order.key.clone(),
             edition: run.order.edition,
-            supersedes: None,
+            supersedes: attempt.supersedes,
             export: run.order.export.clone(),
             revision: run.order.revision,
             definition: run.order.definition.clone(),

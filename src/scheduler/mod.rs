@@ -1,6 +1,7 @@
 //! The scheduler: finds windows that are due, publishes the outbox, and looks after runs that are
 //! adrift. Any number of replicas may run; each step is harmless when repeated, so that none leads.
 
+pub mod backfill;
 mod dispatch;
 pub mod due;
 pub mod survey;

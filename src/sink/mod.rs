@@ -101,10 +101,11 @@ pub enum IfExists {
 }
 
 /// How rows meet those that a table has already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// Rows are added.
+    #[default]
     Append,
     /// Rows replace those with the same primary key, others are added.
     Upsert,
@@ -247,7 +248,7 @@ pub fn build(
             .with("connection", &connection.name)
             .help(format!("A sink of this kind needs `[sink] {name}`."))
     };
-    let mode = config.mode.unwrap_or(Mode::Append);
+    let mode = config.mode.unwrap_or_default();
     Ok(match connection.kind {
         System::Files => {
             let (format, compression) = config.kind();

@@ -2,6 +2,7 @@
 
 mod check;
 mod dead;
+mod rerun;
 mod windows;
 
 use std::path::Path;

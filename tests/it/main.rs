@@ -8,6 +8,7 @@ mod cli_signals;
 mod cli_told;
 mod conformance;
 mod e2e;
+mod editions;
 mod files;
 mod layers;
 mod lifecycle;

@@ -1,8 +1,15 @@
 //! `longshore windows`, and what fills them.
 
-use serde_json::Value as Json;
+use std::time::{Duration, Instant};
+
+use longshore::ledger::Ledger;
+use longshore::ledger::embedded::EmbeddedLedger;
+use serde_json::{Value as Json, json};
 
 use super::House;
+use super::dead::start;
+use crate::support::processes::Process;
+use crate::support::sample::SETTINGS;
 
 /// The windows that are listed, each with what stands in it.
 fn standing(found: &[Json]) -> Vec<(&str, &str)> {
@@ -78,4 +85,116 @@ fn windows_tell_what_stands_in_each() {
     assert!(house.fails(5, &["windows", "dayly"]).contains("Active are: daily, orders"));
     let error = house.fails(2, &["windows", "daily", "--window", "2026-11-03T05"]);
     assert!(error.contains("does not begin and end where windows"), "{error}");
+}
+
+const LATE: &str = r#"
+[schedule]
+cron     = "15 4 * * *"
+window   = "day"
+start    = 2026-11-01
+catch-up = "skip"
+[source]
+connection = "shop"
+table = "orders"
+[contract.fields]
+id      = { type = "int64", required = true }
+amount  = { type = "int64" }
+country = { type = "string" }
+[sink]
+connection = "lake"
+path = "late/{window_start:%Y-%m-%d}"
+"#;
+
+const QUIET: &str = "[http]\nlisten = \"127.0.0.1:0\"\n";
+
+/// A house whose processes leave the ports of others alone.
+pub fn quiet() -> House {
+    let house = House::new();
+    house.write("config/longshore.toml", &format!("{SETTINGS}{QUIET}"));
+    house
+}
+
+/// Waits until the windows stand so.
+fn expect(house: &House, dev: &Process, windows: &str, state: &str, count: usize) {
+    let started = Instant::now();
+    loop {
+        let found = house.objects(&["windows", "late", "--window", windows]);
+        if found.len() == count && found.iter().all(|one| one["state"] == state) {
+            return;
+        }
+        assert!(started.elapsed() < Duration::from_secs(60), "{found:?}\n{}", dev.log());
+    }
+}
+
+/// Runs a test while `longshore dev` works in the house.
+pub async fn while_dev_works(
+    house: House,
+    test: impl FnOnce(&House, &Process) + Send + 'static,
+) -> House {
+    let (house, dev) = tokio::task::spawn_blocking(move || {
+        let dev = start(house.path(), "dev");
+        test(&house, &dev);
+        (house, dev)
+    })
+    .await
+    .unwrap();
+    assert!(dev.end(Duration::from_secs(30)).await.success());
+    house
+}
+
+#[tokio::test]
+async fn what_catch_up_left_out_is_backfilled() {
+    let house = quiet();
+    house.write("config/exports/late.toml", LATE);
+    house.done(&["apply"]);
+    let backfill = |house: &House, more: &[&str]| -> Json {
+        let window = ["backfill", "late", "--window", "2026-11-01..2026-11-05"];
+        house.objects(&[&window[..], more].concat()).pop().unwrap()
+    };
+    let house = while_dev_works(house, move |house, dev| {
+        expect(house, dev, "2026-11-01..2026-11-05", "skipped", 5);
+        let plan = backfill(house, &["--dry-run"]);
+        assert_eq!((&plan["missing"], &plan["accepted"]), (&json!(5), &Json::Null));
+        expect(house, dev, "2026-11-01..2026-11-05", "skipped", 5);
+        let did = backfill(house, &["--at-once", "1", "--reason", "they ask for it"]);
+        assert_eq!((&did["accepted"], &did["replayed"]), (&json!(5), &json!(0)));
+        expect(house, dev, "2026-11-01..2026-11-05", "done", 5);
+        let again = backfill(house, &["--reason", "once more"]);
+        assert_eq!((&again["done"], &again["accepted"]), (&json!(5), &json!(0)));
+    })
+    .await;
+    // One after the other, in the order of time.
+    let mut runs = house.objects(&["windows", "late", "--window", "2026-11-01..2026-11-05"]);
+    let at = |run: &Json| run["at"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    assert!(runs.is_sorted_by_key(at), "{runs:?}");
+    let ledger = EmbeddedLedger::open(&house.path().join("longshore.db")).unwrap();
+    let trail = ledger.audit_trail(Some("late"), 10).await.unwrap();
+    let told: Vec<_> = trail.iter().filter(|line| line.action == "backfill").collect();
+    assert!(
+        told.len() == 1 && told[0].reason.starts_with("they ask for it (2026-11-01"),
+        "{told:?}"
+    );
+
+    // A window that died is asked for again where that is meant.
+    let broken = LATE.replace("[sink]", "email = { type = \"string\" }\n[sink]");
+    house.write("config/exports/late.toml", &broken);
+    house.fails(1, &["run", "late", "--window", "2026-11-06"]);
+    house.write("config/exports/late.toml", LATE);
+    house.done(&["apply"]);
+    let asked = ["backfill", "late", "--window", "2026-11-05..2026-11-06", "--reason", "mended"];
+    let plan = house.done(&[&asked[..], &["--only", "missing"]].concat());
+    assert!(plan.contains("accepting 0 runs of late"), "{plan}");
+    let did = house.objects(&[&asked[..], &["--only", "dead"]].concat()).pop().unwrap();
+    assert_eq!((&did["dead"], &did["replayed"]), (&json!(1), &json!(1)));
+    assert_eq!(house.objects(&["dead", "list"]).len(), 0);
+    let house = while_dev_works(house, |house, dev| {
+        expect(house, dev, "2026-11-05..2026-11-06", "done", 2);
+    })
+    .await;
+    runs = house.objects(&["windows", "late", "--window", "2026-11-06"]);
+    assert_eq!(standing(&runs), [("2026-11-06", "done")]);
+    let error = house.fails(2, &["backfill", "late", "--window", "2026-11-05"]);
+    assert!(error.contains("--reason"), "{error}");
+    let early = ["backfill", "late", "--window", "2026-10-30..2026-11-05", "--dry-run"];
+    assert!(house.fails(2, &early).contains("the nearest is 2026-11-01"));
 }

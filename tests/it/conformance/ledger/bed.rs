@@ -166,6 +166,7 @@ pub fn replay(run: RunId, epoch: i32) -> Command {
         epoch,
         definition: None,
         deadline: None,
+        cap: None,
         by: "ann".to_owned(),
         reason: "mended".to_owned(),
     }
