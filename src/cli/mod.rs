@@ -11,16 +11,22 @@ mod check;
 mod dead;
 mod demo;
 mod dev;
+mod doctor;
 mod enqueue;
+mod explain;
 mod exports;
+mod init;
 mod migrate;
 mod output;
+mod pause;
+mod preview;
 mod progress;
 mod rerun;
 mod run;
 mod runs;
 mod scheduler;
 mod service;
+mod shell;
 mod signals;
 mod trial;
 mod verify;
@@ -52,6 +58,7 @@ use output::Out;
     disable_help_subcommand = true,
     after_help = "\
 Examples:
+  longshore init .                                a small configuration to start from
   longshore check                                 look for mistakes in ./config
   longshore apply                                 make its definitions active
   longshore enqueue daily-orders --window 2026-11-19 --param country=SE --wait
@@ -96,10 +103,12 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Init(init::Init),
     /// Check every file and every reference
     Check(check::Check),
     /// Make the definitions active in the ledger; a step of every deployment
     Apply(apply::Apply),
+    Preview(preview::Preview),
     /// Run an export in this process, now
     Run(run::Run),
     /// Scheduler, worker and HTTP in one process, on one file
@@ -110,6 +119,8 @@ enum Command {
     Scheduler(scheduler::Scheduler),
     /// Bring the ledger's schema up to date
     Migrate(migrate::Migrate),
+    /// Look at broker, database, Redis and clocks for what is unsafe, with the remedy
+    Doctor(doctor::Doctor),
     /// Ask for a run of an export
     Enqueue(enqueue::Enqueue),
     /// See the windows of an export: which are done, which are missing, and why
@@ -120,12 +131,19 @@ enum Command {
     Rerun(rerun::Rerun),
     /// See runs, and cancel them
     Runs(runs::Runs),
+    /// Hold back runs or schedules; alone: what is paused
+    Pause(pause::Pause),
+    /// Lift a pause
+    Resume(pause::Resume),
     /// See dead letters, replay them, drop them
     Dead(dead::Dead),
     /// See the definitions that are active
     Exports(exports::Exports),
     /// Hold a delivery against its manifest; needs no server
     Verify(verify::Verify),
+    Explain(explain::Explain),
+    Completions(shell::Completions),
+    Man(shell::Man),
 }
 
 /// How a command ended that did what it was asked.
@@ -135,6 +153,8 @@ enum Verdict {
     Done,
     /// The work failed, or something was found; it is told already.
     Found,
+    /// Something could not be reached; that is told already.
+    Away,
 }
 
 /// Why a command could not do what it was asked.
@@ -215,21 +235,30 @@ pub async fn run(cli: Cli) -> u8 {
         Command::Scheduler(command) => command.run(&context).await,
         Command::Dev(command) => command.run(&context).await,
         Command::Run(command) => command.run(&context).await,
+        Command::Init(command) => command.run(&context),
+        Command::Explain(command) => command.run(&context),
+        Command::Completions(command) => command.run(),
+        Command::Man(command) => command.run(&context),
+        Command::Preview(command) => interruptible(Box::pin(command.run(&context))).await,
         Command::Check(command) => interruptible(command.run(&context)).await,
         Command::Apply(command) => interruptible(command.run(&context)).await,
         Command::Migrate(command) => interruptible(command.run(&context)).await,
+        Command::Doctor(command) => interruptible(Box::pin(command.run(&context))).await,
         Command::Enqueue(command) => Box::pin(command.run(&context)).await,
         Command::Windows(command) => interruptible(command.run(&context)).await,
         Command::Backfill(command) => interruptible(command.run(&context)).await,
         Command::Rerun(command) => Box::pin(command.run(&context)).await,
         Command::Runs(command) => interruptible(command.run(&context)).await,
+        Command::Pause(command) => interruptible(command.run(&context)).await,
+        Command::Resume(command) => interruptible(command.run(&context)).await,
         Command::Dead(command) => interruptible(command.run(&context)).await,
-        Command::Exports(command) => interruptible(command.run(&context)).await,
+        Command::Exports(command) => interruptible(Box::pin(command.run(&context))).await,
         Command::Verify(command) => interruptible(command.run(&context)).await,
     };
     match ended {
         Ok(Verdict::Done) => 0,
         Ok(Verdict::Found) => 1,
+        Ok(Verdict::Away) => 4,
         Err(failure) => {
             failure.tell();
             failure.code()
@@ -274,13 +303,17 @@ struct Context {
 impl Context {
     /// Reads the configuration. Anything wrong in it is a failure.
     fn read(&self, exports: bool) -> Result<Config, Problems> {
+        config::load(&self.global.config, self.options(exports))
+    }
+
+    /// How the configuration is read.
+    fn options(&self, exports: bool) -> LoadOptions {
         let variables = config::variables();
         let env = variables
             .iter()
             .find(|(name, value)| name == "LONGSHORE_ENV" && !value.is_empty())
             .map(|(_, value)| value.clone());
-        let options = LoadOptions { env, variables, exports };
-        config::load(&self.global.config, options)
+        LoadOptions { env, variables, exports }
     }
 
     /// The configuration, for a command that ends by itself: warnings are logged.
@@ -355,12 +388,16 @@ mod tests {
             "runs list --export e",
             "runs show x",
             "runs cancel x --reason r",
+            "runs watch --export e",
+            "runs resolve x --as dead --reason r",
+            "pause list",
             "dead list --export e",
             "dead show abcd",
             "dead replay --all --reason r",
             "dead drop --all --reason r",
             "exports list",
             "exports show x",
+            "exports diff x",
         ];
         let root = Cli::command();
         for command in root.get_subcommands().filter(|command| command.has_subcommands()) {
@@ -372,7 +409,9 @@ mod tests {
         for option in ["--json", "--config d", "--log-level info"] {
             for line in lines.map(words) {
                 let tried: Vec<String> = (0..=line.len())
-                    .filter(|at| *at == 0 || !["--export", "--reason"].contains(&&*line[at - 1]))
+                    .filter(|at| {
+                        *at == 0 || !["--export", "--reason", "--as"].contains(&&*line[at - 1])
+                    })
                     .map(|at| {
                         let mut line = line.clone();
                         line.splice(at..at, words(option));

@@ -176,7 +176,7 @@ pub fn rerun(
     now: Timestamp,
 ) -> Result<Command> {
     let sink = &bound.export.sink;
-    if sink.table.is_some() && sink.mode.unwrap_or_default() == Mode::Append {
+    if sink.table.is_some() && sink.mode() == Mode::Append {
         return Err(Error::refused("run it again", "its rows would be in the table twice")
             .with("export", &bound.name)
             .with("mode", "append")

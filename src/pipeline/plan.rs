@@ -12,7 +12,7 @@ use super::quarantine::Quarantine;
 use super::{Attempt, Progress};
 use crate::connect::Connection;
 use crate::connect::files::Store;
-use crate::contract::ContractField;
+use crate::contract::ContractConfig;
 use crate::error::{Error, Result};
 use crate::export::Export;
 use crate::format::Format;
@@ -22,6 +22,7 @@ use crate::job::run::Run;
 use crate::job::template::{self, Template};
 use crate::job::waiting::Need;
 use crate::job::window;
+use crate::protect::Protection;
 use crate::rows::Counts;
 use crate::secret::Secret;
 use crate::sink::{self, Holder, IfExists, Sink};
@@ -111,18 +112,12 @@ impl Plan {
             }
         }
         let contract = export.contract.as_ref();
-        let types: Option<Types> = contract.map(|contract| {
-            let kind =
-                |(name, field): (&String, &ContractField)| (name.clone(), field.kind.clone());
-            contract.fields.iter().map(kind).collect()
-        });
+        let types: Option<Types> = contract.map(ContractConfig::types);
         let source = source::build(&export.source, from, types.as_ref())?;
-        let if_exists = match (run.order.edition, export.sink.if_exists, run.order.window) {
-            // A new edition takes the place of the one before, whatever the definition says.
-            (2.., _, _) => IfExists::Replace,
-            (_, Some(said), _) => said,
-            (_, None, Some(_)) => IfExists::Fail,
-            (_, None, None) => IfExists::Replace,
+        // A new edition takes the place of the one before, whatever the definition says.
+        let if_exists = match run.order.edition {
+            1 => export.sink.if_exists(run.order.window.is_some()),
+            _ => IfExists::Replace,
         };
         let key = contract.map(|contract| contract.primary_key.clone()).unwrap_or_default();
         let sink = sink::build(&export.sink, to, place, if_exists, key)?;
@@ -151,6 +146,11 @@ impl Plan {
             .filter_map(|connection| Some(Need::slot(&connection.name, connection.max_runs?)))
             .chain([Need::target(self.sink.target())])
             .collect()
+    }
+
+    /// The names of the connections that it uses.
+    pub fn uses(&self) -> impl Iterator<Item = &str> {
+        self.uses.iter().map(|connection| connection.name.as_str())
     }
 
     /// The connections that one attempt makes a request to, with their limits.
@@ -187,7 +187,11 @@ impl Plan {
         self.if_exists == IfExists::Replace
     }
 
+    /// The key for pseudonyms, where a column is hashed.
     pub(super) fn pseudonyms(&self) -> Result<Option<SecretString>> {
+        if !self.export.protect.values().any(|how| *how == Protection::Hash) {
+            return Ok(None);
+        }
         self.pseudonyms.as_ref().map(Secret::read_for_job).transpose()
     }
 

@@ -77,6 +77,18 @@ pub struct SinkConfig {
     pub mode: Option<Mode>,
 }
 
+impl SinkConfig {
+    /// What happens to the delivery that its folder holds, for a run with a window or without.
+    pub fn if_exists(&self, window: bool) -> IfExists {
+        self.if_exists.unwrap_or(if window { IfExists::Fail } else { IfExists::Replace })
+    }
+
+    /// How its rows meet those of the table.
+    pub fn mode(&self) -> Mode {
+        self.mode.unwrap_or(Mode::Append)
+    }
+}
+
 /// What a run without a row to deliver does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -101,11 +113,10 @@ pub enum IfExists {
 }
 
 /// How rows meet those that a table has already.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// Rows are added.
-    #[default]
     Append,
     /// Rows replace those with the same primary key, others are added.
     Upsert,
@@ -248,7 +259,7 @@ pub fn build(
             .with("connection", &connection.name)
             .help(format!("A sink of this kind needs `[sink] {name}`."))
     };
-    let mode = config.mode.unwrap_or_default();
+    let mode = config.mode();
     Ok(match connection.kind {
         System::Files => {
             let (format, compression) = config.kind();

@@ -2,6 +2,8 @@
 
 mod check;
 mod dead;
+mod definitions;
+mod operating;
 mod rerun;
 mod windows;
 
@@ -421,6 +423,11 @@ fn every_help_has_examples() {
         "dead",
         "exports",
         "verify",
+        "init",
+        "preview",
+        "explain",
+        "completions",
+        "man",
     ] {
         let help = house.done(&[command, "--help"]);
         assert!(help.contains("Examples:\n  longshore "), "{help}");
