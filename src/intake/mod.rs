@@ -180,7 +180,7 @@ pub fn rerun(
         return Err(Error::refused("run it again", "its rows would be in the table twice")
             .with("export", &bound.name)
             .with("mode", "append")
-            .help("Modes upsert and replace take a run again."));
+            .help("Modes upsert, replace-window and replace take a run again."));
     }
     let job = JobMessage {
         export: bound.name.clone(),

@@ -25,7 +25,7 @@ use crate::job::window;
 use crate::protect::Protection;
 use crate::rows::Counts;
 use crate::secret::Secret;
-use crate::sink::{self, Holder, IfExists, Sink};
+use crate::sink::{self, Holder, IfExists, Occasion, Sink};
 use crate::source::{self, Source, Types};
 use crate::units::Rate;
 
@@ -120,7 +120,15 @@ impl Plan {
             _ => IfExists::Replace,
         };
         let key = contract.map(|contract| contract.primary_key.clone()).unwrap_or_default();
-        let sink = sink::build(&export.sink, to, place, if_exists, key)?;
+        let occasion = Occasion {
+            place,
+            if_exists,
+            key,
+            window: run.order.window,
+            zone: &zone,
+            params: &bindings,
+        };
+        let sink = sink::build(&export.sink, to, occasion)?;
         let mut uses = vec![Arc::clone(from)];
         if to.name != from.name {
             uses.push(Arc::clone(to));

@@ -5,6 +5,7 @@ mod dead;
 mod definitions;
 mod operating;
 mod rerun;
+mod tables;
 mod windows;
 
 use std::path::Path;

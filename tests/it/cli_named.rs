@@ -71,7 +71,8 @@ fn named(text: &str) -> Vec<String> {
         .map(|(at, name)| &text[at + name.len()..])
         .filter(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '-'))
         .map(|rest| {
-            let end = [rest.find(['`', '"', '\n']), rest.find("  ")].into_iter().flatten().min();
+            let ends = ["  ", " 2>", " &"].map(|text| rest.find(text));
+            let end = [rest.find(['`', '"', '\n'])].into_iter().chain(ends).flatten().min();
             rest[..end.unwrap_or(rest.len())].trim_end_matches(['.', ' ', '\\']).to_owned()
         })
         .collect()
