@@ -151,12 +151,13 @@ impl Picked {
             text: self.text.clone(),
             since: self.since,
             until: self.until,
+            runs: None,
         }
     }
 
     /// Whoever means all of them must say so.
     fn expect_some(&self, doing: &'static str, all: bool) -> Result<()> {
-        let Filter { export, class, run, text, since, until } = self.filter();
+        let Filter { export, class, run, text, since, until, runs: _ } = self.filter();
         let narrowed = [&export, &run, &text, &self.pool].iter().any(|one| one.is_some())
             || class.is_some()
             || since.is_some()
@@ -170,7 +171,7 @@ impl Picked {
 }
 
 /// The pools to look at. Those of this installation are made sure of; another is taken as it is.
-async fn pools(picked: Option<&String>, config: &Config, parts: &Parts) -> Result<Vec<String>> {
+pub async fn pools(picked: Option<&String>, config: &Config, parts: &Parts) -> Result<Vec<String>> {
     if let Some(pool) = picked {
         return Ok(vec![pool.clone()]);
     }
@@ -228,6 +229,7 @@ impl Replay {
             rate: self.rate,
             stop_after: self.stop_after_failures,
             as_failed: self.as_failed,
+            cap: None,
             by: context.by(),
             reason: self.change.reason.unwrap_or_default(),
         };

@@ -6,6 +6,7 @@
 
 mod apply;
 mod arguments;
+mod backfill;
 mod check;
 mod dead;
 mod demo;
@@ -20,6 +21,7 @@ mod output;
 mod pause;
 mod preview;
 mod progress;
+mod rerun;
 mod run;
 mod runs;
 mod scheduler;
@@ -29,6 +31,7 @@ mod signals;
 mod trial;
 mod verify;
 mod wait;
+mod windows;
 mod worker;
 
 use std::io::{self, IsTerminal, Write};
@@ -120,6 +123,12 @@ enum Command {
     Doctor(doctor::Doctor),
     /// Ask for a run of an export
     Enqueue(enqueue::Enqueue),
+    /// See the windows of an export: which are done, which are missing, and why
+    Windows(windows::Windows),
+    /// Ask for the windows of a span that have no run, so many at once
+    Backfill(backfill::Backfill),
+    /// Deliver a done run once more, in the place of what it delivered
+    Rerun(rerun::Rerun),
     /// See runs, and cancel them
     Runs(runs::Runs),
     /// Hold back runs or schedules; alone: what is paused
@@ -236,6 +245,9 @@ pub async fn run(cli: Cli) -> u8 {
         Command::Migrate(command) => interruptible(command.run(&context)).await,
         Command::Doctor(command) => interruptible(Box::pin(command.run(&context))).await,
         Command::Enqueue(command) => Box::pin(command.run(&context)).await,
+        Command::Windows(command) => interruptible(command.run(&context)).await,
+        Command::Backfill(command) => interruptible(command.run(&context)).await,
+        Command::Rerun(command) => Box::pin(command.run(&context)).await,
         Command::Runs(command) => interruptible(command.run(&context)).await,
         Command::Pause(command) => interruptible(command.run(&context)).await,
         Command::Resume(command) => interruptible(command.run(&context)).await,

@@ -250,8 +250,9 @@ pub async fn window_of(run: &Run, definitions: &Definitions) -> String {
     span::show(given, spec, &zone.unwrap_or(jiff::tz::TimeZone::UTC))
 }
 
-/// What a run delivers, in few words: its window, and its params as the job gave them.
-async fn what_of(run: &Run, definitions: &Definitions) -> String {
+/// What a run delivers, in few words: its window, its params as the job gave them, and its edition
+/// where that is not the first.
+pub async fn what_of(run: &Run, definitions: &Definitions) -> String {
     let window = match run.order.window {
         Some(_) => Some(window_of(run, definitions).await),
         None => None,
@@ -260,7 +261,9 @@ async fn what_of(run: &Run, definitions: &Definitions) -> String {
         Json::String(text) => format!("{name}={text}"),
         value => format!("{name}={value}"),
     });
-    let words: Vec<String> = window.into_iter().chain(params).collect();
+    let edition = Some(run.order.edition).filter(|edition| *edition > 1);
+    let edition = edition.map(|edition| format!("edition {edition}"));
+    let words: Vec<String> = window.into_iter().chain(params).chain(edition).collect();
     if words.is_empty() { dash() } else { cut(&words.join(" "), WIDE) }
 }
 

@@ -146,7 +146,7 @@ async fn one(
     }
     // Whatever stands in a folder for trying out is replaced.
     let predecessor = plan.sink().standing().await?;
-    let attempt = Attempt { run: Box::new(run), predecessor };
+    let attempt = Attempt { run: Box::new(run), predecessor, supersedes: None };
     let holder = attempt.holder();
     let rows = plan.progress();
     let delivering = async {

@@ -238,7 +238,9 @@ fn of_code(code: Code) -> Page {
                  sink   = { connection = \"lake\", path = \"orders\" }",
             ),
             "Give each export a path of its own (or put {export} into it), and let the path tell \
-             the windows apart: {window_start:%Y-%m-%d}.",
+             the windows apart: {window_start:%Y-%m-%d}. Where windows are shorter than a day and the \
+             clock of the time zone repeats an hour, that takes the offset: \
+             {window_start:%Y-%m-%dT%H%M%z}.",
         ),
         Code::NoPrimaryKey => (
             "An upsert replaces the rows that are the same as new ones, and the primary key tells \

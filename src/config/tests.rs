@@ -165,6 +165,9 @@ params = { country = { type = "string" } }
     windows_meet => problems("exports/orders.toml", &format!(
         "{}[schedule]\ncron = \"5 * * * *\"\nwindow = \"hour\"\nstart = 2026-11-01\n",
         ORDERS.replace("path = \"orders\"", "path = \"o/{window_start:%Y-%m-%d}\"")));
+    windows_meet_when_an_hour_is_repeated => problems("exports/orders.toml", &format!(
+        "timezone = \"Europe/Oslo\"\n{}[schedule]\ncron = \"5 * * * *\"\nwindow = \"hour\"\nstart = 2026-11-01\n",
+        ORDERS.replace("path = \"orders\"", "path = \"o/{window_start:%Y-%m-%dT%H}\"")));
     upsert_without_key => problems("exports/orders.toml",
         &ORDERS.replace("connection = \"lake\", path = \"orders\"", "connection = \"shop\", table = \"o\", mode = \"upsert\""));
     field_not_in_contract => of_export(r#"

@@ -10,11 +10,12 @@ use crate::job::command::{Command, Outcome};
 use crate::job::key::Content;
 use crate::job::message::JobMessage;
 use crate::job::param::{self, Bindings};
-use crate::job::run::Order;
+use crate::job::run::{Order, Run};
 use crate::job::template::{self, Template};
 use crate::job::window::{self, WindowSpec};
 use crate::job::{RunId, Window, span};
 use crate::ledger::Ledger;
+use crate::sink::Mode;
 
 pub use definitions::{Bound, Definitions};
 
@@ -118,6 +119,7 @@ pub fn order_at_any_time(
         correlation_id: sender.correlation_id.filter(plain),
         traceparent: sender.traceparent.filter(plain),
         requested_by: job.requested_by,
+        cap: None,
         not_before,
         deadline: match (job.deadline, give_up) {
             (Some(asked), Some(give_up)) => Some(asked.min(give_up)),
@@ -158,6 +160,47 @@ pub async fn place(
     // All in one transaction, and of one export: none of them is new.
     let stale = outcomes.iter().any(|outcome| matches!(outcome, Outcome::Stale));
     Ok((!stale).then_some(outcomes))
+}
+
+/// Asks for a run that is done once more, with this definition: the next edition of its key, which
+/// takes the place of the one before. `pinned`: the definition may be another than the active one.
+///
+/// # Errors
+/// `refused` where the rows would be doubled; `malformed` where the definition does not take a job
+/// like this.
+pub fn rerun(
+    run: &Run,
+    bound: &Bound,
+    pinned: bool,
+    (by, reason): (&str, &str),
+    now: Timestamp,
+) -> Result<Command> {
+    let sink = &bound.export.sink;
+    if sink.table.is_some() && sink.mode() == Mode::Append {
+        return Err(Error::refused("run it again", "its rows would be in the table twice")
+            .with("export", &bound.name)
+            .with("mode", "append")
+            .help("Modes upsert, replace-window and replace take a run again."));
+    }
+    let job = JobMessage {
+        export: bound.name.clone(),
+        window: run.order.window,
+        params: run.order.params.clone(),
+        key: Some(run.order.key.clone()),
+        recipient: run.order.recipient.clone(),
+        requested_by: Some(by.to_owned()),
+        ..JobMessage::default()
+    };
+    // Whatever a new definition makes of the params, it stays the same job.
+    let order = Order { content: run.order.content.clone(), ..own(&job, bound, now)? };
+    Ok(Command::Rerun {
+        of: run.id,
+        id: RunId::new(),
+        order: Box::new(order),
+        pinned,
+        by: by.to_owned(),
+        reason: reason.to_owned(),
+    })
 }
 
 /// NUL is no character of PostgreSQL's texts.

@@ -114,10 +114,10 @@ impl Book {
                 let failure = (Class::Expired, "the deadline passed".to_owned());
                 self.stop(run, End::Expired, failure)
             }
-            Command::Replay { run, epoch, definition, deadline, by, reason } => {
+            Command::Replay { run, epoch, definition, deadline, cap, by, reason } => {
                 let now = self.now;
-                let outcome =
-                    self.change(run, |run| machine::replay(run, epoch, definition, deadline, now));
+                let outcome = self
+                    .change(run, |run| machine::replay(run, epoch, definition, deadline, cap, now));
                 match outcome {
                     Outcome::Done(_) => {
                         self.audit(&by, "replay", run, &reason);
@@ -133,6 +133,15 @@ impl Book {
                     }
                     other => other,
                 }
+            }
+            Command::Rerun { of, id, order, pinned, by, reason } => {
+                let outcome = self.rerun(of, id, *order, pinned);
+                if matches!(outcome, Outcome::Accepted(_)) {
+                    for run in [of, id] {
+                        self.audit(&by, "rerun", run, &reason);
+                    }
+                }
+                outcome
             }
             Command::Unpark { run } => self.unpark(run),
             Command::Seize { run, by, lease } => self.seize(run, by, lease),
@@ -168,12 +177,44 @@ impl Book {
         if !pinned && self.active.get(&order.export) != Some(&order.definition) {
             return Outcome::Stale;
         }
-        let run = Run::new(id, order, self.now);
+        self.insert(id, order, wake)
+    }
+
+    fn rerun(&mut self, of: RunId, id: RunId, order: Order, pinned: bool) -> Outcome {
+        let Some(done) = self.runs.get(&of) else {
+            return Outcome::Refused(Refusal::NoRun);
+        };
+        if done.state != State::Done {
+            return Outcome::Refused(Refusal::Stands(done.state));
+        }
+        let key = done.order.key.clone();
+        let latest = self.latest.get(&key).and_then(|id| self.runs.get(id)).unwrap_or(done);
+        if latest.id == id {
+            // This very command, whose answer was lost.
+            return Outcome::Duplicate(Box::new(latest.clone()));
+        }
+        if !latest.state.ended() {
+            return Outcome::Refused(Refusal::EditionOpen);
+        }
+        if !pinned && self.active.get(&order.export) != Some(&order.definition) {
+            return Outcome::Stale;
+        }
+        let edition = latest.order.edition + 1;
+        self.insert(id, Order { key, edition, ..order }, true)
+    }
+
+    fn insert(&mut self, id: RunId, order: Order, wake: bool) -> Outcome {
+        let mut run = Run::new(id, order, self.now);
+        run.needs.extend(run.order.cap.iter().map(|cap| cap.name.clone()));
         self.latest.insert(run.order.key.clone(), id);
         self.runs.insert(id, run.clone());
         self.new.insert(id);
         self.touched.insert(id);
-        if wake || run.order.not_before.is_some_and(|at| at > self.now) {
+        if let Some(cap) = run.order.cap.clone() {
+            // Whoever accepts many of these wakes as many as may go on; each wakes the next.
+            self.resources.entry(cap.name.clone()).or_default().capacity = cap.capacity;
+            self.park(id, cap.name);
+        } else if wake || run.order.not_before.is_some_and(|at| at > self.now) {
             self.wake(id, Duration::ZERO);
         }
         Outcome::Accepted(Box::new(run))

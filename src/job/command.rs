@@ -124,6 +124,24 @@ pub enum Command {
         definition: Option<(String, i32)>,
         /// By when it must have ended.
         deadline: Option<Timestamp>,
+        /// The slot that it shares from now on, where that is another.
+        cap: Option<Need>,
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// A run that is done is asked for once more, as the next edition of its key.
+    Rerun {
+        /// The run that is done.
+        of: RunId,
+        /// The name that the new run gets.
+        id: RunId,
+        /// What it is: that of the run that is done, with a definition of its own. Its edition is
+        /// counted here.
+        order: Box<Order>,
+        /// Whether the definition may be another than the active one.
+        pinned: bool,
         /// Who.
         by: String,
         /// Why.

@@ -83,6 +83,7 @@ mod tests {
     use super::*;
     use crate::error::Class;
     use crate::job::window;
+    use crate::job::window::tests::{near_a_jump, zones};
     use proptest::prelude::*;
 
     fn fires(pattern: &str, zone: &str, from: &str, count: usize) -> Vec<String> {
@@ -170,11 +171,11 @@ mod tests {
     proptest! {
         #[test]
         fn next_and_previous_agree(
-            name in prop::sample::select(vec!["UTC", "Europe/Oslo", "America/Havana", "America/St_Johns", "Pacific/Apia", "Australia/Lord_Howe"]),
+            name in prop::sample::select(zones()),
             pattern in prop::sample::select(vec!["*/7 * * * *", "30 2 * * *", "0 0 * * *", "5 1-3 * * *", "0 12 1 * *"]),
             second in 0i64..2_000_000_000,
         ) {
-            let (cron, zone) = (Cron::parse(pattern).unwrap(), window::zone(name).unwrap());
+            let (cron, zone) = (Cron::parse(pattern).unwrap(), window::zone(&name).unwrap());
             let at = Timestamp::from_second(second).unwrap();
             let next = cron.next_after(at, &zone).unwrap();
             let previous = cron.previous(at, &zone).unwrap();
@@ -182,6 +183,33 @@ mod tests {
             let first_from = cron.next_after(previous, &zone).unwrap();
             prop_assert!(first_from == next || first_from == at);
             prop_assert!(cron.previous(next, &zone) == Some(previous) || cron.previous(next, &zone) == Some(at));
+        }
+
+        #[test]
+        fn a_time_of_day_fires_once_a_day_whatever_the_clock_does(
+            name in prop::sample::select(zones()),
+            minute in 0i8..60,
+            hour in 0i8..24,
+            second in 0i64..2_000_000_000,
+            near in any::<bool>(),
+        ) {
+            let zone = window::zone(&name).unwrap();
+            let cron = Cron::parse(&format!("{minute} {hour} * * *")).unwrap();
+            let mut at = near_a_jump(&zone, second, near);
+            for _ in 0..3 {
+                let next = cron.next_after(at, &zone).unwrap();
+                // The first instant at which the clock shows that time of some day: of a repeated
+                // hour the first; of one that is skipped, what comes after it.
+                let day = [0, 1].map(|back| {
+                    let date = zone.to_datetime(next).date();
+                    date.saturating_sub(jiff::Span::new().days(back)).at(hour, minute, 0, 0)
+                });
+                let shown = day.into_iter().find(|clock| first_at(*clock, &zone) == next);
+                prop_assert!(shown.is_some(), "{next} is no first {hour}:{minute} of a day");
+                let again = cron.next_after(next, &zone).unwrap();
+                prop_assert!(zone.to_datetime(again).date() > shown.unwrap().date());
+                at = next;
+            }
         }
     }
 }

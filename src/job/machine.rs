@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::decision::Decision;
 use super::run::{End, Failure, Run, State};
+use super::waiting::Need;
 use crate::error::Class;
 
 /// How many heartbeats may expire without an outcome before a run counts as poison. Far below the
@@ -30,6 +31,8 @@ pub enum Refusal {
     OtherDecision,
     /// The cursor is not where the run read from.
     CursorMoved,
+    /// The newest edition of the key has not ended.
+    EditionOpen,
     /// The message belongs to an epoch that has passed.
     OldEpoch,
 }
@@ -356,6 +359,7 @@ pub fn replay(
     epoch: i32,
     definition: Option<(String, i32)>,
     deadline: Option<Timestamp>,
+    cap: Option<Need>,
     now: Timestamp,
 ) -> Result<(), Refusal> {
     if run.epoch != epoch {
@@ -376,6 +380,7 @@ pub fn replay(
     run.ended_at = None;
     run.order.not_before = None;
     run.order.deadline = deadline;
+    run.order.cap = cap.or(run.order.cap.take());
     if let Some((hash, revision)) = definition {
         run.order.definition = hash;
         run.order.revision = revision;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
 use super::decision::Decision;
+use super::waiting::Need;
 use super::{RunId, Window};
 use crate::error::Class;
 use crate::rows::Counts;
@@ -145,6 +146,9 @@ pub struct Order {
     pub traceparent: Option<String>,
     /// Who asked for it.
     pub requested_by: Option<String>,
+    /// The slot of its backfill, which it takes like those of connections: so many runs of that go
+    /// on at once.
+    pub cap: Option<Need>,
     /// It does not start before this.
     pub not_before: Option<Timestamp>,
     /// It is given up when it has not ended by then.
@@ -295,6 +299,7 @@ pub(crate) mod tests {
             correlation_id: None,
             traceparent: None,
             requested_by: None,
+            cap: None,
             not_before: None,
             deadline: None,
         }

@@ -14,7 +14,7 @@ use super::RunId;
 /// A resource that a run needs.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Need {
-    /// Its name: `slot/<connection>`, `cursor/<…>` or `target/<connection>/<place>`.
+    /// Its name: `slot/<connection>`, `slot/backfill/<id>`, `cursor/<…>` or `target/<connection>/<place>`.
     pub name: String,
     /// How many runs may hold it at once.
     pub capacity: u32,
@@ -24,6 +24,11 @@ impl Need {
     /// One of so many slots of a connection.
     pub fn slot(connection: &str, capacity: u32) -> Need {
         Need { name: format!("slot/{connection}"), capacity }
+    }
+
+    /// One of so many slots of a backfill.
+    pub fn backfill(id: &str, capacity: u32) -> Need {
+        Need { name: format!("slot/backfill/{id}"), capacity }
     }
 
     /// The one reservation of a target.

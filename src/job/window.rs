@@ -290,7 +290,7 @@ impl DoubleEndedIterator for Windows {
 impl FusedIterator for Windows {}
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
 
@@ -413,8 +413,20 @@ mod tests {
         assert!(zone("Europe/Olso").unwrap_err().to_string().contains("no time zone"));
     }
 
-    fn zones() -> Vec<String> {
+    /// The names of all time zones.
+    pub(crate) fn zones() -> Vec<String> {
         TimeZoneDatabase::bundled().available().map(|name| name.to_string()).collect()
+    }
+
+    /// Half of the instants are within hours of one at which the zone's clock jumps.
+    pub(crate) fn near_a_jump(zone: &TimeZone, second: i64, near: bool) -> Timestamp {
+        let at = Timestamp::from_second(second).unwrap();
+        match zone.preceding(at).next() {
+            Some(jump) if near => {
+                jump.timestamp() + SignedDuration::from_mins(second.rem_euclid(3000) - 1500)
+            }
+            _ => at,
+        }
     }
 
     /// Walks a few windows from `at` on, and checks every instant that could go wrong.
@@ -464,8 +476,46 @@ mod tests {
             name in prop::sample::select(zones()),
             spec in prop::sample::select(SPECS.to_vec()),
             second in -5_000_000_000i64..10_000_000_000,
+            near in any::<bool>(),
         ) {
-            tiles(spec, &zone(&name).unwrap(), Timestamp::from_second(second).unwrap());
+            let zone = zone(&name).unwrap();
+            tiles(spec, &zone, near_a_jump(&zone, second, near));
+        }
+
+        #[test]
+        fn what_is_asked_of_windows_agrees(
+            name in prop::sample::select(zones()),
+            spec in prop::sample::select(SPECS.to_vec()),
+            second in -5_000_000_000i64..10_000_000_000,
+            hours in 0i64..2000,
+            near in any::<bool>(),
+        ) {
+            let zone = zone(&name).unwrap();
+            let start = near_a_jump(&zone, second, near);
+            let span = Window { start, end: start + SignedDuration::from_hours(hours) };
+            let within: Vec<Window> = spec.within(span, &zone).take(50).collect();
+            // The first that begins in it, and then one after the other, up to its end.
+            let mut next = spec.containing(start, &zone);
+            if next.start < start {
+                next = spec.next(&next, &zone);
+            }
+            for window in &within {
+                prop_assert_eq!(*window, next);
+                prop_assert!(start <= window.start && window.end <= span.end);
+                next = spec.next(window, &zone);
+            }
+            prop_assert!(within.len() == 50 || next.end > span.end, "{:?} is left out", next);
+            // From whatever day on, those that are closed are windows of the schedule, and the one
+            // before them is none.
+            let day = zone.to_datetime(start).date();
+            let closed: Vec<Window> = spec.closed(day, &zone, span.end).take(50).collect();
+            for window in &closed {
+                prop_assert!(spec.is_window(window, &zone, Some(day)) && window.end <= span.end);
+            }
+            if let Some(first) = closed.first() {
+                let before = spec.containing(just_before(first.start), &zone);
+                prop_assert!(!spec.is_window(&before, &zone, Some(day)));
+            }
         }
     }
 }

@@ -159,8 +159,24 @@ pub struct RunFilter {
     pub ending: Option<String>,
     /// With this key.
     pub key: Option<String>,
+    /// Whose window starts in this span of time.
+    pub window: Option<Window>,
     /// At the most, newest first.
     pub limit: u32,
+}
+
+/// A window of an export that is not to be asked for by its schedule, though it may have no run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skipped {
+    /// Its start.
+    pub start: Timestamp,
+    /// Its end.
+    pub end: Timestamp,
+    /// Since when.
+    pub at: Timestamp,
+    /// `None` where catch-up left it out; where the history of its run is deleted, the state that
+    /// it ended in.
+    pub ended: Option<State>,
 }
 
 /// One attempt of a run.
@@ -294,6 +310,10 @@ pub trait Ledger: Notices + Pauses + Send + Sync {
 
     /// Starts of the windows from `from` on for which an export has a run, or that were skipped.
     async fn windows(&self, export: &str, from: Timestamp) -> Result<BTreeSet<Timestamp>>;
+
+    /// The windows of an export that start in a span of time and were skipped, or whose history is
+    /// deleted; in order.
+    async fn skipped(&self, export: &str, span: Window) -> Result<Vec<Skipped>>;
 
     /// Notes windows that a schedule's catch-up left out. Noting one twice is harmless.
     async fn skip(&self, export: &str, windows: &[Window]) -> Result<()>;

@@ -41,6 +41,14 @@ impl Named {
                 Command::Accept { order, .. } => {
                     named.keys.insert(order.key.clone());
                     named.exports.insert(order.export.clone());
+                    if let Some(cap) = &order.cap {
+                        named.needs.insert(cap.name.clone(), cap.capacity);
+                    }
+                }
+                Command::Rerun { of, order, .. } => {
+                    named.runs.insert(*of);
+                    named.keys.insert(order.key.clone());
+                    named.exports.insert(order.export.clone());
                 }
                 Command::Open(open) => {
                     named.pauses = true;

@@ -56,6 +56,8 @@ pub struct Attempt {
     pub run: Box<Run>,
     /// SHA-256 (hex) of the last manifest recorded for the target.
     pub predecessor: Option<String>,
+    /// The delivery of the edition before this one, if there is one.
+    pub supersedes: Option<Uuid>,
 }
 
 impl Attempt {
@@ -303,7 +305,7 @@ impl<'a> Protected<'a> {
             .collect::<Result<_>>()?;
         let files = staged.parts.iter().map(ManifestFile::from).collect();
         let replaces = plan.replaced(&attempt).await?;
-        let manifest = plan.manifest(&attempt.run, fields, snapshot, files, counts);
+        let manifest = plan.manifest(&attempt, fields, snapshot, files, counts);
         let decision = Decision {
             manifest: manifest.to_bytes()?,
             parts: staged.parts,

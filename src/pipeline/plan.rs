@@ -8,8 +8,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use secrecy::SecretString;
 
-use super::Progress;
 use super::quarantine::Quarantine;
+use super::{Attempt, Progress};
 use crate::connect::Connection;
 use crate::connect::files::Store;
 use crate::contract::ContractConfig;
@@ -114,7 +114,11 @@ impl Plan {
         let contract = export.contract.as_ref();
         let types: Option<Types> = contract.map(ContractConfig::types);
         let source = source::build(&export.source, from, types.as_ref())?;
-        let if_exists = export.sink.if_exists(run.order.window.is_some());
+        // A new edition takes the place of the one before, whatever the definition says.
+        let if_exists = match run.order.edition {
+            1 => export.sink.if_exists(run.order.window.is_some()),
+            _ => IfExists::Replace,
+        };
         let key = contract.map(|contract| contract.primary_key.clone()).unwrap_or_default();
         let occasion = Occasion {
             place,
@@ -208,19 +212,20 @@ impl Plan {
 
     pub(super) fn manifest(
         &self,
-        run: &Run,
+        attempt: &Attempt,
         schema: Vec<ManifestColumn>,
         snapshot: Option<String>,
         files: Vec<ManifestFile>,
         counts: Counts,
     ) -> Manifest {
+        let run = &attempt.run;
         Manifest {
             format: MANIFEST_FORMAT.to_owned(),
             delivery: super::delivery_id(),
             run: run.id,
             key: run.order.key.clone(),
             edition: run.order.edition,
-            supersedes: None,
+            supersedes: attempt.supersedes,
             export: run.order.export.clone(),
             revision: run.order.revision,
             definition: run.order.definition.clone(),

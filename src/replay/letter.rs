@@ -1,10 +1,13 @@
 //! Letters: which are meant, by what each is known, and how they are looked at.
 
+use std::collections::BTreeSet;
+
 use futures::StreamExt;
 use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::error::{Class, Error, Result};
+use crate::job::RunId;
 use crate::queue::{DeadHeaders, Queue};
 
 /// Which letters are meant. Everything that is given must hold.
@@ -22,6 +25,8 @@ pub struct Filter {
     pub since: Option<Timestamp>,
     /// That last failed before.
     pub until: Option<Timestamp>,
+    /// Of one of these runs.
+    pub runs: Option<BTreeSet<RunId>>,
 }
 
 impl Filter {
@@ -37,6 +42,10 @@ impl Filter {
                 .is_none_or(|text| dead.reason.to_lowercase().contains(&text.to_lowercase()))
             && self.since.is_none_or(|since| at.is_some_and(|at| at >= since))
             && self.until.is_none_or(|until| at.is_some_and(|at| at < until))
+            && self.runs.as_ref().is_none_or(|runs| {
+                let run = dead.run.as_ref().and_then(|run| run.parse().ok());
+                run.is_some_and(|run| runs.contains(&run))
+            })
     }
 
     /// Refuses an ending that several of these handles have.
@@ -161,6 +170,7 @@ mod tests {
             since: at("2026-11-19T05:00:00Z"),
             until: at("2026-11-19T05:00:01Z"),
             run: None,
+            runs: None,
         };
         assert!(filter.picks(&dead, "x"));
         for other in [

@@ -25,6 +25,7 @@ use crate::job::command::{Command, Outcome};
 use crate::job::machine::Refusal;
 use crate::job::message::JobMessage;
 use crate::job::run::{Run, State};
+use crate::job::waiting::Need;
 use crate::ledger::{Ledger, apply_one};
 use crate::queue::{DeadHeaders, Destination, Incoming, Outgoing, Queue};
 use crate::units::Rate;
@@ -43,6 +44,8 @@ pub struct Pass {
     pub stop_after: Option<u32>,
     /// With the definition that the run failed with, rather than the active one.
     pub as_failed: bool,
+    /// The slot that the runs share, and for which they wait as long as it takes.
+    pub cap: Option<Need>,
     /// Who.
     pub by: String,
     /// Why.
@@ -239,7 +242,8 @@ impl Replayer {
             || RetryConfig::default().give_up_after,
             |bound| bound.export.retry.give_up_after,
         );
-        let deadline = self.ledger.now().await?.checked_add(patience).ok();
+        let now = self.ledger.now().await?;
+        let deadline = now.checked_add(patience).ok().filter(|_| pass.cap.is_none());
         // A job that pins its definition keeps it.
         let pinned = JobMessage::read(&letter.body).is_ok_and(|job| job.definition.is_some());
         let definition = active.filter(|_| !pass.as_failed && !pinned);
@@ -248,6 +252,7 @@ impl Replayer {
             epoch,
             definition: definition.map(|bound| (bound.hash.clone(), bound.revision)),
             deadline,
+            cap: pass.cap.clone(),
             by: pass.by.clone(),
             reason: pass.reason.clone(),
         };

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::export::{CatchUp, Schedule};
 use crate::job::Window;
 use crate::job::cron::Cron;
-use crate::job::window::first_at;
+use crate::job::window::{WindowSpec, first_at};
 
 /// How many jobs, due and skipped together, one call names at the most.
 pub const MOST: usize = 1000;
@@ -67,13 +67,9 @@ pub fn due(
     }
     let before = cron.previous(tick, zone).unwrap_or(Timestamp::MIN);
     let mut plan = Plan { policy: schedule.catch_up, missed: None, due: Due::default() };
-    let start = schedule.start.map(|day| first_at(day.at(0, 0, 0, 0), zone));
     match schedule.window {
         Some(spec) => {
-            let first = match start {
-                Some(start) => start,
-                None => spec.containing(since, zone).start,
-            };
+            let first = first(schedule, spec, zone, since);
             for window in spec.within(Window { start: first, end: tick.max(first) }, zone) {
                 let slot = Slot::Window(window);
                 if !known(&slot) && !plan.take(slot, window.end <= before) {
@@ -83,6 +79,7 @@ pub fn due(
         }
         None => {
             // `next_after` leaves its instant out, and a tick at the very start belongs to it.
+            let start = schedule.start.map(|day| first_at(day.at(0, 0, 0, 0), zone));
             let from = start.map_or(since, |start| {
                 start.checked_sub(SignedDuration::from_nanos(1)).unwrap_or(start)
             });
@@ -97,6 +94,20 @@ pub fn due(
         }
     }
     Ok(plan.end(tick))
+}
+
+/// From when on the windows of a schedule are asked for: its `start`, else the window in which it
+/// became active.
+pub fn first(
+    schedule: &Schedule,
+    spec: WindowSpec,
+    zone: &TimeZone,
+    since: Timestamp,
+) -> Timestamp {
+    match schedule.start {
+        Some(day) => first_at(day.at(0, 0, 0, 0), zone),
+        None => spec.containing(since, zone).start,
+    }
 }
 
 struct Plan {

@@ -1,9 +1,11 @@
 //! The scheduler: finds windows that are due, publishes the outbox, and looks after runs that are
 //! adrift. Any number of replicas may run; each step is harmless when repeated, so that none leads.
 
+pub mod backfill;
 mod dispatch;
 pub mod due;
 mod notices;
+pub mod survey;
 mod sweep;
 mod tick;
 

@@ -79,10 +79,8 @@ async fn follow(scheduler: &Scheduler, bound: &Bound, now: Timestamp) -> Result<
     if cron.previous(now, &zone).is_none_or(|tick| last.is_some_and(|last| last >= tick)) {
         return Ok(());
     }
-    let from = match (schedule.window, schedule.start) {
-        (Some(_), Some(day)) => window::first_at(day.at(0, 0, 0, 0), &zone),
-        _ => bound.applied_at,
-    };
+    let since = bound.applied_at;
+    let from = schedule.window.map_or(since, |spec| due::first(schedule, spec, &zone, since));
     let known = ledger.windows(&bound.name, from).await?;
     let is_known = |slot: &Slot| match slot {
         Slot::Window(window) => known.contains(&window.start),

@@ -9,6 +9,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use futures::FutureExt;
 use tracing::Instrument;
+use uuid::Uuid;
 
 use super::Worker;
 use super::heart::Stop;
@@ -21,6 +22,8 @@ use crate::job::command::{Command, Open, Opened, Outcome};
 use crate::job::machine::Closed;
 use crate::job::message::WakeMessage;
 use crate::job::run::{Run, State};
+use crate::job::waiting::Need;
+use crate::ledger::RunFilter;
 use crate::limits::local::Pass;
 use crate::pipeline::{Attempt, Plan, Recorded, Start};
 use crate::queue::{Incoming, Properties, Settle, WAKE_TYPE};
@@ -185,7 +188,7 @@ impl Opening {
             run: run.id,
             worker: format!("{}/{number}", worker.name),
             lease: worker.settings.lease,
-            needs: plan.as_ref().map(Plan::needs).unwrap_or_default(),
+            needs: plan.as_ref().map(|plan| needs(plan, run)).unwrap_or_default(),
             attempts: i32::try_from(attempts).unwrap_or(i32::MAX),
             cursor: None,
             target: plan.as_ref().ok().map(|plan| plan.target().to_owned()),
@@ -201,6 +204,11 @@ impl Opening {
     pub fn command(&self) -> Command {
         Command::Open(self.ask.clone())
     }
+}
+
+/// What a run must hold before it starts: its place in a backfill, and what its systems ask for.
+fn needs(plan: &Plan, run: &Run) -> Vec<Need> {
+    run.order.cap.iter().cloned().chain(plan.needs()).collect()
 }
 
 /// An opening, and what the ledger made of it.
@@ -338,7 +346,8 @@ async fn let_message_go(worker: &Worker, run: &Run, message: &mut Unacked) -> In
 
 /// One attempt, and how it ends.
 async fn attempt(worker: &Worker, plan: Result<&Plan, &Error>, opened: Opened) -> Ending {
-    let attempt = Attempt { run: Box::new(opened.run), predecessor: opened.predecessor };
+    let attempt =
+        Attempt { run: Box::new(opened.run), predecessor: opened.predecessor, supersedes: None };
     let plan = match plan {
         Ok(plan) => plan,
         Err(error) if attempt.run.state == State::Running => {
@@ -382,7 +391,9 @@ async fn pass(worker: &Worker, plan: &Plan) -> Result<Pass> {
 }
 
 /// The way of the rows, from source to recorded delivery.
-async fn deliver(worker: &Worker, plan: &Plan, attempt: Attempt) -> Result<Recorded> {
+async fn deliver(worker: &Worker, plan: &Plan, mut attempt: Attempt) -> Result<Recorded> {
+    // The run holds its target: no other edition is delivered there meanwhile.
+    attempt.supersedes = superseded(worker, &attempt.run).await?;
     // Up to the decision an attempt may be cut off; a decided one only goes forward.
     let limit = plan.timeout();
     let staged = tokio::time::timeout(limit, async {
@@ -407,6 +418,27 @@ async fn deliver(worker: &Worker, plan: &Plan, attempt: Attempt) -> Result<Recor
         Err(committed) => committed,
     };
     settle::record(worker, committed).await
+}
+
+/// The delivery of the last edition of the run's key that is done.
+async fn superseded(worker: &Worker, run: &Run) -> Result<Option<Uuid>> {
+    if run.order.edition == 1 {
+        return Ok(None);
+    }
+    let filter = RunFilter {
+        key: Some(run.order.key.clone()),
+        states: vec![State::Done],
+        limit: 1,
+        ..RunFilter::default()
+    };
+    let find = || async {
+        Ok(match worker.ledger.runs(&filter).await?.pop() {
+            Some(last) => worker.ledger.delivery(last.id).await?,
+            None => None,
+        })
+    };
+    let found = worker.patiently("ledger", "read the edition before", find).await?;
+    Ok(found.map(|delivery| delivery.id))
 }
 
 /// Rolls a decided delivery forward.

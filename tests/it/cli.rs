@@ -4,7 +4,9 @@ mod check;
 mod dead;
 mod definitions;
 mod operating;
+mod rerun;
 mod tables;
+mod windows;
 
 use std::path::Path;
 use std::process::Command;

@@ -10,6 +10,7 @@ mod conformance;
 mod docs;
 mod doctor;
 mod e2e;
+mod editions;
 mod files;
 mod layers;
 mod lifecycle;

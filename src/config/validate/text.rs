@@ -1,7 +1,9 @@
 //! Checks what an export's texts refer to: placeholders of paths, and parameters of SQL.
 
-use jiff::Timestamp;
+use std::collections::BTreeSet;
+
 use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::config::problem::{Code, Problems, suggest};
 use crate::config::tree::Place;
@@ -9,7 +11,7 @@ use crate::export::Export;
 use crate::job::RunId;
 use crate::job::param::{self, Bindings, Value};
 use crate::job::template::{self, Fault, Mistake, Template};
-use crate::job::window::{Window, WindowSpec};
+use crate::job::window::{self, Window, WindowSpec};
 use crate::source;
 
 /// Checks the path of a delivery, and that no two deliveries meet in it.
@@ -28,15 +30,17 @@ pub fn folder(path: &str, export: &Export, place: &Place, problems: &mut Problem
         export.params.keys().map(|name| (name.clone(), Value::Int64(0))).collect();
     // Windows end as they start: one time for both tells of each placeholder whether the next
     // window gives it another value.
-    let [first, second] = [window.start, window.end].map(|at| {
+    let render = |window, zone: &TimeZone| {
         template.render(&template::Context {
             export: "x",
             run: RunId(uuid::Uuid::nil()),
-            window: Some(Window { start: at, end: at }),
-            zone: &TimeZone::UTC,
+            window: Some(window),
+            zone,
             values: &values,
         })
-    });
+    };
+    let [first, second] =
+        [window.start, window.end].map(|at| render(Window { start: at, end: at }, &TimeZone::UTC));
     if let (Ok(first), Ok(second)) = (first, second)
         && first == second
     {
@@ -48,7 +52,38 @@ pub fn folder(path: &str, export: &Export, place: &Place, problems: &mut Problem
         problems
             .add(Code::Meeting, place, "two windows would meet in one folder", "the same for both")
             .help(format!("put {{window_start:{format}}} into the path"));
+        return;
     }
+    let Ok(zone) = window::zone(&export.timezone) else { return };
+    let path_of = |window| render(window, &zone).ok();
+    if let Some(repeated) = meeting_when_repeated(spec, &zone, path_of) {
+        let shown = repeated.start.to_zoned(zone).strftime("%Y-%m-%dT%H:%M").to_string();
+        problems
+            .add(
+                Code::Meeting,
+                place,
+                "two windows would meet in one folder when the clock repeats an hour",
+                format!("the same for both windows that start at {shown}"),
+            )
+            .help("put the offset into the path: {window_start:%Y-%m-%dT%H%M%z}");
+    }
+}
+
+/// A window that has the path of an earlier one, since the clock was set back meanwhile.
+fn meeting_when_repeated(
+    spec: WindowSpec,
+    zone: &TimeZone,
+    path_of: impl Fn(Window) -> Option<String>,
+) -> Option<Window> {
+    // All that the year has: a rule that sets the clock back does so every year.
+    let year = Timestamp::constant(1_767_225_600, 0);
+    let near = SignedDuration::from_hours(6);
+    zone.following(year).take(4).find_map(|jump| {
+        let around = Window { start: jump.timestamp() - near, end: jump.timestamp() + near };
+        let mut paths = BTreeSet::new();
+        let mut windows = spec.within(around, zone);
+        windows.find(|window| path_of(*window).is_some_and(|path| !paths.insert(path)))
+    })
 }
 
 /// Checks a path as a template; it is given back where all of it is understood.

@@ -15,7 +15,8 @@ use crate::job::waiting::{self, Waiter};
 impl Book {
     /// The run goes back to waiting, on a resource that is full. Its slots are given back, its
     /// reservations kept; and since it may have been woken for something that it now does not
-    /// take, the first waiter of whatever is free is woken.
+    /// take, the first waiter of whatever is free is woken. Only its turn in a backfill stays its
+    /// own: the others need the same slots, and would come one after the other to wait for them.
     pub(super) fn park(&mut self, id: RunId, on: String) -> Outcome {
         let now = self.now;
         let Some(run) = self.runs.get_mut(&id) else {
@@ -31,7 +32,9 @@ impl Book {
             pool: run.order.pool.clone(),
             epoch: run.epoch,
         };
-        let needs = run.needs.clone();
+        let own = run.order.cap.as_ref().map(|cap| cap.name.clone());
+        let mut needs = run.needs.clone();
+        needs.retain(|name| own.as_ref() != Some(name));
         self.touched.insert(id);
         // A pause is a resource that has no place.
         let resource = self.resources.entry(on.clone()).or_default();

@@ -195,6 +195,7 @@ fn replay(run: RunId, epoch: i32) -> Command {
         epoch,
         definition: None,
         deadline: None,
+        cap: None,
         by: "ann".to_owned(),
         reason: "mended".to_owned(),
     }
@@ -440,6 +441,60 @@ fn the_cursor_is_asserted_and_what_is_refused_changes_nothing() {
     let fence = shelf.opened(dead, &[]);
     shelf.dead(dead, fence);
     no(shelf.apply(record(dead, Proof::Target, step(None))), Refusal::Stands(State::Dead));
+}
+
+fn rerun(of: &Run) -> Command {
+    Command::Rerun {
+        of: of.id,
+        id: RunId::new(),
+        order: Box::new(of.order.clone()),
+        pinned: false,
+        by: "ann".to_owned(),
+        reason: "the source was mended".to_owned(),
+    }
+}
+
+#[test]
+fn a_rerun_is_the_next_edition_and_only_of_what_is_done() {
+    let mut shelf = Shelf::new();
+    let first = shelf.accept("k");
+    no(shelf.apply(rerun(&shelf.run(first).clone())), Refusal::Stands(State::Queued));
+    shelf.opened(first, &[]);
+    yes(shelf.apply(record(first, Proof::Target, None)));
+    shelf.woken();
+    let of = shelf.run(first).clone();
+    let again = rerun(&of);
+    let Outcome::Accepted(second) = shelf.apply(again.clone()) else { panic!() };
+    assert_eq!((second.order.edition, &second.order.key), (2, &of.order.key));
+    assert_eq!(shelf.woken(), [second.id]);
+    // The same command, whose answer was lost, and another one.
+    assert!(matches!(shelf.apply(again), Outcome::Duplicate(run) if run.id == second.id));
+    no(shelf.apply(rerun(&of)), Refusal::EditionOpen);
+    // The job again: the newest edition answers.
+    let repeat = shelf.apply(accept(order("k"), true));
+    assert!(matches!(repeat, Outcome::Duplicate(run) if run.id == second.id));
+
+    // The second dies, the third is done: the second's replay is superseded.
+    let fence = shelf.opened(second.id, &[]);
+    shelf.dead(second.id, fence);
+    no(shelf.apply(rerun(&shelf.run(second.id).clone())), Refusal::Stands(State::Dead));
+    let Outcome::Accepted(third) = shelf.apply(rerun(&of)) else { panic!() };
+    assert_eq!(third.order.edition, 3);
+    shelf.opened(third.id, &[]);
+    yes(shelf.apply(record(third.id, Proof::Target, None)));
+    yes(shelf.apply(replay(second.id, 0)));
+    let fence = shelf.opened(second.id, &[]);
+    assert_eq!(shelf.run(second.id).end, Some(End::Cancelled));
+    yes(shelf.apply(Command::Close { run: second.id, fence }));
+    assert_eq!(shelf.run(second.id).state, State::Cancelled);
+
+    // With a definition that is not active any more only where that is meant.
+    shelf.facts.active.insert("orders".to_owned(), "newer".to_owned());
+    assert!(matches!(shelf.apply(rerun(&of)), Outcome::Stale));
+    let Command::Rerun { of, id, order, by, reason, .. } = rerun(&of) else { panic!() };
+    let pinned = Command::Rerun { of, id, order, pinned: true, by, reason };
+    let Outcome::Accepted(fourth) = shelf.apply(pinned) else { panic!() };
+    assert_eq!((fourth.order.edition, fourth.order.definition.as_str()), (4, "d"));
 }
 
 #[test]

@@ -178,7 +178,7 @@ fn every_event_in_every_state() {
         ),
         (
             "replay",
-            |run| replay(run, 0, None, None, now()),
+            |run| replay(run, 0, None, None, None, now()),
             vec![
                 Err(Stands(Queued)),
                 Err(Stands(Running)),
@@ -192,7 +192,7 @@ fn every_event_in_every_state() {
         ),
         (
             "replay of another epoch",
-            |run| replay(run, 1, None, None, now()),
+            |run| replay(run, 1, None, None, None, now()),
             vec![Err(Refusal::OldEpoch); 8],
         ),
     ];
@@ -219,7 +219,7 @@ fn where_the_refused_rows_are_is_known_until_others_are_refused() {
     let mut again = run(State::Running);
     fail(&mut again, 2, End::Dead, failure(), place("first")).unwrap();
     close(&mut again, 2, now()).unwrap();
-    replay(&mut again, 0, None, None, now()).unwrap();
+    replay(&mut again, 0, None, None, None, now()).unwrap();
     open(&mut again, "w3", LEASE, now());
     let mut otherwise = again.clone();
     fail(&mut otherwise, 3, End::Dead, failure(), None).unwrap();
@@ -445,14 +445,14 @@ fn a_replay_begins_a_new_epoch_with_nothing_counted() {
         run.first_failed_at = Some(now());
         run.order.deadline = Some(now());
         let with = Some(("new".to_owned(), 7));
-        replay(&mut run, 0, with, Some(after(9)), after(1)).unwrap();
+        replay(&mut run, 0, with, Some(after(9)), None, after(1)).unwrap();
         assert_eq!((run.state, run.epoch, run.fence), (State::Queued, 1, 2));
         assert_eq!((run.failures, run.crashes, run.waits), (0, 0, 0));
         assert_eq!((run.failure.as_ref(), run.ended_at), (None, None));
         assert_eq!(run.first_failed_at, Some(now()), "it is known over all epochs");
         assert_eq!((run.order.definition.as_str(), run.order.revision), ("new", 7));
         assert_eq!((run.order.deadline, run.order.not_before), (Some(after(9)), None));
-        assert_eq!(replay(&mut run, 0, None, None, now()), Err(Refusal::OldEpoch));
+        assert_eq!(replay(&mut run, 0, None, None, None, now()), Err(Refusal::OldEpoch));
         assert_eq!(close(&mut run, 2, now()), Err(Refusal::Fenced));
     }
 }

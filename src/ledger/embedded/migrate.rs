@@ -14,8 +14,9 @@ use crate::ledger::Migration;
 const DOING: &str = "migrate the embedded ledger";
 
 // Not named like those of PostgreSQL, which are taken from all folders beneath theirs.
-const MIGRATIONS: [(i32, &str, &str); 2] = [
+const MIGRATIONS: [(i32, &str, &str); 3] = [
     (1, "ledger", include_str!("../../../migrations/embedded/001_ledger.sql")),
+    (2, "editions", include_str!("../../../migrations/embedded/002_editions.sql")),
     (5, "operating", include_str!("../../../migrations/embedded/005_operating.sql")),
 ];
 

@@ -30,7 +30,7 @@ use tokio::sync::Notify;
 use super::sheet::run_of;
 use super::{
     Adrift, Applied, Attempt, Audited, Ledger, NewDefinition, Posting, RecordedDelivery, RunFilter,
-    StoredDefinition, Which,
+    Skipped, StoredDefinition, Which,
 };
 use crate::error::Result;
 use crate::job::changes::Audit;
@@ -145,7 +145,16 @@ impl Ledger for EmbeddedLedger {
                 texts(
                     connection,
                     sql!(find_runs),
-                    params![filter.export, states, since, filter.ending, filter.key, filter.limit],
+                    params![
+                        filter.export,
+                        states,
+                        since,
+                        filter.ending,
+                        filter.key,
+                        filter.window.map(|span| span.start.as_microsecond()),
+                        filter.window.map(|span| span.end.as_microsecond()),
+                        filter.limit
+                    ],
                 )?
                 .iter()
                 .map(|text| Ok(run_of(text)?))
@@ -223,6 +232,12 @@ impl Ledger for EmbeddedLedger {
             .await
     }
 
+    async fn skipped(&self, export: &str, span: Window) -> Result<Vec<Skipped>> {
+        let (from, to) = (span.start.as_microsecond(), span.end.as_microsecond());
+        let params = (export.to_owned(), from, to);
+        self.file.records("read skipped windows", sql!(skipped), params).await
+    }
+
     async fn skip(&self, export: &str, windows: &[Window]) -> Result<()> {
         let (export, windows) = (export.to_owned(), windows.to_vec());
         self.file
@@ -286,12 +301,7 @@ impl Ledger for EmbeddedLedger {
                 )?);
                 // A window whose history is gone was still delivered: no schedule may find it
                 // missing.
-                tx.execute(
-                    "INSERT OR IGNORE INTO skipped (export, window_start, window_end, at) \
-                 SELECT export, window_start, window_end, ended_at FROM runs \
-                 WHERE id IN (SELECT value FROM json_each(?1)) AND window_start IS NOT NULL",
-                    [&old],
-                )?;
+                tx.execute(sql!(remember_windows), [&old])?;
                 tx.execute(
                     "DELETE FROM outbox WHERE run IN (SELECT value FROM json_each(?1))",
                     [&old],

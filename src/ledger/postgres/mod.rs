@@ -31,7 +31,7 @@ use tokio_postgres::types::{FromSql, ToSql};
 use super::sheet::run_of;
 use super::{
     Adrift, Applied, Attempt, Audited, Ledger, NewDefinition, Posting, RecordedDelivery, RunFilter,
-    StoredDefinition, Which,
+    Skipped, StoredDefinition, Which,
 };
 use crate::connect::postgres as server;
 use crate::error::{Class, Error, Result};
@@ -201,6 +201,8 @@ impl Ledger for PostgresLedger {
                 &filter.since,
                 &filter.ending,
                 &filter.key,
+                &filter.window.map(|span| span.start),
+                &filter.window.map(|span| span.end),
                 &i64::from(filter.limit),
             ],
             "list runs",
@@ -266,6 +268,11 @@ impl Ledger for PostgresLedger {
             .await
             .map_err(|e| classify(DOING, e))?;
         rows.iter().map(|row| column(row, 0)).collect()
+    }
+
+    async fn skipped(&self, export: &str, span: Window) -> Result<Vec<Skipped>> {
+        self.records(sql!(skipped), &[&export, &span.start, &span.end], "read skipped windows")
+            .await
     }
 
     async fn skip(&self, export: &str, windows: &[Window]) -> Result<()> {

@@ -315,7 +315,8 @@ async fn what_a_worker_sets_aside_keeps_the_name_of_its_export() {
     assert_eq!((letters.len(), house.objects(&["runs"]).len()), (2, 1));
 }
 
-fn start(folder: &Path, command: &str) -> Process {
+/// Starts a process that stays.
+pub fn start(folder: &Path, command: &str) -> Process {
     let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_longshore"));
     program.arg(command).current_dir(folder).env_remove("LONGSHORE_CONFIG");
     program.env_remove("LONGSHORE_ENV").env("PSEUDONYMS", "pepper");

@@ -43,12 +43,14 @@ suite! {
         a_deadline_ends_a_run,
         a_replay_opens_a_new_epoch,
         a_superseded_run_is_cancelled,
+        a_rerun_is_the_next_edition_of_its_key,
         a_cursor_moves_with_its_delivery_or_not_at_all,
         a_batch_of_many_kinds_answers_in_order;
     waiting:
         a_parked_run_is_woken_by_whoever_frees_its_place,
         reservations_are_kept_and_slots_given_back,
         a_cancelled_run_passes_its_turn_on,
+        so_many_runs_of_a_backfill_go_on_at_once,
         twenty_runs_get_through_three_slots;
     outbox:
         what_was_replaced_meanwhile_stays_to_be_sent,

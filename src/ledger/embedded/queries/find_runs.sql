@@ -13,7 +13,7 @@ SELECT json_object(
         'accepted_at', stamp(r.accepted_at), 'opened_at', stamp(r.opened_at),
         'ended_at', stamp(r.ended_at),
         'changed_at', stamp(r.changed_at), 'needs', json(r.needs),
-        'waiting_since', stamp(r.waiting_since),
+        'waiting_since', stamp(r.waiting_since), 'cap', json(r.cap),
         'parked', w.resource)
 FROM runs r LEFT JOIN waiters w ON w.run = r.id
 WHERE (?1 IS NULL OR r.export = ?1)
@@ -21,5 +21,7 @@ WHERE (?1 IS NULL OR r.export = ?1)
   AND (?3 IS NULL OR r.accepted_at >= ?3)
   AND (?4 IS NULL OR replace(r.id, '-', '') LIKE '%' || ?4)
   AND (?5 IS NULL OR r.key = ?5)
+  AND (?6 IS NULL OR r.window_start >= ?6)
+  AND (?7 IS NULL OR r.window_start < ?7)
 ORDER BY r.accepted_at DESC, r.id DESC
-LIMIT ?6
+LIMIT ?8

@@ -14,7 +14,7 @@ SELECT json_object(
         'accepted_at', stamp(r.accepted_at), 'opened_at', stamp(r.opened_at),
         'ended_at', stamp(r.ended_at),
         'changed_at', stamp(r.changed_at), 'needs', json(r.needs),
-        'waiting_since', stamp(r.waiting_since),
+        'waiting_since', stamp(r.waiting_since), 'cap', json(r.cap),
         'parked', w.resource),
     EXISTS (SELECT 1 FROM runs n
             WHERE n.key = r.key AND n.edition > r.edition AND n.state IN ('committing', 'done'))

@@ -1,12 +1,15 @@
 WITH old AS (
-    SELECT id, export, window_start, window_end FROM runs
+    SELECT id, export, window_start, window_end, ended_at, state FROM runs
     WHERE ended_at < $1 ORDER BY ended_at LIMIT $2 FOR UPDATE SKIP LOCKED
 ), windows AS (
     -- A window whose history is gone was still delivered: no schedule may find it missing.
-    INSERT INTO skipped (export, window_start, window_end)
-    SELECT DISTINCT ON (export, window_start) export, window_start, window_end FROM old
-    WHERE window_start IS NOT NULL
-    ON CONFLICT DO NOTHING
+    -- One that was delivered stays so, whatever became of its other runs.
+    INSERT INTO skipped (export, window_start, window_end, at, why)
+    SELECT DISTINCT ON (export, window_start) export, window_start, window_end, ended_at, state
+    FROM old WHERE window_start IS NOT NULL
+    ORDER BY export, window_start, state <> 'done'
+    ON CONFLICT (export, window_start) DO UPDATE SET at = excluded.at, why = excluded.why
+    WHERE skipped.why <> 'done'
 ), letters AS (
     DELETE FROM outbox WHERE run IN (SELECT id FROM old)
 )

@@ -106,6 +106,7 @@ pub fn order(key: &str) -> Order {
         correlation_id: None,
         traceparent: None,
         requested_by: None,
+        cap: None,
         not_before: None,
         deadline: None,
     }
@@ -166,6 +167,7 @@ pub fn replay(run: RunId, epoch: i32) -> Command {
         epoch,
         definition: None,
         deadline: None,
+        cap: None,
         by: "ann".to_owned(),
         reason: "mended".to_owned(),
     }

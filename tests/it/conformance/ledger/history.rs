@@ -168,6 +168,34 @@ pub async fn windows_ticks_and_what_is_skipped_are_remembered(bed: Bed) {
     bed.ledger.skip("other", &[day(6)]).await.unwrap();
     let found = bed.ledger.windows("orders", day(1).start).await.unwrap();
     assert_eq!(found.into_iter().collect::<Vec<_>>(), [2, 4, 5].map(|n| day(n).start));
+    let span = Window { start: day(0).start, end: day(5).start };
+    let skipped = async || {
+        let found = bed.ledger.skipped("orders", span).await.unwrap();
+        found.into_iter().map(|one| (one.start, one.ended)).collect::<Vec<_>>()
+    };
+    assert_eq!(skipped().await, [(day(4).start, None)]);
+    let of_days = |span| RunFilter { window: Some(span), limit: 10, ..RunFilter::default() };
+    let found = bed.ledger.runs(&of_days(Window { start: day(1).start, ..day(2) })).await.unwrap();
+    assert_eq!(found.iter().map(|run| run.order.window).collect::<Vec<_>>(), [Some(day(2))]);
+    assert!(bed.ledger.runs(&of_days(day(1))).await.unwrap().is_empty());
+
+    // What became of a window is known even when the history of its runs is deleted.
+    for (key, n, is_done) in [("again", 0, true), ("other", 0, false), ("late", 4, false)] {
+        let mut order = order(key);
+        order.window = Some(day(n));
+        let run = done(bed.apply(accept(order)).await).id;
+        if is_done {
+            opened(bed.apply(open(run, &[])).await);
+            done(bed.apply(record(run, "m", Proof::Target)).await);
+        } else {
+            done(bed.apply(cancel(run)).await);
+        }
+        bed.age("runs", "ended_at", run, LEASE * 120).await;
+        let before = bed.ledger.now().await.unwrap() - Duration::from_secs(3_600);
+        assert_eq!(bed.ledger.purge(before, 10).await.unwrap(), 1);
+    }
+    let expected = [(day(0).start, Some(State::Done)), (day(4).start, Some(State::Cancelled))];
+    assert_eq!(skipped().await, expected);
 
     assert_eq!(bed.ledger.last_tick("orders").await.unwrap(), None);
     for (at, kept) in [(3, 3), (5, 5), (4, 5)] {

@@ -322,6 +322,7 @@ pub async fn a_replay_opens_a_new_epoch(bed: Bed) {
         epoch: 0,
         definition: Some(("d2".to_owned(), 2)),
         deadline: None,
+        cap: None,
         by: "ann".to_owned(),
         reason: "mended".to_owned(),
     };
@@ -458,4 +459,37 @@ pub async fn a_batch_of_many_kinds_answers_in_order(bed: Bed) {
         assert_eq!(state, [State::Done, State::Dead, State::Queued][n % 3]);
     }
     assert_eq!(bed.due().await.len(), 17, "the letters");
+}
+
+pub async fn a_rerun_is_the_next_edition_of_its_key(bed: Bed) {
+    let rerun = |of: &Run, pinned| Command::Rerun {
+        of: of.id,
+        id: RunId::new(),
+        order: Box::new(order("k")),
+        pinned,
+        by: "ann".to_owned(),
+        reason: "mended".to_owned(),
+    };
+    let (first, _) = bed.running("k", &[]).await;
+    let early = rerun(&bed.run(first).await, false);
+    assert_eq!(refused(bed.apply(early).await), Refusal::Stands(State::Running));
+    done(bed.apply(record(first, "m", Proof::Target)).await);
+    let first = bed.run(first).await;
+    bed.send().await;
+    // Of several that ask at once, one is answered.
+    let both = bed.ledger.apply(vec![rerun(&first, false), rerun(&first, false)]).await.unwrap();
+    let [Outcome::Accepted(second), Outcome::Refused(Refusal::EditionOpen)] = &both[..] else {
+        panic!("{both:?}");
+    };
+    assert_eq!((second.order.edition, bed.send().await), (2, vec![second.id]));
+    assert_eq!(refused(bed.apply(rerun(&first, true)).await), Refusal::EditionOpen);
+    let again = bed.apply(accept(order("k"))).await;
+    assert!(matches!(&again, Outcome::Duplicate(run) if run.id == second.id), "{again:?}");
+    opened(bed.apply(open(second.id, &[])).await);
+    done(bed.apply(record(second.id, "n", Proof::Target)).await);
+    assert_eq!(done(bed.apply(rerun(&first, false)).await).order.edition, 3);
+    for run in [first.id, second.id] {
+        let trail = bed.ledger.audit_trail(Some(&run.to_string()), 10).await.unwrap();
+        assert_eq!((trail[0].action.as_str(), trail[0].reason.as_str()), ("rerun", "mended"));
+    }
 }

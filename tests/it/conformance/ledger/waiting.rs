@@ -9,7 +9,8 @@ use longshore::job::command::{Command, Outcome};
 use longshore::job::machine::{Closed, Proof};
 use longshore::job::run::State;
 use longshore::job::waiting::Need;
-use longshore::ledger::{Adrift, Posting};
+use longshore::ledger::{Adrift, Posting, RunFilter};
+use longshore::scheduler::backfill;
 
 use super::bed::*;
 
@@ -52,6 +53,45 @@ pub async fn a_parked_run_is_woken_by_whoever_frees_its_place(bed: Bed) {
     assert_eq!(held.waiting_since, None);
     done(bed.apply(record(second, "m", Proof::Target)).await);
     assert_eq!(bed.send().await, [third]);
+}
+
+pub async fn so_many_runs_of_a_backfill_go_on_at_once(bed: Bed) {
+    let cap = Need::backfill("b", 2);
+    let keys = ["one", "two", "three", "four", "five"];
+    let place = async || {
+        let orders = keys.map(|key| backfill::capped(order(key), &cap)).to_vec();
+        backfill::accept(&*bed.ledger, orders).await.unwrap()
+    };
+    assert_eq!(place().await, Some(5));
+    let of = |key: &str| RunFilter { key: Some(key.to_owned()), limit: 1, ..RunFilter::default() };
+    let mut runs = Vec::new();
+    for key in keys {
+        runs.push(bed.ledger.runs(&of(key)).await.unwrap().pop().unwrap().id);
+    }
+    assert_eq!(bed.send().await, runs[..2]);
+    let needs = [cap.clone(), Need::slot("shop", 1)];
+    opened(bed.apply(open(runs[0], &needs)).await);
+    // It waits for the connection, and keeps its turn: another one would wait for that as well.
+    assert_eq!(parked(bed.apply(open(runs[1], &needs)).await), "slot/shop");
+    assert_eq!(bed.send().await, []);
+    // The same again changes nothing.
+    assert_eq!(place().await, Some(0));
+    assert_eq!(bed.send().await, []);
+
+    done(bed.apply(record(runs[0], "m", Proof::Target)).await);
+    assert_eq!(sorted(bed.send().await), sorted(runs[1..3].to_vec()));
+    opened(bed.apply(open(runs[1], std::slice::from_ref(&cap))).await);
+    // One that was woken and never came passes its turn on.
+    done(bed.apply(cancel(runs[2])).await);
+    assert_eq!(bed.send().await, [runs[3]]);
+    opened(bed.apply(open(runs[3], std::slice::from_ref(&cap))).await);
+    let last = bed.run(runs[4]).await;
+    assert_eq!((last.parked.as_deref(), last.order.cap.as_ref()), (Some(&*cap.name), Some(&cap)));
+}
+
+fn sorted(mut runs: Vec<RunId>) -> Vec<RunId> {
+    runs.sort();
+    runs
 }
 
 pub async fn reservations_are_kept_and_slots_given_back(bed: Bed) {

@@ -1,0 +1,7 @@
+SELECT row_to_json(x)::text
+FROM (
+    SELECT window_start AS start, window_end AS "end", at, nullif(why, 'catch-up') AS ended
+    FROM skipped
+    WHERE export = $1 AND window_start >= $2 AND window_start < $3
+    ORDER BY window_start
+) x

@@ -1,0 +1,200 @@
+//! `longshore windows`, and what fills them.
+
+use std::time::{Duration, Instant};
+
+use longshore::ledger::Ledger;
+use longshore::ledger::embedded::EmbeddedLedger;
+use serde_json::{Value as Json, json};
+
+use super::House;
+use super::dead::start;
+use crate::support::processes::Process;
+use crate::support::sample::SETTINGS;
+
+/// The windows that are listed, each with what stands in it.
+fn standing(found: &[Json]) -> Vec<(&str, &str)> {
+    found
+        .iter()
+        .map(|one| (one["shown"].as_str().unwrap(), one["state"].as_str().unwrap()))
+        .collect()
+}
+
+/// Notes a window of the export `daily` as the scheduler or the deletion of history does.
+fn skip(house: &House, day: &str, why: &str) {
+    let ledger = rusqlite::Connection::open(house.path().join("longshore.db")).unwrap();
+    let start: jiff::Timestamp = format!("{day}T00:00:00+01:00").parse().unwrap();
+    let end = start + jiff::SignedDuration::from_hours(24);
+    let (start, end) = (start.as_microsecond(), end.as_microsecond());
+    ledger
+        .execute(
+            "INSERT INTO skipped (export, window_start, window_end, at, why) \
+             VALUES ('daily', ?1, ?2, ?2, ?3)",
+            (start, end, why),
+        )
+        .unwrap();
+}
+
+#[test]
+fn windows_tell_what_stands_in_each() {
+    let house = House::new();
+    house.done(&["apply"]);
+    house.done(&["run", "daily", "--window", "2026-11-02", "--param", "country=SE"]);
+    house.done(&["enqueue", "daily", "--window", "2026-11-02", "--param", "country=NO"]);
+    skip(&house, "2026-11-03", "catch-up");
+    skip(&house, "2026-11-04", "done");
+    let asked = ["windows", "daily", "--window", "2026-10-31..2026-11-05"];
+    let found = house.objects(&asked);
+    assert_eq!(
+        standing(&found),
+        [
+            ("2026-10-31", "missing"),
+            ("2026-11-01", "due"),
+            ("2026-11-02", "done"),
+            ("2026-11-02", "queued"),
+            ("2026-11-03", "skipped"),
+            ("2026-11-04", "done"),
+            ("2026-11-05", "due"),
+        ]
+    );
+    assert_eq!(found[2]["params"]["country"], "SE");
+    assert!(found[2]["requested_by"].as_str().unwrap().contains("ole"), "{}", found[2]);
+    assert_eq!((&found[4]["run"], found[4]["at"].is_string()), (&Json::Null, true));
+    let table = house.done(&asked);
+    for words in [
+        "WINDOW",
+        "no schedule asks for it",
+        "asked for in",
+        "2026-11-02 country=SE",
+        "left out by catch-up",
+        "its history is deleted",
+    ] {
+        assert!(table.contains(words), "{words}\n{table}");
+    }
+
+    // Whoever asks for a skipped window gets it, and it is not skipped any more.
+    house.done(&["run", "daily", "--window", "2026-11-03", "--param", "country=SE"]);
+    let found = house.objects(&["windows", "daily", "--window", "2026-11-03"]);
+    assert_eq!(standing(&found), [("2026-11-03", "done")]);
+
+    let found = house.objects(&["windows", "daily", "--window", "2099-01-01"]);
+    assert_eq!(standing(&found), [("2099-01-01", "open")]);
+    let recent = house.objects(&["windows", "daily"]);
+    assert!((1..=31).contains(&recent.len()) && recent[0]["state"] != "missing", "{recent:?}");
+
+    assert!(house.fails(2, &["windows", "orders"]).contains("the export has no windows"));
+    assert!(house.fails(5, &["windows", "dayly"]).contains("Active are: daily, orders"));
+    let error = house.fails(2, &["windows", "daily", "--window", "2026-11-03T05"]);
+    assert!(error.contains("does not begin and end where windows"), "{error}");
+}
+
+const LATE: &str = r#"
+[schedule]
+cron     = "15 4 * * *"
+window   = "day"
+start    = 2026-11-01
+catch-up = "skip"
+[source]
+connection = "shop"
+table = "orders"
+[contract.fields]
+id      = { type = "int64", required = true }
+amount  = { type = "int64" }
+country = { type = "string" }
+[sink]
+connection = "lake"
+path = "late/{window_start:%Y-%m-%d}"
+"#;
+
+const QUIET: &str = "[http]\nlisten = \"127.0.0.1:0\"\n";
+
+/// A house whose processes leave the ports of others alone.
+pub fn quiet() -> House {
+    let house = House::new();
+    house.write("config/longshore.toml", &format!("{SETTINGS}{QUIET}"));
+    house
+}
+
+/// Waits until the windows stand so.
+fn expect(house: &House, dev: &Process, windows: &str, state: &str, count: usize) {
+    let started = Instant::now();
+    loop {
+        let found = house.objects(&["windows", "late", "--window", windows]);
+        if found.len() == count && found.iter().all(|one| one["state"] == state) {
+            return;
+        }
+        assert!(started.elapsed() < Duration::from_secs(60), "{found:?}\n{}", dev.log());
+    }
+}
+
+/// Runs a test while `longshore dev` works in the house.
+pub async fn while_dev_works(
+    house: House,
+    test: impl FnOnce(&House, &Process) + Send + 'static,
+) -> House {
+    let (house, dev) = tokio::task::spawn_blocking(move || {
+        let dev = start(house.path(), "dev");
+        test(&house, &dev);
+        (house, dev)
+    })
+    .await
+    .unwrap();
+    assert!(dev.end(Duration::from_secs(30)).await.success());
+    house
+}
+
+#[tokio::test]
+async fn what_catch_up_left_out_is_backfilled() {
+    let house = quiet();
+    house.write("config/exports/late.toml", LATE);
+    house.done(&["apply"]);
+    let backfill = |house: &House, more: &[&str]| -> Json {
+        let window = ["backfill", "late", "--window", "2026-11-01..2026-11-05"];
+        house.objects(&[&window[..], more].concat()).pop().unwrap()
+    };
+    let house = while_dev_works(house, move |house, dev| {
+        expect(house, dev, "2026-11-01..2026-11-05", "skipped", 5);
+        let plan = backfill(house, &["--dry-run"]);
+        assert_eq!((&plan["missing"], &plan["accepted"]), (&json!(5), &Json::Null));
+        expect(house, dev, "2026-11-01..2026-11-05", "skipped", 5);
+        let did = backfill(house, &["--at-once", "1", "--reason", "they ask for it"]);
+        assert_eq!((&did["accepted"], &did["replayed"]), (&json!(5), &json!(0)));
+        expect(house, dev, "2026-11-01..2026-11-05", "done", 5);
+        let again = backfill(house, &["--reason", "once more"]);
+        assert_eq!((&again["done"], &again["accepted"]), (&json!(5), &json!(0)));
+    })
+    .await;
+    // One after the other, in the order of time.
+    let mut runs = house.objects(&["windows", "late", "--window", "2026-11-01..2026-11-05"]);
+    let at = |run: &Json| run["at"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    assert!(runs.is_sorted_by_key(at), "{runs:?}");
+    let ledger = EmbeddedLedger::open(&house.path().join("longshore.db")).unwrap();
+    let trail = ledger.audit_trail(Some("late"), 10).await.unwrap();
+    let told: Vec<_> = trail.iter().filter(|line| line.action == "backfill").collect();
+    assert!(
+        told.len() == 1 && told[0].reason.starts_with("they ask for it (2026-11-01"),
+        "{told:?}"
+    );
+
+    // A window that died is asked for again where that is meant.
+    let broken = LATE.replace("[sink]", "email = { type = \"string\" }\n[sink]");
+    house.write("config/exports/late.toml", &broken);
+    house.fails(1, &["run", "late", "--window", "2026-11-06"]);
+    house.write("config/exports/late.toml", LATE);
+    house.done(&["apply"]);
+    let asked = ["backfill", "late", "--window", "2026-11-05..2026-11-06", "--reason", "mended"];
+    let plan = house.done(&[&asked[..], &["--only", "missing"]].concat());
+    assert!(plan.contains("accepting 0 runs of late"), "{plan}");
+    let did = house.objects(&[&asked[..], &["--only", "dead"]].concat()).pop().unwrap();
+    assert_eq!((&did["dead"], &did["replayed"]), (&json!(1), &json!(1)));
+    assert_eq!(house.objects(&["dead", "list"]).len(), 0);
+    let house = while_dev_works(house, |house, dev| {
+        expect(house, dev, "2026-11-05..2026-11-06", "done", 2);
+    })
+    .await;
+    runs = house.objects(&["windows", "late", "--window", "2026-11-06"]);
+    assert_eq!(standing(&runs), [("2026-11-06", "done")]);
+    let error = house.fails(2, &["backfill", "late", "--window", "2026-11-05"]);
+    assert!(error.contains("--reason"), "{error}");
+    let early = ["backfill", "late", "--window", "2026-10-30..2026-11-05", "--dry-run"];
+    assert!(house.fails(2, &early).contains("the nearest is 2026-11-01"));
+}
