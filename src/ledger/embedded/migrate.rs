@@ -17,7 +17,7 @@ const DOING: &str = "migrate the embedded ledger";
 const MIGRATIONS: [(i32, &str, &str); 3] = [
     (1, "ledger", include_str!("../../../migrations/embedded/001_ledger.sql")),
     (2, "editions", include_str!("../../../migrations/embedded/002_editions.sql")),
-    (5, "operating", include_str!("../../../migrations/embedded/005_operating.sql")),
+    (3, "operating", include_str!("../../../migrations/embedded/003_operating.sql")),
 ];
 
 /// Gives a new file its write-ahead log. Of several that do so at the same moment, SQLite fails the
