@@ -73,6 +73,8 @@ codes! {
     NoWindow = "LS0316",
     /// An export reads from and writes to one SQLite file.
     OneFile = "LS0317",
+    /// A cursor, and a sink or a schedule that does not go with it.
+    Cursor = "LS0318",
     /// A secret stands in the configuration.
     LiteralSecret = "LS0401",
     /// A password stands in an address.

@@ -269,7 +269,8 @@ impl Book {
             let fence = run.fence;
             self.runs.insert(id, run.clone());
             self.supersede(&run);
-            if let Some(step) = moved {
+            // Where nothing was new it stays where it is, moved by whoever moved it last.
+            if let Some(step) = moved.filter(|step| step.from.as_ref() != Some(&step.to)) {
                 self.cursors.insert(step.name.clone(), step.to.clone());
                 self.changes.cursors.insert(step.name, (step.to, id));
             }

@@ -25,13 +25,16 @@ use crate::error::{Class, Error, Result};
 use crate::format::FieldType;
 use crate::job::RunId;
 use crate::job::command::{Command, Delivery, Outcome};
-use crate::job::decision::Decision;
+use crate::job::decision::{CursorMove, Decision};
 use crate::job::machine::{Proof, Refusal};
-use crate::job::manifest::{MANIFEST_LIMIT, Manifest, ManifestColumn, ManifestFile};
+use crate::job::manifest::{
+    MANIFEST_LIMIT, Manifest, ManifestColumn, ManifestCursor, ManifestFile,
+};
 use crate::job::run::{Run, State};
 use crate::protect::Protect;
 use crate::rows::{Counts, Rows};
 use crate::sink::{Begun, Empty, Holder, Way};
+use crate::source::{Fresh, Since};
 use crate::transform::Transform;
 
 use account::Account;
@@ -43,6 +46,8 @@ pub use quarantine::quarantined;
 pub struct Ready<'a> {
     plan: &'a Plan,
     attempt: Attempt,
+    /// What is read by the cursor, where the run has one and has begun to read.
+    range: Option<ManifestCursor>,
 }
 
 /// What the ledger said when the run was opened.
@@ -52,6 +57,9 @@ pub struct Attempt {
     pub run: Box<Run>,
     /// SHA-256 (hex) of the last manifest recorded for the target.
     pub predecessor: Option<String>,
+    /// What it reads, where it goes by a cursor: from where that stands, or, in a rerun, what was
+    /// read before.
+    pub since: Since,
 }
 
 impl Attempt {
@@ -78,7 +86,7 @@ impl Plan {
             self.replaced(&attempt).await?;
         }
         Ok(match begun {
-            Begun::Open => Start::Ready(Ready { plan: self, attempt }),
+            Begun::Open => Start::Ready(Ready { plan: self, attempt, range: None }),
             Begun::Committed(decision) => Start::Committed(Committed {
                 plan: self,
                 run: attempt.run.id,
@@ -105,6 +113,12 @@ impl Plan {
         )
         .with("target", self.target())
         .help("Find out who wrote it; move it away, or use another path."))
+    }
+
+    /// How the cursor moves over what was read, if it does.
+    fn moved(&self, range: Option<&ManifestCursor>) -> Option<CursorMove> {
+        let (name, range) = (self.cursor()?.to_owned(), range?);
+        Some(CursorMove { name, from: range.from.clone(), to: range.to.clone()? })
     }
 
     /// Goes on with what an earlier attempt decided.
@@ -167,8 +181,16 @@ pub struct Protected<'a> {
 impl<'a> Ready<'a> {
     /// Starts to read. Nothing is read before the sink pulls.
     pub async fn extract(self) -> Result<Extracted<'a>> {
-        let rows = self.plan.source.read(&self.plan.bindings).await?;
-        Ok(Extracted { ready: self, rows })
+        let plan = self.plan;
+        let Some(cursor) = &plan.cursor else {
+            let rows = plan.source.read(&plan.bindings).await?;
+            return Ok(Extracted { ready: self, rows });
+        };
+        let Fresh { rows, to } =
+            plan.source.read_since(&plan.bindings, &self.attempt.since).await?;
+        let from = self.attempt.since.from.clone();
+        let range = Some(ManifestCursor { column: cursor.column.clone(), from, to });
+        Ok(Extracted { ready: Ready { range, ..self }, rows })
     }
 }
 
@@ -241,7 +263,7 @@ impl<'a> Protected<'a> {
     /// Moves the rows into the staging area, and makes sure that every one of them is accounted
     /// for.
     pub async fn stage(self) -> Result<Staged<'a>> {
-        let Protected { ready: Ready { plan, attempt }, rows, account } = self;
+        let Protected { ready: Ready { plan, attempt, range }, rows, account } = self;
         let (schema, snapshot) = (Arc::clone(&rows.schema), rows.snapshot.clone());
         let holder = attempt.holder();
         let mut staged = plan.sink.stage(&holder, rows).await?;
@@ -298,12 +320,13 @@ impl<'a> Protected<'a> {
             .collect::<Result<_>>()?;
         let files = staged.parts.iter().map(ManifestFile::from).collect();
         let replaces = plan.replaced(&attempt).await?;
-        let manifest = plan.manifest(&attempt.run, fields, snapshot, files, counts);
+        let cursor = plan.moved(range.as_ref());
+        let manifest = plan.manifest(&attempt.run, fields, range, snapshot, files, counts);
         let decision = Decision {
             manifest: manifest.to_bytes()?,
             parts: staged.parts,
             counts,
-            cursor: None,
+            cursor,
             replaces,
             quarantine,
         };

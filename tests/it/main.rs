@@ -7,6 +7,7 @@ mod cli_named;
 mod cli_signals;
 mod cli_told;
 mod conformance;
+mod cursors;
 mod e2e;
 mod files;
 mod layers;
