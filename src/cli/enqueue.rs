@@ -166,7 +166,7 @@ impl Job {
 
 /// The values by the types that the export declares; what it does not declare stays text, and is
 /// refused with the others' mistakes.
-fn typed(declared: &Params, given: &[(String, String)]) -> Result<Map<String, Json>> {
+pub fn typed(declared: &Params, given: &[(String, String)]) -> Result<Map<String, Json>> {
     let mut params = Map::new();
     for (name, text) in given {
         let kind = declared.get(name).map(|param| param.kind);

@@ -7,6 +7,7 @@
 mod apply;
 mod arguments;
 mod check;
+mod cursors;
 mod dead;
 mod demo;
 mod dev;
@@ -113,6 +114,8 @@ enum Command {
     Runs(runs::Runs),
     /// See dead letters, replay them, drop them
     Dead(dead::Dead),
+    /// See where cursors stand, and put them elsewhere
+    Cursors(cursors::Cursors),
     /// See the definitions that are active
     Exports(exports::Exports),
     /// Hold a delivery against its manifest; needs no server
@@ -212,6 +215,7 @@ pub async fn run(cli: Cli) -> u8 {
         Command::Enqueue(command) => Box::pin(command.run(&context)).await,
         Command::Runs(command) => interruptible(command.run(&context)).await,
         Command::Dead(command) => interruptible(command.run(&context)).await,
+        Command::Cursors(command) => interruptible(command.run(&context)).await,
         Command::Exports(command) => interruptible(command.run(&context)).await,
         Command::Verify(command) => interruptible(command.run(&context)).await,
     };
@@ -347,6 +351,9 @@ mod tests {
             "dead show abcd",
             "dead replay --all --reason r",
             "dead drop --all --reason r",
+            "cursors show e",
+            "cursors set e --to 7 --reason r",
+            "cursors reset e --reason r",
             "exports list",
             "exports show x",
         ];
@@ -360,7 +367,9 @@ mod tests {
         for option in ["--json", "--config d", "--log-level info"] {
             for line in lines.map(words) {
                 let tried: Vec<String> = (0..=line.len())
-                    .filter(|at| *at == 0 || !["--export", "--reason"].contains(&&*line[at - 1]))
+                    .filter(|at| {
+                        *at == 0 || !["--export", "--reason", "--to"].contains(&&*line[at - 1])
+                    })
                     .map(|at| {
                         let mut line = line.clone();
                         line.splice(at..at, words(option));

@@ -93,7 +93,7 @@ impl Content<'_> {
         {
             name.push_str(&canonical(&params));
         }
-        name + "/" + of
+        name + ":" + of
     }
 
     fn members(&self) -> Map<String, Json> {
@@ -186,7 +186,7 @@ mod tests {
             name(
                 r#"{"export":"o","recipient":"acme","params":{"top":7,"country":"SE","full":false}}"#
             ),
-            r#"cursor/o@acme{"country":"SE","top":7}/shop.orders.id"#
+            r#"cursor/o@acme{"country":"SE","top":7}:shop.orders.id"#
         );
     }
 

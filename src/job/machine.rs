@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::RunId;
 use super::decision::Decision;
 use super::run::{End, Failure, Run, State};
 use crate::error::Class;
@@ -30,6 +31,8 @@ pub enum Refusal {
     OtherDecision,
     /// The cursor is not where the run read from.
     CursorMoved,
+    /// An open run has reserved it.
+    Reserved(RunId),
     /// The message belongs to an epoch that has passed.
     OldEpoch,
 }

@@ -28,7 +28,7 @@ use crate::job::window;
 use crate::rows::Counts;
 use crate::secret::Secret;
 use crate::sink::{self, Holder, IfExists, Sink};
-use crate::source::{self, Source, Types};
+use crate::source::{self, Since, Source, Types};
 use crate::units::Rate;
 
 /// What an installation has that runs need.
@@ -170,6 +170,16 @@ impl Plan {
     /// The name of the cursor that the run moves, if it does.
     pub fn cursor(&self) -> Option<&str> {
         self.cursor.as_ref().filter(|cursor| cursor.moves).map(|cursor| cursor.name.as_str())
+    }
+
+    /// A value of the cursor as its source writes it. No row is read.
+    ///
+    /// # Errors
+    /// The source's, where it is no value of the column.
+    pub async fn cursor_value(&self, value: &str) -> Result<String> {
+        let since = Since { from: None, to: Some(value.to_owned()) };
+        let fresh = self.source.read_since(&self.bindings, &since).await?;
+        Ok(fresh.to.unwrap_or_else(|| value.to_owned()))
     }
 
     /// Whether the run reads again the range of a cursor that an earlier edition of it has read.

@@ -417,6 +417,7 @@ fn every_help_has_examples() {
         "enqueue",
         "runs",
         "dead",
+        "cursors",
         "exports",
         "verify",
     ] {

@@ -15,6 +15,7 @@ use longshore::export::Definition;
 use longshore::intake::{self, Bound, Sender};
 use longshore::job::RunId;
 use longshore::job::command::{Command, Open, Outcome};
+use longshore::job::machine::Refusal;
 use longshore::job::manifest::{MANIFEST_LIMIT, Manifest, ManifestCursor};
 use longshore::job::message::JobMessage;
 use longshore::job::param::Bindings;
@@ -211,6 +212,12 @@ impl Bench {
     }
 }
 
+/// Somebody wants the cursor to stand nowhere.
+fn put(name: &str) -> Command {
+    let (by, reason) = ("me".to_owned(), "a test".to_owned());
+    Command::MoveCursor { name: name.to_owned(), to: None, by, reason }
+}
+
 async fn staged(ready: Ready<'_>) -> Result<longshore::pipeline::Staged<'_>> {
     ready.extract().await?.transform()?.check()?.protect()?.stage().await
 }
@@ -347,11 +354,13 @@ async fn two_runs_of_one_cursor_wait_for_each_other() {
     bench.put(1, 1);
     let (one, two) = (bench.accept().await, bench.accept().await);
     let (plan, other) = (bench.plan(&one), bench.plan(&two));
-    let name = "cursor/orders/orders.updated_at";
+    let name = "cursor/orders:orders.updated_at";
     assert_eq!(plan.cursor(), Some(name));
     assert!(plan.needs().iter().any(|need| need.name == name && need.capacity == 1));
     let (_, Start::Ready(ready)) = bench.begin(&plan, &one).await else { panic!() };
     assert!(matches!(bench.ask(&other, &two).await, Outcome::Parked(_)));
+    let reserved = bench.apply(put(name)).await.unwrap();
+    assert!(matches!(reserved, Outcome::Refused(Refusal::Reserved(run)) if run == one.id));
     let staged = staged(ready).await.unwrap();
     let decided = staged.decide(|command| bench.apply(command)).await.unwrap();
     decided.commit().await.unwrap().record(|command| bench.apply(command)).await.unwrap();
@@ -571,12 +580,41 @@ async fn a_table_follows_its_source_through_late_rows_and_changes() {
         done(4).await;
         assert_eq!(installation.database.number(differ).await, 0);
         let stands = "SELECT count(*) FROM cursors
-                      WHERE name = 'cursor/changes/public.changing.updated_at'
+                      WHERE name = 'cursor/changes:public.changing.updated_at'
                         AND value::timestamptz = (SELECT max(updated_at) FROM changing)
                         AND run = (SELECT id FROM runs WHERE key = 'round-2')";
         assert_eq!(installation.database.number(stands).await, 1);
         let read = "SELECT string_agg(counts->>'read', ' ' ORDER BY key) FROM runs";
         assert_eq!(installation.database.text(read).await, "1000 1000 11 11");
+
+        // An operator puts it back, and lets it begin anew.
+        let name = "cursor/changes:public.changing.updated_at";
+        let shown = installation.objects(&["cursors", "show", "changes"]).await;
+        assert_eq!(shown.len(), 1);
+        assert_eq!((&shown[0]["name"], &shown[0]["held_by"]), (&json!(name), &Json::Null));
+        let set =
+            ["cursors", "set", "changes", "--to", "2026-01-01 01:00+01", "--reason", "a test"];
+        let told = installation.run(&[&set[..], &["--dry-run"]].concat()).await;
+        assert!(told.contains(" to 2026-01-01 00:00:00+00\nNothing was changed"), "{told}");
+        assert_eq!(installation.objects(&["cursors", "show", "changes"]).await, shown);
+        let moved = &installation.objects(&set).await[0];
+        assert_eq!(moved["value"], "2026-01-01 00:00:00+00");
+        assert_eq!(moved["run"], Json::Null);
+        let wrong = ["cursors", "set", "changes", "--to", "soon", "--reason", "a test"];
+        assert_eq!(installation.command(&wrong).output().unwrap().status.code(), Some(1));
+        let reset = ["cursors", "reset", "changes", "--reason", "a test"];
+        let told = installation.run(&reset).await;
+        assert!(
+            told.contains(&format!("moved {name} from 2026-01-01 00:00:00+00 to nowhere")),
+            "{told}"
+        );
+        assert_eq!(installation.objects(&["cursors", "show", "changes"]).await, Vec::<Json>::new());
+        let audited = format!("SELECT count(*) FROM audit WHERE subject = '{name}'");
+        assert_eq!(installation.database.number(&audited).await, 2);
+        installation.publish(&[job(5)]).await;
+        done(5).await;
+        assert_eq!(installation.database.text(read).await, "1000 1000 11 11 1001");
+        assert_eq!(installation.objects(&["cursors", "show", "changes"]).await.len(), 1);
         installation.end([worker, scheduler], 0).await;
     })
     .await;
