@@ -1,9 +1,11 @@
 //! An export: a definition composed of what each part of the pipeline owns.
 
+pub mod diff;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::contract::ContractConfig;
 use crate::error::{Error, Result};
@@ -144,11 +146,18 @@ pub struct Schedule {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<crate::job::window::WindowSpec>,
     /// The day on which the first window starts.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "day")]
     pub start: Option<jiff::civil::Date>,
     /// What becomes of windows that were missed.
     #[serde(default)]
     pub catch_up: CatchUp,
+}
+
+fn day<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<jiff::civil::Date>, D::Error> {
+    let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
+    text.parse().map(Some).map_err(|_| {
+        serde::de::Error::custom(format!("`{text}` is no day; write one like 2026-11-01"))
+    })
 }
 
 /// What becomes of windows that closed before the previous tick and have no run.

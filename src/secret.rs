@@ -97,7 +97,10 @@ impl fmt::Display for Secret {
 impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Secret::parse(&text).map_err(serde::de::Error::custom)
+        Secret::parse(&text).map_err(|error| {
+            let advice = error.advice().unwrap_or_default();
+            serde::de::Error::custom(format!("{}. {advice}", error.message()))
+        })
     }
 }
 

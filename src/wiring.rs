@@ -8,11 +8,14 @@ use std::time::Duration;
 use crate::claims::{self, Claims};
 use crate::config::{Backing, Config, Server, Settings};
 use crate::error::{Error, Result};
+use crate::finding::Examination;
+use crate::job::run::Run;
 use crate::ledger::{self, Ledger, Migration};
 use crate::limits::local::Gate;
 use crate::limits::{self, SharedLimits};
+use crate::notify::Notifier;
 use crate::pipeline::House;
-use crate::queue::{self, Queue};
+use crate::queue::{self, Event, Queue};
 use crate::scheduler::Scheduler;
 use crate::secret::Secret;
 use crate::telemetry::Health;
@@ -50,7 +53,7 @@ pub fn parts(settings: &Settings) -> Result<Parts> {
     Ok(match &settings.backing {
         Backing::Embedded { path } => {
             // The ledger first: the schema's number is its.
-            let ledger = Arc::new(ledger::embedded::EmbeddedLedger::open(path)?);
+            let ledger = ledger(settings)?;
             Parts {
                 ledger,
                 queue: queue::embedded::Embedded::open(path)?,
@@ -91,13 +94,21 @@ pub fn parts(settings: &Settings) -> Result<Parts> {
 /// As [`parts`].
 pub fn ledger(settings: &Settings) -> Result<Arc<dyn Ledger>> {
     Ok(match &settings.backing {
-        Backing::Embedded { path } => Arc::new(ledger::embedded::EmbeddedLedger::open(path)?),
-        Backing::Servers { postgres, .. } => Arc::new(ledger::postgres::PostgresLedger::open(
+        Backing::Embedded { path } => {
+            Arc::new(ledger::embedded::EmbeddedLedger::noticing(path, settings.notify.is_some())?)
+        }
+        Backing::Servers { postgres, .. } => Arc::new(ledger::postgres::PostgresLedger::noticing(
             &postgres.url,
             password(postgres)?,
-            usize::from(settings.worker.concurrency).clamp(2, 16),
+            connections(settings),
+            settings.notify.is_some(),
         )?),
     })
+}
+
+/// How many connections to the ledger a process makes at the most.
+fn connections(settings: &Settings) -> usize {
+    usize::from(settings.worker.concurrency).clamp(2, 16)
 }
 
 /// The password's reference, once it is clear that it leads somewhere: a server would only tell that
@@ -206,6 +217,72 @@ pub async fn ask(settings: &Settings) -> Result<Vec<(&'static str, String, Resul
     }
 }
 
+/// A part of an installation that was examined.
+pub struct Examined {
+    /// `queue`, `ledger`, `claims`, or all three where they are one file.
+    pub part: &'static str,
+    /// Its address.
+    pub url: String,
+    /// What was found.
+    pub examination: Examination,
+}
+
+/// Looks at queue, ledger and claims for what may break Longshore's promises. Changes nothing.
+pub async fn examine(settings: &Settings) -> Vec<Examined> {
+    match &settings.backing {
+        Backing::Embedded { path } => {
+            let (file, url) = (path.clone(), path.display().to_string());
+            let looking =
+                tokio::task::spawn_blocking(move || ledger::embedded::examine(&file)).await;
+            let examination = looking.unwrap_or_default();
+            vec![Examined { part: "file", url, examination }]
+        }
+        Backing::Servers { amqp, postgres, redis } => {
+            let broker = queue::rabbitmq::Settings {
+                url: amqp.url.clone(),
+                password: amqp.password.clone(),
+                prefix: PREFIX.to_owned(),
+                max_length: settings.max_length,
+            };
+            let expected = queue::rabbitmq::Expected {
+                pools: settings.worker.pools.keys().cloned().collect(),
+                management: settings.management.clone(),
+                hold: settings.worker.hold,
+            };
+            let each = connections(settings);
+            let (queue, ledger, claims) = tokio::join!(
+                queue::rabbitmq::examine(&broker, &expected, PATIENCE),
+                ledger::postgres::examine(&postgres.url, postgres.password.as_ref(), each),
+                claims::redis::examine(&redis.url, redis.password.clone()),
+            );
+            [("queue", amqp, queue), ("ledger", postgres, ledger), ("claims", redis, claims)]
+                .map(|(part, server, examination)| Examined {
+                    part,
+                    url: server.url.clone(),
+                    examination,
+                })
+                .into()
+        }
+    }
+}
+
+/// Tells `longshore.events` of a run that ended without a worker, best effort: the ledger is what
+/// can be relied on.
+pub async fn announce(settings: &Settings, run: &Run) {
+    // Nobody listens to a file.
+    if matches!(settings.backing, Backing::Embedded { .. }) {
+        return;
+    }
+    let told = async {
+        let parts = parts(settings)?;
+        parts.queue.ping(PATIENCE).await?;
+        parts.queue.announce(Event::outcome(run, None)).await
+    };
+    if let Err(error) = told.await {
+        tracing::debug!(error = error.chain(), "the outcome was not announced");
+    }
+}
+
 /// Applies the ledger's migrations, or (`apply` false) only tells which it has.
 ///
 /// # Errors
@@ -268,15 +345,18 @@ pub fn worker(config: &Config, parts: &Parts, health: &Arc<Health>) -> Arc<Worke
 }
 
 /// A scheduler, not yet started.
-#[must_use]
-pub fn scheduler(config: &Config, parts: &Parts, health: &Arc<Health>) -> Arc<Scheduler> {
-    Arc::new(Scheduler {
+///
+/// # Errors
+/// `config` where notices cannot be sent from here.
+pub fn scheduler(config: &Config, parts: &Parts, health: &Arc<Health>) -> Result<Arc<Scheduler>> {
+    Ok(Arc::new(Scheduler {
         queue: Arc::clone(&parts.queue),
         ledger: Arc::clone(&parts.ledger),
         pools: config.settings.worker.pools.keys().cloned().collect(),
         keep: config.settings.keep,
         health: Arc::clone(health),
-    })
+        notifier: config.settings.notify.clone().map(Notifier::new).transpose()?,
+    }))
 }
 
 fn name() -> String {

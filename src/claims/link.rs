@@ -59,6 +59,22 @@ impl Link {
             .unwrap_or_else(|_| Err(self.away(operation, "did not answer within two seconds")))
     }
 
+    /// Asks one thing, within two seconds.
+    pub(crate) async fn ask<T: FromRedisValue>(
+        &self,
+        operation: &'static str,
+        command: &redis::Cmd,
+    ) -> Result<T> {
+        let asking = async {
+            let (_, mut connection, _) = self.connection(operation).await?;
+            let answer = command.query_async(&mut connection).await;
+            answer.map_err(|error| self.explain(operation, error))
+        };
+        tokio::time::timeout(BOUND, asking)
+            .await
+            .unwrap_or_else(|_| Err(self.away(operation, "did not answer within two seconds")))
+    }
+
     async fn attempt<T: FromRedisValue>(
         &self,
         operation: &'static str,

@@ -4,6 +4,8 @@
 //! while it is claimed and `d:<epoch>:<content>` once it is done; so that every step is one look
 //! and at most one write, in one script. All times are Redis's own: a worker's clock plays no part.
 
+mod examine;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,6 +15,8 @@ use super::link::{Link, escape, millis};
 use super::{Claim, Claimed, Claims};
 use crate::error::{Error, Result};
 use crate::secret::Secret;
+
+pub use examine::examine;
 
 /// Claims that all workers of an installation share.
 pub struct RedisClaims {

@@ -3,13 +3,16 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use serde_json::{Value as Json, json};
 
+use super::exports::diff;
 use super::output::thousands;
 use super::{Context, Ended, Failure, Verdict};
 use crate::config::{Backing, Config};
 use crate::error::{Error, Result};
 use crate::export::Definition;
-use crate::ledger::{Applied, Change, Ledger, NewDefinition};
+use crate::export::diff::Comparison;
+use crate::ledger::{Applied, Change, Ledger, NewDefinition, StoredDefinition, Which};
 use crate::wiring;
 
 /// Makes the definitions of the configuration active in the ledger, which numbers each new content
@@ -20,7 +23,7 @@ Examples:
   longshore apply --dry-run
   longshore apply --config /etc/longshore")]
 pub struct Apply {
-    /// Only tell what would change
+    /// Only tell what would change, and whom it would break
     #[arg(long)]
     dry_run: bool,
     /// Retire every export that is active, where the folder has none of them
@@ -41,6 +44,7 @@ impl Apply {
         wiring::reach(&config.settings).await?;
         let ledger = wiring::ledger(&config.settings)?;
         let by = context.by();
+        let before = ledger.definitions(Which::Active).await?;
         let mut applied = activate(&*ledger, &config, &by, true).await?;
         // More likely the wrong folder than the end of everything.
         let doubtful = !self.all && retires_all(&applied);
@@ -50,13 +54,55 @@ impl Apply {
         if !self.dry_run {
             applied = activate(&*ledger, &config, &by, false).await?;
         }
+        if self.dry_run && context.out.json {
+            return dry_run_for_programs(context, &config, &before, &applied);
+        }
         show(context, &applied)?;
-        if self.dry_run && !context.out.json {
+        if self.dry_run {
+            for (one, comparison) in compared(&config, &before, &applied)? {
+                context.out.line(format!("\n{}, revision {}:", one.export, one.revision))?;
+                context.out.line(diff::text(&comparison))?;
+            }
+            context.out.line("")?;
             let all = if doubtful { ", and with --all" } else { "" };
             context.out.line(format!("Nothing was changed. Run again without --dry-run{all}."))?;
         }
         Ok(Verdict::Done)
     }
+}
+
+/// What differs of each export that would change.
+fn compared<'a>(
+    config: &Config,
+    before: &[StoredDefinition],
+    applied: &'a [Applied],
+) -> Result<Vec<(&'a Applied, Comparison)>> {
+    let changed = applied.iter().filter(|one| one.change == Change::Changed);
+    let pairs = changed.filter_map(|one| {
+        let old = before.iter().find(|old| old.export == one.export)?;
+        Some((one, old, config.exports.get(&one.export)?))
+    });
+    pairs.map(|(one, old, new)| Ok((one, diff::compared(old, &new.content)?))).collect()
+}
+
+fn dry_run_for_programs(
+    context: &Context,
+    config: &Config,
+    before: &[StoredDefinition],
+    applied: &[Applied],
+) -> Ended {
+    let compared = compared(config, before, applied)?;
+    for one in applied {
+        let mut object = json!(one);
+        let found = compared.iter().find(|(changed, _)| changed.export == one.export);
+        if let (Json::Object(object), Some((_, comparison))) = (&mut object, found)
+            && let Json::Object(more) = diff::object(comparison)
+        {
+            object.extend(more);
+        }
+        context.out.object(&object)?;
+    }
+    Ok(Verdict::Done)
 }
 
 /// Whether there are active exports, and none of them stays.

@@ -140,7 +140,10 @@ fn tell(
     }
     let file = file.display();
     let help = help.map(|help| format!("\n   = help: {help}")).unwrap_or_default();
-    context.out.line(format!("error: {message}\n  --> {file}{help}\n"))
+    let class = error.class();
+    context.out.line(format!(
+        "error: {message}\n  --> {file}{help}\n   = more: longshore explain {class}\n"
+    ))
 }
 
 /// A job as the export might get one: the current window, and the first value that is allowed for

@@ -90,8 +90,8 @@ Look further (longshore is {program})
   longshore --config out/config dead replay --export complaints --reason \"mended\"
   longshore --config out/config dev                       works on it, and on what you enqueue; Ctrl-C ends it
 
-An export of your own: copy out/config to out/mine, say in connections.toml where your data is,
-and write a file of four lines into exports/ (config/exports/orders.toml is the smallest there is).",
+An export of your own: `longshore init mine` makes a configuration that works at once; say in its
+connections.toml where your data is (config/exports/orders.toml is the smallest export there is).",
         counted(files, "file"),
     ))
 }

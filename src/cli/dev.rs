@@ -40,7 +40,7 @@ impl Dev {
         }
         let (mut config, metrics) = context.service(true)?;
         let stop = signals::stop()?;
-        while let Some(changed) = serve(context, config, metrics.clone(), &stop).await? {
+        while let Some(changed) = Box::pin(serve(context, config, metrics.clone(), &stop)).await? {
             config = changed;
             tracing::info!("starting again with the new settings");
         }
@@ -64,7 +64,7 @@ async fn serve(
     apply_all(context, &*parts.ledger, &config).await?;
     let health = wiring::health();
     let worker = wiring::worker(&config, &parts, &health);
-    let scheduler = wiring::scheduler(&config, &parts, &health);
+    let scheduler = wiring::scheduler(&config, &parts, &health)?;
     let (end, ended) = watch::channel(false);
     let until = || {
         let mut ended = ended.clone();

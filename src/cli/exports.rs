@@ -1,5 +1,10 @@
 //! `longshore exports`
 
+pub mod diff;
+mod resolved;
+
+use std::sync::Arc;
+
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde_json::{Value as Json, json};
@@ -17,7 +22,9 @@ use crate::wiring;
 Examples:
   longshore exports
   longshore exports show daily-orders
-  longshore exports show daily-orders --json | jq .definition")]
+  longshore exports show daily-orders --json | jq .definition
+  longshore exports show daily-orders --resolved
+  longshore exports diff daily-orders")]
 pub struct Exports {
     #[command(subcommand)]
     command: Option<What>,
@@ -31,19 +38,34 @@ enum What {
     Show {
         /// The export's name
         name: String,
+        /// Show it as the files have it, with every default written out, and where each value came
+        /// from
+        #[arg(long)]
+        resolved: bool,
     },
+    Diff(diff::Diff),
 }
 
 impl Exports {
     pub async fn run(self, context: &Context) -> Ended {
-        let config = context.config(false)?;
-        let ledger = wiring::existing_ledger(&config.settings).await?;
         match self.command.unwrap_or(What::List) {
-            What::List => list(context, &*ledger).await?,
-            What::Show { name } => show(context, &*ledger, &name).await?,
+            What::List => list(context, &*ledger(context).await?).await?,
+            What::Show { name, resolved: true } => {
+                context.log()?;
+                resolved::show(context, &name)?;
+            }
+            What::Show { name, resolved: false } => {
+                show(context, &*ledger(context).await?, &name).await?;
+            }
+            What::Diff(diff) => diff.run(context).await?,
         }
         Ok(Verdict::Done)
     }
+}
+
+async fn ledger(context: &Context) -> Result<Arc<dyn Ledger>, Failure> {
+    let config = context.config(false)?;
+    Ok(wiring::existing_ledger(&config.settings).await?)
 }
 
 async fn list(context: &Context, ledger: &dyn Ledger) -> Result<(), Failure> {

@@ -11,15 +11,21 @@ mod cursors;
 mod dead;
 mod demo;
 mod dev;
+mod doctor;
 mod enqueue;
+mod explain;
 mod exports;
+mod init;
 mod migrate;
 mod output;
+mod pause;
+mod preview;
 mod progress;
 mod run;
 mod runs;
 mod scheduler;
 mod service;
+mod shell;
 mod signals;
 mod trial;
 mod verify;
@@ -50,6 +56,7 @@ use output::Out;
     disable_help_subcommand = true,
     after_help = "\
 Examples:
+  longshore init .                                a small configuration to start from
   longshore check                                 look for mistakes in ./config
   longshore apply                                 make its definitions active
   longshore enqueue daily-orders --window 2026-11-19 --param country=SE --wait
@@ -94,10 +101,12 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Init(init::Init),
     /// Check every file and every reference
     Check(check::Check),
     /// Make the definitions active in the ledger; a step of every deployment
     Apply(apply::Apply),
+    Preview(preview::Preview),
     /// Run an export in this process, now
     Run(run::Run),
     /// Scheduler, worker and HTTP in one process, on one file
@@ -108,10 +117,16 @@ enum Command {
     Scheduler(scheduler::Scheduler),
     /// Bring the ledger's schema up to date
     Migrate(migrate::Migrate),
+    /// Look at broker, database, Redis and clocks for what is unsafe, with the remedy
+    Doctor(doctor::Doctor),
     /// Ask for a run of an export
     Enqueue(enqueue::Enqueue),
     /// See runs, and cancel them
     Runs(runs::Runs),
+    /// Hold back runs or schedules; alone: what is paused
+    Pause(pause::Pause),
+    /// Lift a pause
+    Resume(pause::Resume),
     /// See dead letters, replay them, drop them
     Dead(dead::Dead),
     /// See where cursors stand, and put them elsewhere
@@ -120,6 +135,9 @@ enum Command {
     Exports(exports::Exports),
     /// Hold a delivery against its manifest; needs no server
     Verify(verify::Verify),
+    Explain(explain::Explain),
+    Completions(shell::Completions),
+    Man(shell::Man),
 }
 
 /// How a command ended that did what it was asked.
@@ -129,6 +147,8 @@ enum Verdict {
     Done,
     /// The work failed, or something was found; it is told already.
     Found,
+    /// Something could not be reached; that is told already.
+    Away,
 }
 
 /// Why a command could not do what it was asked.
@@ -209,19 +229,28 @@ pub async fn run(cli: Cli) -> u8 {
         Command::Scheduler(command) => command.run(&context).await,
         Command::Dev(command) => command.run(&context).await,
         Command::Run(command) => command.run(&context).await,
+        Command::Init(command) => command.run(&context),
+        Command::Explain(command) => command.run(&context),
+        Command::Completions(command) => command.run(),
+        Command::Man(command) => command.run(&context),
+        Command::Preview(command) => interruptible(Box::pin(command.run(&context))).await,
         Command::Check(command) => interruptible(command.run(&context)).await,
         Command::Apply(command) => interruptible(command.run(&context)).await,
         Command::Migrate(command) => interruptible(command.run(&context)).await,
+        Command::Doctor(command) => interruptible(Box::pin(command.run(&context))).await,
         Command::Enqueue(command) => Box::pin(command.run(&context)).await,
         Command::Runs(command) => interruptible(command.run(&context)).await,
+        Command::Pause(command) => interruptible(command.run(&context)).await,
+        Command::Resume(command) => interruptible(command.run(&context)).await,
         Command::Dead(command) => interruptible(command.run(&context)).await,
         Command::Cursors(command) => interruptible(command.run(&context)).await,
-        Command::Exports(command) => interruptible(command.run(&context)).await,
+        Command::Exports(command) => interruptible(Box::pin(command.run(&context))).await,
         Command::Verify(command) => interruptible(command.run(&context)).await,
     };
     match ended {
         Ok(Verdict::Done) => 0,
         Ok(Verdict::Found) => 1,
+        Ok(Verdict::Away) => 4,
         Err(failure) => {
             failure.tell();
             failure.code()
@@ -266,13 +295,17 @@ struct Context {
 impl Context {
     /// Reads the configuration. Anything wrong in it is a failure.
     fn read(&self, exports: bool) -> Result<Config, Problems> {
+        config::load(&self.global.config, self.options(exports))
+    }
+
+    /// How the configuration is read.
+    fn options(&self, exports: bool) -> LoadOptions {
         let variables = config::variables();
         let env = variables
             .iter()
             .find(|(name, value)| name == "LONGSHORE_ENV" && !value.is_empty())
             .map(|(_, value)| value.clone());
-        let options = LoadOptions { env, variables, exports };
-        config::load(&self.global.config, options)
+        LoadOptions { env, variables, exports }
     }
 
     /// The configuration, for a command that ends by itself: warnings are logged.
@@ -347,6 +380,9 @@ mod tests {
             "runs list --export e",
             "runs show x",
             "runs cancel x --reason r",
+            "runs watch --export e",
+            "runs resolve x --as dead --reason r",
+            "pause list",
             "dead list --export e",
             "dead show abcd",
             "dead replay --all --reason r",
@@ -356,6 +392,7 @@ mod tests {
             "cursors reset e --reason r",
             "exports list",
             "exports show x",
+            "exports diff x",
         ];
         let root = Cli::command();
         for command in root.get_subcommands().filter(|command| command.has_subcommands()) {
@@ -368,7 +405,8 @@ mod tests {
             for line in lines.map(words) {
                 let tried: Vec<String> = (0..=line.len())
                     .filter(|at| {
-                        *at == 0 || !["--export", "--reason", "--to"].contains(&&*line[at - 1])
+                        *at == 0
+                            || !["--export", "--reason", "--to", "--as"].contains(&&*line[at - 1])
                     })
                     .map(|at| {
                         let mut line = line.clone();

@@ -108,13 +108,15 @@ fn room_of_last(header: &[&str], rows: &[Vec<String>], width: usize) -> usize {
 }
 
 fn color(column: &str, word: &str) -> Option<Color> {
-    if !matches!(column, "STATE" | "OUTCOME" | "CHANGE") {
+    if !matches!(column, "STATE" | "OUTCOME" | "CHANGE" | "LEVEL") {
         return None;
     }
     match word {
-        "done" | "new" => Some(Color::Green),
-        "dead" | "expired" | "conflict" | "retired" => Some(Color::Red),
-        "waiting" | "running" | "committing" | "closing" | "changed" => Some(Color::Yellow),
+        "done" | "new" | "ok" => Some(Color::Green),
+        "dead" | "expired" | "conflict" | "retired" | "error" | "away" => Some(Color::Red),
+        "waiting" | "running" | "committing" | "closing" | "changed" | "warning" => {
+            Some(Color::Yellow)
+        }
         _ => None,
     }
 }

@@ -117,7 +117,7 @@ impl Run {
         let runs = runs?;
         if runs.iter().any(|run| matches!(run.state, State::Dead | State::Expired)) {
             // So that `dead list` shows it even where no scheduler runs.
-            wiring::scheduler(&config, &parts, &health).dispatch_due().await?;
+            wiring::scheduler(&config, &parts, &health)?.dispatch_due().await?;
         }
         let verdict = wait::tell(context, &ledger, &config, &runs).await?;
         match conflict {

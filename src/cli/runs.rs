@@ -1,6 +1,8 @@
 //! `longshore runs`
 
 mod record;
+mod resolve;
+mod watch;
 
 use std::sync::Arc;
 
@@ -11,13 +13,14 @@ use serde_json::{Value as Json, json};
 pub use self::record::object;
 use super::arguments::past;
 use super::output::{ahead, clock, cut, place, plain, thousands, took};
-use super::{Context, Ended, Failure, Verdict, told};
+use super::{Context, Ended, Failure, Verdict, pause, told};
 use crate::config::{Config, suggest};
 use crate::connect::System;
 use crate::error::{Error, Result};
 use crate::intake::Definitions;
 use crate::job::command::{Command, Outcome};
 use crate::job::machine::Refusal;
+use crate::job::pause::Scope;
 use crate::job::run::{Run, State};
 use crate::job::{RunId, span, window};
 use crate::ledger::{Ledger, RunFilter, Which, apply_one, one_run};
@@ -39,7 +42,9 @@ Examples:
   longshore runs
   longshore runs --export daily-orders --state dead --since 24h
   longshore runs show 7c2f9a1e
-  longshore runs cancel 7c2f9a1e --reason 'wrong country'")]
+  longshore runs watch --until-idle
+  longshore runs cancel 7c2f9a1e --reason 'wrong country'
+  longshore runs resolve 7c2f9a1e --as dead --reason 'the partner has deleted it'")]
 pub struct Runs {
     #[command(subcommand)]
     command: Option<What>,
@@ -56,6 +61,10 @@ enum What {
         /// The ending of the run's name, as tables show it
         run: String,
     },
+    /// What runs do, as they do it: a table on a terminal, elsewhere a line for each change
+    Watch(watch::Watch),
+    /// Say how a run ended that is stuck in committing or closing; its target is asked first
+    Resolve(resolve::Resolve),
     /// End a run that is not decided yet
     Cancel {
         /// The ending of the run's name, as tables show it
@@ -117,9 +126,13 @@ impl Runs {
         match self.command.unwrap_or(What::List(self.list)) {
             What::List(list) => list.run(context, ledger).await?,
             What::Show { run } => show(context, &config, ledger, &run).await?,
+            What::Watch(watch) => return watch.run(context, ledger).await,
+            What::Resolve(resolve) => {
+                Box::pin(resolve.run(context, &config, ledger)).await?;
+            }
             What::Cancel { run, reason, dry_run } => {
                 let run = one_run(&*ledger, &run).await?;
-                cancel(context, &*ledger, run, reason, dry_run).await?;
+                cancel(context, &config, &*ledger, run, reason, dry_run).await?;
             }
         }
         Ok(Verdict::Done)
@@ -265,7 +278,7 @@ pub fn when(run: &Run, now: Timestamp) -> String {
         .map(|failure| format!(": {} ({})", first_line(&failure.message), failure.class));
     let when = match run.state {
         State::Queued => match &run.parked {
-            Some(on) => format!("until {on} is free"),
+            Some(on) => pause::paused(on).unwrap_or_else(|| format!("until {on} is free")),
             None if waits(run, now) => ahead(run.wake_at(now), now),
             None => clock(run.accepted_at, now),
         },
@@ -325,6 +338,11 @@ async fn show(
     let shown = window_of(&run, &definitions).await;
     optional("window", order.window.map(|w| format!("{shown} ({} to {})", w.start, w.end)))?;
     line("state", format!("{}, {}", state_of(&run, now), when(&run, now)))?;
+    if let Some(scope) = run.parked.as_deref().and_then(Scope::of_resource) {
+        let pauses = ledger.pauses().await?;
+        let pause = pauses.iter().find(|pause| pause.scope == scope);
+        optional("paused", pause.map(|pause| pause::told(pause, now)))?;
+    }
     line("key", format!("{}, edition {}", order.key, order.edition))?;
     if !order.params.is_empty() {
         line("params", json!(order.params).to_string())?;
@@ -404,6 +422,7 @@ async fn show(
 
 async fn cancel(
     context: &Context,
+    config: &Config,
     ledger: &dyn Ledger,
     run: Run,
     reason: Option<String>,
@@ -425,7 +444,14 @@ async fn cancel(
     }
     let command =
         Command::Cancel { run: run.id, by: context.by(), reason: reason.unwrap_or_default() };
-    match apply_one(ledger, command).await? {
+    let outcome = apply_one(ledger, command).await?;
+    if let Outcome::Done(run) = &outcome
+        && run.state.ended()
+    {
+        // No worker ever had it: nobody else tells.
+        wiring::announce(&config.settings, run).await;
+    }
+    match outcome {
         Outcome::Done(run) if context.out.json => context.out.object(&object(&run)?),
         Outcome::Done(run) => context.out.line(match run.state {
             State::Cancelled => format!("cancelled: run {name}"),

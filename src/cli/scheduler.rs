@@ -26,7 +26,8 @@ impl Scheduler {
         let work = async {
             if service::guarded(&config.settings, &health, &stop).await? {
                 let parts = wiring::parts(&config.settings)?;
-                wiring::scheduler(&config, &parts, &health).run(stop.clone().asked()).await?;
+                let scheduler = wiring::scheduler(&config, &parts, &health)?;
+                scheduler.run(stop.clone().asked()).await?;
             }
             Ok(())
         };

@@ -13,6 +13,7 @@ use super::output::{counted, thousands};
 use super::progress::Progress;
 use super::signals::{self, Stop};
 use super::{Context, Ended, Failure, Verdict, told};
+use crate::config::Config;
 use crate::connect::Connection;
 use crate::error::{Error, Result};
 use crate::export::Definition;
@@ -52,16 +53,27 @@ pub fn run(definition: &Definition, job: JobMessage) -> Result<Run> {
     Ok(run)
 }
 
+/// The definition of this name, as the files have it.
+pub fn definition<'a>(
+    doing: &'static str,
+    context: &Context,
+    config: &'a Config,
+    name: &str,
+) -> Result<&'a Definition> {
+    config.exports.get(name).ok_or_else(|| {
+        let known: Vec<&str> = config.exports.keys().map(String::as_str).collect();
+        Error::not_found(doing, "no definition has this name").with("export", name).help(format!(
+            "{} has: {}.",
+            context.global.config.display(),
+            known.join(", ")
+        ))
+    })
+}
+
 /// Delivers one job into a folder.
 pub async fn deliver(context: &Context, job: &super::enqueue::Job, folder: &Path) -> Ended {
     let config = context.config(true)?;
-    let Some(definition) = config.exports.get(&job.export) else {
-        let known: Vec<&str> = config.exports.keys().map(String::as_str).collect();
-        return Err(Error::not_found(DOING, "no definition has this name")
-            .with("export", &job.export)
-            .help(format!("{} has: {}.", context.global.config.display(), known.join(", ")))
-            .into());
-    };
+    let definition = definition(DOING, context, &config, &job.export)?;
     let folder = made(folder)?;
     let mut house = wiring::house(&config);
     let target = Arc::new(connection(&folder)?);

@@ -32,7 +32,8 @@ impl Base {
                 [amqp, postgres, redis].map(|server| &mut server.password).into()
             }
         };
-        for secret in passwords.into_iter().chain([&mut settings.pseudonyms]) {
+        let notify = settings.notify.as_mut().map(|notify| &mut notify.secret);
+        for secret in passwords.into_iter().chain([&mut settings.pseudonyms]).chain(notify) {
             self.secret(secret);
         }
     }

@@ -26,6 +26,8 @@ enum Kind {
     MissingKey(&'static str),
     WrongType(String),
     Other(String),
+    /// It is told already.
+    Told,
 }
 
 impl Fault {
@@ -159,6 +161,7 @@ impl<'de> Deserializer<'de> for &'de Node {
             Value::String(text) => visitor.visit_borrowed_str(text),
             Value::Array(items) => visitor.visit_seq(Items(items.iter())),
             Value::Table(table) => visitor.visit_map(Entries { rest: table.iter(), value: None }),
+            Value::Wrong => Err(Fault::new(Kind::Told)),
         }
         .map_err(|fault: Fault| fault.at(self.blamed()))
     }
@@ -183,6 +186,7 @@ impl<'de> Deserializer<'de> for &'de Node {
     ) -> Result<V::Value, Fault> {
         match &self.value {
             Value::String(text) => visitor.visit_enum(StrDeserializer::new(text)),
+            Value::Wrong => Err(Fault::new(Kind::Told)),
             _ => Err(Fault::new(Kind::WrongType("a string".to_owned()))),
         }
         .map_err(|fault: Fault| fault.at(self.blamed()))
@@ -192,6 +196,24 @@ impl<'de> Deserializer<'de> for &'de Node {
         bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf unit
         unit_struct seq tuple tuple_struct map struct identifier ignored_any
     }
+}
+
+/// Tells of a missing key. A table that comes from the defaults of a folder alone is right where it
+/// stands: then it is the export's own file that lacks the key.
+fn missing(name: &str, place: &Place, tree: &Node, problems: &mut Problems) {
+    let path = tree.path_to(place).unwrap_or_default();
+    if tree.lacking(&path).same(place) || path.is_empty() {
+        problems
+            .add(Code::MissingKey, place, format!("the key `{name}` is missing"), "")
+            .help(format!("add `{name} = …`"));
+        return;
+    }
+    let table = path.join(".");
+    let message = format!("the key `{name}` is missing in `{table}`");
+    let defaults = &place.file.name;
+    problems
+        .add(Code::MissingKey, &tree.place, message, "")
+        .help(format!("add `{table} = {{ {name} = … }}`; {defaults} has the rest of it"));
 }
 
 /// Reads a `T`. `None` after problems, of which all are found: what does not fit is reported, taken
@@ -205,13 +227,10 @@ pub(super) fn read<T: DeserializeOwned>(mut node: Node, problems: &mut Problems)
         };
         let place = fault.place.unwrap_or_else(|| node.blamed().clone());
         match fault.kind {
+            Kind::Told => {}
             // It was there, and was reported and taken out.
             Kind::MissingKey(name) if removed.iter().any(|gone| gone == name) => {}
-            Kind::MissingKey(name) => {
-                problems
-                    .add(Code::MissingKey, &place, format!("the key `{name}` is missing"), "")
-                    .help(format!("add `{name} = …`"));
-            }
+            Kind::MissingKey(name) => missing(name, &place, &node, problems),
             Kind::UnknownKey(name, known) => {
                 let message = format!("unknown key `{name}`");
                 let problem = problems.add(Code::UnknownKey, &place, message, "no such key");

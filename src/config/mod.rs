@@ -2,11 +2,13 @@
 //!
 //! [`load`] reads `longshore.toml`, `connections.toml` and `exports/**/*.toml`, lays overlays and
 //! environment variables over them, and checks all of it without touching the network. What comes
-//! back never changes.
+//! back never changes. [`Sources`] tells where each value of an export came from.
 
 mod base;
 mod de;
+mod pages;
 mod problem;
+mod resolved;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -23,8 +25,10 @@ use crate::export::{Definition, Export};
 use crate::job::message;
 
 use base::Base;
+pub use pages::{Page, Wrong, markdown, page, pages};
 pub(crate) use problem::suggest;
 pub use problem::{Code, Level, Position, Problem, Problems};
+pub use resolved::{Line, Resolved, Sources};
 pub use settings::{Backing, HttpSettings, LogFormat, LogLevel, LogSettings, Server, Settings};
 use tree::{Node, Place};
 
@@ -46,7 +50,8 @@ pub struct Config {
 pub struct LoadOptions {
     /// The overlay to lay over the plain files (`LONGSHORE_ENV`).
     pub env: Option<String>,
-    /// Environment variables; those named `LONGSHORE__SECTION__KEY` override single settings.
+    /// Environment variables; those named `LONGSHORE__SECTION__KEY` override single settings, and
+    /// `LONGSHORE__CONNECTIONS__NAME__KEY` those of connections.
     pub variables: Vec<(String, String)>,
     /// Whether exports are read. Workers and schedulers take theirs from the ledger.
     pub exports: bool,
@@ -123,7 +128,7 @@ pub fn load(dir: &Path, options: LoadOptions) -> Result<Config, Problems> {
         base.settle(settings);
     }
 
-    let connections_tree = overlaid(dir, "connections", &options, &mut problems);
+    let connections_tree = connections_tree(dir, &options, &mut problems);
     let mut connections = BTreeMap::new();
     for (name, node) in connections_tree.iter().flat_map(Node::entries) {
         if !is_name(name) {
@@ -208,13 +213,45 @@ fn settings_tree(dir: &Path, options: &LoadOptions, problems: &mut Problems) -> 
                 "the file is missing",
                 "",
             )
-            .help("name the right folder with --config; `longshore dev --demo` makes one to start from, out/config");
+            .help(
+                "name the right folder with --config; `longshore init DIR` makes one to start from",
+            );
         return None;
     }
     let mut tree = overlaid(dir, "longshore", options, problems)?;
     for (name, value) in &options.variables {
-        if let Some(node) = tree::of_variable(name, value) {
+        if !name.starts_with(OF_CONNECTIONS)
+            && let Some(node) = tree::of_variable(name, value)
+        {
             tree.merge(node);
+        }
+    }
+    Some(tree)
+}
+
+/// How the names of variables begin that override single values of connections:
+/// `LONGSHORE__CONNECTIONS__SHOP__URL`.
+const OF_CONNECTIONS: &str = "LONGSHORE__CONNECTIONS__";
+
+/// `connections.toml` with overlay and variables.
+fn connections_tree(dir: &Path, options: &LoadOptions, problems: &mut Problems) -> Option<Node> {
+    let mut tree = overlaid(dir, "connections", options, problems)?;
+    for (name, value) in &options.variables {
+        if !name.starts_with(OF_CONNECTIONS) {
+            continue;
+        }
+        let node = tree::of_variable(name, value);
+        let Some(all) = node.as_ref().and_then(|node| node.get("connections")) else { continue };
+        for (wanted, node) in all.entries() {
+            // A variable's name tells neither `_` from `-` nor large letters from small ones.
+            let known = tree
+                .entries()
+                .map(|(known, _)| known)
+                .find(|known| known.to_ascii_lowercase().replace('_', "-") == *wanted);
+            let name = known.unwrap_or(wanted).clone();
+            let place = node.place.clone();
+            let entries = [(name, node.clone())].into_iter().collect();
+            tree.merge(Node { place, key: None, value: tree::Value::Table(entries) });
         }
     }
     Some(tree)
@@ -255,8 +292,12 @@ fn read_file(path: &Path, problems: &mut Problems) -> Option<Node> {
     match std::fs::read_to_string(path) {
         Ok(text) => tree::parse(name, text, problems),
         Err(cause) => {
+            let help = match cause.kind() {
+                std::io::ErrorKind::InvalidData => "save it as UTF-8",
+                _ => "let this user read the file",
+            };
             let message = format!("the file cannot be read: {}", cause.kind());
-            problems.add(Code::Unreadable, &Place::whole(name), message, "");
+            problems.add(Code::Unreadable, &Place::whole(name), message, "").help(help);
             None
         }
     }
@@ -265,7 +306,7 @@ fn read_file(path: &Path, problems: &mut Problems) -> Option<Node> {
 /// All exports with the defaults of their folders under them, in the order of their files.
 fn export_trees(dir: &Path, problems: &mut Problems) -> Vec<(String, PathBuf, Node)> {
     let mut found = Vec::new();
-    walk(&dir.join("exports"), None, &mut found, problems);
+    walk(&dir.join("exports"), Some(None), &mut found, problems);
     let mut seen: BTreeMap<String, PathBuf> = BTreeMap::new();
     found.retain(|(name, file, tree)| match seen.get(name) {
         Some(first) => {
@@ -295,9 +336,11 @@ fn export_trees(dir: &Path, problems: &mut Problems) -> Vec<(String, PathBuf, No
     found
 }
 
+/// Finds the exports below `folder`. `above` are the defaults of the folders above it; `None` where
+/// they cannot be read: then nothing can be said of the exports but that their files are TOML.
 fn walk(
     folder: &Path,
-    above: Option<&Node>,
+    above: Option<Option<&Node>>,
     found: &mut Vec<(String, PathBuf, Node)>,
     problems: &mut Problems,
 ) {
@@ -307,38 +350,42 @@ fn walk(
         Err(cause) => {
             let place = Place::whole(folder.display().to_string());
             let message = format!("the folder cannot be read: {}", cause.kind());
-            problems.add(Code::Unreadable, &place, message, "");
+            problems
+                .add(Code::Unreadable, &place, message, "")
+                .help("let this user read the folder");
             return;
         }
     };
     let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     paths.sort();
 
-    let mut defaults = above.cloned();
     let own = folder.join("_defaults.toml");
-    if own.is_file()
-        && let Some(over) = read_file(&own, problems)
-    {
-        match &mut defaults {
-            Some(below) => below.merge(over),
-            None => defaults = Some(over),
-        }
-    }
+    let defaults: Option<Option<Node>> = match own.is_file().then(|| read_file(&own, problems)) {
+        None => above.map(|above| above.cloned()),
+        Some(None) => None,
+        Some(Some(own)) => above.map(|above| {
+            Some(match above.cloned() {
+                Some(mut below) => {
+                    below.merge(own);
+                    below
+                }
+                None => own,
+            })
+        }),
+    };
     for path in paths {
         let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
         if stem.starts_with(['_', '.']) {
             continue;
         }
         if path.is_dir() {
-            walk(&path, defaults.as_ref(), found, problems);
+            walk(&path, defaults.as_ref().map(Option::as_ref), found, problems);
         } else if path.extension().is_some_and(|ext| ext == "toml")
             && let Some(node) = read_file(&path, problems)
+            && let Some(defaults) = &defaults
         {
-            let place = node.place.clone();
-            let mut tree = defaults.clone().unwrap_or_else(|| Node::empty(place.clone()));
-            tree.merge(node);
-            // What is missing is missing in the export's own file, not in its defaults.
-            tree.place = place;
+            let mut tree = defaults.clone().unwrap_or_else(|| Node::empty(node.place.clone()));
+            tree.merge_file(node);
             found.push((stem.to_owned(), path, tree));
         }
     }

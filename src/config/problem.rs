@@ -8,15 +8,24 @@ use super::tree::Place;
 use crate::suggest::nearest;
 
 macro_rules! codes {
-    ($($(#[$doc:meta])* $name:ident = $code:literal),* $(,)?) => {
-        /// What kind of problem it is. Each kind has a code that never changes its meaning.
+    ($(#[doc = $doc:literal] $name:ident = $code:literal),* $(,)?) => {
+        /// What kind of problem it is. Each kind has a code that never changes its meaning, and a
+        /// page in the catalogue.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum Code { $($(#[$doc])* $name),* }
+        pub enum Code { $(#[doc = $doc] $name),* }
 
         impl Code {
+            /// All of them.
+            pub const ALL: [Code; [$($code),*].len()] = [$(Code::$name),*];
+
             /// The code as it is printed: `LS0201`.
             pub fn as_str(self) -> &'static str {
                 match self { $(Code::$name => $code),* }
+            }
+
+            /// What it is, as a sentence.
+            pub fn title(self) -> &'static str {
+                match self { $(Code::$name => $doc),* }.trim_start()
             }
         }
     };
@@ -75,6 +84,12 @@ codes! {
     OneFile = "LS0317",
     /// A cursor, and a sink or a schedule that does not go with it.
     Cursor = "LS0318",
+    /// The SQL of a transform is refused.
+    Transform = "LS0331",
+    /// A contract promises what the rows do not have.
+    Promise = "LS0332",
+    /// A column cannot be protected in that way.
+    Protection = "LS0333",
     /// A secret stands in the configuration.
     LiteralSecret = "LS0401",
     /// A password stands in an address.
@@ -172,7 +187,7 @@ impl fmt::Display for Problem {
         if let Some(help) = &self.help {
             writeln!(f, "{:gutter$} = help: {help}", "")?;
         }
-        Ok(())
+        writeln!(f, "{:gutter$} = more: longshore explain {}", "", self.code.as_str())
     }
 }
 

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::problem::{Code, Problems};
 use super::tree::Node;
 use crate::connect::is_loopback;
+use crate::notify::NotifySettings;
 use crate::secret::Secret;
 use crate::worker::WorkerSettings;
 
@@ -19,6 +20,10 @@ pub struct Settings {
     pub backing: Backing,
     /// How many messages a job queue holds before it refuses more. Default: 1,000,000.
     pub max_length: u32,
+    /// `[queue] management`: the broker's management API (`http://host:15672`), which `longshore
+    /// doctor` asks with the user of the queue. Without it, policies and alarms of other nodes are
+    /// not looked at.
+    pub management: Option<String>,
     /// How long history and keys are remembered. Default: 400 days.
     pub keep: Duration,
     /// `[worker]`
@@ -30,6 +35,8 @@ pub struct Settings {
     /// `[quarantine] connection`: where refused rows are kept. Without it, one refused row fails its
     /// run.
     pub quarantine: Option<String>,
+    /// `[notify]`: who is told of runs that are dead, late or stuck. Without it, nobody is.
+    pub notify: Option<NotifySettings>,
     /// `[log]`
     pub log: LogSettings,
 }
@@ -67,7 +74,17 @@ pub struct Server {
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct HttpSettings {
     /// Where probes and metrics are served. Default: `127.0.0.1:8640`.
+    #[serde(deserialize_with = "listen")]
     pub listen: SocketAddr,
+}
+
+fn listen<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|_| {
+        serde::de::Error::custom(format!(
+            "`{text}` is no address to listen on; write IP and port: \"127.0.0.1:8640\""
+        ))
+    })
 }
 
 impl Default for HttpSettings {
@@ -131,6 +148,8 @@ pub(super) struct SettingsFile {
     #[serde(default)]
     quarantine: Option<Quarantine>,
     #[serde(default)]
+    notify: Option<NotifySettings>,
+    #[serde(default)]
     log: LogSettings,
 }
 
@@ -141,6 +160,8 @@ struct Queue {
     password: Option<Secret>,
     #[serde(default = "a_million")]
     max_length: u32,
+    /// The management API, for `longshore doctor`.
+    management: Option<String>,
 }
 
 fn a_million() -> u32 {
@@ -192,17 +213,53 @@ impl SettingsFile {
         let keys = &["keys", "pseudonyms"];
         super::validate::secret(self.keys.pseudonyms.as_ref(), tree, keys, problems);
         self.worker(tree, problems);
+        self.posts(tree, problems);
         let backing = self.backing(tree, problems);
         Some(Settings {
             backing: backing?,
             max_length: self.queue.max_length,
+            management: self.queue.management,
             keep: self.ledger.keep,
             worker: self.worker,
             http: self.http,
             pseudonyms: self.keys.pseudonyms,
             quarantine: self.quarantine.map(|one| one.connection),
+            notify: self.notify,
             log: self.log,
         })
+    }
+
+    /// Checks the addresses that are asked or told over HTTP.
+    fn posts(&self, tree: &Node, problems: &mut Problems) {
+        let notify = self.notify.as_ref();
+        let secret = notify.and_then(|notify| notify.secret.as_ref());
+        super::validate::secret(secret, tree, &["notify", "secret"], problems);
+        for (section, key, url) in [
+            ("notify", "url", notify.map(|notify| &notify.url)),
+            ("queue", "management", self.queue.management.as_ref()),
+        ] {
+            let Some(url) = url else { continue };
+            let place = tree.at(&[section, key]);
+            super::validate::no_password(url, place, problems);
+            let parsed = url::Url::parse(url).ok().filter(|url| url.has_host());
+            match parsed {
+                Some(url) if url.scheme() == "https" => {}
+                Some(url) if url.scheme() == "http" => {
+                    if !is_loopback(url.host_str().unwrap_or_default()) {
+                        problems
+                            .add(Code::NoTls, place, "another machine is reached only with TLS", "")
+                            .help("write \"https://host\"; http:// is for localhost only");
+                    }
+                }
+                _ => problems
+                    .add(Code::BadUrl, place, "this is no address of HTTP", "")
+                    .help("write \"https://host/path\""),
+            }
+        }
+        if self.queue.management.is_some() && self.queue.url.starts_with("sqlite:") {
+            let place = tree.key_at(&["queue", "management"]);
+            problems.add(Code::Unfit, place, "a file has no management API", "remove it");
+        }
     }
 
     fn worker(&self, tree: &Node, problems: &mut Problems) {

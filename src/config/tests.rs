@@ -6,7 +6,9 @@ use std::path::Path;
 use self::sample::{ORDERS, SETTINGS};
 use super::*;
 
+mod catalogue;
 mod exports;
+mod mistakes;
 mod reading;
 #[path = "../../tests/it/support/sample.rs"]
 mod sample;
@@ -53,7 +55,12 @@ fn load_in(dir: &Path, options: LoadOptions) -> Result<Config, String> {
 
 /// The problems of working files of which some are replaced.
 fn problems_with(files: &[(&str, &str)], options: LoadOptions) -> String {
-    load_in(folder(files).path(), options).expect_err("the files should have problems")
+    let dir = folder(files);
+    let problems = load(dir.path(), options).expect_err("the files should have problems");
+    for problem in &problems.0 {
+        assert!(problem.help.is_some() || !problem.label.is_empty(), "what to do? {problem}");
+    }
+    problems.to_string().replace(&dir.path().display().to_string(), "config")
 }
 
 fn problems(file: &str, text: &str) -> String {
@@ -97,7 +104,7 @@ golden! {
     syntax_hides_passwords => problems("connections.toml", "[shop]\npassword = \"hunter2\n");
     unknown_key => of_export("retyr = { attempts = 3 }\n");
     unknown_key_inside => of_export("limits = { memori = \"1 MiB\" }\n");
-    unknown_section => problems("longshore.toml", &format!("{SETTINGS}[notify]\nurl = \"x\"\n"));
+    unknown_section => problems("longshore.toml", &format!("{SETTINGS}[notyfi]\nurl = \"x\"\n"));
     missing_key => problems("exports/orders.toml", "sink = { connection = \"lake\", path = \"o\" }\n");
     wrong_type => of_export("retry = { attempts = \"three\" }\n");
     unknown_value => of_export("[schedule]\ncron = \"* * * * *\"\ncatch-up = \"al\"\n");
@@ -185,6 +192,9 @@ custmer_email = "hash"
     different_files => problems("longshore.toml", &SETTINGS.replacen("longshore.db", "other.db", 1));
     bad_url => problems("longshore.toml", &SETTINGS.replacen("sqlite:longshore.db", "http://x", 1));
     another_machine_without_tls => problems("longshore.toml", PLAIN);
+    notices_and_management => problems("longshore.toml", &format!(
+        "{}[notify]\nurl = \"http://hooks.internal/x\"\nsecret = \"hunter2\"\n",
+        SETTINGS.replacen("[ledger]", "management = \"http://127.0.0.1:15672\"\n[ledger]", 1)));
     connection_key_unfit => problems("connections.toml",
         &CONNECTIONS.replace("[lake]", "region = \"eu-north-1\"\n[lake]"));
     duplicate_names => problems("exports/acme/orders.toml", ORDERS);

@@ -1,5 +1,7 @@
 //! Parsed files as trees whose every key and value knows where it was written.
 
+mod inside;
+
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -97,6 +99,8 @@ pub(super) enum Value {
     Float(f64),
     String(String),
     Array(Vec<Node>),
+    /// What TOML takes and nothing here does. It is told already.
+    Wrong,
     Table(IndexMap<String, Node>),
 }
 
@@ -158,17 +162,50 @@ impl Node {
         node.key.as_ref().unwrap_or(&node.place)
     }
 
+    /// Where a key should be that the table at `path` misses: that table, unless all of it comes
+    /// from another file, which may be right for others.
+    pub fn lacking(&self, path: &[&str]) -> &Place {
+        let place = self.key_at(path);
+        if Arc::ptr_eq(&place.file, &self.place.file) { place } else { &self.place }
+    }
+
+    /// The names of the tables down to what stands at `place`.
+    pub fn path_to(&self, place: &Place) -> Option<Vec<&str>> {
+        self.entries().find_map(|(name, node)| {
+            if node.place.same(place) || node.key.as_ref().is_some_and(|key| key.same(place)) {
+                return Some(vec![name.as_str()]);
+            }
+            let mut path = node.path_to(place)?;
+            path.insert(0, name);
+            Some(path)
+        })
+    }
+
     /// Lays `over` over this: tables are merged, everything else is replaced.
     pub fn merge(&mut self, over: Node) {
+        self.lay(over, false);
+    }
+
+    /// The same for a file over the defaults of its folder: what a table misses, it misses in the
+    /// file, where the file has the table too.
+    pub fn merge_file(&mut self, over: Node) {
+        self.lay(over, true);
+    }
+
+    fn lay(&mut self, over: Node, moves: bool) {
         match (&mut self.value, over.value) {
             (Value::Table(below), Value::Table(above)) => {
                 for (name, node) in above {
                     match below.get_mut(&name) {
-                        Some(there) => there.merge(node),
+                        Some(there) => there.lay(node, moves),
                         None => {
                             below.insert(name, node);
                         }
                     }
+                }
+                if moves {
+                    self.place = over.place;
+                    self.key = over.key;
                 }
             }
             (below, value) => {
@@ -217,7 +254,16 @@ pub(super) fn parse(name: String, text: String, problems: &mut Problems) -> Opti
             let (what, label) = message.split_at(message.find("expected").unwrap_or(message.len()));
             let what = what.trim_end_matches([',', ' ']);
             let what = if what.is_empty() { label } else { what };
-            problems.add(Code::Syntax, &place, format!("this is no TOML: {what}"), label);
+            let help = if message.contains("quoted") {
+                "put the text into quotes: \"…\""
+            } else if message.contains("duplicate") {
+                "it stands once in its table: remove one, or put both together"
+            } else {
+                "correct what stands here, or just before it"
+            };
+            problems
+                .add(Code::Syntax, &place, format!("this is no TOML: {what}"), label)
+                .help(help);
             return None;
         }
     };
@@ -247,19 +293,24 @@ fn convert(value: Spanned<DeValue<'_>>, file: &Arc<SourceFile>, problems: &mut P
         DeValue::String(text) => Value::String(text.into_owned()),
         DeValue::Boolean(flag) => Value::Bool(flag),
         DeValue::Datetime(at) => Value::String(at.to_string()),
-        DeValue::Integer(digits) => Value::Integer(
-            i64::from_str_radix(digits.as_str(), digits.radix()).unwrap_or_else(|_| {
-                problems.add(Code::BadValue, &place, "the number is too large", "not in 64 bits");
-                0
-            }),
-        ),
-        DeValue::Float(digits) => {
-            let number = digits.as_str().parse().unwrap_or(f64::NAN);
-            if !number.is_finite() {
-                problems.add(Code::BadValue, &place, "the number is not finite", "");
+        DeValue::Integer(digits) => match i64::from_str_radix(digits.as_str(), digits.radix()) {
+            Ok(number) => Value::Integer(number),
+            Err(_) => {
+                problems
+                    .add(Code::BadValue, &place, "the number is too large", "not in 64 bits")
+                    .help("write one below 9223372036854775808");
+                Value::Wrong
             }
-            Value::Float(number)
-        }
+        },
+        DeValue::Float(digits) => match digits.as_str().parse::<f64>() {
+            Ok(number) if number.is_finite() => Value::Float(number),
+            _ => {
+                problems
+                    .add(Code::BadValue, &place, "the number is not finite", "")
+                    .help("write a number with digits; nothing here takes inf or nan");
+                Value::Wrong
+            }
+        },
         DeValue::Array(items) => {
             Value::Array(items.into_iter().map(|item| convert(item, file, problems)).collect())
         }
@@ -271,6 +322,9 @@ fn convert(value: Spanned<DeValue<'_>>, file: &Arc<SourceFile>, problems: &mut P
 /// Whether a key's value should not be shown, even where the key is misspelt.
 fn is_sensitive(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
+    if key == "primary-key" {
+        return false;
+    }
     ["pass", "pwd", "secret", "token", "credential", "pseudonym"].iter().any(|w| key.contains(w))
         || key.ends_with("key")
         || ["password", "secret-key", "access-key", "pseudonyms"]

@@ -4,6 +4,7 @@ mod cursor;
 mod export;
 mod files;
 mod meeting;
+mod rows;
 mod text;
 
 use std::collections::BTreeMap;
@@ -145,6 +146,6 @@ fn no_connection(name: &str, known: &Connections, place: &Place, problems: &mut 
 
 fn missing(key: &str, tree: &Node, path: &[&str], help: &str, problems: &mut Problems) {
     problems
-        .add(Code::MissingKey, tree.key_at(path), format!("the key `{key}` is missing"), "")
+        .add(Code::MissingKey, tree.lacking(path), format!("the key `{key}` is missing"), "")
         .help(help);
 }

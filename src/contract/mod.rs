@@ -38,6 +38,13 @@ pub struct ContractConfig {
     pub fields: IndexMap<String, ContractField>,
 }
 
+impl ContractConfig {
+    /// The promised types by column, in their order.
+    pub fn types(&self) -> IndexMap<String, FieldType> {
+        self.fields.iter().map(|(name, field)| (name.clone(), field.kind.clone())).collect()
+    }
+}
+
 /// What is done with a column that the contract does not name.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -113,7 +113,7 @@ impl Demo {
     pub async fn run(&self, watch: &mut dyn FnMut(&[Step])) -> Result<Vec<Step>> {
         let health = wiring::health();
         let worker = wiring::worker(&self.config, &self.parts, &health);
-        let scheduler = wiring::scheduler(&self.config, &self.parts, &health);
+        let scheduler = wiring::scheduler(&self.config, &self.parts, &health)?;
         let (stop, stopped) = tokio::sync::watch::channel(false);
         let end = |mut stopped: tokio::sync::watch::Receiver<bool>| async move {
             let _ = stopped.wait_for(|stop| *stop).await;

@@ -4,6 +4,7 @@
 //! apply them one after another, and stores what changed ([`Changes`]). The book is pure, so that
 //! both ledgers, and a model checker, run exactly the same rules.
 
+mod operator;
 mod resources;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +17,7 @@ use super::changes::{AttemptEnded, AttemptOpened, Audit, Changes, Facts, WakeUp}
 use super::command::{Command, Delivery, Open, Opened, Outcome};
 use super::decision::Decision;
 use super::machine::{self, Closed, Proof, Refusal};
+use super::pause;
 use super::run::{End, Failure, Order, Run, State};
 use super::waiting::{self, Resource};
 use crate::error::Class;
@@ -34,6 +36,7 @@ pub struct Book {
     cursors: BTreeMap<String, String>,
     heads: BTreeMap<String, String>,
     active: BTreeMap<String, String>,
+    pauses: BTreeSet<String>,
     new: BTreeSet<RunId>,
     touched: BTreeSet<RunId>,
     changes: Changes,
@@ -56,6 +59,7 @@ impl Book {
             cursors: facts.cursors,
             heads: facts.heads,
             active: facts.active,
+            pauses: facts.pauses,
             new: BTreeSet::new(),
             touched: BTreeSet::new(),
             changes: Changes::default(),
@@ -132,6 +136,10 @@ impl Book {
             }
             Command::MoveCursor { name, to, by, reason } => self.move_cursor(name, to, by, reason),
             Command::Unpark { run } => self.unpark(run),
+            Command::Seize { run, by, lease } => self.seize(run, by, lease),
+            Command::Resolve { run, fence, delivered, by, reason } => {
+                self.resolve(run, fence, delivered.map(|delivered| *delivered), &by, &reason)
+            }
         }
     }
 
@@ -210,7 +218,11 @@ impl Book {
                 .into_iter()
                 .filter(|name| ask.needs.iter().all(|need| need.name != *name))
                 .collect();
+            let paused = pause::holds(&self.pauses, run, &ask.uses);
             self.release(ask.run, &dropped, |_| true);
+            if let Some(on) = paused {
+                return self.park(ask.run, on);
+            }
             if let Err(on) = waiting::take(&mut self.resources, ask.run, &ask.needs) {
                 return self.park(ask.run, on);
             }

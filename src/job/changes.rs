@@ -28,6 +28,9 @@ pub struct Facts {
     pub heads: BTreeMap<String, String>,
     /// The hash of the active definition of the exports that are named.
     pub active: BTreeMap<String, String>,
+    /// The pauses that are in force, by their names among the resources. Needed where something is
+    /// opened or unparked.
+    pub pauses: BTreeSet<String>,
 }
 
 /// What a transaction has to store.

@@ -145,6 +145,30 @@ pub enum Command {
         /// The run.
         run: RunId,
     },
+    /// An operator takes hold of a run that is stuck, as a worker would: see [`machine::seize`](super::machine::seize).
+    Seize {
+        /// The run.
+        run: RunId,
+        /// Who.
+        by: String,
+        /// For how long.
+        lease: Duration,
+    },
+    /// An operator who has seized a run says that it was delivered, with what was, or that it was
+    /// not: see [`machine::resolve`](super::machine::resolve).
+    Resolve {
+        /// The run.
+        run: RunId,
+        /// The fence of the seizure.
+        fence: i64,
+        /// What was delivered, how that is known, and the delivery's row; without it the run is
+        /// dead.
+        delivered: Option<Box<(Decision, Proof, Delivery)>>,
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
 }
 
 /// What a worker that opens a run brings along.
@@ -164,6 +188,8 @@ pub struct Open {
     pub cursor: Option<String>,
     /// The target, whose last recorded manifest is wanted.
     pub target: Option<String>,
+    /// The connections that it uses, any of which may be paused.
+    pub uses: Vec<String>,
 }
 
 /// A delivery as it is recorded.

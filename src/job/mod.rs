@@ -11,6 +11,7 @@ pub mod machine;
 pub mod manifest;
 pub mod message;
 pub mod param;
+pub mod pause;
 pub mod retry;
 pub mod run;
 #[cfg(test)]

@@ -5,6 +5,8 @@
 //! transaction. Everything else here reads, or keeps what has no state machine.
 
 pub mod embedded;
+mod notices;
+mod pauses;
 pub mod postgres;
 mod sheet;
 
@@ -22,6 +24,9 @@ use crate::job::command::{Command, Outcome};
 use crate::job::run::{Run, State};
 use crate::job::{self, RunId, Window};
 use crate::rows::Counts;
+
+pub use notices::{Notice, Noticed, Notices};
+pub use pauses::{Pauses, lift, wake_waiters};
 
 /// A definition as the ledger keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -248,7 +253,7 @@ pub enum Adrift {
 /// Errors are of class `unavailable` (cannot be reached), `transient` (serialization, deadlock:
 /// already tried several times here) or `permanent`.
 #[async_trait]
-pub trait Ledger: Send + Sync {
+pub trait Ledger: Notices + Pauses + Send + Sync {
     /// Applies commands in their order, in one transaction; the outcomes are in the same order. A
     /// refusal is an outcome, not an error: it leaves the others standing. On an error nothing has
     /// changed, or (connection lost during commit) everything may have: every command can be

@@ -29,6 +29,8 @@ pub struct Named {
     pub cursors: BTreeSet<String>,
     /// Targets, of which the last recorded manifest is wanted.
     pub targets: BTreeSet<String>,
+    /// Whether something is to be opened or unparked, so that pauses are wanted.
+    pub pauses: bool,
 }
 
 impl Named {
@@ -42,6 +44,7 @@ impl Named {
                     named.exports.insert(order.export.clone());
                 }
                 Command::Open(open) => {
+                    named.pauses = true;
                     named.runs.insert(open.run);
                     for need in &open.needs {
                         named.needs.insert(need.name.clone(), need.capacity);
@@ -66,8 +69,17 @@ impl Named {
                 | Command::Cancel { run, .. }
                 | Command::Expire { run }
                 | Command::Replay { run, .. }
-                | Command::Unpark { run } => {
+                | Command::Seize { run, .. } => {
                     named.runs.insert(*run);
+                }
+                Command::Unpark { run } => {
+                    named.pauses = true;
+                    named.runs.insert(*run);
+                }
+                Command::Resolve { run, delivered, .. } => {
+                    named.runs.insert(*run);
+                    let step = delivered.as_ref().and_then(|delivered| delivered.0.cursor.as_ref());
+                    named.cursors.extend(step.map(|step| step.name.clone()));
                 }
             }
         }
@@ -141,11 +153,12 @@ fn sheet<T: Serialize>(rows: impl IntoIterator<Item = T>) -> Result<Option<Strin
 }
 
 impl Sheets {
-    /// Writes the changes out.
+    /// Writes the changes out. With `notices`, each dead letter is told of besides.
     ///
     /// # Errors
     /// `permanent` where a record has no form in JSON.
-    pub fn of(changes: &Changes) -> Result<Sheets> {
+    pub fn of(changes: &Changes, notices: bool) -> Result<Sheets> {
+        let kinds: &[&str] = if notices { &["letter", "notice-dead"] } else { &["letter"] };
         let holding = |(name, run): &(String, RunId)| json!({"resource": name, "run": run});
         let named = |kind| move |run: &RunId| json!({"run": run, "kind": kind});
         let posted =
@@ -185,7 +198,8 @@ impl Sheets {
                 changes
                     .letters
                     .iter()
-                    .map(|(run, epoch)| json!({"run": run, "kind": "letter", "epoch": epoch})),
+                    .flat_map(|letter| kinds.iter().map(move |kind| (letter, kind)))
+                    .map(|((run, epoch), kind)| json!({"run": run, "kind": kind, "epoch": epoch})),
             )?,
             opened: sheet(&changes.opened)?,
             ended: sheet(&changes.ended)?,

@@ -12,7 +12,9 @@
 
 mod account;
 mod plan;
+mod preview;
 mod quarantine;
+mod stuck;
 
 use std::sync::Arc;
 
@@ -40,7 +42,9 @@ use crate::transform::Transform;
 use account::Account;
 pub use account::Progress;
 pub use plan::{House, Plan};
-pub use quarantine::quarantined;
+pub use preview::Preview;
+pub use quarantine::{quarantined, try_quarantine};
+pub use stuck::{Found, delivery as delivery_of, find};
 
 /// A run whose target knows its fence.
 pub struct Ready<'a> {

@@ -12,7 +12,7 @@ use super::Progress;
 use super::quarantine::Quarantine;
 use crate::connect::Connection;
 use crate::connect::files::Store;
-use crate::contract::ContractField;
+use crate::contract::ContractConfig;
 use crate::error::{Error, Result};
 use crate::export::Export;
 use crate::format::Format;
@@ -25,6 +25,7 @@ use crate::job::run::Run;
 use crate::job::template::{self, Template};
 use crate::job::waiting::Need;
 use crate::job::window;
+use crate::protect::Protection;
 use crate::rows::Counts;
 use crate::secret::Secret;
 use crate::sink::{self, Holder, IfExists, Sink};
@@ -126,16 +127,9 @@ impl Plan {
             }
         }
         let contract = export.contract.as_ref();
-        let types: Option<Types> = contract.map(|contract| {
-            let kind =
-                |(name, field): (&String, &ContractField)| (name.clone(), field.kind.clone());
-            contract.fields.iter().map(kind).collect()
-        });
+        let types: Option<Types> = contract.map(ContractConfig::types);
         let source = source::build(&export.source, from, types.as_ref())?;
-        let if_exists = export.sink.if_exists.unwrap_or(match run.order.window {
-            Some(_) => IfExists::Fail,
-            None => IfExists::Replace,
-        });
+        let if_exists = export.sink.if_exists(run.order.window.is_some());
         let key = contract.map(|contract| contract.primary_key.clone()).unwrap_or_default();
         let sink = sink::build(&export.sink, to, place, if_exists, key)?;
         let mut uses = vec![Arc::clone(from)];
@@ -187,6 +181,11 @@ impl Plan {
         self.cursor.as_ref().is_some_and(|cursor| !cursor.moves)
     }
 
+    /// The names of the connections that it uses.
+    pub fn uses(&self) -> impl Iterator<Item = &str> {
+        self.uses.iter().map(|connection| connection.name.as_str())
+    }
+
     /// The connections that one attempt makes a request to, with their limits.
     pub fn rates(&self) -> impl Iterator<Item = (&str, Option<Rate>)> {
         self.uses.iter().map(|connection| (connection.name.as_str(), connection.max_requests))
@@ -221,7 +220,11 @@ impl Plan {
         self.if_exists == IfExists::Replace
     }
 
+    /// The key for pseudonyms, where a column is hashed.
     pub(super) fn pseudonyms(&self) -> Result<Option<SecretString>> {
+        if !self.export.protect.values().any(|how| *how == Protection::Hash) {
+            return Ok(None);
+        }
         self.pseudonyms.as_ref().map(Secret::read_for_job).transpose()
     }
 

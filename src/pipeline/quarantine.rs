@@ -1,10 +1,12 @@
 //! Quarantine: refused rows as JSON lines, each with the rule that it broke, in a folder of the
 //! installation's own that no recipient reads.
 
+use object_store::ObjectStoreExt;
 use object_store::buffered::BufWriter;
 use tokio::io::AsyncWriteExt;
 
-use crate::connect::files::Store;
+use crate::connect::Connection;
+use crate::connect::files::{Store, classify};
 use crate::error::{Error, Result};
 use crate::rows::Refused;
 use crate::sink::Holder;
@@ -44,6 +46,19 @@ impl Quarantine {
         self.writer.shutdown().await.map_err(failed)?;
         Ok(self.place)
     }
+}
+
+/// Tries whether rows could be kept there, with a file that is removed again. `name` is one that
+/// nobody else uses.
+///
+/// # Errors
+/// Those of the connection's store.
+pub async fn try_quarantine(connection: &Connection, name: &str) -> Result<()> {
+    let store = Store::open(connection)?;
+    let path = store.path(&format!("quarantine/probe-{name}"))?;
+    let put = store.objects.put(&path, bytes::Bytes::from_static(b"probe").into()).await;
+    put.map_err(|cause| classify(DOING, cause))?;
+    store.objects.delete(&path).await.map_err(|cause| classify(DOING, cause))
 }
 
 /// The error, telling where the rows are that it is about.

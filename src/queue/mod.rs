@@ -12,8 +12,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use crate::error::Result;
+use crate::job::Window;
+use crate::job::run::Run;
 
 pub use crate::job::message::{JOB_TYPE, MAX_BODY, WAKE_TYPE};
 
@@ -93,6 +96,44 @@ pub struct Event {
     pub body: Bytes,
     /// The job's own correlation id.
     pub correlation_id: Option<String>,
+}
+
+impl Event {
+    /// The outcome of a run. `correlation_id` is that of whoever repeats the job, else the run's own
+    /// is used.
+    pub fn outcome(run: &Run, correlation_id: Option<String>) -> Event {
+        let order = &run.order;
+        let counts = run.counts.unwrap_or_default();
+        let body = json!({
+            "run": run.id,
+            "key": order.key,
+            "edition": order.edition,
+            "export": order.export,
+            "window": order.window,
+            "state": run.state,
+            "rows": counts.written,
+            "bytes": counts.bytes,
+            "class": run.failure.as_ref().map(|failure| failure.class),
+            "reason": run.failure.as_ref().map(|failure| &failure.message),
+            "ended_at": run.ended_at,
+        });
+        Event {
+            routing_key: format!("run.{}.{}", run.state, order.export),
+            body: Bytes::from(body.to_string()),
+            correlation_id: correlation_id.or_else(|| order.correlation_id.clone()),
+        }
+    }
+
+    /// A window that a schedule's catch-up has left out.
+    pub fn skipped(export: &str, window: &Window) -> Event {
+        Event {
+            routing_key: format!("run.skipped.{export}"),
+            body: Bytes::from(
+                json!({"export": export, "window": window, "state": "skipped"}).to_string(),
+            ),
+            correlation_id: None,
+        }
+    }
 }
 
 /// A message that was received. It stays with this consumer until it is settled; dropping it

@@ -170,6 +170,7 @@ mod tests {
             attempts: 1,
             cursor: None,
             target: None,
+            uses: Vec::new(),
         })
     }
 
@@ -213,6 +214,7 @@ mod tests {
             pools: vec!["p".to_owned()],
             keep: LEASE,
             health: Arc::new(Health::new(&["queue", "ledger"])),
+            notifier: None,
         };
         let mut jobs = queue.consume("p", 1).await.unwrap();
         let mut woken = async || {

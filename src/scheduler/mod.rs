@@ -3,6 +3,7 @@
 
 mod dispatch;
 pub mod due;
+mod notices;
 mod sweep;
 mod tick;
 
@@ -12,13 +13,16 @@ use std::time::Duration;
 
 use crate::error::{Class, Error, Result};
 use crate::ledger::Ledger;
-use crate::queue::Queue;
+use crate::notify::Notifier;
+use crate::queue::{Event, Queue};
 use crate::telemetry::{Health, Outage};
 
 /// How often schedules are looked at.
 const TICK: Duration = Duration::from_secs(1);
 /// How often runs that are adrift are looked for.
 const SWEEP: Duration = Duration::from_secs(5);
+/// How often notices are looked for.
+const NOTICES: Duration = Duration::from_secs(1);
 /// How often old history is deleted.
 const PURGE: Duration = Duration::from_secs(3600);
 
@@ -34,6 +38,8 @@ pub struct Scheduler {
     pub keep: Duration,
     /// What `/readyz` tells.
     pub health: Arc<Health>,
+    /// What tells of runs that are dead, late or stuck, if anybody is to be told.
+    pub notifier: Option<Notifier>,
 }
 
 impl Scheduler {
@@ -46,11 +52,30 @@ impl Scheduler {
             () = self.every(TICK, "look at the schedules", || tick::tick(&self, &broken)) => {}
             () = dispatch::run(&self, dispatch::LOOK) => {}
             () = self.every(SWEEP, "look after runs", || sweep::sweep(&self, &told)) => {}
+            () = self.notify() => {}
             () = self.every(PURGE, "delete old history", || sweep::purge(&self)) => {}
             () = self.health.watch("queue", |within| self.queue.ping(within)) => {}
         }
         self.health.drain();
         Ok(())
+    }
+
+    /// Sends notices for ever; never ready where nobody is to be told.
+    async fn notify(&self) {
+        match &self.notifier {
+            Some(notifier) => {
+                let look = || notices::look(self, notifier);
+                self.every(NOTICES, "send notices", look).await;
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Announces an outcome, best effort.
+    async fn announce(&self, event: Event) {
+        if let Err(error) = self.queue.announce(event).await {
+            tracing::debug!(error = error.chain(), "the outcome was not announced");
+        }
     }
 
     /// Publishes what is due in the outbox now. For processes that end, where no scheduler may be

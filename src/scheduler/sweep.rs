@@ -10,8 +10,10 @@ use jiff::SignedDuration;
 use super::Scheduler;
 use crate::error::Result;
 use crate::job::RunId;
-use crate::job::command::Command;
-use crate::ledger::Adrift;
+use crate::job::command::{Command, Outcome};
+use crate::job::run::State;
+use crate::ledger::{self, Adrift};
+use crate::queue::Event;
 
 /// How many runs of each kind one pass looks at.
 const BATCH: u32 = 500;
@@ -23,6 +25,10 @@ pub type Told = Mutex<HashMap<RunId, Instant>>;
 
 /// Looks once after runs that are adrift.
 pub async fn sweep(scheduler: &Scheduler, told: &Told) -> Result<()> {
+    for scope in scheduler.ledger.expire_pauses().await? {
+        let woken = ledger::wake_waiters(&*scheduler.ledger, &scope).await?;
+        tracing::info!(paused = %scope, woken, "the pause is over");
+    }
     let mut commands = Vec::new();
     for (run, why) in scheduler.ledger.adrift(BATCH).await? {
         match why {
@@ -36,7 +42,14 @@ pub async fn sweep(scheduler: &Scheduler, told: &Told) -> Result<()> {
     }
     if !commands.is_empty() {
         tracing::debug!(runs = commands.len(), "looking after runs");
-        scheduler.ledger.apply(commands).await?;
+        for outcome in scheduler.ledger.apply(commands).await? {
+            // A run that expires before it was ever opened has no worker to tell of it.
+            if let Outcome::Done(run) = outcome
+                && run.state == State::Expired
+            {
+                scheduler.announce(Event::outcome(&run, None)).await;
+            }
+        }
     }
     Ok(())
 }
@@ -70,7 +83,7 @@ mod tests {
 
     use super::super::log::Log;
     use super::*;
-    use crate::job::command::{Open, Outcome};
+    use crate::job::command::Open;
     use crate::job::decision::Decision;
     use crate::job::run::tests::order;
     use crate::ledger::embedded::EmbeddedLedger;
@@ -100,6 +113,7 @@ mod tests {
             attempts: 8,
             cursor: None,
             target: None,
+            uses: Vec::new(),
         };
         for command in [
             Command::Accept { id: run, order, wake: true, pinned: false },
@@ -125,6 +139,7 @@ mod tests {
             pools: Vec::new(),
             keep: Duration::from_secs(3600),
             health: Arc::new(Health::new(&[])),
+            notifier: None,
         };
         let (hash, content) = ("d".to_owned(), "{}".to_owned());
         let definition = NewDefinition { export: "orders".to_owned(), hash, content };

@@ -14,9 +14,11 @@ use crate::job::command::Outcome;
 use crate::job::cron::Cron;
 use crate::job::key::Content;
 use crate::job::message::JobMessage;
+use crate::job::pause::Scope;
 use crate::job::run::Order;
 use crate::job::{param, window};
-use crate::ledger::{Ledger, StoredDefinition, Which};
+use crate::ledger::{StoredDefinition, Which};
+use crate::queue::Event;
 use crate::telemetry::Outage;
 
 /// How often is told of a schedule that cannot be followed: until its definition is mended, which
@@ -32,8 +34,16 @@ pub async fn tick(scheduler: &Scheduler, broken: &Broken) -> Result<()> {
     let ledger = &*scheduler.ledger;
     let now = ledger.now().await?;
     let active = ledger.definitions(Which::Active).await?;
+    let paused: Vec<Scope> = ledger.pauses().await?.into_iter().map(|pause| pause.scope).collect();
+    if paused.iter().any(|scope| matches!(scope, Scope::All | Scope::Schedules)) {
+        return Ok(());
+    }
     for stored in &active {
-        let followed = async { follow(ledger, &Bound::of(stored)?, now).await }.await;
+        // When it is resumed, catch-up decides about the windows that closed meanwhile.
+        if paused.contains(&Scope::Export(stored.export.clone())) {
+            continue;
+        }
+        let followed = async { follow(scheduler, &Bound::of(stored)?, now).await }.await;
         match followed {
             Err(error) if error.class() == Class::Unavailable => return Err(error),
             // One export that cannot be understood must not keep the others from running.
@@ -59,7 +69,8 @@ fn note(broken: &Broken, stored: &StoredDefinition, followed: Result<(), &Error>
         .in_scope(|| outage.note("follow the export's schedule", followed));
 }
 
-async fn follow(ledger: &dyn Ledger, bound: &Bound, now: Timestamp) -> Result<()> {
+async fn follow(scheduler: &Scheduler, bound: &Bound, now: Timestamp) -> Result<()> {
+    let ledger = &*scheduler.ledger;
     let Some(schedule) = &bound.export.schedule else { return Ok(()) };
     let zone = window::zone(&bound.export.timezone)?;
     let last = ledger.last_tick(&bound.name).await?;
@@ -103,6 +114,9 @@ async fn follow(ledger: &dyn Ledger, bound: &Bound, now: Timestamp) -> Result<()
             windows = skipped.len(),
             "windows were missed, and are skipped as `catch-up` says"
         );
+        for window in &skipped {
+            scheduler.announce(Event::skipped(&bound.name, window)).await;
+        }
     }
     if let Some(tick) = due.tick {
         ledger.ticked(&bound.name, tick).await?;
@@ -140,6 +154,7 @@ mod tests {
 
     use super::super::log::Log;
     use super::*;
+    use crate::ledger::Ledger;
     use crate::ledger::embedded::EmbeddedLedger;
     use crate::ledger::{NewDefinition, RunFilter};
     use crate::queue::embedded::Embedded;
@@ -168,6 +183,7 @@ mod tests {
             pools: Vec::new(),
             keep: Duration::from_secs(3600),
             health: Arc::new(Health::new(&[])),
+            notifier: None,
         };
         let apply = async |definitions: &[NewDefinition], retire| {
             ledger.activate(definitions, retire, "test", false).await.unwrap();

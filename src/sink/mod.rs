@@ -77,6 +77,18 @@ pub struct SinkConfig {
     pub mode: Option<Mode>,
 }
 
+impl SinkConfig {
+    /// What happens to the delivery that its folder holds, for a run with a window or without.
+    pub fn if_exists(&self, window: bool) -> IfExists {
+        self.if_exists.unwrap_or(if window { IfExists::Fail } else { IfExists::Replace })
+    }
+
+    /// How its rows meet those of the table.
+    pub fn mode(&self) -> Mode {
+        self.mode.unwrap_or(Mode::Append)
+    }
+}
+
 /// What a run without a row to deliver does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -247,7 +259,7 @@ pub fn build(
             .with("connection", &connection.name)
             .help(format!("A sink of this kind needs `[sink] {name}`."))
     };
-    let mode = config.mode.unwrap_or(Mode::Append);
+    let mode = config.mode();
     Ok(match connection.kind {
         System::Files => {
             let (format, compression) = config.kind();

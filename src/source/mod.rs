@@ -14,13 +14,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::connect::{Connection, System};
 use crate::error::{Error, Result};
+use crate::format::decode::batcher::schema;
 use crate::format::{Compression, CsvOptions, FieldType, Fields, Format};
 use crate::job::param::Bindings;
 use crate::rows::Rows;
 
 pub use self::cursor::{CursorConfig, Fresh, Nulls, Since};
 pub(crate) use self::files::placeholders;
-pub(crate) use self::sql::parameters;
+pub(crate) use self::sql::{parameters, placed};
 
 /// What an export reads: the `[source]` of its definition.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -109,6 +110,24 @@ pub trait Source: Send + Sync {
 /// Column → type, in order: what types a source without its own takes.
 pub type Types = IndexMap<String, FieldType>;
 
+/// The schema of the rows of files without types of their own (CSV, JSON lines), as the definition
+/// tells it: by `[source.fields]`, else by the contract. `None` where only the files tell.
+pub(crate) fn declared(config: &SourceConfig, contract: Option<&Types>) -> Option<SchemaRef> {
+    let told = || config.path.as_deref().and_then(Format::of_name).map(|(format, _)| format);
+    let format = config.format.or_else(told)?;
+    let types = types(config, contract);
+    (!format.is_typed() && !types.is_empty()).then(|| schema(&types))
+}
+
+fn types(config: &SourceConfig, contract: Option<&Types>) -> Types {
+    match &config.fields {
+        Some(fields) => {
+            fields.iter().map(|(name, field)| (name.clone(), field.kind.clone())).collect()
+        }
+        None => contract.cloned().unwrap_or_default(),
+    }
+}
+
 /// The keys of `[source]` that a kind of system has.
 pub(crate) fn keys(kind: System) -> &'static [&'static str] {
     match kind {
@@ -132,12 +151,7 @@ pub fn build(
     connection: &Connection,
     contract: Option<&Types>,
 ) -> Result<Box<dyn Source>> {
-    let types = match &config.fields {
-        Some(fields) => {
-            fields.iter().map(|(name, field)| (name.clone(), field.kind.clone())).collect()
-        }
-        None => contract.cloned().unwrap_or_default(),
-    };
+    let types = types(config, contract);
     validate(config, connection.kind)
         .map_err(|error| error.with("connection", &connection.name))?;
     Ok(match connection.kind {

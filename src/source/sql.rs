@@ -70,7 +70,7 @@ pub(crate) fn parameters(sql: &str) -> impl Iterator<Item = &str> {
 ///
 /// Strings, quoted names, dollar quotes, comments and `::` casts have none
 /// (<https://www.postgresql.org/docs/current/sql-syntax-lexical.html>).
-fn placed(sql: &str) -> Vec<(usize, &str)> {
+pub(crate) fn placed(sql: &str) -> Vec<(usize, &str)> {
     let bytes = sql.as_bytes();
     let mut found = Vec::new();
     let mut at = 0;

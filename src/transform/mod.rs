@@ -27,6 +27,8 @@ use crate::error::{Error, Result};
 use crate::format::row_json;
 use crate::rows::{Batch, Refused, Rows};
 
+pub(crate) use plan::{CHARACTER, LINE};
+
 /// The `[transform]` of a definition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -52,6 +54,14 @@ pub struct Transform {
 }
 
 impl Transform {
+    /// Checks the form of the SELECT alone, where the schema of its input is not known.
+    ///
+    /// # Errors
+    /// `config`, with the place where the parser tells one.
+    pub fn parse(config: &TransformConfig) -> Result<()> {
+        plan::parse(&config.sql)
+    }
+
     /// Plans the SELECT against the schema of its input, without reading a row.
     ///
     /// Fails with class `config` if the SQL is wrong, is not row-wise, depends on anything but

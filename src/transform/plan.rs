@@ -35,6 +35,11 @@ use crate::error::{Error, Result};
 const ALLOWED: &str = "A transform is one SELECT … FROM input [WHERE …], row by row; the rest \
                        belongs into the source's query.";
 
+/// In which line of the SQL an error is: the name in its context.
+pub(crate) const LINE: &str = "line";
+/// At which character of that line.
+pub(crate) const CHARACTER: &str = "character";
+
 /// How long the SQL may be; nesting is bounded by this until it has been measured.
 const MAX_SQL: usize = 64 << 10;
 /// Enough stack for [`MAX_SQL`] bytes of the deepest nesting; only what is used is ever mapped.
@@ -56,12 +61,45 @@ pub(super) fn not_row_wise(found: &str) -> Error {
 
 /// DataFusion's own words. While planning they quote the definition, and no row exists yet.
 pub(super) fn foreign(cause: DataFusionError) -> Error {
-    refuse(cause.strip_backtrace())
+    let span = cause.diagnostic().and_then(|diagnostic| diagnostic.span);
+    // Without the name of the variant that they stand in.
+    let words = match cause.find_root() {
+        DataFusionError::SQL(cause, _) => cause.to_string().replace("sql parser error: ", ""),
+        DataFusionError::SchemaError(cause, _) => cause.to_string(),
+        _ => cause.strip_backtrace(),
+    };
+    let words = words.replace('\n', " ");
+    // The parser tells the place at the end of its words.
+    let (what, told) = match words.rsplit_once(" at Line: ") {
+        Some((what, place)) => (what, place.split_once(", Column: ")),
+        None => (words.as_str(), None),
+    };
+    let told =
+        told.and_then(|(line, character)| Some((line.parse().ok()?, character.parse().ok()?)));
+    match span.map(|span| (span.start.line, span.start.column)).or(told) {
+        Some((line, character)) => placed(refuse(what), line, character),
+        None => refuse(what),
+    }
 }
 
-/// Plans `sql` over rows of `input`, on a stack of its own: parser and planner recurse as deep as
-/// the SQL is nested, and running out of stack would end the process.
+/// The error at a line and a character of the SQL, both counted from 1.
+fn placed(error: Error, line: u64, character: u64) -> Error {
+    error.with(LINE, line).with(CHARACTER, character)
+}
+
+/// Plans `sql` over rows of `input`.
 pub(super) fn plan(sql: &str, input: SchemaRef) -> Result<Transform> {
+    deep(sql, || plan_here(sql, input))
+}
+
+/// Checks that `sql` is one SELECT, whatever its input is.
+pub(super) fn parse(sql: &str) -> Result<()> {
+    deep(sql, || select(sql).map(drop))
+}
+
+/// Works on a stack of its own: parser and planner recurse as deep as the SQL is nested, and
+/// running out of stack would end the process.
+fn deep<T: Send>(sql: &str, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     if sql.len() > MAX_SQL {
         return Err(refuse(format!("the SQL is longer than {MAX_SQL} bytes")));
     }
@@ -69,7 +107,7 @@ pub(super) fn plan(sql: &str, input: SchemaRef) -> Result<Transform> {
         std::thread::Builder::new()
             .name("plan-transform".to_owned())
             .stack_size(STACK)
-            .spawn_scoped(scope, || plan_here(sql, input))
+            .spawn_scoped(scope, work)
             .map_err(|cause| {
                 Error::transient("plan the transform", "no thread can be started").caused_by(cause)
             })?
@@ -81,9 +119,10 @@ pub(super) fn plan(sql: &str, input: SchemaRef) -> Result<Transform> {
 /// How many words and operators the longest column or condition has. Literals do not count, so
 /// that lists may be long.
 fn words(sql: &str) -> Result<usize> {
-    let tokens = Tokenizer::new(&GenericDialect {}, sql)
-        .tokenize()
-        .map_err(|cause| refuse(format!("the SQL cannot be understood: {cause}")))?;
+    let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize().map_err(|cause| {
+        let error = refuse(format!("the SQL cannot be understood: {}", cause.message));
+        placed(error, cause.location.line, cause.location.column)
+    })?;
     let (mut depth, mut count, mut longest) = (0_usize, 0, 0);
     for token in tokens {
         match token {
@@ -101,12 +140,20 @@ fn words(sql: &str) -> Result<usize> {
     Ok(longest)
 }
 
-fn plan_here(sql: &str, input: SchemaRef) -> Result<Transform> {
+fn select(sql: &str) -> Result<SqlStatement> {
     if words(sql)? > MAX_WORDS {
         return Err(refuse(format!("an expression has more than {MAX_WORDS} words"))
             .help("A long OR of comparisons can be written with IN (…)."));
     }
-    let statements = DFParser::parse_sql(sql).map_err(foreign)?;
+    let statements = DFParser::parse_sql(sql).map_err(|cause| match foreign(cause) {
+        // The end has no place of its own.
+        error if error.context().is_empty() && error.message().ends_with("EOF") => {
+            let last = sql.lines().next_back().unwrap_or_default();
+            let (line, character) = (sql.lines().count().max(1), last.chars().count() + 1);
+            placed(error, line as u64, character as u64)
+        }
+        error => error,
+    })?;
     let mut statements = statements.into_iter();
     let (Some(Statement::Statement(statement)), None) = (statements.next(), statements.next())
     else {
@@ -115,10 +162,14 @@ fn plan_here(sql: &str, input: SchemaRef) -> Result<Transform> {
     if !matches!(*statement, SqlStatement::Query(_)) {
         return Err(refuse("it is not a SELECT"));
     }
+    Ok(*statement)
+}
 
+fn plan_here(sql: &str, input: SchemaRef) -> Result<Transform> {
+    let statement = select(sql)?;
     let context = Context::new(input);
     let written = SqlToRel::new(&context)
-        .sql_statement_to_plan(*statement)
+        .sql_statement_to_plan(statement)
         .map_err(|cause| context.refused.get().map_or_else(|| foreign(cause), not_row_wise))?;
     check::row_wise(&written)?;
     check::divisions(&written)?;
@@ -277,6 +328,7 @@ impl Context {
         }
         let mut options = ConfigOptions::default();
         options.sql_parser.parse_float_as_decimal = true;
+        options.sql_parser.collect_spans = true;
         options.sql_parser.map_string_types_to_utf8view = false;
         Context {
             input: Arc::new(Input(input)),

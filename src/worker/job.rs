@@ -86,9 +86,7 @@ pub async fn handle(worker: &Arc<Worker>, message: Incoming) {
     let Mail { body, properties, pool } = mail;
     match received {
         Ok(Received::Run(run, claim, begun)) => {
-            // Whoever repeats a job that has ended is told what became of it; a wake-up asks
-            // nothing.
-            if run.state.ended() && properties.kind.as_deref() != Some(WAKE_TYPE) {
+            if repeats(&run, &properties) {
                 settle::announce(worker, &run, properties.correlation_id).await;
             }
             if let Err(error) = take_up(worker, *run, claim, begun, &mut message).await {
@@ -97,7 +95,7 @@ pub async fn handle(worker: &Arc<Worker>, message: Incoming) {
         }
         Ok(Received::Nothing(run)) => {
             message.ack().await;
-            if let Some(run) = run.filter(|run| run.state.ended()) {
+            if let Some(run) = run.filter(|run| repeats(run, &properties)) {
                 settle::announce(worker, &run, properties.correlation_id).await;
             }
         }
@@ -156,6 +154,15 @@ fn trace_id(traceparent: &str) -> Option<&str> {
     traceparent.split('-').nth(1).filter(|id| id.len() == 32)
 }
 
+/// Whether a message asks for what has ended already, or for what somebody else has asked for: it is
+/// told how that run stands. A wake-up asks nothing.
+fn repeats(run: &Run, properties: &Properties) -> bool {
+    let asks = properties.kind.as_deref() != Some(WAKE_TYPE);
+    let other = properties.correlation_id.is_some()
+        && properties.correlation_id != run.order.correlation_id;
+    asks && (run.state.ended() || other)
+}
+
 /// Nothing could be stored: the message comes again. A little later, so that a fault that stays
 /// does not spin.
 async fn give_back(message: &mut Unacked, error: &Error) {
@@ -185,6 +192,10 @@ impl Opening {
             attempts: i32::try_from(attempts).unwrap_or(i32::MAX),
             cursor: plan.as_ref().ok().and_then(Plan::cursor).map(str::to_owned),
             target: plan.as_ref().ok().map(|plan| plan.target().to_owned()),
+            uses: plan
+                .as_ref()
+                .map(|plan| plan.uses().map(str::to_owned).collect())
+                .unwrap_or_default(),
         };
         Opening { plan, ask }
     }

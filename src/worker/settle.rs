@@ -271,26 +271,7 @@ fn told(error: &Error) -> String {
 
 /// Publishes the outcome of a run, best effort: the ledger is what can be relied on.
 pub async fn announce(worker: &Worker, run: &Run, correlation_id: Option<String>) {
-    let order = &run.order;
-    let counts = run.counts.unwrap_or_default();
-    let body = json!({
-        "run": run.id,
-        "key": order.key,
-        "edition": order.edition,
-        "export": order.export,
-        "window": order.window,
-        "state": run.state,
-        "rows": counts.written,
-        "bytes": counts.bytes,
-        "class": run.failure.as_ref().map(|failure| failure.class),
-        "reason": run.failure.as_ref().map(|failure| &failure.message),
-        "ended_at": run.ended_at,
-    });
-    let event = Event {
-        routing_key: format!("run.{}.{}", run.state, order.export),
-        body: Bytes::from(body.to_string()),
-        correlation_id: correlation_id.or_else(|| order.correlation_id.clone()),
-    };
+    let event = Event::outcome(run, correlation_id);
     if let Err(error) = worker.queue.announce(event).await {
         tracing::debug!(error = error.chain(), "the outcome was not announced");
     }

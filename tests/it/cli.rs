@@ -2,6 +2,8 @@
 
 mod check;
 mod dead;
+mod definitions;
+mod operating;
 
 use std::path::Path;
 use std::process::Command;
@@ -420,6 +422,11 @@ fn every_help_has_examples() {
         "cursors",
         "exports",
         "verify",
+        "init",
+        "preview",
+        "explain",
+        "completions",
+        "man",
     ] {
         let help = house.done(&[command, "--help"]);
         assert!(help.contains("Examples:\n  longshore "), "{help}");

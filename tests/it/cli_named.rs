@@ -14,8 +14,10 @@ fn every_command_that_is_named_exists() {
         ("runs show 7c2f9a1e --json | jq .run", true),
         ("--config out/config dead replay --export=orders", true),
         ("dead drop --all --reason 'a test of it'", true),
-        ("explain LS0304", false),
-        ("runs resolve 7c2f9a1e", false),
+        ("explain LS0304", true),
+        ("explan LS0304", false),
+        ("runs resolve 7c2f9a1e --as dead", true),
+        ("runs revive 7c2f9a1e", false),
         ("apply --everything", false),
     ] {
         assert_eq!(follow(&root, line).is_ok(), exists, "{line}");
@@ -69,7 +71,8 @@ fn named(text: &str) -> Vec<String> {
         .map(|(at, name)| &text[at + name.len()..])
         .filter(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '-'))
         .map(|rest| {
-            let end = [rest.find(['`', '"', '\n']), rest.find("  ")].into_iter().flatten().min();
+            let ends = ["  ", " 2>", " &"].map(|text| rest.find(text));
+            let end = [rest.find(['`', '"', '\n'])].into_iter().chain(ends).flatten().min();
             rest[..end.unwrap_or(rest.len())].trim_end_matches(['.', ' ', '\\']).to_owned()
         })
         .collect()

@@ -154,6 +154,7 @@ impl Bench {
             attempts: 100,
             cursor: plan.cursor().map(str::to_owned),
             target: Some(plan.target().to_owned()),
+            uses: plan.uses().map(str::to_owned).collect(),
         };
         self.apply(Command::Open(ask)).await.unwrap()
     }
@@ -579,12 +580,25 @@ async fn a_table_follows_its_source_through_late_rows_and_changes() {
         installation.publish(&[job(3), job(4)]).await;
         done(4).await;
         assert_eq!(installation.database.number(differ).await, 0);
+        // A second edition of the first run reads what that read, as it is now, and no more.
+        sql("INSERT INTO runs SELECT (json_populate_record(r, json_build_object(
+                 'id', gen_random_uuid(), 'edition', 2, 'state', 'queued', 'fence', 0,
+                 'worker', NULL, 'decision', NULL, 'counts', NULL, 'opened_at', NULL,
+                 'ended_at', NULL, 'needs', '[]'::json))).* FROM runs r WHERE key = 'round-1';
+             INSERT INTO outbox (run, kind, epoch, pool)
+                 SELECT id, 'wake', 0, pool FROM runs WHERE edition = 2")
+        .await
+        .unwrap();
+        done(5).await;
+        let again = "SELECT counts->>'read' FROM runs WHERE edition = 2";
+        assert_eq!(installation.database.text(again).await, "990");
         let stands = "SELECT count(*) FROM cursors
                       WHERE name = 'cursor/changes:public.changing.updated_at'
                         AND value::timestamptz = (SELECT max(updated_at) FROM changing)
                         AND run = (SELECT id FROM runs WHERE key = 'round-2')";
         assert_eq!(installation.database.number(stands).await, 1);
-        let read = "SELECT string_agg(counts->>'read', ' ' ORDER BY key) FROM runs";
+        let read =
+            "SELECT string_agg(counts->>'read', ' ' ORDER BY key) FROM runs WHERE edition = 1";
         assert_eq!(installation.database.text(read).await, "1000 1000 11 11");
 
         // An operator puts it back, and lets it begin anew.
@@ -612,7 +626,7 @@ async fn a_table_follows_its_source_through_late_rows_and_changes() {
         let audited = format!("SELECT count(*) FROM audit WHERE subject = '{name}'");
         assert_eq!(installation.database.number(&audited).await, 2);
         installation.publish(&[job(5)]).await;
-        done(5).await;
+        done(6).await;
         assert_eq!(installation.database.text(read).await, "1000 1000 11 11 1001");
         assert_eq!(installation.objects(&["cursors", "show", "changes"]).await.len(), 1);
         installation.end([worker, scheduler], 0).await;

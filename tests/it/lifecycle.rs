@@ -395,3 +395,56 @@ async fn where_the_rows_are_that_a_run_failed_for_is_in_the_ledger() {
     })
     .await;
 }
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_waits_is_told_of_every_outcome() {
+    with_slow("concurrency = 1\nlease = \"5s\"", "1s", async |installation| {
+        let scheduler = installation.start("scheduler", "scheduler");
+        let worker = installation.start("worker", "worker");
+        let wait = |id: &'static str, seconds: &'static str| {
+            let (id, seconds) = (format!("id={id}"), format!("seconds={seconds}"));
+            let command = ["enqueue", "slow", "--wait", "--json", "--key", "waited"];
+            let params = ["--param", &id, "--param", &seconds];
+            let mut command = installation.command(&[&command[..], &params].concat());
+            async move {
+                let output = tokio::task::spawn_blocking(move || command.output().unwrap());
+                let output = output.await.unwrap();
+                let out = String::from_utf8(output.stdout).unwrap();
+                (output.status.code(), out, String::from_utf8(output.stderr).unwrap())
+            }
+        };
+        let state = |out: &str| {
+            let object: Json = serde_json::from_str(out.lines().last().unwrap()).unwrap();
+            object["state"].as_str().unwrap().to_owned()
+        };
+        let (code, out, error) = wait("1", "0").await;
+        assert_eq!((code, state(&out).as_str()), (Some(0), "done"), "{error}");
+        // The same again is that run; other content under its key is refused.
+        let (code, out, _) = wait("1", "0").await;
+        assert_eq!((code, state(&out).as_str()), (Some(0), "done"));
+        let (code, _, error) = wait("2", "0").await;
+        assert!(code == Some(6) && error.contains("the same key and other content"), "{error}");
+        assert_eq!(installation.database.number("SELECT count(*) FROM runs").await, 1);
+
+        let kept = "UPDATE runs SET key = 'kept-' || state";
+        installation.database.client.execute(kept, &[]).await.unwrap();
+        installation.redis.flush().await;
+        // It takes too long, each time.
+        let (code, out, _) = wait("3", "60").await;
+        assert_eq!((code, state(&out).as_str()), (Some(1), "dead"));
+        installation.database.client.execute(kept, &[]).await.unwrap();
+        installation.redis.flush().await;
+
+        installation.run(&["pause", "--all", "--reason", "a test"]).await;
+        let waiting = wait("4", "0");
+        let cancelling = async {
+            let parked = "SELECT count(*) = 1 FROM waiters WHERE resource = 'pause/all'";
+            installation.until("it waits", SOON, parked).await;
+            let run = installation.database.text("SELECT run::text FROM waiters").await;
+            installation.run(&["runs", "cancel", &run, "--reason", "a test"]).await;
+        };
+        let ((code, out, _), ()) = tokio::join!(waiting, cancelling);
+        assert_eq!((code, state(&out).as_str()), (Some(1), "cancelled"));
+        installation.end([worker, scheduler], 1).await;
+    })
+    .await;
+}

@@ -101,7 +101,7 @@ async fn with(test: impl AsyncFnOnce(&mut House)) {
     parts.ledger.activate(&definitions, true, "test", false).await.unwrap();
     let health = wiring::health();
     let worker = wiring::worker(&config, &parts, &health);
-    let scheduler = wiring::scheduler(&config, &parts, &health);
+    let scheduler = wiring::scheduler(&config, &parts, &health).unwrap();
     let (end, ended) = watch::channel(());
     let until = || {
         let mut ended = ended.clone();

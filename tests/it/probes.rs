@@ -10,7 +10,7 @@ use crate::support::installation;
 use crate::support::proxy::Proxy;
 use crate::support::servers::amqp;
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 /// The answer of `/readyz`; nothing while the process does not listen yet.
 async fn readyz(at: SocketAddr) -> String {

@@ -2,7 +2,7 @@
 
 use super::cursor::check_cursor;
 use super::files::{check_csv, check_files};
-use super::{Known, fit, missing, no_connection, system_name, text};
+use super::{Known, fit, missing, no_connection, rows, system_name, text};
 use crate::config::problem::{Code, Level, Problems, suggest};
 use crate::config::tree::Node;
 use crate::connect::{Connection, System, sqlite};
@@ -70,7 +70,10 @@ pub(in crate::config) fn export(
             None if known.connections_read => {
                 no_connection(name, known.connections, tree.at(&[side, "connection"]), problems);
             }
-            Some(Some(one)) if side == "source" => check_source(export, one.kind, tree, problems),
+            Some(Some(one)) if side == "source" => {
+                check_source(export, one.kind, tree, problems);
+                rows::rows(export, one.kind, tree, problems);
+            }
             Some(Some(one)) => check_sink(export, one, tree, problems),
             _ => {}
         }
@@ -213,12 +216,16 @@ fn check_select(source: &SourceConfig, tree: &Node, problems: &mut Problems) {
     let present = |key: &str| tree.key_at(&["source", key]);
     match (&source.table, &source.query) {
         (Some(_), Some(_)) => {
-            problems.add(
-                Code::Unfit,
-                present("query"),
-                "a source reads a table or a query",
-                "there is a `table` too",
-            );
+            let table = present("table");
+            let at = table.position().map(|at| format!(":{}", at.line)).unwrap_or_default();
+            problems
+                .add(
+                    Code::Unfit,
+                    present("query"),
+                    "a source reads a table or a query",
+                    "there is a `table` too",
+                )
+                .help(format!("remove one of them; `table` is in {}{at}", table.file.name));
         }
         (None, None) => {
             let help = "add `table = \"…\"` or `query = \"SELECT …\"`";

@@ -61,7 +61,7 @@ pub fn path(
     let (template, mistakes) = Template::read(path, &export.param_names());
     let is_fine = mistakes.is_empty();
     for mistake in mistakes {
-        tell(&mistake, export, place, problems);
+        tell(path, &mistake, export, place, problems);
     }
     is_fine.then_some(template)
 }
@@ -90,39 +90,59 @@ pub fn pattern(path: &str, export: &Export, place: &Place, problems: &mut Proble
             continue;
         }
         let message = format!("nothing fills {{{name}}}");
-        problems.add(Code::UnknownPlaceholder, place, message, "used here").help =
+        let place = placeholder(path, name, place);
+        problems.add(Code::UnknownPlaceholder, &place, message, "nothing of this name").help =
             suggest(name, known());
     }
 }
 
-fn tell(mistake: &Mistake<'_>, export: &Export, place: &Place, problems: &mut Problems) {
+/// Where `{name}` stands in a path.
+fn placeholder(path: &str, name: &str, place: &Place) -> Place {
+    match path.find(&format!("{{{name}")) {
+        Some(brace) => place.inside(path, brace + 1),
+        None => place.clone(),
+    }
+}
+
+fn tell(
+    path: &str,
+    mistake: &Mistake<'_>,
+    export: &Export,
+    place: &Place,
+    problems: &mut Problems,
+) {
     match mistake.fault {
         Fault::Unknown(name) => {
             let message = format!("nothing fills {{{name}}}");
             let known = export.params.keys().map(String::as_str).chain(template::BUILT_IN);
-            problems.add(Code::UnknownPlaceholder, place, message, "used here").help =
+            let place = placeholder(path, name, place);
+            problems.add(Code::UnknownPlaceholder, &place, message, "nothing of this name").help =
                 suggest(name, known);
         }
         Fault::Format(name) => {
             let message = format!("the format of {{{name}}} is not understood");
+            let place = placeholder(path, name, place);
             problems
-                .add(Code::BadValue, place, message, "")
+                .add(Code::BadValue, &place, message, "")
                 .help("only times have one, like {window_start:%Y-%m-%d}");
         }
         Fault::Path => {
-            problems.add(Code::BadValue, place, mistake.error.message(), "").help =
-                mistake.error.advice().map(str::to_owned);
+            let advice = mistake.error.advice();
+            problems.add(Code::BadValue, place, mistake.error.message(), "").help(
+                advice.unwrap_or("write a path below the connection's url: \"orders/{run}\""),
+            );
         }
     }
 }
 
 /// Checks that the parameters of an SQL text are declared.
 pub fn sql(sql: &str, export: &Export, place: &Place, problems: &mut Problems) {
-    for name in source::parameters(sql) {
+    for (colon, name) in source::placed(sql) {
         let known = || export.params.keys().map(String::as_str).chain(param::WINDOW);
         if !known().any(|one| one == name) {
             let message = format!("the parameter `:{name}` is not declared");
-            problems.add(Code::UndeclaredParam, place, message, "used here").help =
+            let place = place.inside(sql, colon + 1);
+            problems.add(Code::UndeclaredParam, &place, message, "not in [params]").help =
                 suggest(name, known());
         }
     }

@@ -8,6 +8,7 @@ use crate::job::RunId;
 use crate::job::changes::WakeUp;
 use crate::job::command::Outcome;
 use crate::job::machine::Refusal;
+use crate::job::pause::Scope;
 use crate::job::run::State;
 use crate::job::waiting::{self, Waiter};
 
@@ -32,10 +33,10 @@ impl Book {
         };
         let needs = run.needs.clone();
         self.touched.insert(id);
-        if let Some(resource) = self.resources.get_mut(&on) {
-            self.changes.resources.insert(on.clone(), resource.capacity);
-            resource.waiters.insert(waiter.clone());
-        }
+        // A pause is a resource that has no place.
+        let resource = self.resources.entry(on.clone()).or_default();
+        self.changes.resources.insert(on.clone(), resource.capacity);
+        resource.waiters.insert(waiter.clone());
         self.changes.unparked.remove(&id);
         self.changes.parked.insert(id, (on.clone(), waiter));
         self.changes.wakes.remove(&id);
@@ -50,7 +51,10 @@ impl Book {
         };
         let run = run.clone();
         if let Some(on) = run.parked.clone() {
-            if self.resources.get(&on).is_some_and(|resource| resource.holders.contains(&id)) {
+            let lifted = Scope::of_resource(&on).is_some() && !self.pauses.contains(&on);
+            let holds =
+                self.resources.get(&on).is_some_and(|resource| resource.holders.contains(&id));
+            if lifted || holds {
                 self.leave_list(id);
                 self.wake(id, Duration::ZERO);
             } else {

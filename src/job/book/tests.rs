@@ -1,4 +1,5 @@
 mod any_order;
+mod operating;
 
 use uuid::Uuid;
 
@@ -119,6 +120,7 @@ impl Shelf {
             attempts: 100,
             cursor: Some("cursor/c".to_owned()),
             target: None,
+            uses: vec!["shop".to_owned()],
         }))
     }
 
@@ -138,6 +140,17 @@ impl Shelf {
         let failure = (Class::Permanent, "no".to_owned());
         yes(self.apply(Command::Fail { run, fence, end: End::Dead, failure, quarantine: None }));
         yes(self.apply(Command::Close { run, fence }));
+    }
+
+    /// Lifts all pauses, and looks after whoever waited for them.
+    fn resume(&mut self) {
+        let pauses = std::mem::take(&mut self.facts.pauses);
+        for name in pauses {
+            let waiters = self.facts.resources.get(&name).map(|one| one.waiters.clone());
+            for waiter in waiters.into_iter().flatten() {
+                yes(self.apply(Command::Unpark { run: waiter.run }));
+            }
+        }
     }
 
     /// Who was woken since the last look.
@@ -314,6 +327,7 @@ fn who_takes_a_run_over_is_told_from_whom() {
             attempts: 100,
             cursor: None,
             target: None,
+            uses: vec!["shop".to_owned()],
         };
         match shelf.apply(Command::Open(ask)) {
             Outcome::Opened(opened) => (opened.silent, opened.run.fence),

@@ -10,19 +10,21 @@ use super::file::{Trouble, array, now, pairs, rows, run_id, stamp};
 use crate::job::book::Book;
 use crate::job::changes::{Changes, Facts};
 use crate::job::command::{Command, Outcome};
+use crate::job::pause::Scope;
 use crate::job::waiting::{Resource, Waiter};
 use crate::ledger::sheet::{Named, Sheets, run_of};
 
-/// Applies commands. Answers also whether something was put into the outbox that is due.
+/// Applies commands; with `notices`, a run that dies leaves one in the outbox. Answers also whether something was put into the outbox that is due.
 pub fn apply(
     connection: &Connection,
     commands: Vec<Command>,
+    notices: bool,
 ) -> Result<(Vec<Outcome>, bool), Trouble> {
     let at = now();
     let mut book = Book::new(load(connection, &commands, at)?);
     let outcomes = commands.into_iter().map(|command| book.apply(command)).collect();
     let changes = book.close();
-    store(connection, &changes, at)?;
+    store(connection, &changes, notices, at)?;
     Ok((outcomes, changes.posts(at)))
 }
 
@@ -46,6 +48,16 @@ fn load(connection: &Connection, commands: &[Command], at: Timestamp) -> Result<
     )?
     .into_iter()
     .collect();
+    if named.pauses {
+        let pauses = pairs::<String, String>(
+            connection,
+            "SELECT scope, name FROM pauses WHERE until IS NULL OR until > ?1",
+            [at.as_microsecond()],
+        )?;
+        // What a newer Longshore pauses is not for this one to know.
+        let scopes = pauses.iter().filter_map(|(kind, name)| Scope::of(kind, name));
+        facts.pauses = scopes.map(|scope| scope.resource()).collect();
+    }
     let mut resources: BTreeSet<&String> = named.needs.keys().collect();
     for run in &facts.runs {
         resources.extend(&run.needs);
@@ -110,8 +122,13 @@ fn load_resources(
     Ok(found)
 }
 
-fn store(connection: &Connection, changes: &Changes, at: Timestamp) -> Result<(), Trouble> {
-    let sheets = Sheets::of(changes)?;
+fn store(
+    connection: &Connection,
+    changes: &Changes,
+    notices: bool,
+    at: Timestamp,
+) -> Result<(), Trouble> {
+    let sheets = Sheets::of(changes, notices)?;
     let at = at.as_microsecond();
     let put = |sql: &str, sheet: &Option<String>| -> Result<(), Trouble> {
         if let Some(sheet) = sheet {

@@ -14,8 +14,10 @@ use crate::ledger::Migration;
 const DOING: &str = "migrate the embedded ledger";
 
 // Not named like those of PostgreSQL, which are taken from all folders beneath theirs.
-const MIGRATIONS: [(i32, &str, &str); 1] =
-    [(1, "ledger", include_str!("../../../migrations/embedded/001_ledger.sql"))];
+const MIGRATIONS: [(i32, &str, &str); 2] = [
+    (1, "ledger", include_str!("../../../migrations/embedded/001_ledger.sql")),
+    (5, "operating", include_str!("../../../migrations/embedded/005_operating.sql")),
+];
 
 /// Gives a new file its write-ahead log. Of several that do so at the same moment, SQLite fails the
 /// others at once, whatever their busy timeout, since each reads before it writes.

@@ -11,9 +11,12 @@ macro_rules! sql {
 
 mod apply;
 mod definitions;
+mod examine;
 mod file;
 mod migrate;
+mod notices;
 mod outbox;
+mod pauses;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -35,6 +38,7 @@ use crate::job::command::{Command, Outcome};
 use crate::job::run::Run;
 use crate::job::{RunId, Window};
 
+pub use examine::examine;
 use file::{File, array, now, pairs, rows, run_id, stamp, texts};
 pub use migrate::status;
 
@@ -44,6 +48,8 @@ pub struct EmbeddedLedger {
     /// Told when this process has put something that is due into the outbox. What other processes
     /// put there is found by looking.
     posted: Notify,
+    /// Whether runs that die are told of.
+    notices: bool,
 }
 
 impl EmbeddedLedger {
@@ -52,14 +58,25 @@ impl EmbeddedLedger {
     /// # Errors
     /// `refused` where it was written by a newer Longshore; `permanent` where it cannot be opened.
     pub fn open(path: &Path) -> Result<EmbeddedLedger> {
-        Ok(EmbeddedLedger { file: File::open(path)?, posted: Notify::new() })
+        EmbeddedLedger::noticing(path, false)
+    }
+
+    /// As [`EmbeddedLedger::open`]. With `notices`, a run that dies leaves a notice in the outbox.
+    ///
+    /// # Errors
+    /// Those of [`EmbeddedLedger::open`].
+    pub fn noticing(path: &Path, notices: bool) -> Result<EmbeddedLedger> {
+        Ok(EmbeddedLedger { file: File::open(path)?, posted: Notify::new(), notices })
     }
 }
 
 #[async_trait]
 impl Ledger for EmbeddedLedger {
     async fn apply(&self, commands: Vec<Command>) -> Result<Vec<Outcome>> {
-        let applied = self.file.transact("write to the ledger", |tx| apply::apply(tx, commands));
+        let notices = self.notices;
+        let applied = self
+            .file
+            .transact("write to the ledger", move |tx| apply::apply(tx, commands, notices));
         let (outcomes, posts) = applied.await?;
         if posts {
             self.posted.notify_one();

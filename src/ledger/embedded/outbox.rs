@@ -55,7 +55,8 @@ pub fn mark_sent(connection: &Connection, versions: &str) -> Result<(), Trouble>
     // What was replaced meanwhile has another version, and stays to be sent.
     connection.execute(
         "DELETE FROM outbox \
-         WHERE kind <> 'wake' AND version IN (SELECT value FROM json_each(?1))",
+         WHERE kind IN ('letter', 'clean', 'notice-dead') \
+           AND version IN (SELECT value FROM json_each(?1))",
         [versions],
     )?;
     connection.execute(

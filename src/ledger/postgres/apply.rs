@@ -28,6 +28,7 @@ use crate::job::RunId;
 use crate::job::book::Book;
 use crate::job::changes::{Changes, Facts};
 use crate::job::command::{Command, Outcome};
+use crate::job::pause::Scope;
 use crate::job::retry::{self, Jitter};
 use crate::job::waiting::{Resource, Waiter};
 use crate::ledger::sheet::{Named, Sheets, run_of};
@@ -56,13 +57,15 @@ pub struct Group {
     pool: Pool,
     asked: Mutex<VecDeque<Asked>>,
     turns: Semaphore,
+    /// Whether runs that die are told of.
+    notices: bool,
 }
 
 impl Group {
     /// Nothing is gathered yet.
-    pub fn new(pool: Pool) -> Group {
+    pub fn new(pool: Pool, notices: bool) -> Group {
         let turns = Semaphore::new(AT_ONCE.min(pool.most()));
-        Group { pool, asked: Mutex::default(), turns }
+        Group { pool, asked: Mutex::default(), turns, notices }
     }
 
     /// Applies commands, together with whatever else has been asked for.
@@ -153,7 +156,7 @@ impl Group {
         let mut link = Link(Some(self.pool.checkout().await?));
         let Some(client) = &link.0 else { return Ok(Vec::new()) };
         let prepared = Prepared::on(client).await?;
-        let applied = transact(&prepared, client, commands).await;
+        let applied = transact(&prepared, client, commands, self.notices).await;
         // After an error the connection goes back only when the transaction has surely ended.
         if applied.is_ok() || client.batch_execute("ROLLBACK").await.is_ok() {
             drop(link.0.take());
@@ -222,6 +225,7 @@ statements!(
     load_waiters,
     load_cursors,
     load_heads,
+    load_pauses,
     insert_runs,
     update_runs,
     delete_holdings,
@@ -242,11 +246,12 @@ async fn transact(
     prepared: &Prepared,
     client: &Object,
     commands: &[Command],
+    notices: bool,
 ) -> Result<Vec<Outcome>> {
     let facts = Box::pin(load(prepared, client, commands)).await?;
     let mut book = Book::new(facts);
     let outcomes = commands.iter().map(|command| book.apply(command.clone())).collect();
-    Box::pin(store(prepared, client, book.close())).await?;
+    Box::pin(store(prepared, client, book.close(), notices)).await?;
     Ok(outcomes)
 }
 
@@ -281,12 +286,13 @@ async fn load(prepared: &Prepared, client: &Object, commands: &[Command]) -> Res
     let named_runs: Params = &[&runs, &keys];
     let named_exports: Params = &[&exports];
     // The clock is read under the locks.
-    let ((), _, rows, active, clock) = tokio::try_join!(
+    let ((), _, rows, active, pauses, clock) = tokio::try_join!(
         biased;
         control(client, "BEGIN"),
         query(client, &prepared.lock_runs, named_runs),
         query(client, &prepared.load_runs, named_runs),
         query_if(!exports.is_empty(), client, &prepared.load_active, named_exports),
+        query_if(named.pauses, client, &prepared.load_pauses, &[]),
         query(client, &prepared.clock, &[]),
     )?;
     let now = match clock.first() {
@@ -303,6 +309,11 @@ async fn load(prepared: &Prepared, client: &Object, commands: &[Command]) -> Res
     }
     for row in &active {
         facts.active.insert(column(row, 0)?, column(row, 1)?);
+    }
+    for row in &pauses {
+        // What a newer Longshore pauses is not for this one to know.
+        let scope = Scope::of(column(row, 0)?, column(row, 1)?);
+        facts.pauses.extend(scope.map(|scope| scope.resource()));
     }
     load_resources(prepared, client, &named, commands.len(), &mut facts).await?;
     Ok(facts)
@@ -374,8 +385,13 @@ async fn load_resources(
     Ok(())
 }
 
-async fn store(prepared: &Prepared, client: &Object, changes: Changes) -> Result<()> {
-    let sheets = Sheets::of(&changes)?;
+async fn store(
+    prepared: &Prepared,
+    client: &Object,
+    changes: Changes,
+    notices: bool,
+) -> Result<()> {
+    let sheets = Sheets::of(&changes, notices)?;
     let put = async |statement: &Statement, sheet: Option<&String>| -> Result<()> {
         if let Some(sheet) = sheet {
             client.execute(statement, &[&Json(sheet)]).await.map_err(|e| classify(DOING, e))?;

@@ -107,6 +107,23 @@ async fn known(client: &tokio_postgres::Client) -> Result<Vec<Migration>> {
     Ok(known)
 }
 
+/// The tables and the sequences that the migrations make.
+pub fn made() -> (Vec<String>, Vec<String>) {
+    let (mut tables, mut sequences) = (Vec::new(), Vec::new());
+    for migration in migrations::runner().get_migrations() {
+        let words: Vec<&str> = migration.sql().unwrap_or_default().split_whitespace().collect();
+        for three in words.windows(3) {
+            let name = three[2].trim_end_matches(';').to_owned();
+            match (three[0], three[1]) {
+                ("CREATE", "TABLE") => tables.push(name),
+                ("CREATE", "SEQUENCE") => sequences.push(name),
+                _ => {}
+            }
+        }
+    }
+    (tables, sequences)
+}
+
 async fn applied(client: &tokio_postgres::Client) -> Result<Vec<i32>> {
     let there = client
         .query_one("SELECT to_regclass('refinery_schema_history') IS NOT NULL", &[])
@@ -122,4 +139,16 @@ async fn applied(client: &tokio_postgres::Client) -> Result<Vec<i32>> {
         .iter()
         .map(|row| super::column(row, 0))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_migrations_make_is_known() {
+        let (tables, sequences) = made();
+        assert!(tables.contains(&"runs".to_owned()) && tables.contains(&"audit".to_owned()));
+        assert_eq!(sequences, ["outbox_version"]);
+    }
 }

@@ -11,8 +11,11 @@ macro_rules! sql {
 
 mod apply;
 mod definitions;
+mod examine;
 mod migrate;
+mod notices;
 mod outbox;
+mod pauses;
 mod pool;
 
 use std::collections::BTreeSet;
@@ -38,6 +41,7 @@ use crate::job::run::Run;
 use crate::job::{RunId, Window};
 use crate::secret::Secret;
 
+pub use examine::examine;
 pub use migrate::{migrate, status};
 use pool::Pool;
 
@@ -57,8 +61,21 @@ impl PostgresLedger {
         password: Option<&Secret>,
         connections: usize,
     ) -> Result<PostgresLedger> {
+        PostgresLedger::noticing(url, password, connections, false)
+    }
+
+    /// As [`PostgresLedger::open`]. With `notices`, a run that dies leaves a notice in the outbox.
+    ///
+    /// # Errors
+    /// Those of [`PostgresLedger::open`].
+    pub fn noticing(
+        url: &str,
+        password: Option<&Secret>,
+        connections: usize,
+        notices: bool,
+    ) -> Result<PostgresLedger> {
         let pool = Pool::new(url, password, connections)?;
-        Ok(PostgresLedger { group: Arc::new(apply::Group::new(pool.clone())), pool })
+        Ok(PostgresLedger { group: Arc::new(apply::Group::new(pool.clone(), notices)), pool })
     }
 
     /// Makes sure that the ledger's schema is the one that this binary knows.

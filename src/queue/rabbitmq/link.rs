@@ -216,6 +216,28 @@ pub(super) fn backoff(failures: u32) -> Duration {
     retry::wait(BACKOFF, failures, Jitter::Half, rand::random())
 }
 
+/// A connection for one look, which nobody watches.
+///
+/// # Errors
+/// `unavailable`: nobody answers; `permanent`: it is refused, or there is no TLS.
+pub(super) async fn once(
+    role: &'static str,
+    target: &Target,
+    topology: &Topology,
+) -> Result<Connection> {
+    const OPERATION: &str = "connect to RabbitMQ";
+    open(role, target, topology).await.map_err(|cause| {
+        let error = match cause.kind {
+            Kind::Away => Error::unavailable(OPERATION, cause.text)
+                .help("Check that the broker runs and that queue.url is right."),
+            Kind::Refused => Error::permanent(OPERATION, cause.text)
+                .help("Check user, password and virtual host in queue.url."),
+            Kind::Unsafe => Error::permanent(OPERATION, cause.text).help(tls::HELP),
+        };
+        error.with("broker", &target.uri.authority.host)
+    })
+}
+
 async fn open(
     role: &'static str,
     target: &Target,

@@ -6,7 +6,9 @@
 
 mod consume;
 mod dead;
+mod examine;
 mod link;
+mod management;
 mod message;
 mod publish;
 mod topology;
@@ -24,6 +26,8 @@ use self::topology::Topology;
 use super::{Depth, Destination, Event, Incoming, Outgoing, Queue};
 use crate::error::{Error, Result};
 use crate::secret::Secret;
+
+pub use self::examine::{Expected, examine};
 
 /// How long a call waits for a connection before it answers `unavailable`.
 const CONNECTION_WAIT: Duration = Duration::from_secs(10);

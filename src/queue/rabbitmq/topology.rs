@@ -39,6 +39,19 @@ pub(super) fn short(text: &str) -> ShortString {
     ShortString::from(&text[..text.floor_char_boundary(255)])
 }
 
+/// How a queue stands beside what is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// There is none.
+    Absent,
+    /// Its arguments are those that are wanted.
+    AsWanted,
+    /// They are others, in the broker's words.
+    Differs(String),
+    /// The user may not find out, in the broker's words.
+    Forbidden(String),
+}
+
 impl Topology {
     pub(super) fn new(prefix: String, max_length: u32) -> Topology {
         Topology { prefix, max_length, pools: Mutex::default() }
@@ -93,17 +106,50 @@ impl Topology {
         for pool in pools {
             for to in [Destination::Dead(pool.clone()), Destination::Jobs(pool.clone())] {
                 let queue = self.queue(&to);
-                let arguments = match &to {
-                    Destination::Jobs(pool) => self.job_arguments(pool),
-                    Destination::Dead(_) => dead_arguments(),
-                };
-                broker.queue(queue.clone(), arguments).await?;
+                broker.queue(queue.clone(), self.arguments(&to)).await?;
                 let (exchange, key) = self.route(&to);
                 broker.bind(queue, exchange, key).await?;
             }
             self.pools.lock().unwrap_or_else(PoisonError::into_inner).insert(pool.clone());
         }
         Ok(())
+    }
+
+    /// The arguments that the queue of a destination is to have.
+    fn arguments(&self, to: &Destination) -> FieldTable {
+        match to {
+            Destination::Jobs(pool) => self.job_arguments(pool),
+            Destination::Dead(_) => dead_arguments(),
+        }
+    }
+
+    /// How a queue stands, which is not declared where it is not there.
+    pub(super) async fn standing(
+        &self,
+        connection: &Connection,
+        to: &Destination,
+    ) -> Result<Standing> {
+        const OPERATION: &str = "look at a queue";
+        let queue = self.queue(to);
+        let failed = |error| lost(OPERATION, error).with("queue", &queue);
+        let looks = [
+            (passive_queue(), FieldTable::default()),
+            (QueueDeclareOptions::durable(), self.arguments(to)),
+        ];
+        for (options, arguments) in looks {
+            // A refusal closes the channel.
+            let channel = connection.create_channel().await.map_err(failed)?;
+            let Err(error) = channel.queue_declare(queue.clone(), options, arguments).await else {
+                continue;
+            };
+            return match code(&error) {
+                Some(NOT_FOUND) => Ok(Standing::Absent),
+                Some(PRECONDITION_FAILED) => Ok(Standing::Differs(words(&error))),
+                Some(ACCESS_REFUSED) => Ok(Standing::Forbidden(words(&error))),
+                _ => Err(failed(error)),
+            };
+        }
+        Ok(Standing::AsWanted)
     }
 
     fn job_arguments(&self, pool: &str) -> FieldTable {

@@ -2,6 +2,7 @@
 
 mod bed;
 mod history;
+mod operating;
 mod outbox;
 mod runs;
 mod waiting;
@@ -59,6 +60,14 @@ suite! {
         a_replay_takes_back_a_letter_that_was_not_sent,
         a_silent_run_is_adrift_and_a_woken_one_is_not,
         a_run_that_is_overdue_free_or_stuck_is_adrift;
+    operating:
+        a_run_that_dies_is_told_of_with_its_letter,
+        a_scheduled_run_that_takes_too_long_is_told_of_once_in_each_epoch,
+        a_stuck_run_is_told_of_once,
+        a_paused_run_waits_until_it_is_resumed,
+        a_pause_ends_at_its_time_and_the_sweeper_finds_who_waits,
+        none_is_forgotten_who_is_parked_while_a_pause_is_lifted,
+        a_stuck_run_is_resolved;
     history:
         definitions_are_numbered_by_content,
         runs_are_found_by_what_is_asked,

@@ -176,6 +176,12 @@ impl Events {
         Events { deliveries, _connection: connection }
     }
 
+    /// The next event, whomever it is for.
+    pub async fn any(&mut self) -> Json {
+        let event = tokio::time::timeout(ANSWER, self.deliveries.next()).await;
+        serde_json::from_slice(&event.expect("no event").unwrap().unwrap().data).unwrap()
+    }
+
     /// The next event that answers a message with this correlation id.
     pub async fn next(&mut self, correlation: &str) -> Json {
         let found = async {

@@ -32,7 +32,7 @@ proptest! {
     /// Whatever workers, dispatcher, operators and time do, in whatever order.
     #[test]
     fn nothing_is_held_twice_and_nothing_is_forgotten(
-        steps in prop::collection::vec((0_u8..14, 0_usize..RUNS, any::<prop::sample::Index>()), 1..120)
+        steps in prop::collection::vec((0_u8..17, 0_usize..RUNS, any::<prop::sample::Index>()), 1..120)
     ) {
         let mut shelf = Shelf::new();
         let runs: Vec<RunId> = (0..RUNS).map(|n| shelf.accept(&n.to_string())).collect();
@@ -56,13 +56,26 @@ proptest! {
                     let run = queue.swap_remove(pick.index(queue.len()));
                     let n = runs.iter().position(|id| *id == run).unwrap_or(0);
                     // What is not opened has left behind what it has to, and is acked.
-                    if let Outcome::Opened(opened) = shelf.open(run, &needs_of(n)) {
+                    let before = shelf.run(run).fence;
+                    let outcome = shelf.open(run, &needs_of(n));
+                    if let Outcome::Opened(opened) = outcome {
+                        // What is decided or closing goes on, and who asks once more is told again.
+                        prop_assert!(
+                            shelf.facts.pauses.is_empty()
+                                || opened.run.state != State::Running
+                                || opened.run.fence == before
+                        );
                         hands.push(Hand { run, fence: opened.run.fence, message: true });
                     }
                 }
                 5 => shelf.pass(LEASE / 2),
                 6 => shelf.pass(LEASE * 2),
                 7 => { shelf.apply(cancel(run)); }
+                14 => {
+                    let all = ["all", "export/orders", "pool/default", "connection/shop"];
+                    shelf.facts.pauses.insert(format!("pause/{}", all[n]));
+                }
+                15 | 16 => shelf.resume(),
                 8 => { let epoch = shelf.run(run).epoch; shelf.apply(replay(run, epoch)); }
                 _ if hands.is_empty() => {}
                 9 => {
@@ -152,6 +165,14 @@ fn check(
         );
     }
     prop_assert_eq!(shelf.deliveries, done.len());
+    for (name, resource) in &shelf.facts.resources {
+        if name.starts_with("pause/") && !resource.waiters.is_empty() {
+            prop_assert!(
+                shelf.facts.pauses.contains(name),
+                "{name} is lifted, and runs wait for it"
+            );
+        }
+    }
     for (name, resource) in &shelf.facts.resources {
         prop_assert!(resource.holders.len() <= resource.capacity as usize, "{name} is too full");
         if !resource.waiters.is_empty() && resource.holders.len() < resource.capacity as usize {

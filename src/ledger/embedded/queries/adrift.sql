@@ -31,9 +31,14 @@ SELECT run, why FROM (
     ) w
     LEFT JOIN resources s ON s.name = w.resource
     WHERE w.since < ?1 - 10000000
-      AND (w.place <= coalesce(s.capacity, 1)
-                      - (SELECT count(*) FROM holdings h WHERE h.resource = w.resource)
-           OR EXISTS (SELECT 1 FROM holdings h WHERE h.resource = w.resource AND h.run = w.run))
+      AND CASE WHEN w.resource LIKE 'pause/%' THEN NOT EXISTS (
+              SELECT 1 FROM pauses p
+              WHERE 'pause/' || p.scope || iif(p.name = '', '', '/' || p.name) = w.resource
+                AND (p.until IS NULL OR p.until > ?1))
+          ELSE w.place <= coalesce(s.capacity, 1)
+                          - (SELECT count(*) FROM holdings h WHERE h.resource = w.resource)
+               OR EXISTS (SELECT 1 FROM holdings h WHERE h.resource = w.resource AND h.run = w.run)
+          END
     ORDER BY w.since, w.run
     LIMIT ?2)
 UNION ALL

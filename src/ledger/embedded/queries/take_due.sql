@@ -2,6 +2,7 @@
 UPDATE outbox SET taken_until = ?2
 WHERE version IN (
     SELECT version FROM outbox
-    WHERE sent_at IS NULL AND due_at <= ?1 AND (taken_until IS NULL OR taken_until < ?1)
+    WHERE sent_at IS NULL AND due_at <= ?1 AND kind NOT LIKE 'notice-%'
+      AND (taken_until IS NULL OR taken_until < ?1)
     ORDER BY due_at LIMIT ?3)
 RETURNING version, kind, run, epoch, pool

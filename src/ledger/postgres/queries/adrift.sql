@@ -23,16 +23,22 @@ UNION ALL
             AND (o.run IS NULL OR o.sent_at < r.heartbeat - interval '1 minute'))
  LIMIT $1)
 UNION ALL
--- As many of the first waiters as there are free places.
+-- Those that wait for a pause that is lifted; of the others as many of the first waiters as there
+-- are free places.
 (SELECT w.run, 'free' FROM (
      SELECT resource, run, since, row_number() OVER (PARTITION BY resource ORDER BY since, run) AS place
      FROM waiters
  ) w
  LEFT JOIN resources s ON s.name = w.resource
  WHERE w.since < now() - interval '10 seconds'
-   AND (w.place <= coalesce(s.capacity, 1)
-                   - (SELECT count(*) FROM holdings h WHERE h.resource = w.resource)
-        OR EXISTS (SELECT 1 FROM holdings h WHERE h.resource = w.resource AND h.run = w.run))
+   AND CASE WHEN w.resource LIKE 'pause/%' THEN NOT EXISTS (
+          SELECT 1 FROM pauses p
+          WHERE concat_ws('/', 'pause', p.scope, nullif(p.name, '')) = w.resource
+            AND (p.until IS NULL OR p.until > now()))
+      ELSE w.place <= coalesce(s.capacity, 1)
+                      - (SELECT count(*) FROM holdings h WHERE h.resource = w.resource)
+           OR EXISTS (SELECT 1 FROM holdings h WHERE h.resource = w.resource AND h.run = w.run)
+      END
  ORDER BY w.since, w.run
  LIMIT $1)
 UNION ALL

@@ -1,13 +1,13 @@
 -- What was replaced meanwhile has another version, and stays to be sent. A row that is locked is
 -- being replaced: should that come to nothing, it is sent once more, which is harmless. What
 -- was sent is not needed any more; but the row of an open run's wake-up tells the sweeper when it
--- was sent.
+-- was sent, and some notices' rows that they were.
 WITH mine AS (
     SELECT run, kind FROM outbox WHERE version = ANY ($1) FOR UPDATE SKIP LOCKED
 ), others AS (
     DELETE FROM outbox o USING mine m
-    WHERE o.run = m.run AND o.kind = m.kind AND o.kind <> 'wake'
+    WHERE o.run = m.run AND o.kind = m.kind AND o.kind IN ('letter', 'clean', 'notice-dead')
 )
 UPDATE outbox o SET sent_at = clock_timestamp(), taken_until = NULL
 FROM mine m
-WHERE o.run = m.run AND o.kind = m.kind AND o.kind = 'wake'
+WHERE o.run = m.run AND o.kind = m.kind AND o.kind NOT IN ('letter', 'clean', 'notice-dead')

@@ -6,4 +6,4 @@ FROM json_to_recordset($1)
 ORDER BY run, kind
 ON CONFLICT (run, kind) DO UPDATE
 SET version = nextval('outbox_version'), epoch = excluded.epoch, pool = excluded.pool,
-    due_at = excluded.due_at, taken_until = NULL, sent_at = NULL
+    due_at = excluded.due_at, tries = 0, taken_until = NULL, sent_at = NULL

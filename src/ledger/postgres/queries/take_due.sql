@@ -2,7 +2,7 @@
 -- index can be asked for what is before now(), which stands still, not for clock_timestamp().
 WITH due AS (
     SELECT run, kind FROM outbox
-    WHERE sent_at IS NULL AND due_at <= now()
+    WHERE sent_at IS NULL AND due_at <= now() AND kind NOT LIKE 'notice-%'
       AND (taken_until IS NULL OR taken_until < now())
     ORDER BY due_at
     LIMIT $1

@@ -63,7 +63,7 @@ pub async fn on_postgres<F: Future<Output = ()> + Send + 'static>(
 ) {
     in_schema(|url| async move {
         postgres::migrate(&url, None).await.unwrap();
-        let ledger = PostgresLedger::open(&url, None, 8).unwrap();
+        let ledger = PostgresLedger::noticing(&url, None, 8, true).unwrap();
         ledger.guard().await.unwrap();
         let beside = Beside::Postgres(client(&url).await);
         let bed = Bed { ledger: Arc::new(ledger), beside };
@@ -76,7 +76,7 @@ pub async fn on_postgres<F: Future<Output = ()> + Send + 'static>(
 pub async fn on_embedded<F: Future<Output = ()>>(test: impl FnOnce(Bed) -> F) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ledger.db");
-    let ledger = Arc::new(EmbeddedLedger::open(&path).unwrap());
+    let ledger = Arc::new(EmbeddedLedger::noticing(&path, true).unwrap());
     let bed = Bed { ledger, beside: Beside::Sqlite(path) };
     bed.activate().await;
     test(bed).await;
@@ -124,6 +124,7 @@ pub fn open(run: RunId, needs: &[Need]) -> Command {
         attempts: 100,
         cursor: None,
         target: None,
+        uses: vec!["shop".to_owned()],
     })
 }
 

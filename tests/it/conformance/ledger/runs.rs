@@ -195,6 +195,7 @@ pub async fn a_decided_run_is_recorded_and_only_so(bed: Bed) {
         attempts: 1,
         cursor: None,
         target: Some("lake/orders".to_owned()),
+        uses: Vec::new(),
     };
     let next = opened(bed.apply(Command::Open(ask)).await);
     assert_eq!(next.predecessor.as_deref(), Some("sha of m"));
@@ -382,6 +383,7 @@ pub async fn a_cursor_moves_with_its_delivery_or_not_at_all(bed: Bed) {
             attempts: 1,
             cursor: Some("cursor/orders".to_owned()),
             target: None,
+            uses: Vec::new(),
         })
     };
     let (a, b, c) = (bed.queued("a").await, bed.queued("b").await, bed.queued("c").await);

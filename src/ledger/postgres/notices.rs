@@ -1,0 +1,54 @@
+//! Notices in the database.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio_postgres::types::ToSql;
+
+use super::{PostgresLedger, classify, column};
+use crate::error::Result;
+use crate::job::RunId;
+use crate::ledger::{Ledger, Notice, Noticed, Notices};
+
+#[async_trait]
+impl Notices for PostgresLedger {
+    async fn notice(&self, late: Duration, limit: u32) -> Result<()> {
+        let limit = i64::from(limit);
+        let late: &(dyn ToSql + Sync) = &late.as_secs_f64();
+        self.execute(sql!(notice), &[late, &limit], "note what is late").await.map(drop)
+    }
+
+    async fn take_notices(&self, limit: u32, lease: Duration) -> Result<Vec<Notice>> {
+        const DOING: &str = "read the notices";
+        let client = self.client().await?;
+        let statement =
+            client.prepare_cached(sql!(take_notices)).await.map_err(|e| classify(DOING, e))?;
+        let rows = client
+            .query(&statement, &[&i64::from(limit), &lease.as_secs_f64()])
+            .await
+            .map_err(|e| classify(DOING, e))?;
+        drop(client);
+        let mut notices = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let (run, kind) = (self.run(RunId(column(row, 4)?)).await?, column(row, 1)?);
+            // With its run a notice goes as well.
+            if let (Some(run), Some(what)) = (run, Noticed::of_kind(kind)) {
+                let (version, epoch) = (column(row, 0)?, column(row, 2)?);
+                notices.push(Notice { version, what, epoch, tries: column(row, 3)?, run });
+            }
+        }
+        Ok(notices)
+    }
+
+    async fn put_off(&self, version: i64, after: Duration) -> Result<()> {
+        self.execute(
+            "UPDATE outbox SET due_at = clock_timestamp() + make_interval(secs => $2), \
+                    tries = tries + 1, taken_until = NULL \
+             WHERE version = $1",
+            &[&version, &after.as_secs_f64()],
+            "put the notice off",
+        )
+        .await
+        .map(drop)
+    }
+}

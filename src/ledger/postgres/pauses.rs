@@ -1,0 +1,71 @@
+//! Pauses in the database.
+
+use async_trait::async_trait;
+
+use super::{PostgresLedger, classify, column};
+use crate::error::Result;
+use crate::job::RunId;
+use crate::job::pause::{Pause, Record, Scope};
+use crate::ledger::Pauses;
+
+#[async_trait]
+impl Pauses for PostgresLedger {
+    async fn pauses(&self) -> Result<Vec<Pause>> {
+        let records: Vec<Record> = self
+            .records(
+                "SELECT row_to_json(p)::text FROM pauses p \
+                 WHERE until IS NULL OR until > clock_timestamp() ORDER BY at, scope, name",
+                &[],
+                "read the pauses",
+            )
+            .await?;
+        Ok(records.into_iter().filter_map(Record::pause).collect())
+    }
+
+    async fn pause(&self, pause: &Pause) -> Result<()> {
+        let (scope, name) = pause.scope.parts();
+        self.execute(
+            sql!(pause),
+            &[&scope, &name, &pause.until, &pause.by, &pause.reason, &pause.scope.resource()],
+            "pause",
+        )
+        .await
+        .map(drop)
+    }
+
+    async fn unpause(&self, scope: &Scope, by: &str, reason: &str) -> Result<bool> {
+        let (kind, name) = scope.parts();
+        let resource = scope.resource();
+        let lifted = self
+            .execute(sql!(unpause), &[&kind, &name, &by, &reason, &resource], "lift the pause")
+            .await?;
+        Ok(lifted > 0)
+    }
+
+    async fn expire_pauses(&self) -> Result<Vec<Scope>> {
+        const DOING: &str = "look for pauses that are over";
+        let client = self.client().await?;
+        let rows = client
+            .query("DELETE FROM pauses WHERE until <= clock_timestamp() RETURNING scope, name", &[])
+            .await
+            .map_err(|cause| classify(DOING, cause))?;
+        let mut scopes = Vec::with_capacity(rows.len());
+        for row in &rows {
+            scopes.extend(Scope::of(column(row, 0)?, column(row, 1)?));
+        }
+        Ok(scopes)
+    }
+
+    async fn waiting(&self, resource: &str, limit: u32) -> Result<Vec<RunId>> {
+        const DOING: &str = "read the list of waiters";
+        let client = self.client().await?;
+        let rows = client
+            .query(
+                "SELECT run FROM waiters WHERE resource = $1 ORDER BY since, run LIMIT $2",
+                &[&resource, &i64::from(limit)],
+            )
+            .await
+            .map_err(|cause| classify(DOING, cause))?;
+        rows.iter().map(|row| column(row, 0).map(RunId)).collect()
+    }
+}

@@ -1,0 +1,55 @@
+//! The documentation, done as it is written: every page is a test of its own.
+//!
+//! A page is followed from top to bottom in an empty folder by one shell:
+//!
+//! - a block whose info string names a file (```` ```toml config/exports/orders.toml ````) is written
+//!   to that file;
+//! - of a `console` block, each line that begins with `$ ` is run, and what follows it must be what is
+//!   printed. There `…` stands for anything within a line, and a line of `…` alone for any lines; a
+//!   command without anything after it may print what it likes. A command must end with 0, or else
+//!   say so in a comment: `$ longshore check   # exit 1`;
+//! - any other block is not run, and may hold no line that begins with `$ `.
+//!
+//! What a page needs that cannot be in it stands in a comment at its top: `<!-- test: servers -->`
+//! gives it RabbitMQ, Redis and a PostgreSQL database of its own.
+
+mod page;
+
+use std::path::{Path, PathBuf};
+
+use page::Page;
+
+/// All pages of the documentation.
+fn pages() -> Vec<PathBuf> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = vec![here.join("README.md")];
+    let mut folders = vec![here.join("docs")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "md") {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+#[tokio::test]
+async fn every_page_does_what_it_says() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut commands, mut wrong) = (0, Vec::new());
+    for path in pages() {
+        let name = path.strip_prefix(here).unwrap().display().to_string();
+        let page = Page::read(&name, &std::fs::read_to_string(&path).unwrap());
+        commands += page.commands();
+        if let Err(what) = page.follow().await {
+            wrong.push(what);
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n\n"));
+    assert!(commands > 0, "no command was found in the documentation");
+}
