@@ -13,7 +13,7 @@ use crate::job::param::{self, Params};
 use crate::job::template::Template;
 use crate::ledger::NewDefinition;
 use crate::protect::ProtectConfig;
-use crate::sink::SinkConfig;
+use crate::sink::{Mode, SinkConfig};
 use crate::source::SourceConfig;
 use crate::transform::TransformConfig;
 
@@ -71,6 +71,9 @@ impl Export {
         let is_window = |name: &str| param::WINDOW.contains(&name);
         if self.source.uses().any(is_window) {
             return Some("[source]");
+        }
+        if self.sink.mode == Some(Mode::ReplaceWindow) {
+            return Some("[sink] mode");
         }
         let named = [("[sink] path", self.sink.path.clone()), ("[sink] file", self.sink.target())];
         named.into_iter().find_map(|(place, text)| {

@@ -73,6 +73,14 @@ pub struct Counts {
     pub quarantined: u64,
     /// Bytes of the delivery's files, or zero for a table.
     pub bytes: u64,
+    /// Of the rows written, those that remove their key from a table instead of adding to it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub deleted: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "how serde calls it")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Counts {

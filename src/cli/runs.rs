@@ -358,13 +358,19 @@ async fn show(
     optional(
         "rows",
         run.counts.map(|counts| {
-            format!(
+            let told = format!(
                 "{} read = {} written + {} filtered + {} quarantined",
                 thousands(counts.read),
                 thousands(counts.written),
                 thousands(counts.filtered),
                 thousands(counts.quarantined)
-            )
+            );
+            match counts.deleted {
+                0 => told,
+                deleted => {
+                    format!("{told}; {} of the written delete their key", thousands(deleted))
+                }
+            }
         }),
     )?;
     optional("bytes", run.counts.map(|counts| Size(counts.bytes).human()))?;

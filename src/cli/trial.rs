@@ -123,6 +123,10 @@ fn here(definition: &Definition) -> Definition {
         if_exists: Some(IfExists::Replace),
         table: None,
         mode: None,
+        window_column: None,
+        scope: Vec::new(),
+        deleted: None,
+        new_columns: None,
         ..sink.clone()
     };
     definition

@@ -5,6 +5,7 @@ mod export;
 mod files;
 mod meeting;
 mod rows;
+mod table;
 mod text;
 
 use std::collections::BTreeMap;
@@ -144,6 +145,7 @@ fn no_connection(name: &str, known: &Connections, place: &Place, problems: &mut 
     problem.help = suggest(name, known.keys().map(String::as_str));
 }
 
+/// Tells that a key is missing from the table at `path`.
 fn missing(key: &str, tree: &Node, path: &[&str], help: &str, problems: &mut Problems) {
     problems
         .add(Code::MissingKey, tree.lacking(path), format!("the key `{key}` is missing"), "")

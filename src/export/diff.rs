@@ -263,8 +263,14 @@ fn place(old: &Export, new: &Export, effect: &mut impl FnMut(bool, String)) {
     if before.max_file_size != after.max_file_size || before.empty != after.empty {
         effect(false, "how large files are, or what an empty delivery is, is another".to_owned());
     }
-    if before.mode() != after.mode() {
+    let meeting = |sink: &SinkConfig| {
+        (sink.mode(), sink.window_column.clone(), sink.scope.clone(), sink.deleted.clone())
+    };
+    if meeting(before) != meeting(after) {
         effect(true, "rows meet those that are there in another way".to_owned());
+    }
+    if before.new_columns.unwrap_or_default() != after.new_columns.unwrap_or_default() {
+        effect(false, "columns that the table lacks have another fate".to_owned());
     }
     if old.timezone != new.timezone && (old.schedule.is_some() || new.schedule.is_some()) {
         effect(true, "windows and the times in paths are of another time zone".to_owned());

@@ -132,7 +132,7 @@ pub struct ManifestCounts {
 
 impl From<Counts> for ManifestCounts {
     fn from(counts: Counts) -> ManifestCounts {
-        let Counts { read, written, filtered, quarantined, bytes: _ } = counts;
+        let Counts { read, written, filtered, quarantined, bytes: _, deleted: _ } = counts;
         ManifestCounts { read, written, filtered, quarantined }
     }
 }

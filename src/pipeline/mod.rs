@@ -94,7 +94,7 @@ impl Plan {
             Begun::Committed(decision) => Start::Committed(Committed {
                 plan: self,
                 run: attempt.run.id,
-                decision: *decision,
+                decision,
                 proof: Proof::Target,
             }),
         })
@@ -272,7 +272,8 @@ impl<'a> Protected<'a> {
         let holder = attempt.holder();
         let mut staged = plan.sink.stage(&holder, rows).await?;
         let (kept, quarantine, broken) = account.close().await?;
-        let counts = Counts { written: staged.counts.written, bytes: staged.counts.bytes, ..kept };
+        let Counts { written, bytes, deleted, .. } = staged.counts;
+        let counts = Counts { written, bytes, deleted, ..kept };
         if !counts.balanced() {
             return Err(Error::permanent(
                 "reconcile the rows",
@@ -387,7 +388,7 @@ impl Staged<'_> {
 pub struct Committed<'a> {
     plan: &'a Plan,
     run: RunId,
-    decision: Decision,
+    decision: Box<Decision>,
     proof: Proof,
 }
 
@@ -402,7 +403,7 @@ impl<'a> Decided<'a> {
             Way::Decision => Proof::Decision,
             Way::Marker => Proof::Target,
         };
-        Ok(Committed { plan, run: holder.run, decision, proof })
+        Ok(Committed { plan, run: holder.run, decision: Box::new(decision), proof })
     }
 }
 
@@ -415,7 +416,7 @@ pub struct Recorded {
 
 impl Committed<'_> {
     /// A committed decision that was found at the target while closing.
-    pub fn found(plan: &Plan, run: RunId, decision: Decision) -> Committed<'_> {
+    pub fn found(plan: &Plan, run: RunId, decision: Box<Decision>) -> Committed<'_> {
         Committed { plan, run, decision, proof: Proof::Target }
     }
 
@@ -440,12 +441,8 @@ impl Committed<'_> {
         };
         let target = self.plan.sink.target().to_owned();
         let delivery = Delivery { id: manifest.delivery, target, manifest_sha256 };
-        let command = Command::Record {
-            run: self.run,
-            decision: Box::new(self.decision),
-            proof: self.proof,
-            delivery,
-        };
+        let command =
+            Command::Record { run: self.run, decision: self.decision, proof: self.proof, delivery };
         match apply(command).await? {
             Outcome::Done(run) => Ok(Recorded { run }),
             Outcome::Refused(refusal) => Err(refused(DOING, refusal)),

@@ -28,7 +28,7 @@ use crate::job::window;
 use crate::protect::Protection;
 use crate::rows::Counts;
 use crate::secret::Secret;
-use crate::sink::{self, Holder, IfExists, Sink};
+use crate::sink::{self, Holder, IfExists, Occasion, Sink};
 use crate::source::{self, Since, Source, Types};
 use crate::units::Rate;
 
@@ -131,7 +131,15 @@ impl Plan {
         let source = source::build(&export.source, from, types.as_ref())?;
         let if_exists = export.sink.if_exists(run.order.window.is_some());
         let key = contract.map(|contract| contract.primary_key.clone()).unwrap_or_default();
-        let sink = sink::build(&export.sink, to, place, if_exists, key)?;
+        let occasion = Occasion {
+            place,
+            if_exists,
+            key,
+            window: run.order.window,
+            zone: &zone,
+            params: &bindings,
+        };
+        let sink = sink::build(&export.sink, to, occasion)?;
         let mut uses = vec![Arc::clone(from)];
         if to.name != from.name {
             uses.push(Arc::clone(to));

@@ -14,6 +14,7 @@ mod table;
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
 pub use self::place::{FileNames, Place};
@@ -23,8 +24,12 @@ use crate::format::encode::Fit;
 use crate::format::{Compression, CsvOptions, Format};
 use crate::job::RunId;
 use crate::job::decision::{Decision, Part};
+use crate::job::param::Bindings;
+use crate::job::window::Window;
 use crate::rows::{Counts, Rows};
 use crate::units::Size;
+
+pub use table::{Merge, Span};
 
 /// Where an export delivers: the `[sink]` of its definition.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -75,6 +80,22 @@ pub struct SinkConfig {
     /// Databases: how the rows meet those that are there. Default: `append`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,
+    /// Databases, `replace-window`: the column by which a row belongs to the job's window. Of type
+    /// `timestamp(us, UTC)`, or `timestamp(us)` or `date`, which are read by the clock of the
+    /// export's `timezone`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window_column: Option<String>,
+    /// Databases, `replace-window`: columns that bear the names of params. Only rows with this
+    /// job's values of them are replaced. Default: all rows of the window are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scope: Vec<String>,
+    /// Databases, `upsert`: a condition in the target's own SQL over the columns of the rows. A row
+    /// for which it holds removes the table's row with its key, and is not written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deleted: Option<String>,
+    /// Databases: what becomes of columns of the rows that the table lacks. Default: `fail`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub new_columns: Option<NewColumns>,
 }
 
 impl SinkConfig {
@@ -85,7 +106,7 @@ impl SinkConfig {
 
     /// How its rows meet those of the table.
     pub fn mode(&self) -> Mode {
-        self.mode.unwrap_or(Mode::Append)
+        self.mode.unwrap_or_default()
     }
 }
 
@@ -113,15 +134,44 @@ pub enum IfExists {
 }
 
 /// How rows meet those that a table has already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// Rows are added.
+    #[default]
     Append,
     /// Rows replace those with the same primary key, others are added.
     Upsert,
     /// The table then holds these rows and no others.
     Replace,
+    /// Of the job's window (and scope) the table then holds these rows and no others. A row that
+    /// lies outside of it fails the run.
+    ReplaceWindow,
+}
+
+impl Mode {
+    /// The word that definitions use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Mode::Append => "append",
+            Mode::Upsert => "upsert",
+            Mode::Replace => "replace",
+            Mode::ReplaceWindow => "replace-window",
+        }
+    }
+}
+
+/// What becomes of columns of the rows that a table lacks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NewColumns {
+    /// The run fails, and names the first of them.
+    #[default]
+    Fail,
+    /// They are added to the table, nullable and of the type that holds every value, by the
+    /// transaction that commits the rows. A table that does not exist is created so. No column is
+    /// ever dropped, and none gets another type.
+    Add,
 }
 
 /// The two ways in which a delivery is committed (see the module's docs).
@@ -156,8 +206,9 @@ pub enum Begun {
 pub struct Staged {
     /// The parts, in the order of the rows. A table has none.
     pub parts: Vec<Part>,
-    /// `written`: the rows that were staged; `bytes`: of the parts, zero for a table. What was read,
-    /// filtered and refused the pipeline sums itself, and leaves zero here.
+    /// `written`: the rows that were staged; `bytes`: of the parts, zero for a table; `deleted`: of
+    /// the rows, those that are to remove their key. What was read, filtered and refused the
+    /// pipeline sums itself, and leaves zero here.
     pub counts: Counts,
 }
 
@@ -224,7 +275,9 @@ pub trait Sink: Send + Sync {
 /// The keys of `[sink]` that a kind of system has.
 pub(crate) fn keys(kind: System) -> &'static [&'static str] {
     match kind {
-        System::Postgres | System::Sqlite => &["connection", "table", "mode"],
+        System::Postgres | System::Sqlite => {
+            &["connection", "table", "mode", "window-column", "scope", "deleted", "new-columns"]
+        }
         System::Files => &[
             "connection",
             "path",
@@ -241,17 +294,30 @@ pub(crate) fn keys(kind: System) -> &'static [&'static str] {
     }
 }
 
-/// The registry of sinks. `place` is where a files sink delivers to; `key` the contract's primary
-/// key.
+/// What a run brings to its sink besides the `[sink]` of its definition.
+pub struct Occasion<'a> {
+    /// Where a files sink delivers to.
+    pub place: Option<Place>,
+    /// What happens when the folder holds a delivery already.
+    pub if_exists: IfExists,
+    /// The contract's primary key.
+    pub key: Vec<String>,
+    /// The run's window.
+    pub window: Option<Window>,
+    /// The zone of the export's clock.
+    pub zone: &'a TimeZone,
+    /// The run's params.
+    pub params: &'a Bindings,
+}
+
+/// The registry of sinks.
 ///
 /// # Errors
 /// `config`, with what to do, where the definition's keys do not fit the connection's system.
 pub fn build(
     config: &SinkConfig,
     connection: &Connection,
-    place: Option<Place>,
-    if_exists: IfExists,
-    key: Vec<String>,
+    occasion: Occasion<'_>,
 ) -> Result<Box<dyn Sink>> {
     const DOING: &str = "plan the sink";
     let missing = |name: &str| {
@@ -259,7 +325,6 @@ pub fn build(
             .with("connection", &connection.name)
             .help(format!("A sink of this kind needs `[sink] {name}`."))
     };
-    let mode = config.mode();
     Ok(match connection.kind {
         System::Files => {
             let (format, compression) = config.kind();
@@ -269,20 +334,20 @@ pub fn build(
                 csv: config.csv.clone().unwrap_or_default(),
                 max_file_size: config.max_file_size.map(|size| size.0),
             };
-            let place = place.ok_or_else(|| missing("path"))?;
-            Box::new(files::FilesSink::new(connection, place, layout, if_exists)?)
+            let place = occasion.place.ok_or_else(|| missing("path"))?;
+            Box::new(files::FilesSink::new(connection, place, layout, occasion.if_exists)?)
         }
         System::Postgres => {
             let table = config.table.as_deref().ok_or_else(|| missing("table"))?;
-            Box::new(postgres::PostgresSink::new(connection, table, mode, key)?)
+            Box::new(postgres::PostgresSink::new(connection, table, Merge::new(config, occasion)?)?)
         }
         System::Sqlite => {
             let table = config.table.as_deref().ok_or_else(|| missing("table"))?;
-            Box::new(sqlite::SqliteSink::new(connection, table, mode, key)?)
+            Box::new(sqlite::SqliteSink::new(connection, table, Merge::new(config, occasion)?)?)
         }
         System::Discard => Box::new(discard::DiscardSink::new(
             connection,
-            place.as_ref().map(|place| place.folder.as_str()),
+            occasion.place.as_ref().map(|place| place.folder.as_str()),
         )),
     })
 }

@@ -8,14 +8,29 @@
 //! on the schema.
 //!
 //! `replace` is DELETE and INSERT, not TRUNCATE: readers are neither locked out nor shown an empty
-//! table, at the price of dead rows that vacuum clears. Other writers wait until it is over.
+//! table, whatever snapshot they hold, at the price of dead rows that vacuum clears. Other writers
+//! wait until it is over. `replace-window` does the same to the rows of the window and its scope,
+//! and lets others write.
 //!
-//! A text goes into text, varchar, char, uuid, json, jsonb and enum columns; one that is too long
-//! is refused, never cut. What those types do with a value when it is stored is theirs: char(n)
+//! Columns that the rows do not bring are the table's: defaults, identities, generated columns. Rows
+//! that bring a generated one are refused; an identity, GENERATED ALWAYS too, takes the value of the
+//! rows, and its sequence stays where it is.
+//!
+//! With `new-columns = "add"` the same transaction adds what the table lacks, or creates it. That
+//! takes the right to alter the table, and locks readers out while the rows are merged.
+//!
+//! What the table refuses (a constraint, a trigger, a partition that is missing) fails the run as
+//! `contract` before anything of it is visible; deferred constraints are looked at before the
+//! COMMIT. No wait for a lock is longer than half a minute, or what the user's own `lock_timeout`
+//! says if that is shorter; it ends the attempt as `transient`, and so does a deadlock.
+//!
+//! A text goes into text, varchar, char, citext, uuid, json, jsonb and enum columns, and domains over
+//! them; one that is too long is refused, never cut. What those types do with a value when it is stored is theirs: char(n)
 //! pads with blanks, jsonb forgets spaces and the order of keys.
 
 mod merge;
 mod plan;
+mod refusal;
 mod target;
 
 use std::time::Duration;
@@ -27,10 +42,10 @@ use futures::{SinkExt, TryStreamExt};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{IsolationLevel, Transaction};
 
-use self::merge::{Merged, failing};
+use self::merge::Merged;
 use self::plan::Table;
-use super::table::{self, Dialect, MARKER, Marker, Target};
-use super::{Begun, Holder, Mode, Sink, Staged, Way};
+use super::table::{self, Dialect, MARKER, Marker, Merge, Target};
+use super::{Begun, Holder, NewColumns, Sink, Staged, Way};
 use crate::connect::Connection;
 use crate::connect::postgres::{Client, Quiet, classify, connect};
 use crate::connect::sql::{quote, quote_table};
@@ -41,6 +56,9 @@ use crate::rows::Rows;
 
 /// How long a lock is waited for before the attempt ends as `transient`.
 const LOCK_WAIT: Duration = Duration::from_secs(30);
+/// How many bytes a name has at the most (NAMEDATALEN of PostgreSQL's `pg_config_manual.h`, less
+/// one); the server cuts longer ones.
+const NAME_BYTES: usize = 63;
 /// How many bytes of rows are sent at once.
 const CHUNK: usize = 256 << 10;
 
@@ -51,19 +69,15 @@ pub struct PostgresSink {
 
 impl PostgresSink {
     /// A sink that writes to `table` (`schema.table` or `table`) of `connection`. Nothing is
-    /// connected yet. An upsert without `primary_key` is an error of class `config`.
-    pub fn new(
-        connection: &Connection,
-        table: &str,
-        mode: Mode,
-        primary_key: Vec<String>,
-    ) -> Result<PostgresSink> {
+    /// connected yet. A mode without what it needs is an error of class `config`.
+    pub fn new(connection: &Connection, table: &str, how: Merge) -> Result<PostgresSink> {
         let dialect = Dialect {
             quote: quote_table,
             same: |one, other| one == other,
             sql_type: pgcopy::sql_type,
+            longest: Some(NAME_BYTES),
         };
-        let target = Target::new(connection, table, mode, primary_key, dialect)?;
+        let target = Target::new(connection, table, how, dialect)?;
         Ok(PostgresSink { target })
     }
 
@@ -102,15 +116,29 @@ impl PostgresSink {
         self.target.held(row.map(|row| marker_of(&row)).transpose()?, holder)
     }
 
-    /// The table, which takes rows of these fields.
-    async fn table_for(
-        &self,
-        tx: &Transaction<'_>,
-        fields: &[(String, FieldType)],
-    ) -> Result<Table> {
-        let table = self.table(tx).await?.ok_or_else(|| self.target.missing_for(fields))?;
-        self.target.pair(&plan::columns(tx, table.oid).await?, fields)?;
-        Ok(table)
+    /// Whether the table, or the one that is to be made, takes rows of these fields. Answers its
+    /// schema.
+    async fn takes(&self, tx: &Transaction<'_>, fields: &[(String, FieldType)]) -> Result<String> {
+        if self.target.how.deleted.is_some() {
+            tx.prepare(&plan::condition(&self.target, fields)).await.map_err(|error| {
+                failed("read the condition for deleted rows", error).help(
+                    "Correct `deleted` in [sink]: a condition in the SQL of the target, over the \
+                     columns of the rows.",
+                )
+            })?;
+        }
+        let Some(table) = self.table(tx).await? else {
+            if self.target.how.new_columns == NewColumns::Fail {
+                return Err(self.target.missing_for(fields));
+            }
+            self.target.pair::<plan::Column>(&[], fields)?;
+            return self.schema(tx).await?.ok_or_else(|| self.no_schema());
+        };
+        let columns = plan::columns(tx, table.oid).await?;
+        self.target.pair(&columns, fields)?;
+        self.may_alter(tx, &table, &self.target.lacking(&columns, fields)).await?;
+        self.sequences(tx, &table, fields).await?;
+        Ok(table.schema)
     }
 }
 
@@ -128,9 +156,11 @@ impl Sink for PostgresSink {
         let fields = self.target.fields(schema)?;
         let mut client = self.client().await?;
         let tx = transaction(&mut client).await?;
-        let table = self.table_for(&tx, &fields).await?;
-        self.check(&tx, &table).await?;
-        self.marker_rights(&tx, &table.schema, true).await?;
+        let schema = self.takes(&tx, &fields).await?;
+        if let Some(table) = self.table(&tx).await? {
+            self.check(&tx, &table).await?;
+        }
+        self.marker_rights(&tx, &schema, true).await?;
         drop(tx);
         client.close().await;
         Ok(())
@@ -139,7 +169,7 @@ impl Sink for PostgresSink {
     async fn begin(&self, holder: &Holder) -> Result<Begun> {
         let mut client = self.client().await?;
         let tx = transaction(&mut client).await?;
-        let schema = self.schema(&tx).await?.ok_or_else(|| self.target.missing())?;
+        let schema = self.schema(&tx).await?.ok_or_else(|| self.no_schema())?;
         if let Some(table) = self.table(&tx).await? {
             self.check(&tx, &table).await?;
         }
@@ -155,8 +185,8 @@ impl Sink for PostgresSink {
         let fields = self.target.fields(&rows.schema)?;
         let mut client = self.client().await?;
         let tx = transaction(&mut client).await?;
-        let table = self.table_for(&tx, &fields).await?;
-        let stage = stage_table(&table.schema, holder);
+        let schema = self.takes(&tx, &fields).await?;
+        let stage = stage_table(&schema, holder);
         let columns: Vec<String> = fields
             .iter()
             .map(|(name, kind)| format!("{} {}", quote(name), pgcopy::sql_type(kind)))
@@ -169,12 +199,13 @@ impl Sink for PostgresSink {
         .await
         .map_err(|error| failed("create the staging table", error))?;
         let written = copy(&tx, &sql, &mut rows).await?;
+        let deleted = self.deletes(&tx, &sql).await?;
         // Under the row's lock: whoever closes the run and cleans comes before, and nothing is
         // left here, or after, and finds this table.
-        self.lock(&tx, &table.schema, holder).await?;
+        self.lock(&tx, &schema, holder).await?;
         tx.commit().await.map_err(|error| failed("stage the rows", error))?;
         client.close().await;
-        Ok(table::staged(written))
+        Ok(table::staged(written, deleted))
     }
 
     async fn commit(&self, holder: &Holder, decision: &Decision) -> Result<()> {
@@ -182,29 +213,13 @@ impl Sink for PostgresSink {
         let tx = transaction(&mut client).await?;
         match self.merge(&tx, holder, decision).await? {
             Merged::Before => drop(tx),
-            Merged::Now => tx.commit().await.map_err(|error| match error.as_db_error() {
-                Some(_) => failed("commit the rows", error),
-                None => Error::transient("commit the rows", "the connection was lost meanwhile")
-                    .with("table", &self.target.table)
-                    .caused_by(Quiet(error))
-                    .help(
-                        "Whether it took effect stands at the target; the next attempt reads it.",
-                    ),
-            })?,
-            Merged::BadValue { stage, casts, error } => {
+            Merged::Now(changes) => {
+                tx.commit().await.map_err(|error| self.uncertain(error))?;
+                self.target.told(&changes);
+            }
+            Merged::Refused { stage, casts, error } => {
                 drop(tx);
-                let column = failing(&mut client, &stage, casts).await?;
-                let error = Error::permanent(
-                    "merge the rows",
-                    format!("a value is none of its column's type (SQLSTATE {})", state(&error)),
-                )
-                .with("table", &self.target.table)
-                .caused_by(Quiet(error))
-                .help("Check such values in the contract, or convert them in the transform.");
-                return Err(match column {
-                    Some(column) => error.with("column", column),
-                    None => error,
-                });
+                return Err(self.refusal(&mut client, &stage, casts, error).await?);
             }
         }
         client.close().await;
@@ -218,8 +233,12 @@ impl Sink for PostgresSink {
         let Some(schema) = self.schema(&tx).await? else { return Ok(None) };
         let row = tx
             .query_one(
-                "SELECT to_regclass($1) IS NOT NULL OR has_schema_privilege($2, 'CREATE')",
-                &[&format!("{}.{MARKER}", quote(&schema)), &schema],
+                "SELECT has_schema_privilege(n.oid, 'USAGE') AND
+                            has_schema_privilege(n.oid, 'CREATE')
+                        OR EXISTS (SELECT FROM pg_class m WHERE m.relnamespace = n.oid
+                                                            AND m.relname = $2::text::name)
+                 FROM pg_namespace n WHERE n.nspname = $1::text::name",
+                &[&schema, &MARKER],
             )
             .await
             .map_err(|error| failed("close the run", error))?;
@@ -264,6 +283,35 @@ impl Sink for PostgresSink {
     }
 }
 
+impl PostgresSink {
+    /// The error of a COMMIT, which may have taken effect.
+    fn uncertain(&self, error: tokio_postgres::Error) -> Error {
+        const DOING: &str = "commit the rows";
+        if error.as_db_error().is_some() {
+            return failed(DOING, error);
+        }
+        Error::transient(DOING, "the connection was lost meanwhile")
+            .with("table", &self.target.table)
+            .caused_by(Quiet(error))
+            .help("Whether it took effect stands at the target; the next attempt reads it.")
+    }
+
+    /// How many of the staged rows remove their key.
+    async fn deletes(&self, tx: &Transaction<'_>, stage: &str) -> Result<u64> {
+        if self.target.how.deleted.is_none() {
+            return Ok(0);
+        }
+        let row = tx
+            .query_one(
+                &format!("SELECT count(*) FROM {stage} WHERE {}", self.target.deletes()),
+                &[],
+            )
+            .await
+            .map_err(|error| failed("count the deleted rows", error))?;
+        read(&row, |row| row.try_get(0).map(i64::unsigned_abs))
+    }
+}
+
 /// A transaction in which no wait is endless: not for another's lock, and not of others for the
 /// locks of a worker that stalled.
 async fn transaction(client: &mut tokio_postgres::Client) -> Result<Transaction<'_>> {
@@ -275,8 +323,11 @@ async fn transaction(client: &mut tokio_postgres::Client) -> Result<Transaction<
         .await
         .map_err(|error| failed("begin a transaction", error))?;
     let wait = LOCK_WAIT.as_millis();
+    // Whoever set a shorter bound has a reason.
     tx.batch_execute(&format!(
-        "SET LOCAL lock_timeout = {wait}; SET LOCAL idle_in_transaction_session_timeout = {wait}"
+        "SELECT set_config(name, '{wait}', true) FROM pg_settings
+         WHERE CASE WHEN name IN ('lock_timeout', 'idle_in_transaction_session_timeout')
+                    THEN setting::bigint NOT BETWEEN 1 AND {wait} END"
     ))
     .await
     .map_err(|error| failed("begin a transaction", error))?;
@@ -330,30 +381,14 @@ fn read<T>(
     columns(row).map_err(|error| failed("read the server's answer", error))
 }
 
-fn state(error: &tokio_postgres::Error) -> &str {
-    error.code().map_or("unknown", SqlState::code)
-}
-
-/// An error of the server, with what the table itself refuses as `contract`. What it says of a
-/// broken constraint may quote values; the constraint's name does not.
+/// An error of the server, with a lock that was not free in time told as what it is.
 fn failed(doing: &'static str, error: tokio_postgres::Error) -> Error {
-    let Some(server) = error.as_db_error() else { return classify(doing, error) };
-    if *server.code() == SqlState::LOCK_NOT_AVAILABLE {
-        return Error::transient(
-            doing,
-            format!("a lock was not free within {} s", LOCK_WAIT.as_secs()),
-        )
-        .caused_by(Quiet(error))
-        .help("Something else holds the table or the run's row; see pg_locks if this goes on.");
+    if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) {
+        return Error::transient(doing, "a lock was not free in time")
+            .caused_by(Quiet(error))
+            .help(
+                "Something else holds the table or the run's row; see pg_locks if this goes on.",
+            );
     }
-    if !server.code().code().starts_with("23") {
-        return classify(doing, error);
-    }
-    let what = match (server.column(), server.constraint()) {
-        (Some(column), _) => format!("column {column} refuses a row"),
-        (None, Some(constraint)) => format!("constraint {constraint} refuses a row"),
-        (None, None) => "a constraint refuses a row".to_owned(),
-    };
-    let message = format!("{what} (SQLSTATE {})", server.code().code());
-    table::row_refused(doing, message).caused_by(Quiet(error))
+    classify(doing, error)
 }

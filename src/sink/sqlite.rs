@@ -3,13 +3,15 @@
 //! In the same file there are `longshore_deliveries`, with one row a run (the fence, and once it is
 //! committed the decision), and a staging table per fence, `longshore_stage_<run>_<fence>`. Both
 //! are made when they are missing. Rows are staged in short transactions, so that other writers
-//! get their turn, and merged in one.
+//! get their turn, and merged in one, which also adds columns or makes the table where
+//! `new-columns = "add"` says so.
 //!
 //! SQLite has few types: booleans are 0 and 1; decimals are text with all their digits, or whole
 //! numbers where the column is declared so and nothing stands after the point; dates and times are
 //! text. A column whose affinity would change a value is refused, and so is NaN, of which SQLite
 //! would make NULL. The sign of a floating zero is lost: SQLite keeps it as a whole number.
 
+mod merge;
 mod plan;
 
 use std::sync::Arc;
@@ -18,14 +20,14 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use futures::TryStreamExt;
-use rusqlite::{OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{OptionalExtension, Params, Transaction, TransactionBehavior, params};
 use tokio::sync::mpsc;
 
 use self::plan::{Column, Pair};
-use super::table::{self, Dialect, MARKER, Marker, Target};
-use super::{Begun, Holder, Mode, Sink, Staged, Way};
+use super::table::{self, Dialect, MARKER, Marker, Merge, Target};
+use super::{Begun, Holder, Mode, NewColumns, Sink, Staged, Way};
 use crate::connect::Connection;
-use crate::connect::sql::{quote, quote_all};
+use crate::connect::sql::quote;
 use crate::connect::sqlite::{Access, classify, open};
 use crate::error::{Error, Result};
 use crate::format::values::Values;
@@ -39,16 +41,16 @@ pub struct SqliteSink {
 }
 
 impl SqliteSink {
-    /// A sink that writes to `table` of `connection`. Nothing is opened yet. An upsert without
-    /// `primary_key` is an error of class `config`.
-    pub fn new(
-        connection: &Connection,
-        table: &str,
-        mode: Mode,
-        primary_key: Vec<String>,
-    ) -> Result<SqliteSink> {
-        let dialect = Dialect { quote, same: str::eq_ignore_ascii_case, sql_type: plan::sql_type };
-        let target = Target::new(connection, table, mode, primary_key, dialect)?;
+    /// A sink that writes to `table` of `connection`. Nothing is opened yet. A mode without what it
+    /// needs is an error of class `config`.
+    pub fn new(connection: &Connection, table: &str, how: Merge) -> Result<SqliteSink> {
+        let dialect = Dialect {
+            quote,
+            same: str::eq_ignore_ascii_case,
+            sql_type: plan::sql_type,
+            longest: None,
+        };
+        let target = Target::new(connection, table, how, dialect)?;
         Ok(SqliteSink { target: Arc::new(target) })
     }
 
@@ -84,8 +86,8 @@ impl Sink for SqliteSink {
         let schema = schema.clone();
         self.blocking(move |sink, mut database| {
             let tx = database.transaction().map_err(|error| failed("look at the table", error))?;
-            let (columns, _) = sink.pairs(&tx, &schema)?;
-            sink.terms(&tx, &columns).map(drop)
+            sink.pairs(&tx, &schema)?;
+            sink.check(&tx)
         })
         .await
     }
@@ -120,8 +122,8 @@ impl Sink for SqliteSink {
             drop(sender);
             Ok(())
         };
-        let (written, ()) = tokio::try_join!(write, feed)?;
-        Ok(table::staged(written))
+        let ((written, deleted), ()) = tokio::try_join!(write, feed)?;
+        Ok(table::staged(written, deleted))
     }
 
     async fn commit(&self, holder: &Holder, decision: &Decision) -> Result<()> {
@@ -131,7 +133,7 @@ impl Sink for SqliteSink {
             if sink.held(&tx, &holder)?.decision.is_some() {
                 return Ok(());
             }
-            sink.merge(&tx, &holder, decision.counts.written)?;
+            let changes = sink.merge(&tx, &holder, decision.counts.written)?;
             tx.execute(
                 &format!(
                     "UPDATE {MARKER} SET state = 'committed', decision = ?2,
@@ -140,7 +142,9 @@ impl Sink for SqliteSink {
                 params![holder.run.to_string(), table::text_of(&decision)?],
             )
             .map_err(|error| failed("store the decision", error))?;
-            tx.commit().map_err(|error| failed("commit the rows", error))
+            tx.commit().map_err(|error| failed("commit the rows", error))?;
+            sink.target.told(&changes);
+            Ok(())
         })
         .await
     }
@@ -187,19 +191,20 @@ impl SqliteSink {
     /// missing is told by `stage`, which knows the columns that it wants.
     fn check(&self, tx: &Transaction<'_>) -> Result<()> {
         if let Some(columns) = plan::columns(tx, &self.target.table)? {
-            self.terms(tx, &columns)?;
+            self.conflict(tx, &columns)?;
         }
         Ok(())
     }
 
     /// What `ON CONFLICT` names; `None` where the mode has no use for it.
-    fn terms(&self, tx: &Transaction<'_>, columns: &[Column]) -> Result<Option<Vec<String>>> {
-        if self.target.mode != Mode::Upsert {
+    fn conflict(&self, tx: &Transaction<'_>, columns: &[Column]) -> Result<Option<Vec<String>>> {
+        if self.target.how.mode != Mode::Upsert {
             return Ok(None);
         }
-        let terms = plan::unique_index(tx, &self.target.table, columns, &self.target.key)?;
+        let key = &self.target.how.key;
+        let terms = plan::unique_index(tx, &self.target.table, columns, key)?;
         terms.map(Some).ok_or_else(|| {
-            let index = quote(&format!("{}_{}", self.target.table, self.target.key.join("_")));
+            let index = quote(&format!("{}_{}", self.target.table, key.join("_")));
             self.target.no_index(&format!("{index} ON {}", self.target.sql()))
         })
     }
@@ -235,13 +240,23 @@ impl SqliteSink {
         self.target.held(marker(tx, holder)?, holder)
     }
 
-    /// The table's columns, and which of them take those of such rows.
-    fn pairs(&self, tx: &Transaction<'_>, schema: &Schema) -> Result<(Vec<Column>, Vec<Pair>)> {
+    /// How such rows are stored in the table, or in the one that is to be made.
+    fn pairs(&self, tx: &Transaction<'_>, schema: &Schema) -> Result<Vec<Pair>> {
         let fields = self.target.fields(schema)?;
-        let columns = plan::columns(tx, &self.target.table)?
-            .ok_or_else(|| self.target.missing_for(&fields))?;
-        let pairs = plan::pair(&self.target, &columns, &fields)?;
-        Ok((columns, pairs))
+        if self.target.how.deleted.is_some() {
+            tx.prepare(&plan::condition(&self.target, &fields)).map_err(|error| {
+                failed("read the condition for deleted rows", error).help(
+                    "Correct `deleted` in [sink]: a condition in the SQL of the target, over the \
+                     columns of the rows.",
+                )
+            })?;
+        }
+        let columns = match plan::columns(tx, &self.target.table)? {
+            Some(columns) => columns,
+            None if self.target.how.new_columns == NewColumns::Add => Vec::new(),
+            None => return Err(self.target.missing_for(&fields)),
+        };
+        plan::pair(&self.target, &columns, &fields)
     }
 
     /// Checks that the table takes such rows, and makes the staging table.
@@ -253,25 +268,28 @@ impl SqliteSink {
     ) -> Result<Vec<Pair>> {
         let doing = "create the staging table";
         let tx = transaction(&mut database)?;
-        let (_, pairs) = self.pairs(&tx, schema)?;
+        let pairs = self.pairs(&tx, schema)?;
         self.held(&tx, holder)?;
         let stage = quote(&table::stage_name(holder));
-        // Columns without a type keep values as they are bound.
-        let names = quote_all(pairs.iter().map(|pair| &pair.name));
-        tx.execute_batch(&format!("DROP TABLE IF EXISTS {stage}; CREATE TABLE {stage} ({names})"))
-            .map_err(|error| failed(doing, error))?;
+        let columns: Vec<String> = pairs.iter().map(Pair::staged).collect();
+        let columns = columns.join(", ");
+        tx.execute_batch(&format!(
+            "DROP TABLE IF EXISTS {stage}; CREATE TABLE {stage} ({columns})"
+        ))
+        .map_err(|error| failed(doing, error))?;
         tx.commit().map_err(|error| failed(doing, error))?;
         Ok(pairs)
     }
 
-    /// Stages all batches, a transaction each, and tells how many rows they had.
+    /// Stages all batches, a transaction each, and tells how many rows they had, and how many of
+    /// those remove their key.
     fn write(
         &self,
         mut database: rusqlite::Connection,
         holder: &Holder,
         pairs: &[Pair],
         mut batches: mpsc::Receiver<RecordBatch>,
-    ) -> Result<u64> {
+    ) -> Result<(u64, u64)> {
         let doing = "stage the rows";
         let places = vec!["?"; pairs.len()].join(", ");
         let insert = format!("INSERT INTO {} VALUES ({places})", quote(&table::stage_name(holder)));
@@ -293,50 +311,11 @@ impl SqliteSink {
             tx.commit().map_err(|error| failed(doing, error))?;
             written += batch.num_rows() as u64;
         }
-        Ok(written)
-    }
-
-    /// Moves what is staged into the table.
-    fn merge(&self, tx: &Transaction<'_>, holder: &Holder, written: u64) -> Result<()> {
-        let doing = "merge the rows";
-        let stage = table::stage_name(holder);
-        let names = {
-            let mut statement = tx
-                .prepare("SELECT name FROM pragma_table_info(?1)")
-                .map_err(|error| failed(doing, error))?;
-            statement
-                .query_map([&stage], |row| row.get(0))
-                .and_then(Iterator::collect::<Result<Vec<String>, _>>)
-                .map_err(|error| failed(doing, error))?
-        };
-        if names.is_empty()
-            || count(tx, &format!("SELECT count(*) FROM {}", quote(&stage)))? != written
-        {
-            return Err(self.target.emptied());
-        }
-        let columns =
-            plan::columns(tx, &self.target.table)?.ok_or_else(|| self.target.missing())?;
-        let terms = self.terms(tx, &columns)?;
-        if let Some(terms) = &terms {
-            let stage = quote(&stage);
-            let null = self.target.lacks_key();
-            let without = count(tx, &format!("SELECT count(*) FROM {stage} WHERE {null}"))?;
-            let repeated = count(
-                tx,
-                &format!(
-                    "SELECT count(*) FROM (SELECT 1 FROM {stage} GROUP BY {} HAVING count(*) > 1)",
-                    terms.join(", ")
-                ),
-            )?;
-            self.target.keys_hold(without, repeated)?;
-        }
-        if self.target.mode == Mode::Replace {
-            tx.execute(&format!("DELETE FROM {}", self.target.sql()), [])
-                .map_err(|error| failed("delete the old rows", error))?;
-        }
-        let insert = plan::merge(&self.target, &stage, &names, &terms.unwrap_or_default());
-        let taken = tx.execute(&insert, []).map_err(|error| failed(doing, error))? as u64;
-        self.target.took(taken, written, names.len())
+        let deletes = self.target.deletes();
+        let stage = quote(&table::stage_name(holder));
+        let tx = database.transaction().map_err(|error| failed(doing, error))?;
+        let deleted = count(&tx, &format!("SELECT count(*) FROM {stage} WHERE {deletes}"), [])?;
+        Ok((written, deleted))
     }
 }
 
@@ -353,8 +332,8 @@ fn marker(tx: &Transaction<'_>, holder: &Holder) -> Result<Option<Marker>> {
     Marker::of(fence, decision.as_deref()).map(Some)
 }
 
-fn count(tx: &Transaction<'_>, sql: &str) -> Result<u64> {
-    tx.query_row(sql, [], |row| row.get::<_, i64>(0))
+fn count(tx: &Transaction<'_>, sql: &str, params: impl Params) -> Result<u64> {
+    tx.query_row(sql, params, |row| row.get::<_, i64>(0))
         .map(i64::unsigned_abs)
         .map_err(|error| failed("inspect the staged rows", error))
 }

@@ -1,16 +1,24 @@
-//! What the sinks that write to tables have in common: which column takes which, what is known of
-//! a run's fence, and what is told of both.
+//! What the sinks that write to tables have in common: which column takes which, which rows give
+//! way, what is known of a run's fence, and what is told of them.
+
+mod how;
+mod marker;
+mod span;
 
 use arrow::datatypes::Schema;
 
-use super::{Begun, Holder, Mode, Staged};
+use super::{Holder, Mode, NewColumns, Staged};
 use crate::connect::Connection;
 use crate::connect::sql::{quote, quote_all};
 use crate::error::{Error, Result};
 use crate::format::FieldType;
 use crate::job::RunId;
-use crate::job::decision::Decision;
 use crate::rows::Counts;
+
+pub use how::Merge;
+pub(super) use marker::{Marker, text_of};
+pub use span::Span;
+pub(super) use span::Term;
 
 /// The table in which each target keeps what was committed there.
 pub(super) const MARKER: &str = "longshore_deliveries";
@@ -26,6 +34,8 @@ pub(super) struct Dialect {
     pub same: fn(&str, &str) -> bool,
     /// The type that DDL gives a column for such values.
     pub sql_type: fn(&FieldType) -> String,
+    /// How many bytes a name may have, where there is a limit.
+    pub longest: Option<usize>,
 }
 
 /// A column of a target.
@@ -47,30 +57,46 @@ pub(super) struct Target {
     /// The table, as the definition has it.
     pub table: String,
     /// How rows meet those that are there.
-    pub mode: Mode,
-    /// The contract's primary key.
-    pub key: Vec<String>,
+    pub how: Merge,
     /// Connection and table: the name of what is written to.
     pub name: String,
     dialect: Dialect,
 }
 
 impl Target {
-    /// `table` of `connection`. An upsert without a primary key is an error of class `config`.
+    /// `table` of `connection`. A mode without what it needs, and a name that the database would
+    /// cut, are errors of class `config`.
     pub fn new(
         connection: &Connection,
         table: &str,
-        mode: Mode,
-        key: Vec<String>,
+        how: Merge,
         dialect: Dialect,
     ) -> Result<Target> {
-        if mode == Mode::Upsert && key.is_empty() {
-            return Err(Error::config("write to the table", "an upsert needs a primary key")
+        let wrong = |message: &str| Error::config("write to the table", message);
+        if how.mode == Mode::Upsert && how.key.is_empty() {
+            return Err(wrong("an upsert needs a primary key")
                 .help("Name its columns: primary-key = [\"id\"] in [contract]."));
+        }
+        if how.mode == Mode::ReplaceWindow && how.span.is_none() {
+            return Err(wrong("nothing tells which rows are of the window")
+                .help("Name the column: window-column = \"created_at\" in [sink]."));
+        }
+        if how.mode != Mode::Upsert && how.deleted.is_some() {
+            return Err(wrong("only an upsert has a condition for deleted rows")
+                .help("Leave out `deleted` in [sink], or set mode = \"upsert\"."));
+        }
+        if let Some(limit) = dialect.longest
+            && let Some(long) = table.splitn(2, '.').find(|name| name.len() > limit)
+        {
+            return Err(wrong(&format!("a name has more than {limit} bytes"))
+                .with("name", long)
+                .help(
+                    "The database would cut it. Write the table's name as the database has it.",
+                ));
         }
         let name = format!("{}/{table}", connection.name);
         let (connection, table) = (connection.clone(), table.to_owned());
-        Ok(Target { connection, table, mode, key, name, dialect })
+        Ok(Target { connection, table, how, name, dialect })
     }
 
     /// The table as SQL text.
@@ -78,18 +104,24 @@ impl Target {
         (self.dialect.quote)(&self.table)
     }
 
-    fn has_key(&self, name: &str) -> bool {
-        self.key.iter().any(|part| (self.dialect.same)(part, name))
+    /// Whether a column is part of the primary key.
+    pub fn has_key(&self, name: &str) -> bool {
+        self.how.key.iter().any(|part| (self.dialect.same)(part, name))
     }
 
-    /// The names and types of rows that are to be written. A type without a name in definitions, or
-    /// two columns of one name, is a [`misfit`].
+    /// The names and types of rows that are to be written. A type without a name in definitions, two
+    /// columns of one name, and a name that the database would cut are [`misfit`]s.
     pub fn fields(&self, schema: &Schema) -> Result<Fields> {
         let mut fields = Fields::with_capacity(schema.fields().len());
         for field in schema.fields() {
             if fields.iter().any(|(name, _)| (self.dialect.same)(name, field.name())) {
                 return Err(misfit(field.name(), "two columns have one name")
                     .help("Rename one of them in the query or the transform."));
+            }
+            if let Some(limit) = self.dialect.longest.filter(|limit| field.name().len() > *limit) {
+                let message = format!("its name has more than {limit} bytes, and would be cut");
+                return Err(misfit(field.name(), message)
+                    .help("Give it a shorter name in the query or the transform."));
             }
             let kind = FieldType::of_arrow(field.data_type()).ok_or_else(|| {
                 misfit(
@@ -103,19 +135,38 @@ impl Target {
         Ok(fields)
     }
 
-    /// The column of the table that takes each of `fields`, by name. What would lose anything, or
-    /// leave a required column or one of an upsert's key empty, is a [`misfit`].
+    /// Those of `fields` that the table lacks and is to get.
+    pub fn lacking<'f, C: Column>(
+        &self,
+        columns: &[C],
+        fields: &'f [(String, FieldType)],
+    ) -> Vec<&'f (String, FieldType)> {
+        if self.how.new_columns == NewColumns::Fail {
+            return Vec::new();
+        }
+        let there = |name: &str| columns.iter().any(|one| (self.dialect.same)(one.name(), name));
+        fields.iter().filter(|(name, _)| !there(name)).collect()
+    }
+
+    /// The column of the table that takes each of `fields`, by name; `None` for those that
+    /// [`Target::lacking`] tells. What would lose anything, or leave a required column or one of an
+    /// upsert's key empty, or does not tell the window, is a [`misfit`].
     pub fn pair<'a, C: Column>(
         &self,
         columns: &'a [C],
         fields: &[(String, FieldType)],
-    ) -> Result<Vec<&'a C>> {
+    ) -> Result<Vec<Option<&'a C>>> {
         let same = self.dialect.same;
         let mut pairs = Vec::with_capacity(fields.len());
         for (name, kind) in fields {
             let Some(column) = columns.iter().find(|column| same(column.name(), name)) else {
+                if self.how.new_columns == NewColumns::Add {
+                    pairs.push(None);
+                    continue;
+                }
                 return Err(misfit(name, "the table has no such column").help(format!(
-                    "Add it to the table (ADD COLUMN {} {}), or leave it out of the rows.",
+                    "Add it to the table (ADD COLUMN {} {}), set new-columns = \"add\" in [sink], or \
+                     leave it out of the rows.",
                     quote(name),
                     (self.dialect.sql_type)(kind)
                 )));
@@ -125,7 +176,7 @@ impl Target {
                     .help("Leave it out of the rows."));
             }
             column.takes(kind, self)?;
-            pairs.push(column);
+            pairs.push(Some(column));
         }
         let given = |name: &str| fields.iter().any(|(field, _)| same(field, name));
         if let Some(column) = columns.iter().find(|one| one.is_required() && !given(one.name())) {
@@ -135,17 +186,57 @@ impl Target {
             )
             .help("Add it to the rows, or give the table's column a default."));
         }
-        if let Some(name) = self.key.iter().find(|name| self.mode == Mode::Upsert && !given(name)) {
+        let upsert = self.how.mode == Mode::Upsert;
+        if let Some(name) = self.how.key.iter().find(|name| upsert && !given(name)) {
             return Err(misfit(name, "the rows lack a column of the primary key")
                 .help("Add it to the rows, or correct primary-key in [contract]."));
         }
+        self.terms(fields)?;
         Ok(pairs)
+    }
+
+    /// The conditions that rows of a `replace-window` meet; none for other modes.
+    pub fn terms(&self, fields: &[(String, FieldType)]) -> Result<Vec<Term>> {
+        match &self.how.span {
+            Some(span) => span.terms(fields, self.dialect.same),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// A condition over staged rows that is true for those that remove their key.
+    pub fn deletes(&self) -> String {
+        match &self.how.deleted {
+            // On a line of its own, since it may end in a comment.
+            Some(condition) => format!("({condition}\n) IS TRUE"),
+            None => "false".to_owned(),
+        }
+    }
+
+    /// What adds columns of such types to the table.
+    pub fn add_columns(&self, fields: &[&(String, FieldType)]) -> Vec<String> {
+        let add = |(name, kind): &&(String, FieldType)| {
+            let kind = (self.dialect.sql_type)(kind);
+            format!("ALTER TABLE {} ADD COLUMN {} {kind}", self.sql(), quote(name))
+        };
+        fields.iter().map(add).collect()
+    }
+
+    /// What makes the table for rows of `fields`.
+    pub fn create(&self, fields: &[(String, FieldType)]) -> String {
+        let kinds = fields.iter().map(|(name, kind)| (name, (self.dialect.sql_type)(kind)));
+        let mut lines: Vec<String> =
+            kinds.map(|(name, kind)| format!("{} {kind}", quote(name))).collect();
+        // Deliveries that are appended may well bring a key again.
+        if self.how.mode == Mode::Upsert {
+            lines.push(format!("PRIMARY KEY ({})", quote_all(&self.how.key)));
+        }
+        format!("CREATE TABLE {} ({})", self.sql(), lines.join(", "))
     }
 
     /// How an upsert goes on after its INSERT of the columns `names`; nothing for other modes.
     /// `terms` are those of the unique index.
     pub fn on_conflict(&self, terms: &str, names: &[&str]) -> String {
-        if self.mode != Mode::Upsert {
+        if self.how.mode != Mode::Upsert {
             return String::new();
         }
         let set: Vec<String> = names
@@ -162,14 +253,14 @@ impl Target {
 
     /// A condition that finds rows without a value in a key column.
     pub fn lacks_key(&self) -> String {
-        let parts = self.key.iter().map(|name| format!("{} IS NULL", quote(name)));
+        let parts = self.how.key.iter().map(|name| format!("{} IS NULL", quote(name)));
         parts.collect::<Vec<_>>().join(" OR ")
     }
 
     /// `rows` without a value in a key column, and `keys` that come more than once, are errors of
     /// class `contract`.
     pub fn keys_hold(&self, rows: u64, keys: u64) -> Result<()> {
-        let names = self.key.join(", ");
+        let names = self.how.key.join(", ");
         let message = match (rows, keys) {
             (0, 0) => return Ok(()),
             (0, keys) => format!("{keys} values of the primary key ({names}) come more than once"),
@@ -180,56 +271,53 @@ impl Target {
         ))
     }
 
-    /// Whether the table took all rows that were staged, of so many columns. Rows of an upsert that
-    /// are nothing but their key stay as they are, and do not count.
-    pub fn took(&self, taken: u64, written: u64, columns: usize) -> Result<()> {
-        let all_key = self.mode == Mode::Upsert && columns == self.key.len();
-        if taken == written || all_key {
+    /// Staged rows outside of the span are an error of class `contract`.
+    pub fn span_holds(&self, outside: u64) -> Result<()> {
+        let Some(span) = self.how.span.as_ref().filter(|_| outside > 0) else { return Ok(()) };
+        let message = format!("{outside} rows are outside of {}", span.told());
+        Err(Error::contract("merge the rows", message)
+            .with("table", &self.table)
+            .with("column", &span.column)
+            .help(
+                "Nothing was replaced. Make the query give the rows of the window and the scope \
+                 alone, or correct window-column and scope in [sink].",
+            ))
+    }
+
+    /// Whether the table took all of so many rows with so many columns. Rows of an upsert that are
+    /// nothing but their key stay as they are, and do not count.
+    pub fn took(&self, taken: u64, given: u64, columns: usize) -> Result<()> {
+        let all_key = self.how.mode == Mode::Upsert && columns == self.how.key.len();
+        if taken == given || all_key {
             return Ok(());
         }
-        Err(self.refused(format!("it took {taken} of {written} rows")).help(
+        Err(self.refused(format!("it took {taken} of {given} rows")).help(
             "A trigger or a rule of the table keeps rows out. Remove it, or filter in the \
              transform.",
         ))
     }
 
-    /// Whether the run's row has this fence or is committed, with which an attempt may go on. A
-    /// higher fence there is an error.
-    pub fn held(&self, marker: Option<Marker>, holder: &Holder) -> Result<Marker> {
-        match marker {
-            Some(marker) if marker.fence > holder.fence => Err(self.overtaken(holder)),
-            Some(marker) if marker.decision.is_some() || marker.fence == holder.fence => Ok(marker),
-            _ => Err(self.unknown()),
+    /// The error where rows that were to go are still there.
+    pub fn kept(&self) -> Error {
+        self.refused("rows that were deleted are still there")
+            .help("A trigger or a rule of the table keeps them. Remove it, or use another mode.")
+    }
+
+    /// Tells the log what a commit did to the table beside adding rows.
+    pub fn told(&self, changes: &Changes) {
+        let table = &self.name;
+        if changes.created {
+            tracing::info!(table, "created the table, which did not exist");
         }
-    }
-
-    /// What an attempt begins with, of the run's row with its fence raised.
-    pub fn begun(&self, marker: Marker, holder: &Holder) -> Result<Begun> {
-        if marker.fence > holder.fence {
-            return Err(self.overtaken(holder));
+        for (column, kind) in &changes.added {
+            let kind = (self.dialect.sql_type)(kind);
+            tracing::info!(table, column, "type" = kind, "added a column that the table lacked");
         }
-        Ok(marker.decision.map_or(Begun::Open, Begun::Committed))
-    }
-
-    /// What is there at the run's close, of its row with its fence raised.
-    pub fn closed(&self, marker: Marker, holder: &Holder) -> Result<Option<Box<Decision>>> {
-        if marker.decision.is_none() && marker.fence > holder.fence {
-            return Err(self.overtaken(holder));
+        if self.how.mode != Mode::Append {
+            let (taken, removed, deletes) = (changes.taken, changes.removed, changes.deletes);
+            let mode = self.how.mode.as_str();
+            tracing::info!(table, mode, taken, removed, deletes, "merged the rows");
         }
-        Ok(marker.decision)
-    }
-
-    fn overtaken(&self, holder: &Holder) -> Error {
-        Error::fenced("write to the table", "a later attempt holds the run")
-            .with("table", &self.table)
-            .with("fence", holder.fence)
-    }
-
-    /// The error where the run has no row with this fence.
-    pub fn unknown(&self) -> Error {
-        Error::transient("check the fence", "the target does not know this fence")
-            .with("table", &self.table)
-            .help("The row of the run was removed; the next attempt makes it anew.")
     }
 
     /// The error where what was staged has gone.
@@ -254,47 +342,18 @@ impl Target {
 
     /// The same, with a statement that makes one for rows of `fields`.
     pub fn missing_for(&self, fields: &[(String, FieldType)]) -> Error {
-        let kinds = fields.iter().map(|(name, kind)| (name, (self.dialect.sql_type)(kind)));
-        let mut lines: Vec<String> =
-            kinds.map(|(name, kind)| format!("{} {kind}", quote(name))).collect();
-        if !self.key.is_empty() {
-            lines.push(format!("PRIMARY KEY ({})", quote_all(&self.key)));
-        }
-        let create = format!("CREATE TABLE {} ({})", self.sql(), lines.join(", "));
-        self.missing().help(format!("Create it, for instance so: {create};"))
+        self.missing().help(format!(
+            "Create it, for instance so: {}; or set new-columns = \"add\" in [sink].",
+            self.create(fields)
+        ))
     }
 
     /// The error where an upsert has no unique index. `on` is how one is made: `ON "t"`.
     pub fn no_index(&self, on: &str) -> Error {
-        let key = quote_all(&self.key);
+        let key = quote_all(&self.how.key);
         self.refused(format!("it has no unique index over exactly ({key})"))
             .help(format!("Run: CREATE UNIQUE INDEX {on} ({key});"))
     }
-}
-
-/// The marker row of a run.
-pub(super) struct Marker {
-    pub fence: i64,
-    pub decision: Option<Box<Decision>>,
-}
-
-impl Marker {
-    /// Of the values that the row has.
-    pub fn of(fence: i64, decision: Option<&str>) -> Result<Marker> {
-        let decision = decision.map(serde_json::from_str).transpose().map_err(|cause| {
-            Error::permanent("read the decision at the target", "it cannot be understood")
-                .caused_by(cause)
-                .help(format!("Somebody, or a newer Longshore, has written to {MARKER}."))
-        })?;
-        Ok(Marker { fence, decision })
-    }
-}
-
-/// The decision as a marker row holds it.
-pub(super) fn text_of(decision: &Decision) -> Result<String> {
-    serde_json::to_string(decision).map_err(|cause| {
-        Error::permanent("store the decision", "it cannot be written as JSON").caused_by(cause)
-    })
 }
 
 /// An error of class `contract`: a column of the rows, or of the table, does not fit the other side.
@@ -307,9 +366,24 @@ pub(super) fn row_refused(doing: &'static str, message: impl Into<String>) -> Er
     Error::contract(doing, message).help("Refuse such rows in the contract, or correct the table.")
 }
 
-/// So many rows in a staging table.
-pub(super) fn staged(written: u64) -> Staged {
-    Staged { parts: Vec::new(), counts: Counts { written, ..Counts::default() } }
+/// So many rows in a staging table, of which so many remove their key.
+pub(super) fn staged(written: u64, deleted: u64) -> Staged {
+    Staged { parts: Vec::new(), counts: Counts { written, deleted, ..Counts::default() } }
+}
+
+/// What a commit did to the table.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    /// It was made.
+    pub created: bool,
+    /// Columns that it got.
+    pub added: Fields,
+    /// Staged rows that removed their key.
+    pub deletes: u64,
+    /// Rows that went.
+    pub removed: u64,
+    /// Rows that came, or were updated.
+    pub taken: u64,
 }
 
 /// The name of a holder's staging table.

@@ -170,7 +170,7 @@ async fn close(worker: &Worker, plan: Option<&Plan>, run: &Run, started: Instant
             }
         };
         if let Some(decision) = found {
-            let committed = Committed::found(plan, run.id, *decision);
+            let committed = Committed::found(plan, run.id, decision);
             let recorded = record(worker, committed).await?;
             done(worker, &recorded.run, started).await;
             clean(plan, run).await;
@@ -212,6 +212,7 @@ async fn done(worker: &Worker, run: &Run, started: Instant) {
     metrics::took(&run.order.export, started.elapsed());
     tracing::info!(
         rows = counts.written,
+        deleted = counts.deleted,
         bytes = counts.bytes,
         took_seconds = started.elapsed().as_secs_f64(),
         "delivered"

@@ -4,6 +4,7 @@ mod check;
 mod dead;
 mod definitions;
 mod operating;
+mod tables;
 
 use std::path::Path;
 use std::process::Command;

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use longshore::connect::Connection;
 use longshore::error::Class;
 use longshore::sink::sqlite::SqliteSink;
-use longshore::sink::{Mode, Sink};
+use longshore::sink::{Merge, Mode, NewColumns, Sink};
 use rusqlite::types::Value;
 use tempfile::TempDir;
 
@@ -33,13 +33,19 @@ impl Sqlite {
 
 #[async_trait]
 impl Target for Sqlite {
-    fn sink_to(&self, table: &str, mode: Mode, key: &[&str]) -> Box<dyn Sink> {
-        let key = key.iter().map(|name| (*name).to_owned()).collect();
-        Box::new(SqliteSink::new(&self.connection(), table, mode, key).unwrap())
+    fn sink_with(&self, table: &str, how: Merge) -> Box<dyn Sink> {
+        Box::new(SqliteSink::new(&self.connection(), table, how).unwrap())
     }
 
     async fn execute(&self, sql: &str) {
         self.open().execute_batch(&sql.replace("{}", "")).unwrap();
+    }
+
+    async fn lines(&self, sql: &str) -> Vec<String> {
+        let database = self.open();
+        let mut statement = database.prepare(&sql.replace("{}", "")).unwrap();
+        let lines = statement.query_map([], |row| row.get(0)).unwrap();
+        lines.map(Result::unwrap).collect()
     }
 
     async fn rows(&self) -> Vec<(i64, Option<String>)> {
@@ -249,6 +255,76 @@ async fn a_busy_database_is_waited_for() {
         );
         delivered.unwrap();
         assert_eq!(target.rows().await.len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_the_table_refuses_is_told_by_its_names() {
+    with(async |target| {
+        target.execute("CREATE TABLE p (id INTEGER PRIMARY KEY)").await;
+        for (columns, told) in [
+            ("id INTEGER, name TEXT, CONSTRAINT small CHECK (id < 10)", "small"),
+            ("id INTEGER, name TEXT NOT NULL", "c.name"),
+            ("id INTEGER, name TEXT, UNIQUE (id)", "c.id"),
+            ("id INTEGER REFERENCES p, name TEXT", "FOREIGN KEY"),
+            ("id INTEGER REFERENCES p DEFERRABLE INITIALLY DEFERRED, name TEXT", "FOREIGN KEY"),
+        ] {
+            target.execute(&format!("DROP TABLE IF EXISTS c; CREATE TABLE c ({columns})")).await;
+            let name = if columns.contains("NOT NULL") { None } else { Some("SECRET") };
+            let rows = sink_table::batch(&[(4_242_424_242, Some("SECRET")), (4_242_424_242, name)]);
+            let sink = target.sink_to("c", Mode::Append, &[]);
+            let error = deliver(&*sink, &first(), vec![rows]).await.unwrap_err();
+            assert_eq!(error.class(), Class::Contract, "{columns}: {error}");
+            let shown = format!("{error} {:?}", error.advice());
+            assert!(shown.contains(told), "{columns}: {shown}");
+            assert!(!shown.contains("SECRET") && !shown.contains("4242424242"), "{shown}");
+            assert!(target.lines("SELECT name FROM c").await.is_empty());
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_trigger_that_keeps_rows_is_told() {
+    with(async |target| {
+        target
+            .execute(
+                "INSERT INTO t VALUES (1, 'a');
+                 CREATE TRIGGER keeps BEFORE DELETE ON t BEGIN SELECT RAISE(IGNORE); END;",
+            )
+            .await;
+        let sink = target.sink(Mode::Replace);
+        let error = deliver(&*sink, &first(), vec![sink_table::batch(&[(2, None)])]).await;
+        let error = error.unwrap_err();
+        assert!(error.to_string().contains("still there"), "{error}");
+        assert_eq!(target.rows().await, [(1, Some("a".to_owned()))]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn columns_are_added_to_strict_tables() {
+    with(async |target| {
+        target.execute("CREATE TABLE s (id INTEGER PRIMARY KEY) STRICT").await;
+        let decimals = Decimal128Array::from(vec![125]).with_precision_and_scale(5, 0).unwrap();
+        let columns: [(&str, ArrayRef); 5] = [
+            ("ID", Arc::new(Int32Array::from(vec![1]))),
+            ("whole", Arc::new(decimals)),
+            ("bytes", Arc::new(BinaryArray::from(vec![&[0, 255][..]]))),
+            ("rate", Arc::new(Float64Array::from(vec![2.0]))),
+            ("day", Arc::new(Date32Array::from(vec![0]))),
+        ];
+        let rows = RecordBatch::try_from_iter(columns).unwrap();
+        let how =
+            Merge { new_columns: NewColumns::Add, ..sink_table::merge(Mode::Upsert, &["id"]) };
+        let sink = target.sink_with("s", how);
+        for _ in 0..2 {
+            deliver(&*sink, &first(), vec![rows.clone()]).await.unwrap();
+        }
+        let found = "SELECT id || ' ' || whole || ' ' || hex(bytes) || ' ' || rate || ' ' || day
+                            || ' ' || typeof(whole) FROM s";
+        assert_eq!(target.lines(found).await, ["1 125 00FF 2.0 1970-01-01 text"]);
     })
     .await;
 }

@@ -246,40 +246,108 @@ fn no_export_reads_from_and_writes_to_one_sqlite_file() {
 }
 
 #[test]
-fn a_cursor_goes_with_a_sink_that_keeps_what_was_before() {
-    let export = |cursor: &str, rest: &str| {
-        let text =
-            format!("[source]\nconnection = \"shop\"\ntable = \"t\"\ncursor = {cursor}\n{rest}");
-        load_in(folder(&[("exports/a.toml", &text)]).path(), LoadOptions::default())
-    };
-    let table = |mode: &str| {
+fn a_table_has_what_its_mode_needs() {
+    let of = |sink: &str, rest: &str| {
         format!(
-            "[sink]\nconnection = \"shop\"\ntable = \"u\"\nmode = \"{mode}\"\n\
-             [contract]\nprimary-key = [\"id\"]\nfields = {{ id = {{ type = \"int64\" }} }}\n"
+            "source = {{ connection = \"shop\", table = \"t\" }}\n\
+             sink = {{ connection = \"shop\", table = \"o\", {sink} }}\n\
+             params = {{ country = {{ type = \"string\" }} }}\n{rest}"
         )
     };
-    let files = |path: &str| format!("[sink]\nconnection = \"lake\"\npath = \"{path}\"\n");
-    let back = "{ column = \"at\", lookback = \"10m\", start = 2026-01-01, nulls = \"skip\" }";
-    export(back, &table("upsert")).unwrap();
-    export("\"at\"", &table("append")).unwrap();
-    let of_runs = export("\"at\"", &files("a/{run}")).unwrap();
-    let cursor = of_runs.exports["a"].export.source.cursor.clone().unwrap();
-    assert_eq!((cursor.column.as_str(), cursor.start), ("at", None));
-    let windows = "[schedule]\ncron = \"0 4 * * *\"\nwindow = \"day\"\nstart = 2026-01-01\n";
-    for (cursor, rest, line, words) in [
-        (back, table("append"), 4, "the sink would have them twice"),
-        (back, files("a/{run}"), 4, "the sink would have them twice"),
-        ("\"at\"", table("replace"), 8, "would remove all others"),
-        ("\"at\"", files("a"), 7, "would replace those before"),
-        ("\"at\"", table("append") + windows, 14, "reads by that, and not by the cursor"),
-    ] {
-        let shown = export(cursor, &rest).unwrap_err();
-        assert!(shown.contains("error[LS0318]"), "{shown}");
-        assert!(shown.contains(words), "{shown}");
-        assert!(shown.contains(&format!("a.toml:{line}:")), "{line}: {shown}");
+    let fields = "[contract.fields]\nat = { type = \"date\" }\ncountry = { type = \"string\" }\n";
+    let daily = "[schedule]\ncron = \"5 * * * *\"\nwindow = \"day\"\nstart = 2026-11-01\n";
+    let window = "mode = \"replace-window\", window-column = \"at\"";
+    let fine = [
+        of("mode = \"replace-window\", window-column = \"at\", scope = [\"country\"]", fields),
+        of(window, daily),
+        of(
+            "mode = \"upsert\", deleted = \"at IS NULL\", new-columns = \"add\"",
+            &format!("contract.primary-key = [\"at\"]\n{fields}"),
+        ),
+    ];
+    for text in fine {
+        load_in(folder(&[("exports/orders.toml", &text)]).path(), LoadOptions::default()).unwrap();
     }
-    let shown = export("{ column = \"at\", nulls = \"drop\" }", &table("append")).unwrap_err();
-    assert!(shown.contains("unknown value `drop`"), "{shown}");
-    let shown = export("{ column = \"at\", back = \"1m\" }", &table("append")).unwrap_err();
-    assert!(shown.contains("unknown key `back`"), "{shown}");
+    let scope = |name: &str| format!("{window}, scope = [\"{name}\"]");
+    for (sink, rest, told) in [
+        ("mode = \"replace-window\"", "", "error[LS0202]: the key `window-column` is missing"),
+        (&window.replace("at", "att"), fields, "error[LS0312]: `att` is not in the contract"),
+        (&scope("contry"), "", "error[LS0308]: `contry` is no param of this export"),
+        (
+            &scope("country"),
+            &format!("protect = {{ country = \"mask\" }}\n{fields}"),
+            "error[LS0302]: `country` is protected",
+        ),
+        (
+            window,
+            "[schedule]\ncron = \"5 * * * *\"\n",
+            "error[LS0316]: [sink] mode uses the window, and scheduled jobs have none",
+        ),
+        (
+            &window.replace("at", "country"),
+            fields,
+            "error[LS0205]: `country`: a string does not tell a time",
+        ),
+        (
+            window,
+            &format!("{}{fields}", daily.replace("\"day\"", "\"hour\"")),
+            "error[LS0205]: `at`: dates do not tell where a window ends within a day",
+        ),
+        (
+            &scope("country"),
+            &fields.replace("\"string\"", "\"int64\""),
+            "error[LS0205]: `country`: the param of this name is no int64",
+        ),
+        (
+            "window-column = \"at\"",
+            "",
+            "error[LS0302]: only the mode `replace-window` has `window-column`",
+        ),
+        (
+            "mode = \"replace\", scope = [\"country\"]",
+            "",
+            "error[LS0302]: only the mode `replace-window` has `scope`",
+        ),
+        (
+            "mode = \"replace\", deleted = \"true\"",
+            "",
+            "error[LS0302]: only the mode `upsert` has `deleted`",
+        ),
+        ("new-columns = \"ad\"", "", "error[LS0204]"),
+    ] {
+        let shown = problems("exports/orders.toml", &of(sink, rest));
+        assert!(shown.contains(told), "{sink}: {shown}");
+        assert_eq!(shown.matches("error[").count(), 1, "{sink}: {shown}");
+    }
+}
+
+#[test]
+fn no_two_exports_replace_the_same_rows_of_a_table() {
+    let of = |mode: &str| {
+        format!(
+            "source = {{ connection = \"shop\", table = \"t\" }}\n\
+             sink = {{ connection = \"shop\", table = \"x\", {mode} }}\n\
+             params = {{ country = {{ type = \"string\" }} }}\n"
+        )
+    };
+    let window = "mode = \"replace-window\", window-column = \"at\"";
+    let scoped = &format!("{window}, scope = [\"country\"]");
+    for (one, other, meet) in [
+        (window, window, true),
+        (window, scoped.as_str(), true),
+        (window, "mode = \"replace\"", true),
+        (scoped, "mode = \"replace\"", true),
+        (scoped, scoped, false),
+        (window, "mode = \"append\"", false),
+    ] {
+        let files = [("exports/a.toml", &*of(one)), ("exports/b.toml", &*of(other))];
+        let told = load_in(folder(&files).path(), LoadOptions::default());
+        match told {
+            Err(shown) if meet => {
+                assert!(shown.contains("error[LS0310]: `a` and `b` replace one table"), "{shown}");
+                assert!(shown.contains("or a `scope`"), "{shown}");
+            }
+            other => assert!(other.is_ok() && !meet, "{one}: {:?}", other.map(drop)),
+        }
+    }
 }

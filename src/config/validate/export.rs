@@ -2,7 +2,7 @@
 
 use super::cursor::check_cursor;
 use super::files::{check_csv, check_files};
-use super::{Known, fit, missing, no_connection, rows, system_name, text};
+use super::{Known, fit, missing, no_connection, rows, system_name, table, text};
 use crate::config::problem::{Code, Level, Problems, suggest};
 use crate::config::tree::Node;
 use crate::connect::{Connection, System, sqlite};
@@ -13,7 +13,7 @@ use crate::job::cron::Cron;
 use crate::job::param::Value;
 use crate::job::{template, window};
 use crate::protect::Protection;
-use crate::sink::{self, Mode};
+use crate::sink;
 use crate::source::{self, SourceConfig};
 
 /// Checks one export.
@@ -259,26 +259,7 @@ fn check_sink(export: &Export, one: &Connection, tree: &Node, problems: &mut Pro
             text::path(path, export, place, problems);
         }
         (System::Discard, None) => {}
-        (System::Postgres | System::Sqlite, _) => check_table(export, tree, problems),
-    }
-}
-
-/// Checks how rows come into a table.
-fn check_table(export: &Export, tree: &Node, problems: &mut Problems) {
-    if export.sink.table.is_none() {
-        missing("table", tree, &["sink"], "add `table = \"schema.table\"`", problems);
-    }
-    if export.sink.mode == Some(Mode::Upsert)
-        && export.contract.as_ref().is_none_or(|contract| contract.primary_key.is_empty())
-    {
-        problems
-            .add(
-                Code::NoPrimaryKey,
-                tree.at(&["sink", "mode"]),
-                "an upsert needs to know which rows are the same",
-                "there is no primary key",
-            )
-            .help("add `primary-key = [\"…\"]` under [contract]");
+        (System::Postgres | System::Sqlite, _) => table::table(export, tree, problems),
     }
 }
 

@@ -19,8 +19,8 @@ struct Target<'a> {
 enum Kind<'a> {
     /// A folder, or the files of fixed names that a delivery puts there.
     Files(Vec<Template>),
-    /// A table that each delivery makes anew.
-    Table(&'a str),
+    /// A table of which each delivery makes rows anew: those of its window and its scope, or all.
+    Table { name: &'a str, scoped: bool },
 }
 
 /// Checks all exports against each other.
@@ -50,8 +50,11 @@ fn target<'a>(definition: &'a Definition, tree: &'a Node, known: &Known<'_>) -> 
             let places = places.collect::<Option<Vec<_>>>().filter(|places| !places.is_empty())?;
             (Kind::Files(places), if sink.file.is_some() { "file" } else { "path" })
         }
-        System::Postgres | System::Sqlite if sink.mode == Some(Mode::Replace) => {
-            (Kind::Table(sink.table.as_deref()?), "table")
+        System::Postgres | System::Sqlite
+            if matches!(sink.mode, Some(Mode::Replace | Mode::ReplaceWindow)) =>
+        {
+            let scoped = sink.mode == Some(Mode::ReplaceWindow) && !sink.scope.is_empty();
+            (Kind::Table { name: sink.table.as_deref()?, scoped }, "table")
         }
         System::Postgres | System::Sqlite | System::Discard => return None,
     };
@@ -104,7 +107,10 @@ fn compare(one: &Target<'_>, other: &Target<'_>, problems: &mut Problems) {
             problem.level = Level::Note;
             problem.help(format!("{there}; who reads all of the outer folder reads both exports"));
         }
-        (Kind::Table(table), Kind::Table(that)) if table == that => {
+        // Two scopes may well be apart.
+        (Kind::Table { name, scoped }, Kind::Table { name: that, scoped: other })
+            if name == that && !(*scoped && *other) =>
+        {
             problems
                 .add(
                     Code::Meeting,
@@ -112,7 +118,9 @@ fn compare(one: &Target<'_>, other: &Target<'_>, problems: &mut Problems) {
                     format!("{both} replace one table"),
                     "removes the other's rows",
                 )
-                .help(format!("{there}; give each a table of its own, or another `mode`"));
+                .help(format!(
+                    "{there}; give each a table of its own, another `mode`, or a `scope`"
+                ));
         }
         _ => {}
     }

@@ -113,6 +113,25 @@ fn every_change_of_the_contract_is_classified() {
 }
 
 #[test]
+fn how_rows_meet_those_of_a_table_matters() {
+    let table = |more: &str| {
+        let sink = format!("table = \"orders\"\nmode = \"upsert\"\n{more}");
+        content(&EXPORT.replace("path = \"orders\"\nformat = \"csv\"\n", &sink))
+    };
+    for (more, breaks) in [
+        ("deleted = \"day IS NULL\"\n", true),
+        ("window-column = \"day\"\n", true),
+        ("scope = [\"country\"]\n", true),
+        ("new-columns = \"add\"\n", false),
+    ] {
+        let found = Comparison::of(&table(""), &table(more));
+        assert_eq!((found.breaks, found.effects.len()), (breaks, 1), "{more}: {:?}", found.effects);
+    }
+    let same = Comparison::of(&table(""), &table("new-columns = \"fail\"\n"));
+    assert!(same.effects.is_empty(), "{:?}", same.effects);
+}
+
+#[test]
 fn keys_are_compared_one_by_one() {
     let found = changed(
         "amount = { type = \"decimal(15,2)\", min = 0, max = 100 }",

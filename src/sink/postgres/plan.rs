@@ -4,11 +4,12 @@
 use tokio_postgres::Transaction;
 
 use super::failed;
+use crate::connect::postgres::literal;
 use crate::connect::sql::{quote, quote_all};
 use crate::error::Result;
 use crate::format::{FieldType, pgcopy};
 use crate::sink::Mode;
-use crate::sink::table::{self, Target, misfit};
+use crate::sink::table::{self, Target, Term, misfit};
 
 /// A table of the target, as its catalogue describes it.
 pub(super) struct Table {
@@ -33,6 +34,9 @@ pub(super) struct Column {
     base: String,
     typmod: i32,
     is_enum: bool,
+    /// citext of the extension of that name.
+    is_citext: bool,
+    is_domain: bool,
     /// A row must bring a value.
     required: bool,
     generated: bool,
@@ -47,7 +51,7 @@ pub(super) async fn columns(tx: &Transaction<'_>, oid: u32) -> Result<Vec<Column
                     CASE WHEN b.typnamespace = 'pg_catalog'::regnamespace
                          THEN b.typname::text ELSE '' END,
                     CASE WHEN t.typtype = 'd' THEN t.typtypmod ELSE a.atttypmod END,
-                    b.typtype = 'e',
+                    b.typtype = 'e', b.typname = 'citext', t.typtype = 'd',
                     (a.attnotnull OR t.typnotnull) AND NOT a.atthasdef
                         AND t.typdefault IS NULL AND a.attidentity = '',
                     a.attgenerated <> '', a.attidentity = 'a'
@@ -68,9 +72,11 @@ pub(super) async fn columns(tx: &Transaction<'_>, oid: u32) -> Result<Vec<Column
                 base: row.try_get(2)?,
                 typmod: row.try_get(3)?,
                 is_enum: row.try_get(4)?,
-                required: row.try_get(5)?,
-                generated: row.try_get(6)?,
-                identity_always: row.try_get(7)?,
+                is_citext: row.try_get(5)?,
+                is_domain: row.try_get(6)?,
+                required: row.try_get(7)?,
+                generated: row.try_get(8)?,
+                identity_always: row.try_get(9)?,
             })
         })
         .collect::<Result<_, tokio_postgres::Error>>()
@@ -106,6 +112,15 @@ impl Column {
     fn numeric(&self) -> Option<(i32, i32)> {
         let packed = self.typmod.checked_sub(4).filter(|packed| *packed >= 0)?;
         Some(((packed >> 16) & 0xffff, ((packed & 0x7ff) ^ 1024) - 1024))
+    }
+
+    /// The type that a value is compared as: without a limit, to which a cast would cut it, and
+    /// without the rules of a domain.
+    fn compared(&self) -> String {
+        match self.base.as_str() {
+            "" => self.sql.clone(),
+            base => format!("pg_catalog.{}", quote(base)),
+        }
     }
 
     /// How many characters a text may have, where the column sets a limit.
@@ -146,7 +161,7 @@ impl Column {
             (FieldType::Time, "time")
             | (FieldType::Timestamp, "timestamp")
             | (FieldType::Instant, "timestamptz") => micros,
-            (FieldType::String, _) => self.is_enum,
+            (FieldType::String, _) => self.is_enum || self.is_citext,
             _ => false,
         }
     }
@@ -166,7 +181,7 @@ impl table::Column for Column {
     }
 
     fn takes(&self, kind: &FieldType, target: &Target) -> Result<()> {
-        if self.identity_always && target.mode == Mode::Upsert && !target.key.contains(&self.name) {
+        if self.identity_always && target.how.mode == Mode::Upsert && !target.has_key(&self.name) {
             return Err(misfit(
                 &self.name,
                 "the column is GENERATED ALWAYS AS IDENTITY and cannot be updated",
@@ -193,14 +208,19 @@ pub(super) struct Pair<'a> {
     pub column: &'a Column,
 }
 
-/// Finds the column that takes each of `fields`, as [`Target::pair`].
+/// Finds the column that takes each of `fields`, as [`Target::pair`], of a table that lacks none.
 pub(super) fn pair<'a>(
     target: &Target,
     columns: &'a [Column],
     fields: &[(String, FieldType)],
 ) -> Result<Vec<Pair<'a>>> {
     let pairs = target.pair(columns, fields)?.into_iter().zip(fields);
-    Ok(pairs.map(|(column, (_, kind))| Pair { kind: kind.clone(), column }).collect())
+    pairs
+        .map(|(column, (name, kind))| match column {
+            Some(column) => Ok(Pair { kind: kind.clone(), column }),
+            None => Err(misfit(name, "the table has no such column")),
+        })
+        .collect()
 }
 
 impl Pair<'_> {
@@ -218,11 +238,52 @@ impl Pair<'_> {
 
     /// Whether a staged value may turn out to be none of the column's type.
     pub fn may_fail(&self) -> bool {
-        self.kind == FieldType::String && self.column.base != "text"
+        self.column.is_domain || self.kind == FieldType::String && self.column.base != "text"
     }
 }
 
-/// The statement that adds the rows of `stage` to `table`.
+/// The names of columns, for SQL.
+pub(super) fn names<'a>(pairs: impl IntoIterator<Item = &'a Pair<'a>>) -> String {
+    quote_all(pairs.into_iter().map(|pair| &pair.column.name))
+}
+
+/// A condition over staged rows: that they meet all `terms`.
+pub(super) fn staged_within(terms: &[Term]) -> Result<String> {
+    all(terms, |_| None)
+}
+
+/// The same over the rows of the table.
+pub(super) fn within(terms: &[Term], pairs: &[Pair<'_>]) -> Result<String> {
+    all(terms, |term| pairs.iter().find(|pair| pair.column.name == term.column).map(|p| p.column))
+}
+
+fn all<'a>(terms: &[Term], column: impl Fn(&Term) -> Option<&'a Column>) -> Result<String> {
+    let mut conditions = Vec::with_capacity(terms.len());
+    for term in terms {
+        let mut value = literal(&term.value)?;
+        if term.kind == FieldType::Timestamp {
+            value = format!("({value} AT TIME ZONE 'UTC')");
+        }
+        // A text is compared as the column compares it, and may be an enum's or a uuid.
+        if let Some(column) = column(term).filter(|_| term.kind == FieldType::String) {
+            value = format!("{value}::{}", column.compared());
+        }
+        conditions.push(format!("{} {} {value}", quote(&term.column), term.operator));
+    }
+    Ok(if conditions.is_empty() { "true".to_owned() } else { conditions.join(" AND ") })
+}
+
+/// A statement that the server can prepare where the condition for deleted rows is one, over rows
+/// of `fields`.
+pub(super) fn condition(target: &Target, fields: &[(String, FieldType)]) -> String {
+    let nulls: Vec<String> = fields
+        .iter()
+        .map(|(name, kind)| format!("NULL::{} AS {}", pgcopy::sql_type(kind), quote(name)))
+        .collect();
+    format!("SELECT FROM (SELECT {}) AS staged WHERE {}", nulls.join(", "), target.deletes())
+}
+
+/// The statement that adds the rows of `stage` to `table`, but for those that remove their key.
 pub(super) fn merge(target: &Target, table: &Table, stage: &Table, pairs: &[Pair<'_>]) -> String {
     let names: Vec<&str> = pairs.iter().map(|pair| pair.column.name.as_str()).collect();
     let casts: Vec<String> = pairs.iter().map(Pair::cast).collect();
@@ -232,11 +293,12 @@ pub(super) fn merge(target: &Target, table: &Table, stage: &Table, pairs: &[Pair
         ""
     };
     format!(
-        "INSERT INTO {} ({}){overriding} SELECT {} FROM {}{}",
+        "INSERT INTO {} ({}){overriding} SELECT {} FROM {} WHERE ({}) IS NOT TRUE{}",
         table.sql(),
         quote_all(&names),
         casts.join(", "),
         stage.sql(),
-        target.on_conflict(&quote_all(&target.key), &names)
+        target.deletes(),
+        target.on_conflict(&quote_all(&target.how.key), &names)
     )
 }

@@ -5,6 +5,7 @@
 //! section 3), so a column takes only what its affinity leaves as it is.
 
 use arrow::array::Array;
+use rusqlite::types::Value as Stored;
 use rusqlite::{OptionalExtension, Statement, Transaction};
 
 use super::failed;
@@ -12,7 +13,8 @@ use crate::connect::sql::{quote, quote_all};
 use crate::error::{Error, Result};
 use crate::format::FieldType;
 use crate::format::values::Values;
-use crate::sink::table::{self, Target, misfit};
+use crate::job::param::Value;
+use crate::sink::table::{self, Fields, Target, Term, misfit};
 
 /// What SQLite makes of values in a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -216,7 +218,35 @@ pub(super) fn unique_index(
 pub(super) struct Pair {
     /// The name that the rows give it.
     pub name: String,
+    kind: FieldType,
     whole: bool,
+}
+
+impl Pair {
+    /// The column of a staging table: its name, and what tells [`staged`] its type. BLOB in that
+    /// keeps values as they are bound, and so does INT, which SQLite sees before it in the names of
+    /// whole numbers.
+    pub fn staged(&self) -> String {
+        format!("{} {}", quote(&self.name), quote(&format!("{STAGED}{}", self.kind)))
+    }
+}
+
+/// What the types of staged columns begin with.
+const STAGED: &str = "BLOB ";
+
+/// Names and types of what is staged in the table `stage`; none where there is no such table.
+pub(super) fn staged(tx: &Transaction<'_>, stage: &str) -> Result<Fields> {
+    let doing = "find the staged rows";
+    let mut statement = tx
+        .prepare("SELECT name, type FROM pragma_table_info(?1)")
+        .map_err(|error| failed(doing, error))?;
+    let rows: Vec<(String, String)> = statement
+        .query_map([stage], |row| Ok((row.get(0)?, row.get(1)?)))
+        .and_then(Iterator::collect)
+        .map_err(|error| failed(doing, error))?;
+    rows.into_iter()
+        .map(|(name, kind)| Ok((name, FieldType::parse(kind.trim_start_matches(STAGED))?)))
+        .collect()
 }
 
 /// Finds the column that takes each of `fields` (the case of names does not matter, as everywhere
@@ -230,23 +260,67 @@ pub(super) fn pair(
     Ok(pairs
         .map(|(column, (name, kind))| Pair {
             name: name.clone(),
-            whole: column.affinity.whole(kind),
+            kind: kind.clone(),
+            // A column that is to be added keeps decimals as text.
+            whole: column.is_some_and(|column| column.affinity.whole(kind)),
         })
         .collect())
 }
 
-/// The statement that adds the rows of `stage` to the table. `terms` are those of the unique index,
-/// for an upsert.
-pub(super) fn merge(target: &Target, stage: &str, names: &[String], terms: &[String]) -> String {
-    let list = quote_all(names);
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+/// The statement that adds the rows of `stage` to the table, but for those that remove their key.
+/// `terms` are those of the unique index, for an upsert.
+pub(super) fn merge(target: &Target, stage: &str, fields: &Fields, terms: &[String]) -> String {
+    let names: Vec<&str> = fields.iter().map(|(name, _)| name.as_str()).collect();
+    let list = quote_all(&names);
     // Without WHERE, SQLite would take ON CONFLICT for a join's ON.
     format!(
-        "INSERT INTO {} ({list}) SELECT {list} FROM {} WHERE true{}",
+        "INSERT INTO {} ({list}) SELECT {list} FROM {} WHERE ({}) IS NOT TRUE{}",
         target.sql(),
         quote(stage),
+        target.deletes(),
         target.on_conflict(&terms.join(", "), &names)
     )
+}
+
+/// A condition over rows of the table: that a staged row removes their key.
+pub(super) fn removed(target: &Target, stage: &str, columns: &[Column]) -> String {
+    let key =
+        quote_all(columns.iter().map(|column| &column.name).filter(|name| target.has_key(name)));
+    format!("({key}) IN (SELECT {key} FROM {stage} WHERE {})", target.deletes())
+}
+
+/// A condition that rows of the span meet, with the values of its parameters. Staged rows and those
+/// of the table hold the same.
+pub(super) fn within(terms: &[Term]) -> Result<(String, Vec<Stored>)> {
+    let mut conditions = vec!["true".to_owned()];
+    let mut values = Vec::with_capacity(terms.len());
+    for (index, term) in terms.iter().enumerate() {
+        conditions.push(format!("{} {} ?{}", quote(&term.column), term.operator, index + 1));
+        values.push(stored(term)?);
+    }
+    Ok((conditions.join(" AND "), values))
+}
+
+/// The value that a column is compared with, as [`bind`] stores it.
+fn stored(term: &Term) -> Result<Stored> {
+    let micros = |at: &jiff::Timestamp, zone| moment(at.as_microsecond(), zone);
+    let text = match &term.value {
+        Value::Int64(number) => return Ok(Stored::Integer(*number)),
+        Value::Bool(flag) => return Ok(Stored::Integer(i64::from(*flag))),
+        Value::String(text) => Some(text.clone()),
+        Value::Date(day) => (day.year() >= 0).then(|| day.to_string()),
+        Value::Timestamp(at) if term.kind == FieldType::Timestamp => micros(at, ""),
+        Value::Timestamp(at) => micros(at, "Z"),
+    };
+    text.map(Stored::Text).ok_or_else(|| misfit(&term.column, YEAR))
+}
+
+/// A condition that SQLite can prepare where the one for deleted rows can be read, over rows of
+/// `fields`.
+pub(super) fn condition(target: &Target, fields: &[(String, FieldType)]) -> String {
+    let nulls: Vec<String> =
+        fields.iter().map(|(name, _)| format!("NULL AS {}", quote(name))).collect();
+    format!("SELECT 1 FROM (SELECT {}) AS staged WHERE {}", nulls.join(", "), target.deletes())
 }
 
 /// Binds the value in `row` to parameter `index`, as it is to be stored: decimals as text with all
@@ -264,7 +338,6 @@ pub(super) fn bind(
             .with("column", &pair.name)
             .help("Refuse such values in the contract, or convert them in the transform.")
     };
-    let year = "a date is outside the years 0 to 9999";
     let bound = match values {
         Values::Bool(a) if a.is_valid(row) => statement.raw_bind_parameter(index, a.value(row)),
         Values::Int16(a) if a.is_valid(row) => statement.raw_bind_parameter(index, a.value(row)),
@@ -291,7 +364,7 @@ pub(super) fn bind(
         Values::String(a) if a.is_valid(row) => statement.raw_bind_parameter(index, a.value(row)),
         Values::Bytes(a) if a.is_valid(row) => statement.raw_bind_parameter(index, a.value(row)),
         Values::Date(a) if a.is_valid(row) => {
-            let day = date(a.value(row).into()).ok_or_else(|| refused(year))?;
+            let day = date(a.value(row).into()).ok_or_else(|| refused(YEAR))?;
             statement.raw_bind_parameter(index, day)
         }
         Values::Time(a) if a.is_valid(row) => {
@@ -302,10 +375,8 @@ pub(super) fn bind(
             statement.raw_bind_parameter(index, time(micros))
         }
         Values::Timestamp(a) | Values::Instant(a) if a.is_valid(row) => {
-            let micros = a.value(row);
-            let day = date(micros.div_euclid(MICROS_A_DAY)).ok_or_else(|| refused(year))?;
             let zone = if matches!(values, Values::Instant(_)) { "Z" } else { "" };
-            let text = format!("{day} {}{zone}", time(micros.rem_euclid(MICROS_A_DAY)));
+            let text = moment(a.value(row), zone).ok_or_else(|| refused(YEAR))?;
             statement.raw_bind_parameter(index, text)
         }
         _ => statement.raw_bind_parameter(index, rusqlite::types::Null),
@@ -313,6 +384,8 @@ pub(super) fn bind(
     bound.map_err(|error| failed("write rows", error))
 }
 
+/// What is told of a year that SQLite cannot write.
+const YEAR: &str = "a date is outside the years 0 to 9999";
 const MICROS_A_DAY: i64 = 86_400_000_000;
 
 /// `2026-11-19`, of a day counted from 1970.
@@ -320,6 +393,12 @@ fn date(days: i64) -> Option<String> {
     let span = jiff::Span::new().try_days(days).ok()?;
     let date = jiff::civil::date(1970, 1, 1).checked_add(span).ok()?;
     (date.year() >= 0).then(|| format!("{:04}-{:02}-{:02}", date.year(), date.month(), date.day()))
+}
+
+/// `2026-11-19 05:00:00.000000`, of microseconds since 1970, with `zone` behind it.
+fn moment(micros: i64, zone: &str) -> Option<String> {
+    let day = date(micros.div_euclid(MICROS_A_DAY))?;
+    Some(format!("{day} {}{zone}", time(micros.rem_euclid(MICROS_A_DAY))))
 }
 
 /// `05:00:00.000000`, of microseconds since midnight.

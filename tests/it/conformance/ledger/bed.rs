@@ -132,7 +132,7 @@ pub fn decision(manifest: &str) -> Box<Decision> {
     Box::new(Decision {
         manifest: manifest.to_owned(),
         parts: Vec::new(),
-        counts: Counts { read: 5, written: 4, filtered: 1, quarantined: 0, bytes: 77 },
+        counts: Counts { read: 5, written: 4, filtered: 1, bytes: 77, ..Counts::default() },
         cursor: None,
         replaces: None,
         quarantine: None,
