@@ -8,6 +8,7 @@ mod apply;
 mod arguments;
 mod backfill;
 mod check;
+mod cursors;
 mod dead;
 mod demo;
 mod dev;
@@ -137,6 +138,8 @@ enum Command {
     Resume(pause::Resume),
     /// See dead letters, replay them, drop them
     Dead(dead::Dead),
+    /// See where cursors stand, and put them elsewhere
+    Cursors(cursors::Cursors),
     /// See the definitions that are active
     Exports(exports::Exports),
     /// Hold a delivery against its manifest; needs no server
@@ -252,6 +255,7 @@ pub async fn run(cli: Cli) -> u8 {
         Command::Pause(command) => interruptible(command.run(&context)).await,
         Command::Resume(command) => interruptible(command.run(&context)).await,
         Command::Dead(command) => interruptible(command.run(&context)).await,
+        Command::Cursors(command) => interruptible(command.run(&context)).await,
         Command::Exports(command) => interruptible(Box::pin(command.run(&context))).await,
         Command::Verify(command) => interruptible(command.run(&context)).await,
     };
@@ -395,6 +399,9 @@ mod tests {
             "dead show abcd",
             "dead replay --all --reason r",
             "dead drop --all --reason r",
+            "cursors show e",
+            "cursors set e --to 7 --reason r",
+            "cursors reset e --reason r",
             "exports list",
             "exports show x",
             "exports diff x",
@@ -410,7 +417,8 @@ mod tests {
             for line in lines.map(words) {
                 let tried: Vec<String> = (0..=line.len())
                     .filter(|at| {
-                        *at == 0 || !["--export", "--reason", "--as"].contains(&&*line[at - 1])
+                        *at == 0
+                            || !["--export", "--reason", "--to", "--as"].contains(&&*line[at - 1])
                     })
                     .map(|at| {
                         let mut line = line.clone();

@@ -25,6 +25,7 @@ use crate::job::message::JobMessage;
 use crate::job::run::{Run, State};
 use crate::pipeline::{Attempt, House, Plan, Start};
 use crate::sink::{IfExists, SinkConfig};
+use crate::source::Since;
 use crate::units::Size;
 use crate::wiring;
 
@@ -146,7 +147,8 @@ async fn one(
     }
     // Whatever stands in a folder for trying out is replaced.
     let predecessor = plan.sink().standing().await?;
-    let attempt = Attempt { run: Box::new(run), predecessor, supersedes: None };
+    let attempt =
+        Attempt { run: Box::new(run), predecessor, supersedes: None, since: Since::default() };
     let holder = attempt.holder();
     let rows = plan.progress();
     let delivering = async {

@@ -307,6 +307,18 @@ fn of_code(code: Code) -> Page {
             ),
             "Deliver to another SQLite file, or to a folder.",
         ),
+        Code::Cursor => (
+            "A run by a cursor delivers the rows that are new, and no others. A table or files that \
+             each run replaces would lose those before; with a `lookback` rows come again, which \
+             only an upsert takes once; and a run with a window reads by that, not by the cursor.",
+            Wrong::File(
+                EXPORT,
+                "source = { connection = \"shop\", table = \"orders\", cursor = \"updated_at\" }\n\
+                 sink   = { connection = \"lake\", path = \"orders\" }",
+            ),
+            "Put {run} into the path or the file\'s name, or deliver to a table by append or, with \
+             `lookback`, by upsert; leave `window` out of the schedule.",
+        ),
         Code::Transform => (
             "The SQL of [transform] cannot be understood, is not row by row, names what is not \
              there, or would lose digits. Where the types of the rows are declared, all of it is \

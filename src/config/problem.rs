@@ -82,6 +82,8 @@ codes! {
     NoWindow = "LS0316",
     /// An export reads from and writes to one SQLite file.
     OneFile = "LS0317",
+    /// A cursor, and a sink or a schedule that does not go with it.
+    Cursor = "LS0318",
     /// The SQL of a transform is refused.
     Transform = "LS0331",
     /// A contract promises what the rows do not have.

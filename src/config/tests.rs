@@ -7,6 +7,7 @@ use self::sample::{ORDERS, SETTINGS};
 use super::*;
 
 mod catalogue;
+mod cursors;
 mod exports;
 mod mistakes;
 mod reading;

@@ -1,5 +1,6 @@
 //! What one key alone cannot tell: references, and what fits together.
 
+mod cursor;
 mod export;
 mod files;
 mod meeting;

@@ -24,7 +24,7 @@ use crate::error::{Class, Error, Result, cause};
 use crate::secret::Secret;
 use crate::tls;
 
-pub use text::literal;
+pub use text::{literal, quoted};
 
 const CONNECT: &str = "connect to PostgreSQL";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

@@ -143,6 +143,7 @@ impl Book {
                 }
                 outcome
             }
+            Command::MoveCursor { name, to, by, reason } => self.move_cursor(name, to, by, reason),
             Command::Unpark { run } => self.unpark(run),
             Command::Seize { run, by, lease } => self.seize(run, by, lease),
             Command::Resolve { run, fence, delivered, by, reason } => {
@@ -322,9 +323,11 @@ impl Book {
             let fence = run.fence;
             self.runs.insert(id, run.clone());
             self.supersede(&run);
-            if let Some(step) = moved {
+            // Where nothing was new it stays where it is, moved by whoever moved it last.
+            if let Some(step) = moved.filter(|step| step.from.as_ref() != Some(&step.to)) {
                 self.cursors.insert(step.name.clone(), step.to.clone());
-                self.changes.cursors.insert(step.name, (step.to, id));
+                self.changes.forgotten.remove(&step.name);
+                self.changes.cursors.insert(step.name, (step.to, Some(id)));
             }
             self.heads.insert(delivery.target.clone(), delivery.manifest_sha256.clone());
             self.changes.deliveries.push((id, delivery));
@@ -332,6 +335,34 @@ impl Book {
             self.ended(id, fence);
         }
         Outcome::Done(Box::new(run))
+    }
+
+    fn move_cursor(
+        &mut self,
+        name: String,
+        to: Option<String>,
+        by: String,
+        reason: String,
+    ) -> Outcome {
+        let holders = self.resources.get(&name).map(|cursor| &cursor.holders);
+        if let Some(run) = holders.and_then(|holders| holders.first()) {
+            return Outcome::Refused(Refusal::Reserved(*run));
+        }
+        let action = if to.is_some() { "set cursor" } else { "reset cursor" };
+        let subject = name.clone();
+        self.changes.audit.push(Audit { by, action: action.to_owned(), subject, reason });
+        Outcome::Moved(match to {
+            Some(to) => {
+                self.changes.forgotten.remove(&name);
+                self.changes.cursors.insert(name.clone(), (to.clone(), None));
+                self.cursors.insert(name, to)
+            }
+            None => {
+                self.changes.cursors.remove(&name);
+                self.changes.forgotten.insert(name.clone());
+                self.cursors.remove(&name)
+            }
+        })
     }
 
     fn decide(&mut self, id: RunId, fence: i64, decision: Decision) -> Outcome {

@@ -66,8 +66,10 @@ pub struct Changes {
     pub ended: Vec<AttemptEnded>,
     /// Deliveries that were recorded.
     pub deliveries: Vec<(RunId, Delivery)>,
-    /// Cursors that moved, with the run that moved them.
-    pub cursors: BTreeMap<String, (String, RunId)>,
+    /// Cursors that moved, with the run that moved them, unless somebody did.
+    pub cursors: BTreeMap<String, (String, Option<RunId>)>,
+    /// Cursors that stand nowhere any more.
+    pub forgotten: BTreeSet<String>,
     /// Lines of the audit trail.
     pub audit: Vec<Audit>,
 }

@@ -147,6 +147,17 @@ pub enum Command {
         /// Why.
         reason: String,
     },
+    /// Somebody puts a cursor elsewhere, which only works while no open run has reserved it.
+    MoveCursor {
+        /// Its name.
+        name: String,
+        /// Where it is to stand. `None`: nowhere, so that the next run begins anew.
+        to: Option<String>,
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
     /// The run is parked; if what it waits for is free, its first waiter is woken.
     Unpark {
         /// The run.
@@ -229,6 +240,8 @@ pub enum Outcome {
     Parked(String),
     /// It is done as asked; the run as it stands now.
     Done(Box<Run>),
+    /// The cursor was put elsewhere; where it stood before.
+    Moved(Option<String>),
     /// It was not allowed; nothing has changed.
     Refused(Refusal),
 }

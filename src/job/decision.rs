@@ -61,6 +61,6 @@ pub struct CursorMove {
     pub name: String,
     /// Where it stood when the run read. `None`: nowhere yet.
     pub from: Option<String>,
-    /// Where it stands once the delivery is recorded.
+    /// Where it stands once the delivery is recorded: where it stood, if nothing was new.
     pub to: String,
 }

@@ -80,6 +80,22 @@ impl Content<'_> {
         hash(members)
     }
 
+    /// The name of the cursor of such jobs: export, recipient and params, and what it is a cursor
+    /// of. It is that of its reservation, too.
+    pub fn cursor(&self, of: &str) -> String {
+        let mut members = self.members();
+        let mut name = format!("cursor/{}", self.export);
+        if let Some(recipient) = self.recipient {
+            name.push_str(&format!("@{recipient}"));
+        }
+        if let Some(Json::Object(params)) = members.remove("params")
+            && !params.is_empty()
+        {
+            name.push_str(&canonical(&params));
+        }
+        name + ":" + of
+    }
+
     fn members(&self) -> Map<String, Json> {
         let params = self.params.iter().filter(|(name, value)| !self.is_default(name, value));
         let params: Map<String, Json> =
@@ -115,10 +131,13 @@ fn json(value: &Value) -> Json {
     }
 }
 
-#[expect(clippy::expect_used, reason = "strings, bools and safe integers always have a JSON form")]
 fn hash(members: Map<String, Json>) -> String {
-    let canonical = serde_json_canonicalizer::to_vec(&members).expect("a JSON object");
-    hex::encode(Sha256::digest(canonical))
+    hex::encode(Sha256::digest(canonical(&members)))
+}
+
+#[expect(clippy::expect_used, reason = "strings, bools and safe integers always have a JSON form")]
+fn canonical(members: &Map<String, Json>) -> String {
+    serde_json_canonicalizer::to_string(members).expect("a JSON object")
 }
 
 #[cfg(test)]
@@ -159,6 +178,17 @@ mod tests {
     }
 
     const BODY: &str = r#"{"export":"daily-orders","params":{"country":"SE"},"window":{"start":"2026-11-19T00:00:00+01:00","end":"2026-11-20T00:00:00+01:00"}}"#;
+
+    #[test]
+    fn a_cursor_is_that_of_export_recipient_and_params() {
+        let name = |body: &str| with(body, |content| content.cursor("shop.orders.id"));
+        assert_eq!(
+            name(
+                r#"{"export":"o","recipient":"acme","params":{"top":7,"country":"SE","full":false}}"#
+            ),
+            r#"cursor/o@acme{"country":"SE","top":7}:shop.orders.id"#
+        );
+    }
 
     #[test]
     fn fixed_vectors() {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::RunId;
 use super::decision::Decision;
 use super::run::{End, Failure, Run, State};
 use super::waiting::Need;
@@ -33,6 +34,8 @@ pub enum Refusal {
     CursorMoved,
     /// The newest edition of the key has not ended.
     EditionOpen,
+    /// An open run has reserved it.
+    Reserved(RunId),
     /// The message belongs to an epoch that has passed.
     OldEpoch,
 }

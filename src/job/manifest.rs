@@ -54,6 +54,9 @@ pub struct Manifest {
     /// The dialect of its files, where they are CSV.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub csv: Option<CsvOptions>,
+    /// What of the source was read, where that goes by a cursor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<ManifestCursor>,
     /// The one state of the source that was read, where it has such a thing.
     pub snapshot: Option<String>,
     /// The files, in the order of the rows.
@@ -76,6 +79,18 @@ pub struct ManifestColumn {
     pub kind: FieldType,
     /// Whether it may hold NULL.
     pub nullable: bool,
+}
+
+/// The range of a cursor that a delivery has: rows with a value greater than `from`, or, with a
+/// `lookback`, than some time before it, up to `to`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestCursor {
+    /// The column.
+    pub column: String,
+    /// Where the cursor stood; `null`: nowhere yet.
+    pub from: Option<String>,
+    /// The greatest value that was read; `null`: there was none at all.
+    pub to: Option<String>,
 }
 
 /// One file of a delivery.
@@ -194,6 +209,7 @@ pub(crate) mod tests {
                 nullable: false,
             }],
             csv: None,
+            cursor: None,
             snapshot: None,
             files,
             counts: ManifestCounts { read: written + 3, written, filtered: 2, quarantined: 1 },

@@ -72,7 +72,7 @@ pub enum Value {
 }
 
 /// What a query's `:name` parameters stand for: the job's parameters, and `window_start` and
-/// `window_end` or `cursor` where the run has them.
+/// `window_end` where the run has a window.
 pub type Bindings = BTreeMap<String, Value>;
 
 /// What a query may ask for besides the job's parameters: the start and the end of its window.

@@ -36,9 +36,9 @@ impl Need {
         Need { name: format!("target/{target}"), capacity: 1 }
     }
 
-    /// The one reservation of a cursor.
+    /// The one reservation of a cursor, which has the cursor's own name.
     pub fn cursor(cursor: &str) -> Need {
-        Need { name: format!("cursor/{cursor}"), capacity: 1 }
+        Need { name: cursor.to_owned(), capacity: 1 }
     }
 }
 

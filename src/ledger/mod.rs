@@ -221,6 +221,21 @@ pub struct RecordedDelivery {
     pub recorded_at: Timestamp,
 }
 
+/// A cursor of an export.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredCursor {
+    /// Its name: export, recipient and params, and what it is a cursor of.
+    pub name: String,
+    /// Where it stands, if anywhere.
+    pub value: Option<String>,
+    /// The run that moved it there. `None`: somebody did, as the audit trail tells.
+    pub run: Option<RunId>,
+    /// When.
+    pub moved_at: Option<Timestamp>,
+    /// The open run that has reserved it, if there is one.
+    pub held_by: Option<RunId>,
+}
+
 /// A line of the audit trail, as it was written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Audited {
@@ -298,6 +313,9 @@ pub trait Ledger: Notices + Pauses + Send + Sync {
 
     /// The delivery of a run, if it has one.
     async fn delivery(&self, run: RunId) -> Result<Option<RecordedDelivery>>;
+
+    /// The cursors of an export that stand somewhere, or that an open run has reserved.
+    async fn cursors(&self, export: &str) -> Result<Vec<StoredCursor>>;
 
     /// The audit trail about a subject (all, if none is given), newest first.
     async fn audit_trail(&self, subject: Option<&str>, limit: u32) -> Result<Vec<Audited>>;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use serde_json::json;
+use uuid::Uuid;
 
 use crate::error::{Error, Result};
 use crate::job::RunId;
@@ -63,6 +64,10 @@ impl Named {
                     named.runs.insert(*run);
                     named.cursors.extend(decision.cursor.as_ref().map(|step| step.name.clone()));
                 }
+                Command::MoveCursor { name, .. } => {
+                    named.needs.insert(name.clone(), 1);
+                    named.cursors.insert(name.clone());
+                }
                 Command::Beat { run, .. }
                 | Command::Wake { run, .. }
                 | Command::Decide { run, .. }
@@ -107,6 +112,7 @@ pub struct Sheets {
     pub opened: Option<String>,
     pub ended: Option<String>,
     pub deliveries: Option<String>,
+    pub forgotten: Option<String>,
     pub cursors: Option<String>,
     pub audit: Option<String>,
 }
@@ -208,12 +214,12 @@ impl Sheets {
             deliveries: sheet(
                 changes.deliveries.iter().map(|(run, delivery)| Of { run: *run, rest: delivery }),
             )?,
-            cursors: sheet(
-                changes
-                    .cursors
-                    .iter()
-                    .map(|(name, (value, run))| json!({"name": name, "value": value, "run": run})),
-            )?,
+            forgotten: sheet(&changes.forgotten)?,
+            // What no run has moved has the name of none.
+            cursors: sheet(changes.cursors.iter().map(|(name, (value, run))| {
+                let run = run.unwrap_or(RunId(Uuid::nil()));
+                json!({"name": name, "value": value, "run": run})
+            }))?,
             audit: sheet(&changes.audit)?,
         })
     }

@@ -27,13 +27,16 @@ use crate::error::{Class, Error, Result};
 use crate::format::FieldType;
 use crate::job::RunId;
 use crate::job::command::{Command, Delivery, Outcome};
-use crate::job::decision::Decision;
+use crate::job::decision::{CursorMove, Decision};
 use crate::job::machine::{Proof, Refusal};
-use crate::job::manifest::{MANIFEST_LIMIT, Manifest, ManifestColumn, ManifestFile};
+use crate::job::manifest::{
+    MANIFEST_LIMIT, Manifest, ManifestColumn, ManifestCursor, ManifestFile,
+};
 use crate::job::run::{Run, State};
 use crate::protect::Protect;
 use crate::rows::{Counts, Rows};
 use crate::sink::{Begun, Empty, Holder, Way};
+use crate::source::{Fresh, Since};
 use crate::transform::Transform;
 
 use account::Account;
@@ -47,6 +50,8 @@ pub use stuck::{Found, delivery as delivery_of, find};
 pub struct Ready<'a> {
     plan: &'a Plan,
     attempt: Attempt,
+    /// What is read by the cursor, where the run has one and has begun to read.
+    range: Option<ManifestCursor>,
 }
 
 /// What the ledger said when the run was opened.
@@ -58,6 +63,9 @@ pub struct Attempt {
     pub predecessor: Option<String>,
     /// The delivery of the edition before this one, if there is one.
     pub supersedes: Option<Uuid>,
+    /// What it reads, where it goes by a cursor: from where that stands, or, in a rerun, what was
+    /// read before.
+    pub since: Since,
 }
 
 impl Attempt {
@@ -84,7 +92,7 @@ impl Plan {
             self.replaced(&attempt).await?;
         }
         Ok(match begun {
-            Begun::Open => Start::Ready(Ready { plan: self, attempt }),
+            Begun::Open => Start::Ready(Ready { plan: self, attempt, range: None }),
             Begun::Committed(decision) => Start::Committed(Committed {
                 plan: self,
                 run: attempt.run.id,
@@ -111,6 +119,12 @@ impl Plan {
         )
         .with("target", self.target())
         .help("Find out who wrote it; move it away, or use another path."))
+    }
+
+    /// How the cursor moves over what was read, if it does.
+    fn moved(&self, range: Option<&ManifestCursor>) -> Option<CursorMove> {
+        let (name, range) = (self.cursor()?.to_owned(), range?);
+        Some(CursorMove { name, from: range.from.clone(), to: range.to.clone()? })
     }
 
     /// Goes on with what an earlier attempt decided.
@@ -173,8 +187,16 @@ pub struct Protected<'a> {
 impl<'a> Ready<'a> {
     /// Starts to read. Nothing is read before the sink pulls.
     pub async fn extract(self) -> Result<Extracted<'a>> {
-        let rows = self.plan.source.read(&self.plan.bindings).await?;
-        Ok(Extracted { ready: self, rows })
+        let plan = self.plan;
+        let Some(cursor) = &plan.cursor else {
+            let rows = plan.source.read(&plan.bindings).await?;
+            return Ok(Extracted { ready: self, rows });
+        };
+        let Fresh { rows, to } =
+            plan.source.read_since(&plan.bindings, &self.attempt.since).await?;
+        let from = self.attempt.since.from.clone();
+        let range = Some(ManifestCursor { column: cursor.column.clone(), from, to });
+        Ok(Extracted { ready: Ready { range, ..self }, rows })
     }
 }
 
@@ -247,7 +269,7 @@ impl<'a> Protected<'a> {
     /// Moves the rows into the staging area, and makes sure that every one of them is accounted
     /// for.
     pub async fn stage(self) -> Result<Staged<'a>> {
-        let Protected { ready: Ready { plan, attempt }, rows, account } = self;
+        let Protected { ready: Ready { plan, attempt, range }, rows, account } = self;
         let (schema, snapshot) = (Arc::clone(&rows.schema), rows.snapshot.clone());
         let holder = attempt.holder();
         let mut staged = plan.sink.stage(&holder, rows).await?;
@@ -305,12 +327,13 @@ impl<'a> Protected<'a> {
             .collect::<Result<_>>()?;
         let files = staged.parts.iter().map(ManifestFile::from).collect();
         let replaces = plan.replaced(&attempt).await?;
-        let manifest = plan.manifest(&attempt, fields, snapshot, files, counts);
+        let cursor = plan.moved(range.as_ref());
+        let manifest = plan.manifest(&attempt, fields, range, snapshot, files, counts);
         let decision = Decision {
             manifest: manifest.to_bytes()?,
             parts: staged.parts,
             counts,
-            cursor: None,
+            cursor,
             replaces,
             quarantine,
         };

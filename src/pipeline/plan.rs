@@ -16,7 +16,10 @@ use crate::contract::ContractConfig;
 use crate::error::{Error, Result};
 use crate::export::Export;
 use crate::format::Format;
-use crate::job::manifest::{MANIFEST_FORMAT, Manifest, ManifestColumn, ManifestFile};
+use crate::job::key::Content;
+use crate::job::manifest::{
+    MANIFEST_FORMAT, Manifest, ManifestColumn, ManifestCursor, ManifestFile,
+};
 use crate::job::param::{self, Bindings, Value};
 use crate::job::run::Run;
 use crate::job::template::{self, Template};
@@ -26,7 +29,7 @@ use crate::protect::Protection;
 use crate::rows::Counts;
 use crate::secret::Secret;
 use crate::sink::{self, Holder, IfExists, Occasion, Sink};
-use crate::source::{self, Source, Types};
+use crate::source::{self, Since, Source, Types};
 use crate::units::Rate;
 
 /// What an installation has that runs need.
@@ -79,10 +82,21 @@ pub struct Plan {
     pub(super) source: Box<dyn Source>,
     pub(super) sink: Box<dyn Sink>,
     pub(super) progress: Arc<Progress>,
+    pub(super) cursor: Option<Cursor>,
     if_exists: IfExists,
     pseudonyms: Option<Secret>,
     quarantine: Option<Arc<Connection>>,
     uses: Vec<Arc<Connection>>,
+}
+
+/// The cursor that a run reads by.
+pub(super) struct Cursor {
+    /// Its name in the ledger.
+    pub name: String,
+    /// Its column.
+    pub column: String,
+    /// Whether the run moves it; a rerun reads again what was read before.
+    pub moves: bool,
 }
 
 impl Plan {
@@ -106,6 +120,7 @@ impl Plan {
                 values: &bindings,
             })
         })?;
+        let cursor = cursor(&export, run, &bindings);
         if let Some(window) = run.order.window {
             for (name, at) in param::WINDOW.into_iter().zip([window.start, window.end]) {
                 bindings.insert(name.to_owned(), Value::Timestamp(at));
@@ -138,6 +153,7 @@ impl Plan {
             source,
             sink,
             progress: Arc::default(),
+            cursor,
             if_exists,
             pseudonyms: house.pseudonyms.clone(),
             quarantine: house.quarantine.clone(),
@@ -147,13 +163,34 @@ impl Plan {
     }
 
     /// What the run must hold before it starts, all or none: a slot of each connection that has a
-    /// limit, and the target.
+    /// limit, the target, and the cursor that it moves.
     pub fn needs(&self) -> Vec<Need> {
         self.uses
             .iter()
             .filter_map(|connection| Some(Need::slot(&connection.name, connection.max_runs?)))
             .chain([Need::target(self.sink.target())])
+            .chain(self.cursor().map(Need::cursor))
             .collect()
+    }
+
+    /// The name of the cursor that the run moves, if it does.
+    pub fn cursor(&self) -> Option<&str> {
+        self.cursor.as_ref().filter(|cursor| cursor.moves).map(|cursor| cursor.name.as_str())
+    }
+
+    /// A value of the cursor as its source writes it. No row is read.
+    ///
+    /// # Errors
+    /// The source's, where it is no value of the column.
+    pub async fn cursor_value(&self, value: &str) -> Result<String> {
+        let since = Since { from: None, to: Some(value.to_owned()) };
+        let fresh = self.source.read_since(&self.bindings, &since).await?;
+        Ok(fresh.to.unwrap_or_else(|| value.to_owned()))
+    }
+
+    /// Whether the run reads again the range of a cursor that an earlier edition of it has read.
+    pub fn reads_again(&self) -> bool {
+        self.cursor.as_ref().is_some_and(|cursor| !cursor.moves)
     }
 
     /// The names of the connections that it uses.
@@ -214,6 +251,7 @@ impl Plan {
         &self,
         attempt: &Attempt,
         schema: Vec<ManifestColumn>,
+        cursor: Option<ManifestCursor>,
         snapshot: Option<String>,
         files: Vec<ManifestFile>,
         counts: Counts,
@@ -236,6 +274,7 @@ impl Plan {
             csv: (self.export.sink.kind().0 == Format::Csv)
                 .then(|| self.export.sink.csv.clone())
                 .flatten(),
+            cursor,
             snapshot,
             files,
             counts: counts.into(),
@@ -243,6 +282,25 @@ impl Plan {
             made_by: Manifest::maker(),
         }
     }
+}
+
+/// The cursor that a run reads by, if its export has one. A run with a window reads by its window
+/// alone.
+fn cursor(export: &Export, run: &Run, params: &Bindings) -> Option<Cursor> {
+    if run.order.window.is_some() {
+        return None;
+    }
+    let of = export.source.cursor_of()?;
+    let content = Content {
+        export: &run.order.export,
+        recipient: run.order.recipient.as_deref(),
+        declared: &export.params,
+        params,
+        window: None,
+        definition: None,
+    };
+    let column = export.source.cursor.as_ref()?.column.clone();
+    Some(Cursor { name: content.cursor(&of), column, moves: run.order.edition == 1 })
 }
 
 #[cfg(test)]

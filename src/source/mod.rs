@@ -1,5 +1,6 @@
 //! Sources: where rows come from. One file per system, and a registry that names them all.
 
+mod cursor;
 mod discard;
 mod files;
 mod postgres;
@@ -18,6 +19,7 @@ use crate::format::{Compression, CsvOptions, FieldType, Fields, Format};
 use crate::job::param::Bindings;
 use crate::rows::Rows;
 
+pub use self::cursor::{CursorConfig, Fresh, Nulls, Since};
 pub(crate) use self::files::placeholders;
 pub(crate) use self::sql::{parameters, placed};
 
@@ -39,6 +41,10 @@ pub struct SourceConfig {
     /// Databases: a SELECT in the database's own SQL, with `:name` parameters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub query: Option<String>,
+    /// Databases: the column by which each run reads what is new since the last:
+    /// `"updated_at"`, or `{ column = "updated_at", lookback = "10m", start = 2026-01-01 }`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<CursorConfig>,
     /// Files: a path under the connection's url, with `*` for any part of one name and `**` for
     /// any folders, and `{name}` for parameters.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -58,6 +64,16 @@ pub struct SourceConfig {
 }
 
 impl SourceConfig {
+    /// What its cursor is a cursor of, where it has one: the table and the column, or the column that
+    /// the query gives.
+    pub(crate) fn cursor_of(&self) -> Option<String> {
+        let column = &self.cursor.as_ref()?.column;
+        Some(match &self.table {
+            Some(table) => format!("{table}.{column}"),
+            None => column.clone(),
+        })
+    }
+
     /// The parameters that its query, its condition and its path use.
     pub(crate) fn uses(&self) -> impl Iterator<Item = &str> {
         let sql = [&self.query, &self.filter].into_iter().flatten();
@@ -81,6 +97,14 @@ pub trait Source: Send + Sync {
     /// literals, never as text. Nothing is read until the stream is polled; dropping it cancels
     /// the read at the server.
     async fn read(&self, bindings: &Bindings) -> Result<Rows>;
+
+    /// As [`Source::read`], but only what the cursor of the definition has not reached yet. How far
+    /// that goes is found in the state that is read. Called instead of `read` by runs that have a
+    /// cursor.
+    async fn read_since(&self, bindings: &Bindings, since: &Since) -> Result<Fresh> {
+        let _ = (bindings, since);
+        Err(cursor::none())
+    }
 }
 
 /// Column → type, in order: what types a source without its own takes.
@@ -107,7 +131,9 @@ fn types(config: &SourceConfig, contract: Option<&Types>) -> Types {
 /// The keys of `[source]` that a kind of system has.
 pub(crate) fn keys(kind: System) -> &'static [&'static str] {
     match kind {
-        System::Postgres | System::Sqlite => &["connection", "table", "columns", "where", "query"],
+        System::Postgres | System::Sqlite => {
+            &["connection", "table", "columns", "where", "query", "cursor"]
+        }
         System::Files => &["connection", "path", "format", "compression", "csv", "fields"],
         System::Discard => &["connection"],
     }
@@ -145,6 +171,7 @@ fn validate(config: &SourceConfig, kind: System) -> Result<()> {
         ("columns", config.columns.is_some()),
         ("where", config.filter.is_some()),
         ("query", config.query.is_some()),
+        ("cursor", config.cursor.is_some()),
         ("path", config.path.is_some()),
         ("format", config.format.is_some()),
         ("compression", config.compression.is_some()),

@@ -1,5 +1,6 @@
 //! PostgreSQL as a source: one COPY in binary format, under one snapshot.
 
+mod cursor;
 mod decode;
 mod numeric;
 
@@ -13,8 +14,9 @@ use futures::{StreamExt, stream};
 use tokio_postgres::types::{Kind, Type};
 use tokio_postgres::{Column, CopyOutStream};
 
+use self::cursor::Cursor;
 use self::decode::{Decoder, Wire};
-use super::{Source, SourceConfig, Types, sql};
+use super::{Fresh, Since, Source, SourceConfig, Types, sql};
 use crate::connect::Connection;
 use crate::connect::postgres::{Client, classify, connect};
 use crate::connect::sql::quote;
@@ -28,8 +30,7 @@ const READ: &str = "read from PostgreSQL";
 /// A table or query of a PostgreSQL database.
 pub(super) struct PostgresSource {
     connection: Connection,
-    /// The SELECT, with its `:name` parameters.
-    template: String,
+    config: SourceConfig,
     types: Types,
 }
 
@@ -42,44 +43,59 @@ struct Plan {
 
 impl PostgresSource {
     pub(super) fn new(config: &SourceConfig, connection: &Connection, types: Types) -> Self {
-        let select = sql::select(config);
-        let template = select.trim_end_matches([';', ' ', '\t', '\r', '\n']).to_owned();
-        PostgresSource { connection: connection.clone(), template, types }
+        PostgresSource { connection: connection.clone(), config: config.clone(), types }
     }
 
-    /// Opens the one transaction that everything is read in, and plans in it: the locks that
-    /// planning takes keep the table as it is until the end.
-    async fn open(&self, bindings: &Bindings) -> Result<(Client, Plan)> {
-        let sql = sql::render(&self.template, bindings)?;
+    /// The SELECT, with its `:name` parameters.
+    fn template(&self) -> String {
+        sql::trimmed(&sql::select(&self.config)).to_owned()
+    }
+
+    /// Opens the one transaction that everything is read in.
+    async fn begin(&self) -> Result<Client> {
         let client = connect(&self.connection, "source").await?;
         client
             .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             .await
             .map_err(|error| classify(READ, error))?;
+        Ok(client)
+    }
+
+    /// Plans in the transaction: the locks that planning takes keep the table as it is until the
+    /// end.
+    async fn plan(&self, client: &Client, template: &str, bindings: &Bindings) -> Result<Plan> {
+        let sql = sql::render(template, bindings)?;
         let statement = client.prepare(&sql).await.map_err(|error| classify(READ, error))?;
         if !statement.params().is_empty() {
             return Err(Error::permanent(READ, "the SQL has numbered parameters")
                 .help("Write `:name` and declare it in [params]."));
         }
-        let plan = plan(sql, statement.columns(), &self.types)?;
+        plan(sql, statement.columns(), &self.types)
+    }
+
+    async fn open(&self, bindings: &Bindings) -> Result<(Client, Plan)> {
+        let client = self.begin().await?;
+        let plan = self.plan(&client, &self.template(), bindings).await?;
         Ok((client, plan))
     }
 
-    fn named(&self, error: Error) -> Error {
-        error.with("connection", &self.connection.name)
+    /// Opens what is new by the cursor, and tells how far that goes.
+    async fn open_since(
+        &self,
+        bindings: &Bindings,
+        since: &Since,
+    ) -> Result<(Client, Plan, Option<String>)> {
+        let config = self.config.cursor.as_ref().ok_or_else(super::cursor::none)?;
+        let client = self.begin().await?;
+        let cursor = Cursor::find(&client, config, &self.config, bindings).await?;
+        let range = cursor.range(since).await?;
+        let template = sql::select_where(&self.config, None, &range.conditions);
+        let plan = self.plan(&client, &template, bindings).await?;
+        Ok((client, plan, range.to))
     }
-}
 
-#[async_trait]
-impl Source for PostgresSource {
-    async fn schema(&self, bindings: &Bindings) -> Result<SchemaRef> {
-        let (client, plan) = self.open(bindings).await.map_err(|error| self.named(error))?;
-        client.close().await;
-        Ok(plan.schema)
-    }
-
-    async fn read(&self, bindings: &Bindings) -> Result<Rows> {
-        let (client, plan) = self.open(bindings).await.map_err(|error| self.named(error))?;
+    /// Starts to read what was planned.
+    async fn rows(&self, client: Client, plan: Plan) -> Result<Rows> {
         let snapshot = client
             .query_one("SELECT pg_current_snapshot()::text", &[])
             .await
@@ -98,6 +114,34 @@ impl Source for PostgresSource {
         })
         .map(move |batch| batch.map_err(|error| error.with("connection", &name)));
         Ok(Rows { schema: plan.schema, stream: stream.boxed(), snapshot: Some(snapshot) })
+    }
+
+    fn named(&self, error: Error) -> Error {
+        error.with("connection", &self.connection.name)
+    }
+}
+
+#[async_trait]
+impl Source for PostgresSource {
+    async fn schema(&self, bindings: &Bindings) -> Result<SchemaRef> {
+        let (client, plan) = self.open(bindings).await.map_err(|error| self.named(error))?;
+        if let Some(config) = &self.config.cursor {
+            let found = Cursor::find(&client, config, &self.config, bindings).await;
+            found.map_err(|error| self.named(error))?;
+        }
+        client.close().await;
+        Ok(plan.schema)
+    }
+
+    async fn read(&self, bindings: &Bindings) -> Result<Rows> {
+        let (client, plan) = self.open(bindings).await.map_err(|error| self.named(error))?;
+        self.rows(client, plan).await
+    }
+
+    async fn read_since(&self, bindings: &Bindings, since: &Since) -> Result<Fresh> {
+        let opened = self.open_since(bindings, since).await;
+        let (client, plan, to) = opened.map_err(|error| self.named(error))?;
+        Ok(Fresh { rows: self.rows(client, plan).await?, to })
     }
 }
 

@@ -12,14 +12,37 @@ pub(super) fn select(config: &SourceConfig) -> String {
     if let Some(query) = &config.query {
         return query.clone();
     }
-    let columns = match &config.columns {
-        Some(names) => quote_all(names),
-        None => "*".to_owned(),
+    select_where(config, None, &[])
+}
+
+/// The same SELECT, of other columns if any are given, and only of the rows that meet all
+/// conditions. A table's conditions may use every column that it has, a query's those that it gives.
+pub(super) fn select_where(
+    config: &SourceConfig,
+    columns: Option<&str>,
+    conditions: &[String],
+) -> String {
+    let own = match (&config.query, &config.columns) {
+        (None, Some(names)) => quote_all(names),
+        _ => "*".to_owned(),
     };
-    let table = quote_table(config.table.as_deref().unwrap_or_default());
-    // The condition stands on its own line, since it may end in a comment.
-    let filter = config.filter.as_ref().map(|filter| format!(" WHERE (\n{filter}\n)"));
-    format!("SELECT {columns} FROM {table}{}", filter.unwrap_or_default())
+    // What is not ours stands on lines of its own, since it may end in a comment.
+    let from = match &config.query {
+        Some(query) => format!("(\n{}\n) AS q", trimmed(query)),
+        None => quote_table(config.table.as_deref().unwrap_or_default()),
+    };
+    let filter = config.filter.iter().map(|filter| format!("(\n{filter}\n)"));
+    let conditions: Vec<String> = filter.chain(conditions.iter().cloned()).collect();
+    let filter = match conditions.as_slice() {
+        [] => String::new(),
+        all => format!(" WHERE {}", all.join(" AND ")),
+    };
+    format!("SELECT {} FROM {from}{filter}", columns.unwrap_or(&own))
+}
+
+/// A statement without what may end it.
+pub(super) fn trimmed(sql: &str) -> &str {
+    sql.trim_end_matches([';', ' ', '\t', '\r', '\n'])
 }
 
 /// `sql` with each `:name` replaced by its value as a typed literal.

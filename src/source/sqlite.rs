@@ -2,6 +2,8 @@
 //!
 //! SQLite's values have types of their own, whatever their column declares; each is checked.
 
+mod cursor;
+
 use std::collections::HashSet;
 
 use arrow::datatypes::SchemaRef;
@@ -12,7 +14,8 @@ use rusqlite::{InterruptHandle, Statement};
 use serde_json::{Map, Value as Json};
 use tokio::sync::mpsc;
 
-use super::{Source, SourceConfig, Types, sql};
+use self::cursor::Cursor;
+use super::{Fresh, Since, Source, SourceConfig, Types, sql};
 use crate::connect::Connection;
 use crate::connect::sqlite::{Access, classify, open};
 use crate::error::{Error, Result};
@@ -28,30 +31,44 @@ const AHEAD: usize = 2;
 /// A table or query of an SQLite database.
 pub(super) struct SqliteSource {
     connection: Connection,
-    sql: String,
+    config: SourceConfig,
     types: Types,
 }
 
 impl SqliteSource {
     pub(super) fn new(config: &SourceConfig, connection: &Connection, types: Types) -> Self {
-        SqliteSource { connection: connection.clone(), sql: sql::select(config), types }
+        SqliteSource { connection: connection.clone(), config: config.clone(), types }
     }
 
-    /// Opens the database in a read transaction, and plans in it.
-    async fn open(&self, bindings: &Bindings) -> Result<Reading> {
-        let (connection, sql) = (self.connection.clone(), self.sql.clone());
-        let (declared, bindings) = (self.types.clone(), bindings.clone());
+    /// Opens the database in a read transaction, and plans in it: to read everything, or what is new
+    /// by the cursor. Answers how far that goes, too.
+    async fn open(
+        &self,
+        bindings: &Bindings,
+        since: Option<Since>,
+    ) -> Result<(Reading, Option<String>)> {
+        let (connection, config) = (self.connection.clone(), self.config.clone());
+        let (declared, mut bindings) = (self.types.clone(), bindings.clone());
         blocking(move || {
             let database = open(&connection, Access::Read)?;
             // The first look at the schema takes the snapshot that the rest is read from.
             database
                 .execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema;")
                 .map_err(|error| classify(READ, error))?;
+            let mut sql = sql::select(&config);
             let statement = database.prepare(&sql).map_err(|error| classify(READ, error))?;
             let types = plan(&statement, &declared)?;
-            drop(bound(&database, &sql, &bindings)?);
             drop(statement);
-            Ok(Reading { database, sql, types, bindings })
+            let mut to = None;
+            if let Some(cursor) = &config.cursor {
+                let cursor = Cursor::find(&database, cursor, &config, &declared)?;
+                if let Some(since) = since {
+                    let range = cursor.range(&bindings, &since)?;
+                    (sql, bindings, to) = (range.sql, range.bindings, range.to);
+                }
+            }
+            drop(bound(&database, &sql, &bindings)?);
+            Ok((Reading { database, sql, types, bindings }, to))
         })
         .await
         .map_err(|error| error.with("connection", &self.connection.name))
@@ -61,11 +78,21 @@ impl SqliteSource {
 #[async_trait]
 impl Source for SqliteSource {
     async fn schema(&self, bindings: &Bindings) -> Result<SchemaRef> {
-        Ok(schema(&self.open(bindings).await?.types))
+        Ok(schema(&self.open(bindings, None).await?.0.types))
     }
 
     async fn read(&self, bindings: &Bindings) -> Result<Rows> {
-        let reading = self.open(bindings).await?;
+        Ok(self.rows(self.open(bindings, None).await?.0))
+    }
+
+    async fn read_since(&self, bindings: &Bindings, since: &Since) -> Result<Fresh> {
+        let (reading, to) = self.open(bindings, Some(since.clone())).await?;
+        Ok(Fresh { rows: self.rows(reading), to })
+    }
+}
+
+impl SqliteSource {
+    fn rows(&self, reading: Reading) -> Rows {
         let schema = schema(&reading.types);
         let name = self.connection.name.clone();
         let stream = stream::unfold(Stage::Ready(Box::new(reading)), async |stage| {
@@ -77,7 +104,7 @@ impl Source for SqliteSource {
             Some((batch, Stage::UnderWay(under_way)))
         })
         .map(move |batch| batch.map_err(|error| error.with("connection", &name)));
-        Ok(Rows { schema, stream: stream.boxed(), snapshot: None })
+        Rows { schema, stream: stream.boxed(), snapshot: None }
     }
 }
 

@@ -20,6 +20,7 @@ use crate::error::{Class, Error, Result};
 use crate::intake::Bound;
 use crate::job::command::{Command, Open, Opened, Outcome};
 use crate::job::machine::Closed;
+use crate::job::manifest::{MANIFEST_LIMIT, Manifest, ManifestCursor};
 use crate::job::message::WakeMessage;
 use crate::job::run::{Run, State};
 use crate::job::waiting::Need;
@@ -27,6 +28,7 @@ use crate::ledger::RunFilter;
 use crate::limits::local::Pass;
 use crate::pipeline::{Attempt, Plan, Recorded, Start};
 use crate::queue::{Incoming, Properties, Settle, WAKE_TYPE};
+use crate::source::Since;
 use crate::telemetry::metrics;
 
 /// What a message says.
@@ -190,7 +192,7 @@ impl Opening {
             lease: worker.settings.lease,
             needs: plan.as_ref().map(|plan| needs(plan, run)).unwrap_or_default(),
             attempts: i32::try_from(attempts).unwrap_or(i32::MAX),
-            cursor: None,
+            cursor: plan.as_ref().ok().and_then(Plan::cursor).map(str::to_owned),
             target: plan.as_ref().ok().map(|plan| plan.target().to_owned()),
             uses: plan
                 .as_ref()
@@ -346,8 +348,9 @@ async fn let_message_go(worker: &Worker, run: &Run, message: &mut Unacked) -> In
 
 /// One attempt, and how it ends.
 async fn attempt(worker: &Worker, plan: Result<&Plan, &Error>, opened: Opened) -> Ending {
-    let attempt =
-        Attempt { run: Box::new(opened.run), predecessor: opened.predecessor, supersedes: None };
+    let since = Since { from: opened.cursor, to: None };
+    let run = Box::new(opened.run);
+    let mut attempt = Attempt { run, predecessor: opened.predecessor, supersedes: None, since };
     let plan = match plan {
         Ok(plan) => plan,
         Err(error) if attempt.run.state == State::Running => {
@@ -362,7 +365,13 @@ async fn attempt(worker: &Worker, plan: Result<&Plan, &Error>, opened: Opened) -
         State::Closing => return Ending::Close,
         State::Committing => resume(worker, plan, &attempt).await,
         _ => match pass(worker, plan).await {
-            Ok(Pass::Go) => deliver(worker, plan, attempt).await,
+            Ok(Pass::Go) => match range(worker, plan, &attempt.run).await {
+                Ok(range) => {
+                    attempt.since = range.unwrap_or(attempt.since);
+                    deliver(worker, plan, attempt).await
+                }
+                Err(error) => Err(error),
+            },
             Ok(Pass::Later(wait)) => return Ending::Snooze(wait),
             Err(error) => Err(error),
         },
@@ -388,6 +397,27 @@ async fn pass(worker: &Worker, plan: &Plan) -> Result<Pass> {
         }
     }
     Ok(Pass::Go)
+}
+
+/// The range of its cursor that a rerun reads again: that of the edition before it.
+async fn range(worker: &Worker, plan: &Plan, run: &Run) -> Result<Option<Since>> {
+    const DOING: &str = "read the range of the cursor again";
+    if !plan.reads_again() {
+        return Ok(None);
+    }
+    let key = Some(run.order.key.clone());
+    let filter = RunFilter { key, states: vec![State::Done], limit: 100, ..RunFilter::default() };
+    let editions = worker.ledger.runs(&filter).await?;
+    let before = editions.into_iter().filter(|one| one.order.edition < run.order.edition);
+    let before = before.max_by_key(|one| one.order.edition).and_then(|one| one.decision);
+    let manifest = before
+        .map(|decision| Manifest::parse(decision.manifest.as_bytes(), MANIFEST_LIMIT))
+        .transpose()?;
+    match manifest.and_then(|manifest| manifest.cursor) {
+        Some(ManifestCursor { from, to: Some(to), .. }) => Ok(Some(Since { from, to: Some(to) })),
+        _ => Err(Error::permanent(DOING, "no edition before this one has read anything")
+            .help("Enqueue the export instead: what is new is read from where the cursor stands.")),
+    }
 }
 
 /// The way of the rows, from source to recorded delivery.

@@ -422,6 +422,7 @@ fn every_help_has_examples() {
         "enqueue",
         "runs",
         "dead",
+        "cursors",
         "exports",
         "verify",
         "init",

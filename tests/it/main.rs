@@ -7,6 +7,7 @@ mod cli_named;
 mod cli_signals;
 mod cli_told;
 mod conformance;
+mod cursors;
 mod docs;
 mod doctor;
 mod e2e;

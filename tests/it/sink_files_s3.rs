@@ -116,6 +116,7 @@ fn decide(run: RunId, staged: Staged, replaces: Option<String>) -> Decision {
             nullable: false,
         }],
         csv: None,
+        cursor: None,
         snapshot: None,
         files,
         counts,

@@ -1,5 +1,6 @@
 //! Checks one export: its references, and what fits its systems.
 
+use super::cursor::check_cursor;
 use super::files::{check_csv, check_files};
 use super::{Known, fit, missing, no_connection, rows, system_name, table, text};
 use crate::config::problem::{Code, Level, Problems, suggest};
@@ -151,7 +152,9 @@ fn check_params(export: &Export, tree: &Node, problems: &mut Problems) {
                 problems.add(Code::BadValue, tree.at(&["params", name, key]), message, label);
             }
         }
-        if name == "cursor" || template::BUILT_IN.contains(&name.as_str()) {
+        if ["cursor", "cursor_from", "cursor_to"].contains(&name.as_str())
+            || template::BUILT_IN.contains(&name.as_str())
+        {
             let place = tree.key_at(&["params", name]);
             problems.add(
                 Code::Name,
@@ -246,6 +249,9 @@ fn check_select(source: &SourceConfig, tree: &Node, problems: &mut Problems) {
 fn check_sink(export: &Export, one: &Connection, tree: &Node, problems: &mut Problems) {
     let (sink, kind) = (&export.sink, one.kind);
     check_keys("sink", sink::keys(kind), kind, tree, problems);
+    if let Some(cursor) = &export.source.cursor {
+        check_cursor(cursor, export, kind, tree, problems);
+    }
     let place = tree.at(&["sink", "path"]);
     match (kind, &sink.path) {
         (System::Files, _) => check_files(export, one, tree, problems),

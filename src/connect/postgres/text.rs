@@ -3,6 +3,8 @@
 use crate::error::{Error, Result};
 use crate::job::param::Value;
 
+const DOING: &str = "write a parameter into SQL";
+
 /// A value as a typed literal, in parentheses so that it can stand anywhere in an expression.
 /// COPY takes no bound parameters. Safe for every string, whatever the server's
 /// `standard_conforming_strings`.
@@ -11,17 +13,8 @@ use crate::job::param::Value;
 /// `permanent`: text with a NUL character, which PostgreSQL cannot hold, or an instant with more
 /// digits than microseconds.
 pub fn literal(value: &Value) -> Result<String> {
-    const DOING: &str = "write a parameter into SQL";
     Ok(match value {
-        Value::String(text) if text.contains('\0') => {
-            return Err(Error::permanent(DOING, "the text has a NUL character")
-                .help("PostgreSQL text cannot hold it, so no row can match."));
-        }
-        // Only E'' reads a backslash in the same way under every setting.
-        Value::String(text) if text.contains('\\') => {
-            format!("(E'{}'::text)", text.replace('\\', "\\\\").replace('\'', "''"))
-        }
-        Value::String(text) => format!("('{}'::text)", text.replace('\'', "''")),
+        Value::String(text) => format!("({}::text)", quoted(text)?),
         // Quoted, since -9223372036854775808 would be read as the negation of a number too large.
         Value::Int64(number) => format!("('{number}'::int8)"),
         Value::Bool(flag) => format!("({flag})"),
@@ -43,6 +36,23 @@ pub fn literal(value: &Value) -> Result<String> {
                 utc.subsec_nanosecond() / 1000,
             )
         }
+    })
+}
+
+/// Text as a literal of no type yet: it takes that of what it is compared with.
+///
+/// # Errors
+/// `permanent`: it has a NUL character, which PostgreSQL cannot hold.
+pub fn quoted(text: &str) -> Result<String> {
+    if text.contains('\0') {
+        return Err(Error::permanent(DOING, "the text has a NUL character")
+            .help("PostgreSQL text cannot hold it, so no row can match."));
+    }
+    let doubled = text.replace('\'', "''");
+    // Only E'' reads a backslash in the same way under every setting.
+    Ok(match doubled.contains('\\') {
+        true => format!("E'{}'", doubled.replace('\\', "\\\\")),
+        false => format!("'{doubled}'"),
     })
 }
 

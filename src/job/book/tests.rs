@@ -92,6 +92,9 @@ impl Shelf {
         self.cleanings.extend(changes.cleanings);
         self.attempts.extend(changes.ended);
         self.deliveries += changes.deliveries.len();
+        for name in changes.forgotten {
+            self.facts.cursors.remove(&name);
+        }
         for (name, (value, _)) in changes.cursors {
             self.facts.cursors.insert(name, value);
         }
@@ -413,6 +416,28 @@ fn a_wake_up_takes_the_place_of_the_one_that_is_there() {
     yes(shelf.apply(Command::Decide { run, fence, decision: decision(None) }));
     yes(shelf.apply(retry(run, fence, LEASE * 3)));
     assert_eq!(shelf.wakes[&run].at, now + LEASE * 3, "decided, and put back");
+}
+
+#[test]
+fn a_cursor_is_put_elsewhere_only_while_no_run_has_it() {
+    let mut shelf = Shelf::new();
+    let put = |to: Option<&str>| Command::MoveCursor {
+        name: "cursor/c".to_owned(),
+        to: to.map(str::to_owned),
+        by: "me".to_owned(),
+        reason: "a test".to_owned(),
+    };
+    let moved = |outcome| match outcome {
+        Outcome::Moved(from) => from,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(moved(shelf.apply(put(Some("10")))), None);
+    assert_eq!(shelf.facts.cursors["cursor/c"], "10");
+    assert_eq!(moved(shelf.apply(put(None))), Some("10".to_owned()));
+    let run = RunId::new();
+    let held = Resource { capacity: 1, holders: [run].into(), ..Resource::default() };
+    shelf.facts.resources.insert("cursor/c".to_owned(), held);
+    no(shelf.apply(put(Some("7"))), Refusal::Reserved(run));
 }
 
 #[test]

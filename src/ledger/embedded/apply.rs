@@ -158,6 +158,7 @@ fn store(
     put_at(sql!(insert_attempts), &sheets.opened)?;
     put_at(sql!(insert_deliveries), &sheets.deliveries)?;
     put(sql!(put_heads), &sheets.deliveries)?;
+    put(sql!(delete_cursors), &sheets.forgotten)?;
     put_at(sql!(put_cursors), &sheets.cursors)?;
     put_at(sql!(insert_audit), &sheets.audit)
 }

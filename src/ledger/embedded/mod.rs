@@ -30,7 +30,7 @@ use tokio::sync::Notify;
 use super::sheet::run_of;
 use super::{
     Adrift, Applied, Attempt, Audited, Ledger, NewDefinition, Posting, RecordedDelivery, RunFilter,
-    Skipped, StoredDefinition, Which,
+    Skipped, StoredCursor, StoredDefinition, Which,
 };
 use crate::error::Result;
 use crate::job::changes::Audit;
@@ -169,6 +169,10 @@ impl Ledger for EmbeddedLedger {
 
     async fn delivery(&self, run: RunId) -> Result<Option<RecordedDelivery>> {
         Ok(self.file.records("read the delivery", sql!(delivery), [run.to_string()]).await?.pop())
+    }
+
+    async fn cursors(&self, export: &str) -> Result<Vec<StoredCursor>> {
+        self.file.records("read the cursors", sql!(cursors), [export.to_owned()]).await
     }
 
     async fn audit_trail(&self, subject: Option<&str>, limit: u32) -> Result<Vec<Audited>> {

@@ -31,7 +31,7 @@ use tokio_postgres::types::{FromSql, ToSql};
 use super::sheet::run_of;
 use super::{
     Adrift, Applied, Attempt, Audited, Ledger, NewDefinition, Posting, RecordedDelivery, RunFilter,
-    Skipped, StoredDefinition, Which,
+    Skipped, StoredCursor, StoredDefinition, Which,
 };
 use crate::connect::postgres as server;
 use crate::error::{Class, Error, Result};
@@ -219,6 +219,10 @@ impl Ledger for PostgresLedger {
 
     async fn delivery(&self, run: RunId) -> Result<Option<RecordedDelivery>> {
         Ok(self.records(sql!(delivery), &[&run.0], "read the delivery").await?.pop())
+    }
+
+    async fn cursors(&self, export: &str) -> Result<Vec<StoredCursor>> {
+        self.records(sql!(cursors), &[&export], "read the cursors").await
     }
 
     async fn audit_trail(&self, subject: Option<&str>, limit: u32) -> Result<Vec<Audited>> {
