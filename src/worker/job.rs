@@ -9,7 +9,6 @@ use std::time::Instant;
 use bytes::Bytes;
 use futures::FutureExt;
 use tracing::Instrument;
-use uuid::Uuid;
 
 use super::Worker;
 use super::heart::Stop;
@@ -350,7 +349,7 @@ async fn let_message_go(worker: &Worker, run: &Run, message: &mut Unacked) -> In
 async fn attempt(worker: &Worker, plan: Result<&Plan, &Error>, opened: Opened) -> Ending {
     let since = Since { from: opened.cursor, to: None };
     let run = Box::new(opened.run);
-    let mut attempt = Attempt { run, predecessor: opened.predecessor, supersedes: None, since };
+    let attempt = Attempt { run, predecessor: opened.predecessor, supersedes: None, since };
     let plan = match plan {
         Ok(plan) => plan,
         Err(error) if attempt.run.state == State::Running => {
@@ -365,11 +364,8 @@ async fn attempt(worker: &Worker, plan: Result<&Plan, &Error>, opened: Opened) -
         State::Closing => return Ending::Close,
         State::Committing => resume(worker, plan, &attempt).await,
         _ => match pass(worker, plan).await {
-            Ok(Pass::Go) => match range(worker, plan, &attempt.run).await {
-                Ok(range) => {
-                    attempt.since = range.unwrap_or(attempt.since);
-                    deliver(worker, plan, attempt).await
-                }
+            Ok(Pass::Go) => match after_edition(worker, plan, attempt).await {
+                Ok(attempt) => deliver(worker, plan, attempt).await,
                 Err(error) => Err(error),
             },
             Ok(Pass::Later(wait)) => return Ending::Snooze(wait),
@@ -399,31 +395,44 @@ async fn pass(worker: &Worker, plan: &Plan) -> Result<Pass> {
     Ok(Pass::Go)
 }
 
-/// The range of its cursor that a rerun reads again: that of the edition before it.
-async fn range(worker: &Worker, plan: &Plan, run: &Run) -> Result<Option<Since>> {
-    const DOING: &str = "read the range of the cursor again";
-    if !plan.reads_again() {
-        return Ok(None);
+/// What an edition takes from the one that was done before it: which delivery it supersedes and,
+/// where the export goes by a cursor, the range that it reads again. A first edition takes nothing.
+async fn after_edition(worker: &Worker, plan: &Plan, mut attempt: Attempt) -> Result<Attempt> {
+    if attempt.run.order.edition == 1 {
+        return Ok(attempt);
     }
-    let key = Some(run.order.key.clone());
-    let filter = RunFilter { key, states: vec![State::Done], limit: 100, ..RunFilter::default() };
-    let editions = worker.ledger.runs(&filter).await?;
-    let before = editions.into_iter().filter(|one| one.order.edition < run.order.edition);
-    let before = before.max_by_key(|one| one.order.edition).and_then(|one| one.decision);
-    let manifest = before
+    let filter = RunFilter {
+        key: Some(attempt.run.order.key.clone()),
+        states: vec![State::Done],
+        limit: 1,
+        ..RunFilter::default()
+    };
+    let find = || worker.ledger.runs(&filter);
+    let done = worker.patiently("ledger", "read the edition before", find).await?;
+    let decision = done.into_iter().next().and_then(|run| run.decision);
+    let before = decision
         .map(|decision| Manifest::parse(decision.manifest.as_bytes(), MANIFEST_LIMIT))
         .transpose()?;
-    match manifest.and_then(|manifest| manifest.cursor) {
-        Some(ManifestCursor { from, to: Some(to), .. }) => Ok(Some(Since { from, to: Some(to) })),
-        _ => Err(Error::permanent(DOING, "no edition before this one has read anything")
-            .help("Enqueue the export instead: what is new is read from where the cursor stands.")),
+    attempt.supersedes = before.as_ref().map(|manifest| manifest.delivery);
+    if plan.reads_again() {
+        attempt.since = match before.and_then(|manifest| manifest.cursor) {
+            Some(ManifestCursor { from, to: Some(to), .. }) => Since { from, to: Some(to) },
+            _ => {
+                return Err(Error::permanent(
+                    "read the range of the cursor again",
+                    "no edition before this one has read anything",
+                )
+                .help(
+                    "Enqueue the export instead: what is new is read from where the cursor stands.",
+                ));
+            }
+        };
     }
+    Ok(attempt)
 }
 
 /// The way of the rows, from source to recorded delivery.
-async fn deliver(worker: &Worker, plan: &Plan, mut attempt: Attempt) -> Result<Recorded> {
-    // The run holds its target: no other edition is delivered there meanwhile.
-    attempt.supersedes = superseded(worker, &attempt.run).await?;
+async fn deliver(worker: &Worker, plan: &Plan, attempt: Attempt) -> Result<Recorded> {
     // Up to the decision an attempt may be cut off; a decided one only goes forward.
     let limit = plan.timeout();
     let staged = tokio::time::timeout(limit, async {
@@ -448,27 +457,6 @@ async fn deliver(worker: &Worker, plan: &Plan, mut attempt: Attempt) -> Result<R
         Err(committed) => committed,
     };
     settle::record(worker, committed).await
-}
-
-/// The delivery of the last edition of the run's key that is done.
-async fn superseded(worker: &Worker, run: &Run) -> Result<Option<Uuid>> {
-    if run.order.edition == 1 {
-        return Ok(None);
-    }
-    let filter = RunFilter {
-        key: Some(run.order.key.clone()),
-        states: vec![State::Done],
-        limit: 1,
-        ..RunFilter::default()
-    };
-    let find = || async {
-        Ok(match worker.ledger.runs(&filter).await?.pop() {
-            Some(last) => worker.ledger.delivery(last.id).await?,
-            None => None,
-        })
-    };
-    let found = worker.patiently("ledger", "read the edition before", find).await?;
-    Ok(found.map(|delivery| delivery.id))
 }
 
 /// Rolls a decided delivery forward.

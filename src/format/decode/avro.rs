@@ -31,7 +31,7 @@ pub struct AvroFile<R: BufRead> {
     blocks: Blocks<R>,
     /// What its columns become.
     pub schema: SchemaRef,
-    columns: Option<Columns>,
+    columns: Columns,
     pieces: VecDeque<RecordBatch>,
 }
 
@@ -43,7 +43,8 @@ impl<R: BufRead> AvroFile<R> {
     pub fn open(input: R) -> Result<AvroFile<R>> {
         let blocks = Blocks::open(input)?;
         let schema = counterparts(&reader(blocks.header.clone(), BATCH_ROWS)?.schema(), READ)?;
-        Ok(AvroFile { blocks, schema, columns: None, pieces: VecDeque::new() })
+        let columns = Columns::new(&schema, &schema, READ)?;
+        Ok(AvroFile { blocks, schema, columns, pieces: VecDeque::new() })
     }
 
     /// Lets the columns be those of `schema`, in its order.
@@ -51,7 +52,7 @@ impl<R: BufRead> AvroFile<R> {
     /// # Errors
     /// `contract` when the file's columns are others.
     pub fn wanting(mut self, schema: &SchemaRef) -> Result<AvroFile<R>> {
-        self.columns = Some(Columns::new(&self.schema, schema, READ)?);
+        self.columns = Columns::new(&self.schema, schema, READ)?;
         Ok(self)
     }
 
@@ -62,11 +63,7 @@ impl<R: BufRead> AvroFile<R> {
     pub fn next_batch(&mut self) -> Result<Option<Batch>> {
         loop {
             if let Some(piece) = self.pieces.pop_front() {
-                let columns = match &self.columns {
-                    Some(columns) => columns,
-                    None => self.columns.insert(Columns::new(&self.schema, &self.schema, READ)?),
-                };
-                return columns.exact(&piece).map(Some);
+                return self.columns.exact(&piece).map(Some);
             }
             let block = self.blocks.next().map_err(|cause| super::broken_off(READ, cause))?;
             let Some((rows, file)) = block else { return Ok(None) };

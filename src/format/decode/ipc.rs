@@ -29,7 +29,7 @@ pub struct IpcFile<R> {
     pub schema: SchemaRef,
     is_file: bool,
     batches: usize,
-    columns: Option<Columns>,
+    columns: Columns,
     pieces: VecDeque<RecordBatch>,
 }
 
@@ -60,7 +60,8 @@ impl<R: BufRead> IpcFile<R> {
         }
         let reader = StreamReader::try_new(input, None).map_err(classify)?;
         let schema = counterparts(&reader.schema(), READ)?;
-        Ok(IpcFile { reader, schema, is_file, batches: 0, columns: None, pieces: VecDeque::new() })
+        let columns = Columns::new(&schema, &schema, READ)?;
+        Ok(IpcFile { reader, schema, is_file, batches: 0, columns, pieces: VecDeque::new() })
     }
 
     /// Lets the columns be those of `schema`, in its order.
@@ -68,7 +69,7 @@ impl<R: BufRead> IpcFile<R> {
     /// # Errors
     /// `contract` when the file's columns are others.
     pub fn wanting(mut self, schema: &SchemaRef) -> Result<IpcFile<R>> {
-        self.columns = Some(Columns::new(&self.schema, schema, READ)?);
+        self.columns = Columns::new(&self.schema, schema, READ)?;
         Ok(self)
     }
 
@@ -79,11 +80,7 @@ impl<R: BufRead> IpcFile<R> {
     pub fn next_batch(&mut self) -> Result<Option<Batch>> {
         loop {
             if let Some(piece) = self.pieces.pop_front() {
-                let columns = match &self.columns {
-                    Some(columns) => columns,
-                    None => self.columns.insert(Columns::new(&self.schema, &self.schema, READ)?),
-                };
-                return columns.exact(&piece).map(Some);
+                return self.columns.exact(&piece).map(Some);
             }
             match self.reader.next() {
                 Some(batch) => {

@@ -200,14 +200,9 @@ async fn a_table_follows_its_source_through_late_rows_and_changes() {
         done(4).await;
         assert_eq!(installation.database.number(differ).await, 0);
         // A second edition of the first run reads what that read, as it is now, and no more.
-        sql("INSERT INTO runs SELECT (json_populate_record(r, json_build_object(
-                 'id', gen_random_uuid(), 'edition', 2, 'state', 'queued', 'fence', 0,
-                 'worker', NULL, 'decision', NULL, 'counts', NULL, 'opened_at', NULL,
-                 'ended_at', NULL, 'needs', '[]'::json))).* FROM runs r WHERE key = 'round-1';
-             INSERT INTO outbox (run, kind, epoch, pool)
-                 SELECT id, 'wake', 0, pool FROM runs WHERE edition = 2")
-        .await
-        .unwrap();
+        let first = "SELECT id::text FROM runs WHERE key = 'round-1'";
+        let first = installation.database.text(first).await;
+        installation.run(&["rerun", &first, "--reason", "a test"]).await;
         done(5).await;
         let again = "SELECT counts->>'read' FROM runs WHERE edition = 2";
         assert_eq!(installation.database.text(again).await, "990");
