@@ -170,7 +170,7 @@ pub enum CatchUp {
     /// Each is delivered.
     #[default]
     All,
-    /// Only the last of them is.
+    /// Only the last of them is. The windows that closed since the tick before are due as ever.
     Latest,
     /// None is.
     Skip,

@@ -10,8 +10,9 @@ use serde_json::json;
 use super::output::counted;
 use super::{Context, Ended, Failure, Verdict, trial};
 use crate::config::Config;
-use crate::error::{Error, Result};
-use crate::export::Definition;
+use crate::connect::System;
+use crate::error::{Class, Error, Result};
+use crate::export::{Definition, Export};
 use crate::job::message::JobMessage;
 use crate::job::param::{Param, ParamType};
 use crate::job::window::{self, WindowSpec};
@@ -111,7 +112,12 @@ async fn connect(context: &Context, config: &Config) -> Result<Failed, Failure> 
             let run = trial::run(definition, sample(definition)?)?;
             Plan::new(Arc::new(definition.export.clone()), &run, &house)?.check().await
         };
-        if let Err(error) = checked.await {
+        let Err(error) = checked.await else { continue };
+        if error.class() == Class::Permanent
+            && let Some(name) = guessed(&definition.export, config)
+        {
+            unknown(context, definition, name, &error)?;
+        } else {
             failed.exports += 1;
             tell(context, "export", &definition.name, &definition.file, &error)?;
         }
@@ -143,6 +149,42 @@ fn tell(
     let class = error.class();
     context.out.line(format!(
         "error: {message}\n  --> {file}{help}\n   = more: longshore explain {class}\n"
+    ))
+}
+
+/// What the path of the source's files has in it that only a job tells.
+fn guessed<'a>(export: &'a Export, config: &Config) -> Option<&'a str> {
+    let connection = config.connections.get(&export.source.connection)?;
+    if connection.kind != System::Files {
+        return None;
+    }
+    let told = |param: &Param| param.default.is_some() || param.values.is_some();
+    export.source.uses().find(|name| !export.params.get(*name).is_some_and(told))
+}
+
+/// Tells that an export could not be looked at, since its files depend on the job.
+fn unknown(
+    context: &Context,
+    definition: &Definition,
+    guessed: &str,
+    error: &Error,
+) -> Result<(), Failure> {
+    let message = scrub(&error.to_string());
+    let (name, file) = (&definition.name, definition.file.display());
+    let help =
+        format!("`longshore preview {name}` with a job's own {{{guessed}}} looks at its files");
+    if context.out.json {
+        return context.out.object(&json!({
+            "level": "note",
+            "export": name,
+            "file": definition.file,
+            "message": message,
+            "help": help,
+        }));
+    }
+    context.out.line(format!(
+        "note: not looked at: which files it reads depends on {{{guessed}}}; with a made-up one: \
+         {message}\n  --> {file}\n   = help: {help}\n"
     ))
 }
 

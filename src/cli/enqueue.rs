@@ -16,7 +16,7 @@ use crate::intake::{self, Bound, Definitions};
 use crate::job::command::Outcome;
 use crate::job::message::JobMessage;
 use crate::job::param::{ParamType, Params};
-use crate::job::run::{Order, Run};
+use crate::job::run::{Order, Run, State};
 use crate::job::{RunId, Window, span, window};
 use crate::ledger::{Ledger, RunFilter, Which};
 use crate::wiring;
@@ -93,7 +93,11 @@ impl Enqueue {
         };
         let verdict = if self.wait {
             let waiting = async {
-                let look = &mut async |_: &Run, _: Timestamp| Ok(());
+                let mut alone = wait::Alone::default();
+                let look = &mut async |run: &Run, now: Timestamp| {
+                    alone.look(run, now);
+                    Ok(())
+                };
                 let runs = wait::until_ended(&*ledger, placed.ids(), look).await?;
                 wait::tell(context, &ledger, &config, &runs).await
             };
@@ -397,11 +401,27 @@ impl Placed {
                         other => format!("{} with revision {other}", run.state),
                     };
                     out.line(format!("already accepted: run {name}, {state}, {about}"))?;
+                    if let Some(remedy) = again(run) {
+                        told(&format!("nothing is run again; {remedy}\n"));
+                    }
                 }
                 _ => {}
             }
         }
         Ok(conflict)
+    }
+}
+
+/// How a job is done again whose run has ended.
+fn again(run: &Run) -> Option<String> {
+    let name = run.id.short();
+    match run.state {
+        State::Done => Some(format!("`longshore rerun {name} --reason …` delivers it once more")),
+        State::Dead | State::Expired => {
+            Some(format!("`longshore dead replay --run {name} --reason …` tries it again"))
+        }
+        State::Cancelled => Some("it was cancelled: give the job another --key".to_owned()),
+        _ => None,
     }
 }
 

@@ -399,6 +399,8 @@ mod tests {
             "runs watch --export e",
             "runs resolve x --as dead --reason r",
             "pause list",
+            "deliveries list --export e",
+            "deliveries show abcd",
             "dead list --export e",
             "dead show abcd",
             "dead replay --all --reason r",

@@ -96,7 +96,8 @@ impl Run {
         let health = wiring::health();
         let worker = wiring::worker(&config, &parts, &health);
         let ledger = Arc::clone(&parts.ledger);
-        let mut looks = Looks { worker: Arc::clone(&worker), asked: HashMap::new() };
+        let alone = matches!(config.settings.backing, Backing::Embedded { .. });
+        let mut looks = Looks { worker: Arc::clone(&worker), alone, asked: HashMap::new() };
         let mut look = async |run: &Record, now: Timestamp| looks.at(&*ledger, run, now).await;
         let until = async {
             tokio::select! {
@@ -130,6 +131,8 @@ impl Run {
 /// What the worker of this process was asked to look at, and when.
 struct Looks {
     worker: Arc<Worker>,
+    /// Whether no other worker may be there at all.
+    alone: bool,
     asked: HashMap<RunId, (Instant, Option<JoinHandle<()>>)>,
 }
 
@@ -137,6 +140,18 @@ impl Looks {
     /// Lets the worker look at a run that is due, and takes one that is parked off what is free
     /// already: no sweeper need be running.
     async fn at(&mut self, ledger: &dyn Ledger, run: &Record, now: Timestamp) -> Result<()> {
+        if let (true, Some(on)) = (self.alone, &run.parked) {
+            // Whoever holds what it waits for may have been left behind by a worker that is gone.
+            for holder in ledger.holders(on).await?.into_iter().filter(|one| *one != run.id) {
+                if let Some(left) = ledger.run(holder).await?.filter(|left| !left.alive(now)) {
+                    self.look(ledger, &left, now).await?;
+                }
+            }
+        }
+        self.look(ledger, run, now).await
+    }
+
+    async fn look(&mut self, ledger: &dyn Ledger, run: &Record, now: Timestamp) -> Result<()> {
         let lately = self.asked.get(&run.id).is_some_and(|(when, look)| {
             when.elapsed() < AGAIN || look.as_ref().is_some_and(|look| !look.is_finished())
         });

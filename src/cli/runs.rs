@@ -298,7 +298,11 @@ pub fn when(run: &Run, now: Timestamp) -> String {
     let when = match run.state {
         State::Queued => match &run.parked {
             Some(on) => pause::paused(on).unwrap_or_else(|| format!("until {on} is free")),
-            None if waits(run, now) => ahead(run.wake_at(now), now),
+            None if waits(run, now) => {
+                let at = run.wake_at(now);
+                let open = run.order.window.is_some_and(|window| window.end == at);
+                ahead(at, now) + if open { ", when its window ends" } else { "" }
+            }
             None => clock(run.accepted_at, now),
         },
         state if state.ended() => clock(run.ended_at.unwrap_or(run.changed_at), now),
@@ -357,6 +361,11 @@ async fn show(
     let shown = window_of(&run, &definitions).await;
     optional("window", order.window.map(|w| format!("{shown} ({} to {})", w.start, w.end)))?;
     line("state", format!("{}, {}", state_of(&run, now), when(&run, now)))?;
+    if let Some(on) = &run.parked {
+        let holders = ledger.holders(on).await?;
+        let names: Vec<String> = holders.iter().map(|run| run.short()).collect();
+        optional("held by", (!names.is_empty()).then(|| format!("run {}", names.join(", "))))?;
+    }
     if let Some(scope) = run.parked.as_deref().and_then(Scope::of_resource) {
         let pauses = ledger.pauses().await?;
         let pause = pauses.iter().find(|pause| pause.scope == scope);
@@ -398,11 +407,7 @@ async fn show(
     optional("quarantine", refused.clone())?;
     if let Some(delivery) = &delivery {
         let target = place(&delivery.target, &config.connections);
-        let connection = delivery.target.split('/').next().unwrap_or_default();
-        let of_files =
-            config.connections.get(connection).is_some_and(|one| one.kind == System::Files);
-        // Of files there is one at least, unless there was nothing to deliver.
-        if of_files && decision.is_some_and(|decision| decision.parts.is_empty()) {
+        if is_skipped(&run, &delivery.target, config) {
             line("delivery", "nothing: there were no rows (empty = \"skip\")".to_owned())?;
             line("target", target)?;
         } else {
@@ -445,6 +450,13 @@ async fn show(
     Ok(())
 }
 
+/// Whether there was nothing to deliver, and nothing was: of files there is one at least otherwise.
+pub fn is_skipped(run: &Run, target: &str, config: &Config) -> bool {
+    let connection = target.split('/').next().unwrap_or_default();
+    let of_files = config.connections.get(connection).is_some_and(|one| one.kind == System::Files);
+    of_files && run.decision.as_ref().is_some_and(|decision| decision.parts.is_empty())
+}
+
 async fn cancel(
     context: &Context,
     config: &Config,
@@ -480,7 +492,10 @@ async fn cancel(
         Outcome::Done(run) if context.out.json => context.out.object(&object(&run)?),
         Outcome::Done(run) => context.out.line(match run.state {
             State::Cancelled => format!("cancelled: run {name}"),
-            state => format!("run {name} is {state}; it ends once nothing of it can be delivered"),
+            state => format!(
+                "run {name} is {state}; it ends once a worker has made sure that nothing of it can be \
+                 delivered"
+            ),
         }),
         Outcome::Refused(Refusal::Stands(state)) => Err(stands(&run, state).into()),
         other => {

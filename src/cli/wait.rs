@@ -1,7 +1,7 @@
 //! Waiting for runs to end, by what the ledger says of them.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
@@ -19,6 +19,37 @@ use crate::units::Size;
 
 /// How often the ledger is asked.
 const LOOK: Duration = Duration::from_millis(250);
+
+/// How long a run that is due may be left alone before that is told.
+const ALONE: Duration = Duration::from_secs(10);
+
+/// Tells, once, of a run that is due and that no worker takes.
+#[derive(Default)]
+pub struct Alone {
+    since: Option<Instant>,
+    told: bool,
+}
+
+impl Alone {
+    /// Looks at a run that is still open.
+    pub fn look(&mut self, run: &Run, now: Timestamp) {
+        if run.state != State::Queued || run.parked.is_some() || run.wake_at(now) > now {
+            self.since = None;
+            return;
+        }
+        let since = *self.since.get_or_insert_with(Instant::now);
+        if since.elapsed() < ALONE || self.told {
+            return;
+        }
+        self.told = true;
+        told(&format!(
+            "no worker has taken run {} yet: see that a scheduler and a worker of the pool `{}` run \
+             (`longshore dev`, or `longshore scheduler` and `longshore worker`)\n",
+            run.id.short(),
+            plain(&run.order.pool)
+        ));
+    }
+}
 
 /// Waits until all these runs have ended, however long the ledger is away meanwhile. `look` is
 /// given each run that is still open, with the ledger's time, whenever it was asked.
@@ -105,7 +136,7 @@ pub async fn tell_interrupted(ledger: &Arc<dyn Ledger>, config: &Config, runs: &
                     outcome(&run, &**ledger, &definitions, config).await
                 }
                 Some(run) => Ok(format!(
-                    "{}: {}: not done; the next worker goes on with it",
+                    "{}: {}: not done; the next worker goes on with it, unless it is cancelled",
                     run.state,
                     enqueue::ending(&run, &definitions).await
                 )),
@@ -130,7 +161,10 @@ async fn outcome(
     let failure = run.failure.as_ref().filter(|_| run.state != State::Done);
     Ok(match (run.state, run.counts, failure) {
         (State::Done, Some(counts), _) => {
-            let delivery = ledger.delivery(run.id).await?;
+            let delivery = ledger
+                .delivery(run.id)
+                .await?
+                .filter(|one| !runs::is_skipped(run, &one.target, config));
             let to =
                 delivery.map(|one| format!(", to {}", place(&one.target, &config.connections)));
             let time = run
@@ -145,7 +179,7 @@ async fn outcome(
                 "done: {name}: {}{bytes}{}{}",
                 counted(counts.written, "row"),
                 time.unwrap_or_default(),
-                to.unwrap_or_default()
+                to.unwrap_or_else(|| "; nothing was to be delivered".to_owned())
             )
         }
         (state, _, Some(failure)) => {

@@ -296,6 +296,19 @@ fn of_code(code: Code) -> Page {
             ),
             "Add `window = \"day\"` and `start = 2026-11-01` under [schedule].",
         ),
+        Code::SameRows => (
+            "The export has windows, and nothing in [source] tells one window from another: each \
+             delivery would have all rows. That is what a copy of a whole table each night wants; \
+             this is a note, no error.",
+            Wrong::File(
+                EXPORT,
+                "source = { connection = \"shop\", table = \"orders\" }\n\
+                 sink   = { connection = \"lake\", path = \"orders/{window_start:%Y-%m-%d}\" }\n\
+                 schedule = { cron = \"15 4 * * *\", window = \"day\", start = 2026-11-01 }",
+            ),
+            "Use `:window_start` and `:window_end` in the query or in `where`, or {window_start} in \
+             the path of files.",
+        ),
         Code::OneFile => (
             "An export reads from and writes to one SQLite file. While it is read it is locked \
              against writing, so that no run could ever end.",

@@ -252,8 +252,8 @@ pub fn classify_connect(error: tokio_postgres::Error) -> Error {
     if let Some(failure) = tls::failure(&error) {
         return Error::permanent(CONNECT, failure).help(tls::HELP).caused_by(Quiet(error));
     }
-    match cause::<std::io::Error>(&error).map(std::io::Error::kind) {
-        Some(kind) => Error::unavailable(CONNECT, kind.to_string())
+    match cause::<std::io::Error>(&error).map(told) {
+        Some(told) => Error::unavailable(CONNECT, told)
             .help("Check that the server runs and that this machine may reach it.")
             .caused_by(Quiet(error)),
         None if error.is_closed() => {
@@ -268,6 +268,16 @@ pub fn classify_connect(error: tokio_postgres::Error) -> Error {
     }
 }
 
+/// What kept a connection from being made. Of errors without a kind of their own, such as a name that
+/// nobody knows, only their words tell.
+fn told(error: &std::io::Error) -> String {
+    let kind = error.kind().to_string();
+    match kind.as_str() {
+        "uncategorized error" | "other error" => error.to_string(),
+        _ => kind,
+    }
+}
+
 /// What an error of the driver means for the work, by SQLSTATE
 /// (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
 ///
@@ -276,6 +286,24 @@ pub fn classify_connect(error: tokio_postgres::Error) -> Error {
 pub fn classify(operation: &'static str, error: tokio_postgres::Error) -> Error {
     let found = classified(operation, &error);
     found.caused_by(Quiet(error))
+}
+
+/// The word at which the server stumbled over the syntax of `sent`, where it stands in `written` too:
+/// then it is a word of the definition and no value of a parameter.
+pub fn stumbled<'a>(
+    error: &tokio_postgres::Error,
+    sent: &str,
+    written: &'a str,
+) -> Option<&'a str> {
+    let server = error.as_db_error().filter(|server| server.code().code() == "42601")?;
+    let tokio_postgres::error::ErrorPosition::Original(at) = server.position()? else {
+        return None;
+    };
+    let at = usize::try_from(*at).ok()?.checked_sub(1)?;
+    let word: String =
+        sent.chars().skip(at).take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+    let start = written.find(&word).filter(|_| !word.is_empty())?;
+    written.get(start..start + word.len())
 }
 
 /// A driver's error as the cause of ours. It shows nothing, since the server's words and details

@@ -316,6 +316,9 @@ pub trait Ledger: Notices + Pauses + Send + Sync {
     /// The delivery of a run, if it has one.
     async fn delivery(&self, run: RunId) -> Result<Option<RecordedDelivery>>;
 
+    /// The open runs that hold a resource, such as the one that another is parked on.
+    async fn holders(&self, resource: &str) -> Result<Vec<RunId>>;
+
     /// The deliveries that a filter picks, newest first.
     async fn deliveries(&self, filter: &DeliveryFilter) -> Result<Vec<Delivered>>;
 

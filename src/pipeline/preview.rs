@@ -52,6 +52,7 @@ impl Plan {
             let schema = Arc::clone(&rows.schema);
             rows = Protect::plan(&self.export.protect, schema, key.as_ref())?.rows(rows);
         }
+        let fit = self.sink.fit(&rows.schema)?;
         let mut preview = Preview {
             columns: rows.schema.fields().iter().map(|field| field.name().clone()).collect(),
             ..Preview::default()
@@ -61,6 +62,10 @@ impl Plan {
             let Some(batch) = rows.stream.try_next().await? else {
                 preview.whole = true;
                 break;
+            };
+            let batch = match &fit {
+                Some(fit) => fit.check(&batch.rows.clone(), batch)?,
+                None => batch,
             };
             preview.read += batch.read;
             preview.filtered += batch.filtered;

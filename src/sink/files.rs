@@ -153,7 +153,10 @@ impl FilesSink {
         };
         Err(Error::refused("deliver to the folder", other)
             .with("target", &self.target)
-            .help("Use if-exists = \"replace\" to take its place, or another path."))
+            .help(
+                "A job with a window keeps what is there, unless [sink] says if-exists = \
+                 \"replace\". Ask for it without a window, put the window into the path, or say so.",
+            ))
     }
 
     async fn found(&self) -> Result<Option<commit::Standing>> {

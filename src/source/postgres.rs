@@ -18,7 +18,7 @@ use self::cursor::Cursor;
 use self::decode::{Decoder, Wire};
 use super::{Fresh, Since, Source, SourceConfig, Types, sql};
 use crate::connect::Connection;
-use crate::connect::postgres::{Client, classify, connect};
+use crate::connect::postgres::{Client, classify, connect, stumbled};
 use crate::connect::sql::quote;
 use crate::error::{Error, Result};
 use crate::format::FieldType;
@@ -65,7 +65,14 @@ impl PostgresSource {
     /// end.
     async fn plan(&self, client: &Client, template: &str, bindings: &Bindings) -> Result<Plan> {
         let sql = sql::render(template, bindings)?;
-        let statement = client.prepare(&sql).await.map_err(|error| classify(READ, error))?;
+        let statement = client.prepare(&sql).await.map_err(|error| {
+            let at = stumbled(&error, &sql, template);
+            let error = classify(READ, error);
+            match at {
+                Some(word) => error.with("at", format!("`{word}`")),
+                None => error,
+            }
+        })?;
         if !statement.params().is_empty() {
             return Err(Error::permanent(READ, "the SQL has numbered parameters")
                 .help("Write `:name` and declare it in [params]."));

@@ -38,7 +38,7 @@ country = { type = "string", values = ["NO", "SE"] }
 top     = { type = "int64", default = 10 }
 [source]
 connection = "shop"
-query = "SELECT id, amount, country FROM orders WHERE country = :country AND id <= :top"
+query = "SELECT id, amount, country FROM orders WHERE country = :country AND id <= :top AND :window_start < :window_end"
 [sink]
 connection = "lake"
 path   = "daily/{window_start:%Y-%m-%d}/{country}"

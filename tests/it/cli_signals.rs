@@ -55,6 +55,40 @@ async fn an_interrupted_run_says_what_it_waits_for_and_what_became_of_it() {
     assert!(told.ends_with(&format!("see `longshore runs show {run}`\n")), "{told}");
 }
 
+/// It waits for a key that is not there.
+const KEYLESS: &str = r#"
+[source]
+connection = "shop"
+query = "SELECT id, country FROM orders"
+[contract.fields]
+id      = { type = "int64" }
+country = { type = "string" }
+[protect]
+country = "hash"
+[sink]
+connection = "lake"
+path = "keyless"
+"#;
+
+#[tokio::test]
+async fn a_run_that_was_left_behind_is_finished_by_the_next_that_waits_for_it() {
+    let house = House::new();
+    house.write("config/exports/keyless.toml", KEYLESS);
+    let mut waiting =
+        Process::start(house.command(&["run", "keyless"]), house.path().join("run.log"));
+    until("it waits", || house.done(&["runs"]).contains("waiting")).await;
+    waiting.signal("INT");
+    assert_eq!(waiting.ended(SOON).await.code(), Some(130));
+    let left = only_run(&house);
+
+    let mut command = house.command(&["run", "keyless"]);
+    command.env("PSEUDONYMS", "pepper");
+    let mut again = Process::start(command, house.path().join("again.log"));
+    assert_eq!(again.ended(SOON).await.code(), Some(0), "{}", again.log());
+    let states: Vec<_> = house.objects(&["runs"]).iter().map(|run| run["state"].clone()).collect();
+    assert_eq!(states, ["done", "done"], "also run {left}");
+}
+
 #[tokio::test]
 async fn who_waits_no_more_is_told_that_the_run_goes_on() {
     let house = House::new();

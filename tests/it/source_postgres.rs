@@ -335,6 +335,10 @@ async fn errors_never_quote_a_value() {
         assert!(!error.to_string().contains("ret"), "{error}");
         assert!(error.to_string().contains("SQLSTATE"), "{error}");
     }
+    // A word of the definition is told.
+    let wrong = source(json!({"query": "SELECT 1 AS n form pg_class orders whre x"}), None);
+    let error = wrong.read(&Bindings::new()).await.map(|_| ()).unwrap_err();
+    assert!(error.to_string().contains("42601") && error.to_string().contains("(at `"), "{error}");
     let source = source(json!({"query": "DELETE FROM pg_class RETURNING relname"}), None);
     let rows = source.read(&Bindings::new()).await.unwrap();
     let error = rows.stream.try_collect::<Vec<_>>().await.map(|_| ()).unwrap_err();

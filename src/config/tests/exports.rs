@@ -192,6 +192,29 @@ fn what_is_unprotected_is_noted() {
 }
 
 #[test]
+fn windows_that_deliver_the_same_rows_are_noted() {
+    let windows = "schedule = { cron = \"0 4 * * *\", window = \"day\", start = 2026-11-01 }\n";
+    let export = format!(
+        "{windows}{}",
+        ORDERS.replace("path = \"orders\"", "path = \"o/{window_start:%Y-%m-%d}\"")
+    );
+    let notes = |export: &str| {
+        let dir = folder(&[("exports/orders.toml", export)]);
+        let notes = load_in(dir.path(), LoadOptions::default()).unwrap().notes;
+        notes.into_iter().map(|note| note.to_string()).collect::<Vec<_>>()
+    };
+    let found = notes(&export);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(
+        found[0].starts_with("note[LS0330]: every window delivers the same rows"),
+        "{}",
+        found[0]
+    );
+    let apart = "table = \"orders\", where = \"at >= :window_start AND at < :window_end\"";
+    assert_eq!(notes(&export.replace("table = \"orders\"", apart)), Vec::<String>::new());
+}
+
+#[test]
 fn an_export_is_called_as_messages_may_call_it() {
     for name in ["Orders", "_orders", "my orders", "ordrés", &"o".repeat(101)] {
         let message = format!("{{\"export\":\"{name}\"}}");

@@ -10,7 +10,7 @@ use crate::contract::{self, Classification};
 use crate::export::{Export, Schedule};
 use crate::format::Format;
 use crate::job::cron::Cron;
-use crate::job::param::Value;
+use crate::job::param::{Value, WINDOW};
 use crate::job::{template, window};
 use crate::protect::Protection;
 use crate::sink;
@@ -72,6 +72,9 @@ pub(in crate::config) fn export(
             }
             Some(Some(one)) if side == "source" => {
                 check_source(export, one.kind, tree, problems);
+                if one.kind != System::Discard {
+                    check_same_rows(export, tree, problems);
+                }
                 rows::rows(export, one.kind, tree, problems);
             }
             Some(Some(one)) => check_sink(export, one, tree, problems),
@@ -137,6 +140,24 @@ fn check_schedule(schedule: &Schedule, export: &Export, tree: &Node, problems: &
                 "no `window`",
             )
             .help("add `window = \"day\"` and `start = 2026-11-01`, the day of the first window");
+    }
+}
+
+/// Notes that every window would deliver the same rows. A copy of a whole table each night is that.
+fn check_same_rows(export: &Export, tree: &Node, problems: &mut Problems) {
+    let windows = export.schedule.as_ref().is_some_and(|schedule| schedule.window.is_some());
+    let told_apart =
+        export.source.cursor.is_some() || export.source.uses().any(|name| WINDOW.contains(&name));
+    if windows && !told_apart {
+        let place = tree.key_at(&["schedule", "window"]);
+        let message = "every window delivers the same rows";
+        let problem =
+            problems.add(Code::SameRows, place, message, "[source] does not use the window");
+        problem.level = Level::Note;
+        problem.help(
+            "if each is to have its own, use the window in [source]: `where = \"created_at >= \
+             :window_start AND created_at < :window_end\"`, or {window_start} in a path",
+        );
     }
 }
 

@@ -83,7 +83,7 @@ impl<R: BufRead> CsvReader<R> {
     /// The next batch; `None` at the end.
     ///
     /// # Errors
-    /// `contract` when the header has other names than the fields; `permanent` for a record of
+    /// `contract` when the header has other names than the fields, or is not there; `permanent` for a record of
     /// more than [`super::MAX_RECORD`] bytes; whatever reading the input gives.
     pub fn next_batch(&mut self) -> Result<Option<Batch>> {
         if !self.started {
@@ -107,13 +107,25 @@ impl<R: BufRead> CsvReader<R> {
         if first.get_ref() == b"\xef\xbb\xbf" {
             first.get_mut().clear();
         }
-        if self.options.header && self.next_record()? {
+        if self.options.header {
+            // Files without rows still have it; one that is cut off at its very start has not.
+            if !self.next_record()? {
+                return Err(Error::contract(READ, "the file is empty: it has no header")
+                    .help("Where files come without a header, write header = false under csv."));
+            }
             self.columns = self.match_header()?;
         }
         Ok(())
     }
 
     fn match_header(&self) -> Result<Vec<usize>> {
+        if let Some(other) = self.other_delimiter() {
+            return Err(Error::contract(READ, "the header has one column, and more are declared")
+                .help(format!(
+                    "Its names seem to be separated by {other:?}: write delimiter = {other:?} under \
+                     csv."
+                )));
+        }
         let drift = |message: &str, name: &str| {
             Error::contract(READ, message.to_owned()).with("column", name).help(
                 "The header must have the names of [source.fields] or [contract.fields], in any \
@@ -135,6 +147,17 @@ impl<R: BufRead> CsvReader<R> {
             Some((_, name)) => Err(drift("the header misses a column", name)),
             None => Ok(columns),
         }
+    }
+
+    /// What separates the names of a header that is read as one name, if that is a usual delimiter.
+    fn other_delimiter(&self) -> Option<char> {
+        let mut names = self.record.iter();
+        let (Some((only, _)), None) = (names.next(), names.next()) else { return None };
+        if self.types.len() < 2 {
+            return None;
+        }
+        let usual = [';', ',', '\t', '|'];
+        usual.into_iter().find(|other| only.contains(&(*other as u8)))
     }
 
     fn take_record(&mut self, line: u64) {
@@ -453,8 +476,25 @@ mod tests {
     }
 
     #[test]
+    fn a_header_that_is_not_there_or_of_another_delimiter_is_told() {
+        let fields = types(&[("a", FieldType::Int64), ("b", FieldType::String)]);
+        let fails = |text: &str| {
+            let mut reader =
+                CsvReader::new(text.as_bytes(), &CsvOptions::default(), &fields).unwrap();
+            let error = reader.next_batch().unwrap_err();
+            assert_eq!(error.class(), crate::error::Class::Contract);
+            format!("{error}. {}", error.advice().unwrap_or_default())
+        };
+        for empty in ["", "\n", "\u{feff}"] {
+            assert!(fails(empty).contains("it has no header"), "{empty:?}");
+        }
+        assert!(fails("a;b\n1;x\n").contains("write delimiter = ';' under csv"));
+        assert!(fails("a\tb\n").contains("write delimiter = '\\t' under csv"));
+    }
+
+    #[test]
     fn no_rows_are_no_batch() {
-        for text in ["", "a\n", "a"] {
+        for text in ["a\n", "a"] {
             let mut reader = CsvReader::new(
                 text.as_bytes(),
                 &CsvOptions::default(),

@@ -171,6 +171,16 @@ impl Ledger for EmbeddedLedger {
         Ok(self.file.records("read the delivery", sql!(delivery), [run.to_string()]).await?.pop())
     }
 
+    async fn holders(&self, resource: &str) -> Result<Vec<RunId>> {
+        let resource = resource.to_owned();
+        self.file
+            .with("read who holds a resource", move |connection| {
+                let sql = "SELECT run FROM holdings WHERE resource = ?1 ORDER BY run";
+                texts(connection, sql, [resource])?.iter().map(|run| Ok(run_id(run)?)).collect()
+            })
+            .await
+    }
+
     async fn deliveries(&self, filter: &DeliveryFilter) -> Result<Vec<Delivered>> {
         let DeliveryFilter { export, since, until, ending, limit } = filter.clone();
         let [since, until] = [since, until].map(|at| at.map(Timestamp::as_microsecond));

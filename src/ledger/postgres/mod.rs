@@ -221,6 +221,14 @@ impl Ledger for PostgresLedger {
         Ok(self.records(sql!(delivery), &[&run.0], "read the delivery").await?.pop())
     }
 
+    async fn holders(&self, resource: &str) -> Result<Vec<RunId>> {
+        const DOING: &str = "read who holds a resource";
+        let client = self.client().await?;
+        let sql = "SELECT run FROM holdings WHERE resource = $1 ORDER BY run";
+        let rows = client.query(sql, &[&resource]).await.map_err(|e| classify(DOING, e))?;
+        rows.iter().map(|row| Ok(RunId(column(row, 0)?))).collect()
+    }
+
     async fn deliveries(&self, filter: &DeliveryFilter) -> Result<Vec<Delivered>> {
         let DeliveryFilter { export, since, until, ending, limit } = filter;
         let limit = i64::from(*limit);

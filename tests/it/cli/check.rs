@@ -139,6 +139,22 @@ fn jobs_that_cannot_succeed_are_not_taken() {
 }
 
 #[test]
+fn connecting_says_what_it_cannot_look_at() {
+    let house = House::new();
+    std::fs::write(house.path().join("lake/in_7.csv"), "n\n7\n").unwrap();
+    let export = "[params]\nfile = { type = \"string\" }\n\
+        [source]\nconnection = \"lake\"\npath = \"in_{file}.csv\"\n\
+        [contract.fields]\nn = { type = \"int64\" }\n\
+        [sink]\nconnection = \"lake\"\npath = \"out/{file}\"\n";
+    house.write("config/exports/files.toml", export);
+    let found = house.done(&["check", "--connect"]);
+    assert!(found.contains("note: not looked at") && found.contains("{file}"), "{found}");
+    assert!(found.contains("all is well"), "{found}");
+    let shown = house.done(&["preview", "files", "--param", "file=7"]);
+    assert!(shown.contains("1 row"), "{shown}");
+}
+
+#[test]
 fn connecting_finds_what_the_files_cannot_tell() {
     let house = House::new();
     house.write("config/exports/broken.toml", BROKEN);
