@@ -22,6 +22,8 @@ mod output;
 mod pause;
 mod preview;
 mod progress;
+#[cfg(test)]
+mod reference;
 mod rerun;
 mod run;
 mod runs;

@@ -163,6 +163,7 @@ pub type Fields = indexmap::IndexMap<String, Field>;
 
 /// One declared field of a source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Field {
     /// Its type.
