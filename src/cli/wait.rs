@@ -15,6 +15,7 @@ use crate::job::RunId;
 use crate::job::run::{Run, State};
 use crate::ledger::Ledger;
 use crate::scrub::scrub;
+use crate::sink::Empty;
 use crate::units::Size;
 
 /// How often the ledger is asked.
@@ -119,6 +120,16 @@ pub async fn tell_interrupted(ledger: &Arc<dyn Ledger>, config: &Config, runs: &
     }
 }
 
+/// Whether a run that is done let nothing appear, having no rows.
+async fn left_out(run: &Run, written: u64, definitions: &Definitions) -> bool {
+    let order = &run.order;
+    written == 0
+        && definitions
+            .bound(&order.export, &order.definition)
+            .await
+            .is_ok_and(|bound| bound.export.sink.empty == Some(Empty::Skip))
+}
+
 /// One line about a run that has ended.
 async fn outcome(
     run: &Run,
@@ -130,9 +141,12 @@ async fn outcome(
     let failure = run.failure.as_ref().filter(|_| run.state != State::Done);
     Ok(match (run.state, run.counts, failure) {
         (State::Done, Some(counts), _) => {
-            let delivery = ledger.delivery(run.id).await?;
-            let to =
-                delivery.map(|one| format!(", to {}", place(&one.target, &config.connections)));
+            let to = if left_out(run, counts.written, definitions).await {
+                Some("; nothing was delivered".to_owned())
+            } else {
+                let delivery = ledger.delivery(run.id).await?;
+                delivery.map(|one| format!(", to {}", place(&one.target, &config.connections)))
+            };
             let time = run
                 .opened_at
                 .zip(run.ended_at)
