@@ -13,7 +13,8 @@
 //! What a page needs that cannot be in it stands in a comment at its top. `<!-- test: postgres shop -->`
 //! gives it a PostgreSQL database of its own, for `psql` and for the connection `shop`, wherever that
 //! says that it leads. `<!-- test: servers -->`, with or without names of connections, gives it RabbitMQ
-//! and Redis besides, on which queue, ledger and claims stand then, and a Python with pika.
+//! and Redis besides, on which queue, ledger and claims stand then. A page with a command that says
+//! `python` has one with pika.
 
 mod page;
 

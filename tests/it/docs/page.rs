@@ -118,6 +118,12 @@ impl Page {
         followed
     }
 
+    fn uses_python(&self) -> bool {
+        let python =
+            |step: &Step| matches!(step, Step::Run { command, .. } if command.contains("python"));
+        self.steps.iter().any(python)
+    }
+
     async fn follow_with(&self, environment: Vec<(String, String)>) -> Result<(), String> {
         let folder = tempfile::tempdir().unwrap();
         let script = folder.path().join(".script");
@@ -125,7 +131,7 @@ impl Page {
         let mut command = tokio::process::Command::new("bash");
         let program = Path::new(env!("CARGO_BIN_EXE_longshore"));
         let mut path = format!("{}:{}", program.parent().unwrap().display(), variable("PATH"));
-        if self.needs.as_ref().is_some_and(|needs| needs.servers) {
+        if self.uses_python() {
             let python = Path::new(processes::interpreter()).parent().unwrap();
             path = format!("{}:{path}", python.display());
         }
