@@ -157,7 +157,8 @@ pub struct Schedule {
     /// cron names is one job without a window.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<crate::job::window::WindowSpec>,
-    /// The day on which the first window starts. A schedule with windows needs it.
+    /// The day on which the first window starts; a schedule with windows needs it. Without windows:
+    /// the day before which no time of cron counts.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "day")]
     #[cfg_attr(test, schemars(with = "Option<crate::units::written::Day>"))]
     pub start: Option<jiff::civil::Date>,

@@ -411,6 +411,8 @@ mod tests {
             "exports list",
             "exports show x",
             "exports diff x",
+            "deliveries list --export e",
+            "deliveries show x",
         ];
         let root = Cli::command();
         for command in root.get_subcommands().filter(|command| command.has_subcommands()) {
