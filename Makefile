@@ -3,7 +3,7 @@ export CARGO_TARGET_DIR ?= $(HOME)/.cache/longshore/target
 
 SHELL := /bin/bash
 
-.PHONY: demo test check bench services services-stop
+.PHONY: demo test check reference bench services services-stop
 
 # Four deliveries and one dead letter, with nothing but this checkout.
 demo:
@@ -21,6 +21,10 @@ check:
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 	cargo deny --locked check
+
+# Writes the pages and schemas of docs/ anew that are generated from the code; tests hold them equal.
+reference:
+	LONGSHORE_REGENERATE=1 cargo test --locked --lib -- reference:: catalogue schema metrics::page
 
 bench:
 	set -euo pipefail; \

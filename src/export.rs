@@ -19,21 +19,23 @@ use crate::transform::TransformConfig;
 
 /// A definition: one TOML file under `exports/`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Export {
-    /// What it is, for people.
+    /// What it is, for people: `exports show` has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// Who answers for it.
+    /// Who answers for it, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
-    /// The pool whose workers run it.
+    /// The pool whose workers run it: one of those in `[worker] pools` of a worker.
     #[serde(default = "default_pool")]
     pub pool: String,
-    /// The time zone of its windows, its cron, and the times in its paths.
+    /// The time zone of its windows, its cron, and the times in its paths: a name of the IANA
+    /// database, like `Europe/Oslo`.
     #[serde(default = "default_timezone")]
     pub timezone: String,
-    /// When it runs by itself.
+    /// When it runs by itself. Without it, it runs when it is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Schedule>,
     /// The parameters that its jobs give.
@@ -41,14 +43,19 @@ pub struct Export {
     pub params: Params,
     /// Where its rows come from.
     pub source: SourceConfig,
-    /// What is done to each row.
+    /// What is done to each row. Without it, rows stay as they are read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transform: Option<TransformConfig>,
-    /// What its recipients are promised.
+    /// What its recipients are promised, checked on every row before protection. Without it, what
+    /// the source has is delivered as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contract: Option<ContractConfig>,
-    /// What happens to columns that tell too much.
+    /// What happens to columns that tell too much: column = protection.
     #[serde(default, skip_serializing_if = "ProtectConfig::is_empty")]
+    #[cfg_attr(
+        test,
+        schemars(with = "std::collections::BTreeMap<String, crate::protect::Protection>")
+    )]
     pub protect: ProtectConfig,
     /// Where its deliveries go.
     pub sink: SinkConfig,
@@ -140,18 +147,23 @@ fn default_timezone() -> String {
 
 /// The `[schedule]` of a definition.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Schedule {
-    /// When to look: five fields, in the export's time zone.
+    /// When to look, by the clock of the export's `timezone`: minute, hour, day of the month, month, day
+    /// of the week.
     pub cron: String,
-    /// The windows that tile time. Without it, each time that cron names is one job without a
-    /// window.
+    /// The windows that tile time; a window is due once it has ended. Without it, each time that
+    /// cron names is one job without a window.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<crate::job::window::WindowSpec>,
-    /// The day on which the first window starts.
+    /// The day on which the first window starts; a schedule with windows needs it. Without windows:
+    /// the day before which no time of cron counts.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "day")]
+    #[cfg_attr(test, schemars(with = "Option<crate::units::written::Day>"))]
     pub start: Option<jiff::civil::Date>,
-    /// What becomes of windows that were missed.
+    /// What becomes of windows that were missed: that ended before the previous look and have no
+    /// run. What is left out is listed as skipped.
     #[serde(default)]
     pub catch_up: CatchUp,
 }
@@ -165,6 +177,7 @@ fn day<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<jiff::civil:
 
 /// What becomes of windows that closed before the previous tick and have no run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum CatchUp {
     /// Each is delivered.
@@ -178,12 +191,14 @@ pub enum CatchUp {
 
 /// The `[limits]` of a definition.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct LimitsConfig {
     /// How much memory its rows may take on their way; not enforced yet.
     pub memory: crate::units::Size,
     /// How long one attempt may take.
     #[serde(with = "crate::units::duration")]
+    #[cfg_attr(test, schemars(with = "crate::units::written::Length"))]
     pub timeout: Duration,
 }
 
@@ -198,14 +213,18 @@ impl Default for LimitsConfig {
 
 /// The `[retry]` of a definition.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct RetryConfig {
-    /// How many failures of its own a run may have before it is dead.
+    /// How many failures of its own a run may have before it is dead. Outages and throttling are not
+    /// counted.
     pub attempts: u32,
-    /// How long is waited between two attempts: from the first bound, doubling, to the second.
+    /// How long is waited between two attempts: a random time up to the first bound, which doubles
+    /// with each failure up to the second.
     pub backoff: crate::units::Backoff,
     /// How long after it was due a run is given up, whatever its failures.
     #[serde(with = "crate::units::duration")]
+    #[cfg_attr(test, schemars(with = "crate::units::written::Length"))]
     pub give_up_after: Duration,
 }
 

@@ -30,6 +30,7 @@ const TRIES: i32 = 35;
 
 /// The `[notify]` of the settings.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct NotifySettings {
     /// Where notices are posted to, as JSON. With TLS, but towards this machine.
@@ -40,6 +41,7 @@ pub struct NotifySettings {
     /// How long after it was enqueued a scheduled run that has not ended is told of as late.
     /// Default: one hour.
     #[serde(with = "crate::units::duration", default = "one_hour")]
+    #[cfg_attr(test, schemars(with = "crate::units::written::Length"))]
     pub late: Duration,
 }
 

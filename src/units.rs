@@ -203,6 +203,18 @@ impl Serialize for Backoff {
     }
 }
 
+/// What stands in the schemas of the configuration for values that are text there, and for other
+/// types in the program.
+#[cfg(test)]
+pub(crate) mod written {
+    /// A duration, `10m`.
+    pub struct Length;
+    /// A day, `2026-11-01`.
+    pub struct Day;
+    /// A text with placeholders.
+    pub struct Template;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

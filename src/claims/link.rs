@@ -163,14 +163,15 @@ impl Link {
                     .with("address", self.info.addr())
                     .help("Write [claims] url = \"rediss://host:6379/0\"; redis: if local.")
             }
-            ErrorKind::Server(ServerErrorKind::NoPerm) => {
-                Error::permanent(operation, "the Redis user may not do what is needed")
-                    .with("address", self.info.addr())
-                    .help(
-                        "Allow it GET, SET, DEL, PTTL, PEXPIRE, TIME, EVALSHA and SCRIPT LOAD on \
+            ErrorKind::Server(ServerErrorKind::NoPerm) => Error::permanent(
+                operation,
+                "the Redis user may not do what is needed",
+            )
+            .with("address", self.info.addr())
+            .help(
+                "Allow it SELECT, GET, SET, DEL, PTTL, PEXPIRE, TIME, EVALSHA and SCRIPT LOAD on \
                          the keys of this installation.",
-                    )
-            }
+            ),
             ErrorKind::Server(
                 ServerErrorKind::Moved | ServerErrorKind::Ask | ServerErrorKind::CrossSlot,
             ) => Error::permanent(operation, "the server is part of a Redis Cluster")

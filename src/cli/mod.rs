@@ -23,6 +23,8 @@ mod output;
 mod pause;
 mod preview;
 mod progress;
+#[cfg(test)]
+mod reference;
 mod rerun;
 mod run;
 mod runs;
@@ -411,6 +413,8 @@ mod tests {
             "exports list",
             "exports show x",
             "exports diff x",
+            "deliveries list --export e",
+            "deliveries show x",
         ];
         let root = Cli::command();
         for command in root.get_subcommands().filter(|command| command.has_subcommands()) {

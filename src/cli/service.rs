@@ -45,6 +45,9 @@ async fn serving(
     work: impl Future<Output = Result<()>>,
 ) -> Result<()> {
     let listener = http::bind(listen).await?;
+    if let Ok(listen) = listener.local_addr() {
+        tracing::info!(%listen, "serving probes and metrics");
+    }
     let (end, ended) = oneshot::channel::<()>();
     let ended = async move { drop(ended.await) };
     let server = tokio::spawn(http::serve_on(listener, health, metrics, ended));

@@ -179,7 +179,7 @@ async fn outcome(
                 "done: {name}: {}{bytes}{}{}",
                 counted(counts.written, "row"),
                 time.unwrap_or_default(),
-                to.unwrap_or_else(|| "; nothing was to be delivered".to_owned())
+                to.unwrap_or_else(|| "; nothing was delivered".to_owned())
             )
         }
         (state, _, Some(failure)) => {

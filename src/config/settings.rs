@@ -71,6 +71,7 @@ pub struct Server {
 
 /// The `[http]` of the settings.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct HttpSettings {
     /// Where probes and metrics are served. Default: `127.0.0.1:8640`.
@@ -95,6 +96,7 @@ impl Default for HttpSettings {
 
 /// The `[log]` of the settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct LogSettings {
     /// How lines are written. Default: `auto`.
@@ -105,7 +107,9 @@ pub struct LogSettings {
 
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
+#[cfg_attr(test, derive(serde::Serialize))]
 pub enum LogFormat {
     /// Pretty on a terminal, JSON elsewhere.
     #[default]
@@ -118,7 +122,9 @@ pub enum LogFormat {
 
 /// How important a log line is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
+#[cfg_attr(test, derive(serde::Serialize))]
 pub enum LogLevel {
     /// Something is lost or stuck unless somebody acts.
     Error,
@@ -134,33 +140,48 @@ pub enum LogLevel {
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) struct SettingsFile {
+    /// What carries jobs to workers.
     queue: Queue,
+    /// What keeps the truth about every run.
     ledger: Ledger,
+    /// What tells workers quickly who holds a key.
     claims: Claims,
+    /// How a worker works.
     #[serde(default)]
     worker: WorkerSettings,
+    /// Probes and metrics.
     #[serde(default)]
     http: HttpSettings,
+    /// Keys of the installation.
     #[serde(default)]
     keys: Keys,
+    /// Where refused rows are kept. Without it, one refused row fails its run.
     #[serde(default)]
     quarantine: Option<Quarantine>,
+    /// Who is told of runs that are dead, late or stuck. Without it, nobody is.
     #[serde(default)]
     notify: Option<NotifySettings>,
+    /// What processes log to standard error.
     #[serde(default)]
     log: LogSettings,
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct Queue {
+    /// `amqps://user@host:5671/%2f` (`amqp://` towards this machine alone), or `sqlite:longshore.db`.
     url: String,
+    /// The password of the user in `url`.
     password: Option<Secret>,
+    /// How many messages a job queue holds; the broker refuses more, and nothing is lost.
     #[serde(default = "a_million")]
     max_length: u32,
-    /// The management API, for `longshore doctor`.
+    /// The broker's management API, `https://host:15671`, which `longshore doctor` asks with the user
+    /// of the queue. Without it, policies and alarms of other nodes are not looked at.
     management: Option<String>,
 }
 
@@ -169,11 +190,17 @@ fn a_million() -> u32 {
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct Ledger {
+    /// `postgres://user@host:5432/database`, always with TLS towards another machine, or
+    /// `sqlite:longshore.db`.
     url: String,
+    /// The password of the user in `url`.
     password: Option<Secret>,
+    /// How long history is kept, and keys are remembered.
     #[serde(with = "crate::units::duration", default = "four_hundred_days")]
+    #[cfg_attr(test, schemars(with = "crate::units::written::Length"))]
     keep: Duration,
 }
 
@@ -182,21 +209,29 @@ fn four_hundred_days() -> Duration {
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct Claims {
+    /// `rediss://user@host:6379/0` (`redis://` towards this machine alone), or `sqlite:longshore.db`.
     url: String,
+    /// The password of the user in `url`, or of the server where it names none.
     password: Option<Secret>,
 }
 
 #[derive(Default, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 struct Keys {
+    /// The key from which hashes are made. Whoever has it can tell whose a hash is. Without it nothing
+    /// can be hashed, and with another one hashes differ from those of old deliveries.
     pseudonyms: Option<Secret>,
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct Quarantine {
+    /// A connection of type `files`, which recipients cannot read.
     connection: String,
 }
 

@@ -11,6 +11,7 @@ mod cursors;
 mod exports;
 mod mistakes;
 mod reading;
+mod reference;
 #[path = "../../tests/it/support/sample.rs"]
 mod sample;
 

@@ -14,6 +14,7 @@ use crate::units::Rate;
 
 /// A named system: one table of `connections.toml`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Connection {
     /// The name by which exports know it. Set from the table's name.
@@ -22,17 +23,19 @@ pub struct Connection {
     /// Which kind of system it is.
     #[serde(rename = "type")]
     pub kind: System,
-    /// Where it is. Holds no secret.
+    /// Where it is: `postgres://user@host:5432/database`, `sqlite:shop.db`, `s3://bucket/folder`,
+    /// `file:///a/folder` or `file:folder`. Holds no secret.
     pub url: String,
     /// The password that goes with the user in `url`.
     pub password: Option<Secret>,
-    /// PostgreSQL: whether and how TLS is used.
+    /// PostgreSQL: how TLS is used. Default: always, but towards this machine.
     pub tls: Option<Tls>,
     /// PostgreSQL: a file of PEM certificates to trust besides the system's.
     pub ca: Option<String>,
-    /// How many runs may use it at once, over the whole fleet.
+    /// How many runs may use it at once, over the whole fleet; others are parked. Default: any number.
     pub max_runs: Option<u32>,
-    /// How many queries, calls or files opened are allowed, over the whole fleet: `50/s`.
+    /// How many attempts may begin on it, over the whole fleet. A run that has to wait longer is put
+    /// off, which uses up no attempt.
     pub max_requests: Option<Rate>,
     /// S3: the region.
     pub region: Option<String>,
@@ -67,6 +70,7 @@ fn default_staging() -> String {
 
 /// The systems that can be read from and written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum System {
     /// A PostgreSQL database.
@@ -82,6 +86,7 @@ pub enum System {
 
 /// How a connection uses TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Tls {
     /// Not at all; refused unless the address is of this machine.

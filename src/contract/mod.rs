@@ -20,6 +20,7 @@ pub(crate) use rules::mistakes;
 
 /// The `[contract]` of a definition.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct ContractConfig {
     /// The contract's own version, for its readers.
@@ -28,13 +29,15 @@ pub struct ContractConfig {
     /// What is done with columns that the contract does not name.
     #[serde(default)]
     pub extra_columns: ExtraColumns,
-    /// The share of rows that may be refused: `0.1%`. Default: none.
+    /// The share of rows that may go to quarantine. Default: none; one refused row fails the run, and
+    /// nothing is delivered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_rejected: Option<Share>,
-    /// The columns that tell rows apart.
+    /// The columns that tell rows apart. `upsert` needs them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub primary_key: Vec<String>,
     /// The columns that are promised, in their order.
+    #[cfg_attr(test, schemars(with = "std::collections::BTreeMap<String, ContractField>"))]
     pub fields: IndexMap<String, ContractField>,
 }
 
@@ -47,6 +50,7 @@ impl ContractConfig {
 
 /// What is done with a column that the contract does not name.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum ExtraColumns {
     /// The run fails: the source has drifted.
@@ -58,6 +62,7 @@ pub enum ExtraColumns {
 
 /// One promised column.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct ContractField {
     /// Its type. A value of a narrower type is widened where nothing can be lost.
@@ -66,22 +71,23 @@ pub struct ContractField {
     /// Whether NULL is refused.
     #[serde(default)]
     pub required: bool,
-    /// The smallest value allowed.
+    /// The smallest value that is allowed; numbers, days and times.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min: Option<serde_json::Value>,
-    /// The largest value allowed.
+    /// The largest value that is allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max: Option<serde_json::Value>,
     /// The values that are allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub values: Option<Vec<serde_json::Value>>,
-    /// How much it tells of a person.
+    /// How much it tells of a person; for the readers of the definition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classification: Option<Classification>,
 }
 
 /// How much a column tells of a person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Classification {
     /// Anybody may have it.

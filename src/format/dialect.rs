@@ -14,6 +14,7 @@ const DOING: &str = "understand the dialect of CSV";
 /// The dialect of CSV, in the same words for reading (`[source.csv]`) and for writing
 /// (`[sink.csv]`). What is written in a dialect reads back in it, value by value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct CsvOptions {
     /// Whether the first line names the columns.
@@ -55,6 +56,7 @@ pub struct CsvOptions {
 
 /// Which values stand in quotes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Quote {
     /// Those that hold the delimiter, a quote or a line break, or would be taken for NULL.
@@ -67,6 +69,7 @@ pub enum Quote {
 /// What becomes of text that a spreadsheet would take for a formula: that begins with `=`, `+`,
 /// `-`, `@`, a tab or a carriage return.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Formulas {
     /// It stays as it is.

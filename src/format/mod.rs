@@ -17,11 +17,12 @@ pub use types::{Field, FieldType, Fields};
 
 /// A file format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Format {
     /// Apache Parquet; compression is inside the file.
     Parquet,
-    /// Comma-separated values, RFC 4180 and UTF-8 unless [`CsvOptions`] say otherwise.
+    /// Comma-separated values, RFC 4180 and UTF-8 unless the dialect says otherwise.
     Csv,
     /// One JSON object a line.
     Jsonl,
@@ -34,6 +35,7 @@ pub enum Format {
 
 /// How files are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Compression {
     /// As they are.

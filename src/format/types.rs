@@ -163,11 +163,32 @@ pub type Fields = indexmap::IndexMap<String, Field>;
 
 /// One declared field of a source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Field {
     /// Its type.
     #[serde(rename = "type")]
     pub kind: FieldType,
+}
+
+/// The tables of docs/reference/types.md, for the tests that hold them against the code.
+#[cfg(test)]
+pub(crate) mod page {
+    /// The rows below a heading: of each cell the words in backticks, or else its text.
+    pub fn rows(heading: &str) -> Vec<Vec<Vec<&'static str>>> {
+        let page = include_str!("../../docs/reference/types.md");
+        let (_, below) = page.split_once(&format!("\n## {heading}\n")).unwrap();
+        let section = below.split("\n## ").next().unwrap_or_default();
+        let rows = section.lines().filter(|line| line.starts_with('|')).skip(2);
+        rows.map(|row| row.trim_matches('|').split('|').map(words).collect()).collect()
+    }
+
+    fn words(cell: &'static str) -> Vec<&'static str> {
+        match cell.contains('`') {
+            true => cell.split('`').skip(1).step_by(2).collect(),
+            false => vec![cell.trim()],
+        }
+    }
 }
 
 #[cfg(test)]
@@ -194,6 +215,17 @@ mod tests {
             let kind = FieldType::parse(name).unwrap();
             assert_eq!(kind.to_string(), name);
             assert_eq!(FieldType::of_arrow(&kind.arrow()), Some(kind));
+        }
+    }
+
+    #[test]
+    fn the_page_has_every_type_and_what_postgresql_makes_of_it() {
+        let rows = page::rows("Column types");
+        assert_eq!(rows.len(), 13);
+        for row in rows {
+            let kind = FieldType::parse(row[0][0]).unwrap();
+            assert_eq!(kind.to_string(), row[0][0]);
+            assert_eq!(crate::format::pgcopy::sql_type(&kind), row[2][0], "{kind}");
         }
     }
 

@@ -15,6 +15,7 @@ pub type Params = BTreeMap<String, Param>;
 
 /// The declaration of one parameter.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Param {
     /// Its type.
@@ -30,6 +31,7 @@ pub struct Param {
 
 /// The type of a parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum ParamType {
     /// A JSON string.

@@ -25,6 +25,7 @@ pub type ProtectConfig = IndexMap<String, Protection>;
 
 /// What is done to a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Protection {
     /// The column is left out.

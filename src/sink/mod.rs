@@ -33,6 +33,7 @@ pub use table::{Merge, Span};
 
 /// Where an export delivers: the `[sink]` of its definition.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct SinkConfig {
     /// The connection's name.
@@ -40,6 +41,7 @@ pub struct SinkConfig {
     /// Files: the folder of a delivery, under the connection's url; a template. With `file` several
     /// exports may deliver to it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<crate::units::written::Template>"))]
     pub path: Option<String>,
     /// Files: what a delivery's file is called in its folder; a template, which may use `{part}`
     /// once: then there may be several files, numbered `00000`, `00001`, … The manifest is
@@ -47,11 +49,13 @@ pub struct SinkConfig {
     /// `_` or `.` before it. Default: files are named by their content, and the manifest is
     /// `_manifest.json`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<crate::units::written::Template>"))]
     pub file: Option<String>,
     /// Files, with `file`: the name of a file that is written after everything else, the manifest
     /// too; a template, which may use `{file}`. It holds the manifest's SHA-256 and name, as
     /// `sha256sum` writes them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<crate::units::written::Template>"))]
     pub trigger: Option<String>,
     /// Files: the format. Default: what the ending of `file` tells, else parquet.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -74,7 +78,7 @@ pub struct SinkConfig {
     /// with windows, `replace` for one without.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub if_exists: Option<IfExists>,
-    /// Databases: the table, `schema.table` or `table`.
+    /// Databases: the table to deliver to, `schema.table` or `table`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub table: Option<String>,
     /// Databases: how the rows meet those that are there. Default: `append`.
@@ -112,6 +116,7 @@ impl SinkConfig {
 
 /// What a run without a row to deliver does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Empty {
     /// It delivers a file without rows (in CSV with its header), and the manifest.
@@ -125,6 +130,7 @@ pub enum Empty {
 
 /// What a delivery does when its folder, or its file in it, is there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum IfExists {
     /// The run fails, and what is there stays.
@@ -135,6 +141,7 @@ pub enum IfExists {
 
 /// How rows meet those that a table has already.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// Rows are added.
@@ -163,6 +170,7 @@ impl Mode {
 
 /// What becomes of columns of the rows that a table lacks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum NewColumns {
     /// The run fails, and names the first of them.

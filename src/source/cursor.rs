@@ -25,6 +25,7 @@ pub(super) const DOING: &str = "read by the cursor";
 /// transaction took its time of change early and committed late, or where a day is all that the
 /// column says: for that there is `lookback`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub struct CursorConfig {
     /// The column: one whose value grows with every change that is to be delivered. With a query,
@@ -34,18 +35,21 @@ pub struct CursorConfig {
     /// How far behind the cursor is read once more, for rows that became visible late: longer than
     /// any transaction of the source takes. Only where the column is a time or a day. Rows are
     /// delivered again by it, so that it wants a table with `mode = "upsert"`.
-    #[serde(with = "optional_duration", skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "optional_duration", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<crate::units::written::Length>"))]
     pub lookback: Option<Duration>,
     /// The first value that is read while the cursor stands nowhere: a day, a time (in UTC unless
     /// it says otherwise), a number or text. Default: everything is read.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<String>,
     /// What becomes of rows without a value, which no cursor ever reaches.
+    #[cfg_attr(test, schemars(default))]
     pub nulls: Nulls,
 }
 
 /// What becomes of rows whose cursor column is NULL.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Nulls {
     /// The run fails and tells how many they are.

@@ -25,6 +25,7 @@ pub(crate) use self::sql::{parameters, placed};
 
 /// What an export reads: the `[source]` of its definition.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct SourceConfig {
     /// The connection's name.
@@ -32,10 +33,10 @@ pub struct SourceConfig {
     /// Databases: the table to read, `schema.table` or `table`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub table: Option<String>,
-    /// With `table`: its columns, in the order wanted. Default: all.
+    /// Databases, with `table`: its columns, in the order wanted. Default: all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub columns: Option<Vec<String>>,
-    /// With `table`: a condition in the database's own SQL, with `:name` parameters.
+    /// Databases, with `table`: a condition in the database's own SQL, with `:name` parameters.
     #[serde(rename = "where", skip_serializing_if = "Option::is_none")]
     pub filter: Option<String>,
     /// Databases: a SELECT in the database's own SQL, with `:name` parameters.
@@ -58,8 +59,13 @@ pub struct SourceConfig {
     /// Files: the dialect of CSV.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub csv: Option<CsvOptions>,
-    /// Sources without types (CSV, JSON lines): the types. Default: those of the contract.
+    /// Files without types of their own (CSV, JSON lines): the columns to take, with their types.
+    /// Default: those of the contract.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(
+        test,
+        schemars(with = "Option<std::collections::BTreeMap<String, crate::format::Field>>")
+    )]
     pub fields: Option<Fields>,
 }
 

@@ -308,6 +308,55 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_page_of_types_says_what_is_read() {
+        let known = [
+            Type::BOOL,
+            Type::INT2,
+            Type::INT4,
+            Type::INT8,
+            Type::FLOAT4,
+            Type::FLOAT8,
+            Type::NUMERIC,
+            Type::TEXT,
+            Type::VARCHAR,
+            Type::BPCHAR,
+            Type::NAME,
+            Type::JSON,
+            Type::JSONB,
+            Type::UUID,
+            Type::BYTEA,
+            Type::DATE,
+            Type::TIME,
+            Type::TIMESTAMP,
+            Type::TIMESTAMPTZ,
+            Type::INET,
+            Type::CIDR,
+            Type::MACADDR,
+            Type::MACADDR8,
+            Type::XML,
+            Type::INTERVAL,
+            Type::TIMETZ,
+            Type::MONEY,
+            Type::TEXT_ARRAY,
+        ];
+        let rows = crate::format::types::page::rows("From PostgreSQL");
+        assert_eq!(rows.len(), known.len() + 1, "`numeric` has two");
+        for row in rows {
+            let (name, constrained) = match row[0][0] {
+                "numeric(15,2)" => ("numeric", ((15 << 16) | 2) + 4),
+                other => (other, -1),
+            };
+            let kind = known.iter().find(|kind| kind.name() == name).unwrap();
+            let found = match wire(kind, constrained, None) {
+                Some(wire) => wire.field_type().to_string(),
+                None if as_text(kind, "c").is_some() => "string".to_owned(),
+                None => "refused".to_owned(),
+            };
+            assert_eq!(found, row[1][0], "{name}");
+        }
+    }
+
+    #[test]
     fn constraints_of_numeric_are_read_from_the_modifier() {
         let modifier = |precision: i32, scale: i32| ((precision << 16) | (scale & 0x7ff)) + 4;
         assert_eq!(constraint(modifier(15, 2)), Some((15, 2)));

@@ -325,6 +325,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_page_of_types_says_what_is_read() {
+        for row in crate::format::types::page::rows("From SQLite") {
+            let found = field_type(row[0][0]).map_or("refused".to_owned(), |kind| kind.to_string());
+            assert_eq!(found, row[1][0], "{:?}", row[0]);
+        }
+    }
+
+    #[test]
     fn declared_types_are_understood() {
         for (words, kind) in [
             ("INTEGER", Some(FieldType::Int64)),

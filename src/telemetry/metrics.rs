@@ -19,6 +19,89 @@ const CLAIMS: &str = "longshore_claims_total";
 const PUBLISHED: &str = "longshore_outbox_published_total";
 const DEPENDENCY: &str = "longshore_dependency_up";
 
+/// A metric: what is told of it, and where it is recorded.
+struct Metric {
+    name: &'static str,
+    kind: Kind,
+    unit: Unit,
+    #[cfg_attr(not(test), expect(dead_code, reason = "told by the page alone"))]
+    labels: &'static [&'static str],
+    meaning: &'static str,
+}
+
+enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+/// All of them; docs/reference/metrics.md is generated from these.
+const ALL: [Metric; 9] = [
+    Metric {
+        name: SETTLED,
+        kind: Kind::Counter,
+        unit: Unit::Count,
+        labels: &["export", "pool", "state", "class"],
+        meaning: "Outcomes of runs, retries among them.",
+    },
+    Metric {
+        name: ROWS,
+        kind: Kind::Counter,
+        unit: Unit::Count,
+        labels: &["export"],
+        meaning: "Rows handed over.",
+    },
+    Metric {
+        name: BYTES,
+        kind: Kind::Counter,
+        unit: Unit::Bytes,
+        labels: &["export"],
+        meaning: "Bytes handed over, as recipients see them.",
+    },
+    Metric {
+        name: DURATION,
+        kind: Kind::Histogram,
+        unit: Unit::Seconds,
+        labels: &["export"],
+        meaning: "From the opening of an attempt to its outcome.",
+    },
+    Metric {
+        name: LAG,
+        kind: Kind::Histogram,
+        unit: Unit::Seconds,
+        labels: &["pool"],
+        meaning: "From when a run was due to when it was opened.",
+    },
+    Metric {
+        name: IN_FLIGHT,
+        kind: Kind::Gauge,
+        unit: Unit::Count,
+        labels: &["pool"],
+        meaning: "Jobs that this worker works on.",
+    },
+    Metric {
+        name: CLAIMS,
+        kind: Kind::Counter,
+        unit: Unit::Count,
+        labels: &["outcome"],
+        meaning: "Answers to claims: granted, held, done.",
+    },
+    Metric {
+        name: PUBLISHED,
+        kind: Kind::Counter,
+        unit: Unit::Count,
+        labels: &["outcome"],
+        meaning: "Messages of the outbox, by outcome of publishing.",
+    },
+    Metric {
+        name: DEPENDENCY,
+        kind: Kind::Gauge,
+        unit: Unit::Count,
+        labels: &["dependency"],
+        meaning: "1 where the dependency answered when last asked, else 0.",
+    },
+];
+
 /// From a run of a few rows to one of a night.
 const RUN_SECONDS: [f64; 11] =
     [0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0, 43_200.0];
@@ -40,15 +123,13 @@ pub(super) fn recorder() -> Result<PrometheusRecorder> {
 /// Tells the recorder what each metric means.
 pub(super) fn describe() {
     use metrics::{describe_counter, describe_gauge, describe_histogram};
-    describe_counter!(SETTLED, Unit::Count, "Outcomes of runs, retries among them.");
-    describe_counter!(ROWS, Unit::Count, "Rows handed over.");
-    describe_counter!(BYTES, Unit::Bytes, "Bytes handed over, as recipients see them.");
-    describe_histogram!(DURATION, Unit::Seconds, "From the opening of an attempt to its outcome.");
-    describe_histogram!(LAG, Unit::Seconds, "From when a run was due to when it was opened.");
-    describe_gauge!(IN_FLIGHT, Unit::Count, "Jobs that this worker works on.");
-    describe_counter!(CLAIMS, Unit::Count, "Answers to claims: granted, held, done.");
-    describe_counter!(PUBLISHED, Unit::Count, "Messages of the outbox, by outcome of publishing.");
-    describe_gauge!(DEPENDENCY, "1 where the dependency answered when last asked, else 0.");
+    for Metric { name, kind, unit, meaning, .. } in ALL {
+        match kind {
+            Kind::Counter => describe_counter!(name, unit, meaning),
+            Kind::Gauge => describe_gauge!(name, unit, meaning),
+            Kind::Histogram => describe_histogram!(name, unit, meaning),
+        }
+    }
 }
 
 /// Counts an outcome of a run. `state` is the run's state after it; `class` that of the error, if
@@ -117,6 +198,9 @@ pub fn dependency(name: &'static str, up: bool) {
 }
 
 #[cfg(test)]
+mod page;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -139,6 +223,7 @@ mod tests {
             dependency("ledger", false);
             let text = handle.render();
             drop(kept);
+            page::holds(&text);
             for line in [
                 r#"longshore_runs_settled_total{export="orders",pool="default",state="done",class="none"} 1"#,
                 r#"longshore_runs_settled_total{export="orders",pool="default",state="queued",class="unavailable"} 1"#,

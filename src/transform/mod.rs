@@ -31,9 +31,11 @@ pub(crate) use plan::{CHARACTER, LINE};
 
 /// The `[transform]` of a definition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct TransformConfig {
-    /// `SELECT … FROM input [WHERE …]`. One row in gives one row out, or none.
+    /// `SELECT … FROM input [WHERE …]`. One row in gives one row out, or none; joins, groups and order
+    /// belong into the query. Types are exact: what would lose digits is refused when planning.
     pub sql: String,
 }
 

@@ -47,6 +47,7 @@ const HICCUP: u32 = 3;
 
 /// How a worker works: the `[worker]` of the settings.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct WorkerSettings {
     /// The pools that it serves, each with its weight: the share of slots that it gets while others
@@ -56,14 +57,18 @@ pub struct WorkerSettings {
     pub concurrency: u16,
     /// How much memory all its jobs may take together; not enforced yet. Default: 1 GiB.
     pub memory: Size,
-    /// How long a claim and a heartbeat last unless they are renewed. Default: 60 s.
+    /// How long a claim and a heartbeat last unless they are renewed, and so how long a worker that
+    /// was killed keeps its runs from others. At least five seconds. Default: 60 s.
     #[serde(with = "crate::units::duration")]
+    #[cfg_attr(test, schemars(with = "crate::units::written::Length"))]
     pub lease: Duration,
-    /// How long a message is held; longer jobs let it go and work on. Default: 10 min.
+    /// How long a message is held; longer jobs let it go and work on. At most 25 minutes. Default: 10 min.
     #[serde(with = "crate::units::duration")]
+    #[cfg_attr(test, schemars(with = "crate::units::written::Length"))]
     pub hold: Duration,
     /// How long running jobs may go on after a stop was asked for. Default: 30 s.
     #[serde(with = "crate::units::duration")]
+    #[cfg_attr(test, schemars(with = "crate::units::written::Length"))]
     pub drain: Duration,
 }
 

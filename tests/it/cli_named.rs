@@ -19,6 +19,7 @@ fn every_command_that_is_named_exists() {
         ("runs resolve 7c2f9a1e --as dead", true),
         ("runs revive 7c2f9a1e", false),
         ("apply --everything", false),
+        ("exports [OPTIONS] [COMMAND]", true),
     ] {
         assert_eq!(follow(&root, line).is_ok(), exists, "{line}");
     }
@@ -71,7 +72,7 @@ fn named(text: &str) -> Vec<String> {
         .map(|(at, name)| &text[at + name.len()..])
         .filter(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '-'))
         .map(|rest| {
-            let ends = ["  ", " 2>", " &"].map(|text| rest.find(text));
+            let ends = ["  ", " >", " 2>", " &"].map(|text| rest.find(text));
             let end = [rest.find(['`', '"', '\n'])].into_iter().chain(ends).flatten().min();
             rest[..end.unwrap_or(rest.len())].trim_end_matches(['.', ' ', '\\']).to_owned()
         })
@@ -85,7 +86,9 @@ fn follow(root: &Command, line: &str) -> Result<(), String> {
     let plain: String = line.split('\'').step_by(2).collect::<Vec<_>>().join("quoted");
     let mut words = plain.split(' ').take_while(|word| *word != "|");
     while let Some(word) = words.next() {
-        if let Some(option) = word.strip_prefix("--") {
+        if ["[OPTIONS]", "[COMMAND]", "<COMMAND>"].contains(&word) {
+            // What a usage line says in the place of something.
+        } else if let Some(option) = word.strip_prefix("--") {
             let (name, value) = match option.split_once('=') {
                 Some((name, value)) => (name, Some(value)),
                 None => (option, None),

@@ -3,15 +3,18 @@
 //! A page is followed from top to bottom in an empty folder by one shell:
 //!
 //! - a block whose info string names a file (```` ```toml config/exports/orders.toml ````) is written
-//!   to that file;
+//!   to that file, or added to it where `>>` stands before its name;
 //! - of a `console` block, each line that begins with `$ ` is run, and what follows it must be what is
 //!   printed. There `…` stands for anything within a line, and a line of `…` alone for any lines; a
 //!   command without anything after it may print what it likes. A command must end with 0, or else
 //!   say so in a comment: `$ longshore check   # exit 1`;
 //! - any other block is not run, and may hold no line that begins with `$ `.
 //!
-//! What a page needs that cannot be in it stands in a comment at its top: `<!-- test: servers -->`
-//! gives it RabbitMQ, Redis and a PostgreSQL database of its own.
+//! What a page needs that cannot be in it stands in a comment at its top. `<!-- test: postgres shop -->`
+//! gives it a PostgreSQL database of its own, for `psql` and for the connection `shop`, wherever that
+//! says that it leads. `<!-- test: servers -->`, with or without names of connections, gives it RabbitMQ
+//! and Redis besides, on which queue, ledger and claims stand then. A page with a command that says
+//! `python` has one with pika.
 
 mod page;
 

@@ -300,6 +300,16 @@ async fn whoever_repeats_a_done_job_is_told_what_became_of_it() {
         let ids = ["first", "second", "third"].map(|id| format!("{id}-{}", installation.pool));
         installation.publish(&[job(&ids[0])]).await;
         let outcome = events.next(&ids[0]).await;
+        let api: Json =
+            serde_json::from_str(include_str!("../../docs/schema/asyncapi.json")).unwrap();
+        let told = &api["components"]["messages"]["outcome"]["payload"]["properties"];
+        let names = |object: &Json| -> Vec<String> {
+            object.as_object().unwrap().keys().cloned().collect()
+        };
+        let (mut told, mut found) = (names(told), names(&outcome));
+        told.sort();
+        found.sort();
+        assert_eq!(told, found, "docs/schema/asyncapi.json tells of other members");
         assert_eq!(outcome["run"], installation.of_run(1, "id").await);
         // Known by the done-mark, and by the ledger alone.
         installation.publish(&[job(&ids[1])]).await;

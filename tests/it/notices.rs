@@ -156,7 +156,7 @@ async fn a_dead_and_a_late_run_are_told_of_until_somebody_takes_it() {
         input += &line("another", &got[0].body, &header, now);
         input += &line(SECRET, &got[0].body.replace("dead", "done"), &header, now);
         input += &line(SECRET, &got[0].body, &header, now + 3600);
-        let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations.md");
+        let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/how-to/be-told.md");
         let answers = python("signed.py", &[docs.to_str().unwrap()], input).await;
         assert_eq!(answers, "True\n".repeat(5) + &"False\n".repeat(3));
         installation.end(processes, 1).await;

@@ -12,10 +12,10 @@ use crate::support::servers::amqp;
 
 const SOON: Duration = Duration::from_secs(60);
 
-/// The answer of `/readyz`; nothing while the process does not listen yet.
-async fn readyz(at: SocketAddr) -> String {
+/// The answer to a request; nothing while the process does not listen yet.
+async fn get(at: SocketAddr, path: &str) -> String {
     let Ok(mut stream) = TcpStream::connect(at).await else { return String::new() };
-    let request = "GET /readyz HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+    let request = format!("GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
@@ -26,13 +26,26 @@ async fn readyz(at: SocketAddr) -> String {
 pub async fn until(at: SocketAddr, status: &str, text: &str) {
     let started = Instant::now();
     loop {
-        let answer = readyz(at).await;
+        let answer = get(at, "/readyz").await;
         if answer.starts_with(&format!("HTTP/1.1 {status} ")) && answer.contains(text) {
             return;
         }
         assert!(started.elapsed() < SOON, "not {status} with {text} in time, but {answer}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// Every metric that a process exposes, `longshore_…`, must be on the page.
+async fn exposes_what_the_page_has(at: SocketAddr) {
+    let page = include_str!("../../docs/reference/metrics.md");
+    let answer = get(at, "/metrics").await;
+    let types = answer.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let mut found = 0;
+    for (name, kind) in types.filter_map(|line| line.split_once(' ')) {
+        found += 1;
+        assert!(page.contains(&format!("| `{name}` | {kind} |")), "{name} {kind}\n{answer}");
+    }
+    assert!(found > 0, "no metric is exposed:\n{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -63,6 +76,7 @@ async fn an_idle_process_tells_that_the_queue_is_away_and_that_it_is_back() {
         proxy.reopen();
         for (at, _) in &started {
             until(*at, "200", r#""queue":{"up":true}"#).await;
+            exposes_what_the_page_has(*at).await;
         }
         installation.end(started.into_iter().map(|(_, process)| process), 0).await;
     })

@@ -1,4 +1,4 @@
-"""Holds notices against their signatures, with the code that docs/operations.md shows.
+"""Holds notices against their signatures, with the code that docs/how-to/be-told.md shows.
 
     signed.py DOCS < NOTICES
 
@@ -14,7 +14,7 @@ import sys
 
 def main():
     text = pathlib.Path(sys.argv[1]).read_text()
-    shown = [code for code in re.findall(r"```python\n(.*?)```", text, re.S) if "def genuine" in code]
+    shown = [code for code in re.findall(r"```python[^\n]*\n(.*?)```", text, re.S) if "def genuine" in code]
     names = {}
     exec(shown[0], names)
     for line in sys.stdin:

@@ -99,7 +99,8 @@ fn dotted(keys: &[String]) -> String {
 /// A value as TOML writes it.
 fn value(value: &Json) -> String {
     match value {
-        Json::String(text) if text.contains('\n') && !text.contains("'''") => {
+        // A line break alone, as in `newline`, is read better as `"\n"`.
+        Json::String(text) if text.trim().contains('\n') && !text.contains("'''") => {
             format!("'''\n{text}'''")
         }
         Json::Array(items) => {

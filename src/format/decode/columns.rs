@@ -185,3 +185,23 @@ fn convert(column: &ArrayRef, field: &Field, doing: &'static str) -> Result<Arra
             .caused_by(cause)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_of_types_says_what_is_read() {
+        let rows = crate::format::types::page::rows("From Parquet, Arrow and Avro");
+        for row in rows {
+            for name in &row[0] {
+                let kind: DataType = name.parse().unwrap();
+                assert_eq!(counterpart(&kind).unwrap().to_string(), row[1][0], "{name}");
+            }
+        }
+        for none in ["List(Int32)", "Decimal256(39, 2)", "Interval(MonthDayNano)"] {
+            let kind = none.parse::<DataType>().ok();
+            assert!(kind.and_then(|kind| counterpart(&kind)).is_none(), "{none}");
+        }
+    }
+}

@@ -87,6 +87,15 @@ pub(super) fn sql_type(kind: &FieldType) -> String {
     .to_owned()
 }
 
+#[cfg(test)]
+#[test]
+fn the_page_of_types_says_what_is_made() {
+    for row in crate::format::types::page::rows("Column types") {
+        let kind = FieldType::parse(row[0][0]).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(sql_type(&kind), row[3][0], "{kind}");
+    }
+}
+
 /// A column of the target.
 pub(super) struct Column {
     name: String,

@@ -5,27 +5,49 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::support::processes;
 use crate::support::servers::{self, Database, Pools, Redis};
 
 /// How long a page may take.
 const LONG: Duration = Duration::from_secs(180);
 /// What separates the outputs of two commands; no command prints it.
 const MARK: &str = "\u{1}\u{2}\u{1}";
+/// The line after the text of a file; no file has it. (Bash does not find one of control characters.)
+const END: &str = "END OF THIS FILE OF THE PAGE";
 
 /// A page.
 pub struct Page {
     name: String,
-    servers: bool,
+    needs: Option<Needs>,
     steps: Vec<Step>,
+}
+
+/// What a page needs that cannot be in it.
+#[derive(Debug, PartialEq)]
+struct Needs {
+    /// RabbitMQ and Redis, and the ledger in the database.
+    servers: bool,
+    /// Connections that lead to the database.
+    connections: Vec<String>,
 }
 
 /// Something that the reader does.
 #[derive(Debug, PartialEq)]
 enum Step {
-    /// Write a file.
-    File { path: String, text: String },
+    /// Write a file, or add to it.
+    File { path: String, add: bool, text: String },
     /// Type a command.
     Run { line: usize, command: String, exit: i32, prints: Vec<String> },
+}
+
+impl Needs {
+    /// What the comment at a page's top says.
+    fn read(text: &str) -> Option<Needs> {
+        let (comment, _) = text.split_once("<!-- test: ")?.1.split_once(" -->")?;
+        let mut words = comment.split(' ').map(str::to_owned);
+        let servers = words.next().is_some_and(|first| first == "servers");
+        Some(Needs { servers, connections: words.collect() })
+    }
 }
 
 impl Page {
@@ -51,7 +73,8 @@ impl Page {
                 let mut text: String =
                     block.iter().map(|(_, line)| *line).collect::<Vec<_>>().join("\n");
                 text.push('\n');
-                steps.push(Step::File { path: file.trim().to_owned(), text });
+                let path = file.trim().trim_start_matches(">>").to_owned();
+                steps.push(Step::File { path, add: file.trim().starts_with(">>"), text });
             } else if language == "console" {
                 commands(name, &block, &mut steps);
             } else if let Some((number, _)) = block.iter().find(|(_, line)| line.starts_with("$ "))
@@ -59,7 +82,7 @@ impl Page {
                 panic!("{name}:{number}: a command that is not run; make it a console block");
             }
         }
-        Page { name: name.to_owned(), servers: text.contains("<!-- test: servers -->"), steps }
+        Page { name: name.to_owned(), needs: Needs::read(text), steps }
     }
 
     /// How many commands it has.
@@ -75,19 +98,30 @@ impl Page {
         if self.commands() == 0 {
             return Ok(());
         }
-        if !self.servers {
-            return self.follow_with(Vec::new()).await;
-        }
+        let Some(needs) = &self.needs else { return self.follow_with(Vec::new()).await };
         let id = uuid::Uuid::now_v7().simple().to_string();
         let database = Database::create(format!("longshore_test_{id}")).await;
+        let mut environment = of_database(&database, &needs.connections);
+        if !needs.servers {
+            let followed = self.follow_with(environment).await;
+            database.remove().await;
+            return followed;
+        }
         let redis = Redis::take().await;
         // Pages use the pool `default`, which no other test does.
         let pools = Pools::declare(vec!["default".to_owned()]).await;
-        let followed = self.follow_with(environment(&database, &redis)).await;
+        environment.extend(of_servers(&database, &redis));
+        let followed = self.follow_with(environment).await;
         pools.delete().await;
         redis.release().await;
         database.remove().await;
         followed
+    }
+
+    fn uses_python(&self) -> bool {
+        let python =
+            |step: &Step| matches!(step, Step::Run { command, .. } if command.contains("python"));
+        self.steps.iter().any(python)
     }
 
     async fn follow_with(&self, environment: Vec<(String, String)>) -> Result<(), String> {
@@ -96,7 +130,11 @@ impl Page {
         std::fs::write(&script, self.script()).unwrap();
         let mut command = tokio::process::Command::new("bash");
         let program = Path::new(env!("CARGO_BIN_EXE_longshore"));
-        let path = format!("{}:{}", program.parent().unwrap().display(), variable("PATH"));
+        let mut path = format!("{}:{}", program.parent().unwrap().display(), variable("PATH"));
+        if self.uses_python() {
+            let python = Path::new(processes::interpreter()).parent().unwrap();
+            path = format!("{}:{path}", python.display());
+        }
         command
             .arg(&script)
             .current_dir(folder.path())
@@ -124,10 +162,11 @@ impl Page {
         let mut script = String::from("trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT\n");
         for (index, step) in self.steps.iter().enumerate() {
             match step {
-                Step::File { path, text } => {
+                Step::File { path, add, text } => {
+                    let to = if *add { ">>" } else { ">" };
                     let _ = writeln!(
                         script,
-                        "mkdir -p \"$(dirname '{path}')\"\ncat >'{path}' <<'{MARK}'\n{text}{MARK}"
+                        "mkdir -p \"$(dirname '{path}')\"\ncat {to}'{path}' <<'{END}'\n{text}{END}"
                     );
                 }
                 Step::Run { command, .. } => {
@@ -232,31 +271,46 @@ fn like(wanted: &str, found: &str) -> bool {
     }
 }
 
-/// Where the servers are, for the program and for `psql`.
-fn environment(database: &Database, redis: &Redis) -> Vec<(String, String)> {
-    let mut variables = Vec::new();
-    for (name, url) in
-        [("QUEUE", &servers::amqp()), ("LEDGER", &database.url), ("CLAIMS", &redis.url)]
-    {
-        let mut bare = url.clone();
-        bare.set_password(None).unwrap();
-        variables.push((format!("LONGSHORE__{name}__URL"), bare.to_string()));
-        if let Some(password) = url.password() {
-            variables.push((format!("{name}_PASSWORD"), password.to_owned()));
-            let reference = format!("${{env:{name}_PASSWORD}}");
-            variables.push((format!("LONGSHORE__{name}__PASSWORD"), reference));
-        }
-    }
-    variables.push(("LONGSHORE__HTTP__LISTEN".to_owned(), "127.0.0.1:0".to_owned()));
+/// Where the database is, for `psql` and for the connections that lead to it.
+fn of_database(database: &Database, connections: &[String]) -> Vec<(String, String)> {
     let url = &database.url;
-    for (name, value) in [
+    let mut variables: Vec<_> = [
         ("PGHOST", url.host_str().unwrap_or_default()),
         ("PGPORT", &url.port().unwrap_or(5432).to_string()),
         ("PGUSER", url.username()),
         ("PGPASSWORD", url.password().unwrap_or_default()),
         ("PGDATABASE", url.path().trim_start_matches('/')),
-    ] {
-        variables.push((name.to_owned(), value.to_owned()));
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into();
+    for name in connections {
+        variables.extend(place(&format!("CONNECTIONS__{}", name.to_uppercase()), url));
+    }
+    variables
+}
+
+/// Where the servers are, for the program; and for others that publish.
+fn of_servers(database: &Database, redis: &Redis) -> Vec<(String, String)> {
+    let amqp = servers::amqp();
+    let mut variables = vec![
+        ("LONGSHORE__HTTP__LISTEN".to_owned(), "127.0.0.1:0".to_owned()),
+        ("AMQP_URL".to_owned(), amqp.to_string()),
+    ];
+    for (name, url) in [("QUEUE", &amqp), ("LEDGER", &database.url), ("CLAIMS", &redis.url)] {
+        variables.extend(place(name, url));
+    }
+    variables
+}
+
+/// The variables that let a table of the configuration lead to `url`.
+fn place(table: &str, url: &url::Url) -> Vec<(String, String)> {
+    let mut bare = url.clone();
+    bare.set_password(None).unwrap();
+    let mut variables = vec![(format!("LONGSHORE__{table}__URL"), bare.to_string())];
+    if let Some(password) = url.password() {
+        variables.push((format!("{table}_PASSWORD"), password.to_owned()));
+        let reference = format!("${{env:{table}_PASSWORD}}");
+        variables.push((format!("LONGSHORE__{table}__PASSWORD"), reference));
     }
     variables
 }
@@ -270,21 +324,36 @@ fn variable(name: &str) -> String {
 fn a_page_is_read_as_it_is_meant() {
     let page = Page::read(
         "p.md",
-        "text\n```toml a/b.toml\nx = 1\n```\n```console\n$ ls \\\n  -l   # exit 2\na…\n\n$ pwd\n```\n",
+        "text\n```toml a/b.toml\nx = 1\n```\n```toml >>a/b.toml\ny = 2\n```\n```console\n$ ls \\\n  -l   # exit 2\na…\n\n$ pwd\n```\n",
     );
-    let file = Step::File { path: "a/b.toml".to_owned(), text: "x = 1\n".to_owned() };
+    let part = |add: bool, text: &str| {
+        let (path, text) = ("a/b.toml".to_owned(), text.to_owned());
+        Step::File { path, add, text }
+    };
     let prints = vec!["a…".to_owned()];
     let command = "ls \\\n  -l   # exit 2".to_owned();
-    let first = Step::Run { line: 6, command, exit: 2, prints };
+    let first = Step::Run { line: 9, command, exit: 2, prints };
     let pwd = "pwd".to_owned();
-    let second = Step::Run { line: 10, command: pwd, exit: 0, prints: Vec::new() };
-    assert_eq!(page.steps, [file, first, second]);
+    let second = Step::Run { line: 13, command: pwd, exit: 0, prints: Vec::new() };
+    assert_eq!(page.steps, [part(false, "x = 1\n"), part(true, "y = 2\n"), first, second]);
+    assert_eq!(page.needs, None);
+    let page = Page::read("p.md", "<!-- test: servers shop lake -->\n");
+    let connections = vec!["shop".to_owned(), "lake".to_owned()];
+    assert_eq!(page.needs, Some(Needs { servers: true, connections }));
 }
 
 #[tokio::test]
 async fn a_page_that_is_wrong_is_told() {
     for (commands, wrong) in [
         ("$ echo one\none", None),
+        (
+            "$ cat a/b\n1\n2\n```\n```text a/b\n1\n```\n```text >>a/b\n2\n```\n```console\n$ cat a/b\n1\n2",
+            Some("No such file"),
+        ),
+        (
+            "$ true\n```\n```text a/b\n1\n```\n```text >>a/b\n2\n```\n```console\n$ cat a/b\n1\n2",
+            None,
+        ),
         ("$ printf 'a  1\\nb\\nc\\n'\na 1\n…\nc", None),
         ("$ echo took 5 s\ntook … s", None),
         ("$ cd / && false   # exit 1\n$ pwd\n/", None),
