@@ -22,6 +22,7 @@ mod output;
 mod pause;
 mod preview;
 mod progress;
+mod quarantine;
 mod rerun;
 mod run;
 mod runs;
@@ -138,6 +139,8 @@ enum Command {
     Resume(pause::Resume),
     /// See dead letters, replay them, drop them
     Dead(dead::Dead),
+    /// See refused rows, release them, drop them
+    Quarantine(quarantine::Quarantine),
     /// See where cursors stand, and put them elsewhere
     Cursors(cursors::Cursors),
     /// See the definitions that are active
@@ -255,6 +258,7 @@ pub async fn run(cli: Cli) -> u8 {
         Command::Pause(command) => interruptible(command.run(&context)).await,
         Command::Resume(command) => interruptible(command.run(&context)).await,
         Command::Dead(command) => interruptible(command.run(&context)).await,
+        Command::Quarantine(command) => Box::pin(command.run(&context)).await,
         Command::Cursors(command) => interruptible(command.run(&context)).await,
         Command::Exports(command) => interruptible(Box::pin(command.run(&context))).await,
         Command::Verify(command) => interruptible(command.run(&context)).await,
@@ -399,6 +403,7 @@ mod tests {
             "dead show abcd",
             "dead replay --all --reason r",
             "dead drop --all --reason r",
+            "quarantine key",
             "cursors show e",
             "cursors set e --to 7 --reason r",
             "cursors reset e --reason r",

@@ -84,6 +84,8 @@ codes! {
     OneFile = "LS0317",
     /// A cursor, and a sink or a schedule that does not go with it.
     Cursor = "LS0318",
+    /// Quarantine without a key.
+    NoQuarantineKey = "LS0319",
     /// The SQL of a transform is refused.
     Transform = "LS0331",
     /// A contract promises what the rows do not have.

@@ -43,7 +43,9 @@ use account::Account;
 pub use account::Progress;
 pub use plan::{House, Plan};
 pub use preview::Preview;
-pub use quarantine::{quarantined, try_quarantine};
+pub use quarantine::{
+    KeptRow, KeptRows, NewKey, Types, Vault, new_key, quarantined, try_quarantine,
+};
 pub use stuck::{Found, delivery as delivery_of, find};
 
 /// A run whose target knows its fence.

@@ -8,10 +8,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use secrecy::SecretString;
 
-use super::quarantine::Quarantine;
+use super::quarantine::{Quarantine, Vault};
 use super::{Attempt, Progress};
 use crate::connect::Connection;
-use crate::connect::files::Store;
 use crate::contract::ContractConfig;
 use crate::error::{Error, Result};
 use crate::export::Export;
@@ -39,8 +38,8 @@ pub struct House {
     pub connections: BTreeMap<String, Arc<Connection>>,
     /// The key for hashing, if there is one.
     pub pseudonyms: Option<Secret>,
-    /// The files connection that refused rows are kept in, if there is one.
-    pub quarantine: Option<Arc<Connection>>,
+    /// Where refused rows are kept, if anywhere.
+    pub quarantine: Option<Vault>,
 }
 
 impl House {
@@ -53,8 +52,10 @@ impl House {
             connection.secrets().map(move |secret| (name.as_str(), secret))
         });
         let of_keys = self.pseudonyms.iter().map(|secret| ("[keys] pseudonyms", secret));
+        let quarantine = self.quarantine.iter().map(|vault| ("[quarantine] key", &vault.key));
         let missing: Vec<String> = of_connections
             .chain(of_keys)
+            .chain(quarantine)
             .filter(|(_, secret)| secret.read().is_err())
             .map(|(name, secret)| format!("{name} lacks {secret}"))
             .collect();
@@ -85,7 +86,7 @@ pub struct Plan {
     pub(super) cursor: Option<Cursor>,
     if_exists: IfExists,
     pseudonyms: Option<Secret>,
-    quarantine: Option<Arc<Connection>>,
+    quarantine: Option<Vault>,
     uses: Vec<Arc<Connection>>,
 }
 
@@ -241,10 +242,7 @@ impl Plan {
     }
 
     pub(super) fn quarantine(&self, holder: &Holder) -> Result<Option<Quarantine>> {
-        self.quarantine
-            .as_ref()
-            .map(|connection| Quarantine::new(&Store::open(connection)?, holder))
-            .transpose()
+        self.quarantine.as_ref().map(|vault| Quarantine::new(vault, holder)).transpose()
     }
 
     pub(super) fn manifest(

@@ -108,6 +108,7 @@ impl Installation {
         let mut command = Command::new(env!("CARGO_BIN_EXE_longshore"));
         command.args(arguments).arg("--config").arg(self.folder.path().join("config"));
         command.env_remove("LONGSHORE_ENV").env("TEST_PSEUDONYMS", "pepper");
+        command.env("TEST_QUARANTINE", super::quarantine::KEY);
         for (name, url) in
             [("AMQP", &amqp()), ("POSTGRES", &self.database.url), ("REDIS", &self.redis.url)]
         {
