@@ -16,7 +16,7 @@ use crate::limits::{self, SharedLimits};
 use crate::notify::Notifier;
 use crate::pipeline::{House, Vault};
 use crate::queue::{self, Event, Queue};
-use crate::scheduler::Scheduler;
+use crate::scheduler::{Keeping, Scheduler};
 use crate::secret::Secret;
 use crate::telemetry::Health;
 use crate::worker::Worker;
@@ -360,7 +360,13 @@ pub fn scheduler(config: &Config, parts: &Parts, health: &Arc<Health>) -> Result
         keep: config.settings.keep,
         health: Arc::clone(health),
         notifier: config.settings.notify.clone().map(Notifier::new).transpose()?,
+        quarantine: keeping(config),
     }))
+}
+
+fn keeping(config: &Config) -> Option<Keeping> {
+    let keep = config.settings.quarantine.as_ref()?.keep;
+    Some(Keeping { connection: vault(config)?.connection, keep })
 }
 
 fn name() -> String {

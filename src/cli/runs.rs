@@ -12,7 +12,7 @@ use serde_json::{Value as Json, json};
 
 pub use self::record::object;
 use super::arguments::past;
-use super::output::{ahead, clock, cut, place, plain, thousands, took};
+use super::output::{ahead, clock, counted, cut, place, plain, thousands, took};
 use super::{Context, Ended, Failure, Verdict, pause, told};
 use crate::config::{Config, suggest};
 use crate::connect::System;
@@ -263,7 +263,10 @@ pub async fn what_of(run: &Run, definitions: &Definitions) -> String {
     });
     let edition = Some(run.order.edition).filter(|edition| *edition > 1);
     let edition = edition.map(|edition| format!("edition {edition}"));
-    let words: Vec<String> = window.into_iter().chain(params).chain(edition).collect();
+    let supplement = run.order.supplements.as_ref();
+    let supplement = supplement.map(|one| format!("supplement {}", one.number));
+    let words: Vec<String> =
+        window.into_iter().chain(params).chain(supplement).chain(edition).collect();
     if words.is_empty() { dash() } else { cut(&words.join(" "), WIDE) }
 }
 
@@ -380,6 +383,13 @@ async fn show(
     let decision = run.decision.as_ref();
     let refused = decision.map_or(&run.quarantine, |decision| &decision.quarantine);
     optional("quarantine", refused.clone())?;
+    optional(
+        "supplements",
+        order
+            .supplements
+            .as_ref()
+            .map(|one| format!("run {}: {} that it refused", one.run, counted(one.rows, "row"))),
+    )?;
     if let Some(delivery) = &delivery {
         let target = place(&delivery.target, &config.connections);
         let connection = delivery.target.split('/').next().unwrap_or_default();

@@ -4,6 +4,7 @@ mod check;
 mod dead;
 mod definitions;
 mod operating;
+mod quarantine;
 mod rerun;
 mod tables;
 mod windows;
@@ -15,7 +16,7 @@ use std::time::Duration;
 use serde_json::Value as Json;
 use tempfile::TempDir;
 
-use crate::support::quarantine::{self, QUARANTINE};
+use crate::support::quarantine::{self as keeping, QUARANTINE};
 use crate::support::sample::{self, ORDERS, SETTINGS};
 
 const CONNECTIONS: &str = r#"
@@ -101,7 +102,7 @@ impl House {
             .env_remove("LONGSHORE_ENV")
             .env_remove("LONGSHORE_BY")
             .env("USER", "ole")
-            .env("TEST_QUARANTINE", quarantine::KEY);
+            .env("TEST_QUARANTINE", keeping::KEY);
         command
     }
 
@@ -340,7 +341,7 @@ fn where_the_rows_are_that_a_run_failed_for_is_shown() {
     assert_eq!(run["quarantine"], place.as_str());
     let shown = house.done(&["runs", "show", &id[28..]]);
     assert!(shown.contains(&format!("\nquarantine  {place}\n")), "{shown}");
-    let rows = quarantine::rows(&house.path().join("lake").join(&place));
+    let rows = keeping::rows(&house.path().join("lake").join(&place));
     let rules: Vec<_> = rows.iter().map(|row| &row["rule"]).collect();
     assert_eq!(rules, ["max 150", "max 150"]);
 

@@ -172,7 +172,7 @@ pub(super) fn put(column: &mut Column, value: &str) -> bool {
 }
 
 /// A value for quarantine; a number that JSON's readers would cut stays text.
-fn raw(value: &str) -> Json {
+pub(super) fn raw(value: &str) -> Json {
     match serde_json::from_str::<Json>(value) {
         Ok(Json::Number(number)) if number.to_string() != value => value.into(),
         Ok(other) => other,

@@ -2,11 +2,11 @@
 //! were.
 
 use indexmap::IndexMap;
-use serde_json::Map;
+use serde_json::{Map, Value};
 
 use super::batcher::{Batcher, Column};
 use super::exact;
-use super::jsonl::{Object, put};
+use super::jsonl::{Object, put, raw};
 use crate::error::{Error, Result};
 use crate::format::FieldType;
 use crate::rows::Batch;
@@ -74,6 +74,16 @@ impl RefusedRows {
     pub fn finish(&mut self) -> Result<Option<Batch>> {
         self.batcher.finish()
     }
+}
+
+/// A row that has no types, as it was: a number that JSON's readers would cut is its text.
+///
+/// # Errors
+/// `permanent` where it is no JSON object.
+pub fn raw_row(row: &str) -> Result<Map<String, Value>> {
+    let object: Object<'_> =
+        serde_json::from_str(row).map_err(|_| Error::permanent(DOING, "it is no JSON object"))?;
+    Ok(object.0.iter().map(|(name, value)| (name.to_string(), raw(value.get()))).collect())
 }
 
 /// A date or time that no calendar of four digits holds: with a longer year, or, where it cannot be

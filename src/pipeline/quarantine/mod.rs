@@ -5,8 +5,10 @@
 //! in the format of `age`. Where the rows had come through the transform it has their types too,
 //! so that each value can be read back exactly.
 
+mod again;
 mod line;
 mod read;
+mod stored;
 mod vault;
 mod write;
 
@@ -17,7 +19,9 @@ use crate::connect::files::{Store, classify};
 use crate::error::{Error, Result};
 use crate::job::RunId;
 
+pub(super) use again::{check_taken, rows};
 pub use read::{KeptRow, KeptRows, Types};
+pub use stored::{StoredRows, remove_kept, remove_stored, stored_rows};
 pub use vault::{NewKey, Vault, new_key};
 pub use write::Quarantine;
 

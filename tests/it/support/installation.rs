@@ -88,6 +88,13 @@ impl Installation {
         std::fs::write(path, text).unwrap();
     }
 
+    /// Adds connections to those that every installation has.
+    pub fn add_connections(&self, text: &str) {
+        let path = self.folder.path().join("config/connections.toml");
+        let before = std::fs::read_to_string(path).unwrap();
+        self.write("connections.toml", &format!("{before}{text}"));
+    }
+
     /// Adds an export of the usual pool, or changes it; [`Installation::apply`] makes it active.
     pub fn export(&self, name: &str, definition: &str) {
         self.export_of(&self.pool, name, definition);
