@@ -268,7 +268,12 @@ pub async fn what_of(run: &Run, definitions: &Definitions) -> String {
         Some(_) => Some(window_of(run, definitions).await),
         None => None,
     };
-    in_few_words(window, &run.order.params, run.order.edition)
+    let words = in_few_words(window, &run.order.params, run.order.edition);
+    match &run.order.supplements {
+        None => words,
+        Some(one) if words == dash() => format!("supplement {}", one.number),
+        Some(one) => format!("{words} supplement {}", one.number),
+    }
 }
 
 /// Window, params and edition as tables show them.
@@ -279,10 +284,7 @@ pub fn in_few_words(window: Option<String>, params: &Map<String, Json>, edition:
     });
     let edition = Some(edition).filter(|edition| *edition > 1);
     let edition = edition.map(|edition| format!("edition {edition}"));
-    let supplement = run.order.supplements.as_ref();
-    let supplement = supplement.map(|one| format!("supplement {}", one.number));
-    let words: Vec<String> =
-        window.into_iter().chain(params).chain(supplement).chain(edition).collect();
+    let words: Vec<String> = window.into_iter().chain(params).chain(edition).collect();
     if words.is_empty() { dash() } else { cut(&words.join(" "), WIDE) }
 }
 
