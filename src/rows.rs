@@ -47,6 +47,10 @@ pub struct Refused {
     pub column: Option<String>,
     /// The row as it was, before protection. It is written to quarantine and nowhere else.
     pub row: serde_json::Map<String, serde_json::Value>,
+    /// The columns of the row and their types, where it had come through the transform: then it
+    /// can be held against a contract once more.
+    #[serde(skip)]
+    pub schema: Option<SchemaRef>,
 }
 
 /// A lazy stream of batches that all have one schema.

@@ -5,8 +5,10 @@
 //! was read is a [`SecretString`], which neither `Debug` nor serde will print.
 
 use std::fmt;
+use std::io::Write;
+use std::path::Path;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Class, Error, Result};
@@ -78,6 +80,18 @@ impl Secret {
     }
 }
 
+/// Writes a secret to a new file that only this user may read.
+///
+/// # Errors
+/// Those of the file system; also where the file is there already.
+pub fn write_private(path: &Path, secret: &SecretString) -> std::io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)?.write_all(secret.expose_secret().as_bytes())
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -113,7 +127,6 @@ impl Serialize for Secret {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use secrecy::ExposeSecret;
 
     #[test]
     fn a_file_loses_one_line_break_only() {

@@ -14,9 +14,9 @@ use crate::ledger::{self, Ledger, Migration};
 use crate::limits::local::Gate;
 use crate::limits::{self, SharedLimits};
 use crate::notify::Notifier;
-use crate::pipeline::House;
+use crate::pipeline::{House, Vault};
 use crate::queue::{self, Event, Queue};
-use crate::scheduler::Scheduler;
+use crate::scheduler::{Keeping, Scheduler};
 use crate::secret::Secret;
 use crate::telemetry::Health;
 use crate::worker::Worker;
@@ -314,12 +314,16 @@ pub fn house(config: &Config) -> House {
     House {
         connections: config.connections.clone(),
         pseudonyms: config.settings.pseudonyms.clone(),
-        quarantine: config
-            .settings
-            .quarantine
-            .as_ref()
-            .and_then(|name| config.connections.get(name).cloned()),
+        quarantine: vault(config),
     }
+}
+
+/// Where refused rows are kept, and under which key, if they are.
+#[must_use]
+pub fn vault(config: &Config) -> Option<Vault> {
+    let settings = config.settings.quarantine.as_ref()?;
+    let connection = config.connections.get(&settings.connection)?;
+    Some(Vault { connection: Arc::clone(connection), key: settings.key.clone() })
 }
 
 /// What `/readyz` tells, before anything was reached.
@@ -356,7 +360,13 @@ pub fn scheduler(config: &Config, parts: &Parts, health: &Arc<Health>) -> Result
         keep: config.settings.keep,
         health: Arc::clone(health),
         notifier: config.settings.notify.clone().map(Notifier::new).transpose()?,
+        quarantine: keeping(config),
     }))
+}
+
+fn keeping(config: &Config) -> Option<Keeping> {
+    let keep = config.settings.quarantine.as_ref()?.keep;
+    Some(Keeping { connection: vault(config)?.connection, keep })
 }
 
 fn name() -> String {

@@ -11,7 +11,7 @@ use super::{Context, Ended, Failure, Verdict};
 use crate::config::{Backing, Config};
 use crate::connect::Connection;
 use crate::finding::{Clock, Finding, Level};
-use crate::pipeline;
+use crate::pipeline::{self, Vault};
 use crate::scrub::scrub;
 use crate::secret::Secret;
 use crate::wiring;
@@ -61,10 +61,9 @@ impl Doctor {
         }
         rows.extend(secrets(&config).into_iter().map(|finding| Row { part: "secrets", finding }));
         rows.push(Row { part: "keys", finding: pseudonyms(config.settings.pseudonyms.as_ref()) });
-        if let Some(name) = &config.settings.quarantine
-            && let Some(connection) = config.connections.get(name)
-        {
-            rows.push(Row { part: "quarantine", finding: quarantine(connection).await });
+        if let Some(vault) = wiring::vault(&config) {
+            rows.push(Row { part: "quarantine", finding: quarantine(&vault.connection).await });
+            rows.push(Row { part: "quarantine", finding: quarantine_key(&vault) });
         }
         tell(context, &rows)?;
         let has = |level| rows.iter().any(|row| row.finding.level == level);
@@ -235,6 +234,20 @@ async fn quarantine(connection: &Connection) -> Finding {
             let risk = "A run that refuses rows fails, since they cannot be kept.";
             Finding::failed("writing", &error.with("connection", &connection.name), risk)
         }
+    }
+}
+
+/// Whether refused rows can be encrypted, and read again.
+fn quarantine_key(vault: &Vault) -> Finding {
+    const CHECK: &str = "key";
+    match vault.check_key() {
+        Ok(()) => Finding::ok(CHECK, "there is a key"),
+        Err(error) => Finding::error(
+            CHECK,
+            format!("{}: {}", vault.key, error.message()),
+            "Runs wait or fail: a row that they refuse could not be kept.",
+            error.advice().unwrap_or("Make one with `longshore quarantine key`."),
+        ),
     }
 }
 

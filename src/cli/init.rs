@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::{Context, Ended, Verdict};
 use crate::error::{Error, Result};
+use crate::{pipeline, secret};
 
 const DOING: &str = "make the configuration";
 
@@ -18,6 +19,9 @@ const FILES: [(&str, &str); 4] = [
     ("config/exports/orders.toml", include_str!("../../config/init/exports/orders.toml")),
     ("in/orders.csv", include_str!("../../config/init/in/orders.csv")),
 ];
+
+/// The key of its quarantine, which is made anew.
+const KEY: &str = "quarantine.key";
 
 /// A small working configuration to start from
 ///
@@ -37,8 +41,8 @@ pub struct Init {
 impl Init {
     pub fn run(self, context: &Context) -> Ended {
         let folder = &self.folder;
-        let there = FILES.iter().find(|(name, _)| folder.join(name).exists());
-        if let Some((name, _)) = there {
+        let names = FILES.iter().map(|(name, _)| *name).chain([KEY]);
+        if let Some(name) = names.clone().find(|name| folder.join(name).exists()) {
             return Err(Error::refused(DOING, "something is there already")
                 .with("file", folder.join(name).display())
                 .help("Name another folder, or move it away. Nothing was changed.")
@@ -47,6 +51,9 @@ impl Init {
         for (name, text) in FILES {
             write(&folder.join(name), text)?;
         }
+        let key = folder.join(KEY);
+        secret::write_private(&key, &pipeline::new_key().to_file())
+            .map_err(|cause| unwritten(&key, cause))?;
         let config = folder.join("config");
         let option = if folder == Path::new(".") {
             // Where it is looked for anyway.
@@ -60,12 +67,12 @@ impl Init {
         if out.json {
             out.object(&json!({
                 "folder": folder,
-                "files": FILES.map(|(name, _)| name),
+                "files": names.collect::<Vec<_>>(),
                 "next": next,
             }))?;
             return Ok(Verdict::Done);
         }
-        for (name, _) in FILES {
+        for name in names {
             out.line(format!("made {}", folder.join(name).display()))?;
         }
         out.line("\nNext:")?;
@@ -77,19 +84,21 @@ impl Init {
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {
-    let made = || {
+    let made = || -> std::io::Result<()> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)?;
         }
         // Somebody may have made it meanwhile.
         std::fs::File::create_new(path)?.write_all(text.as_bytes())
     };
-    made().map_err(|cause: std::io::Error| {
-        Error::permanent(DOING, format!("the file cannot be written: {}", cause.kind()))
-            .with("file", path.display())
-            .caused_by(cause)
-            .help("Name a folder that this user may write to.")
-    })
+    made().map_err(|cause| unwritten(path, cause))
+}
+
+fn unwritten(path: &Path, cause: std::io::Error) -> Error {
+    Error::permanent(DOING, format!("the file cannot be written: {}", cause.kind()))
+        .with("file", path.display())
+        .caused_by(cause)
+        .help("Name a folder that this user may write to.")
 }
 
 /// The word as a shell takes it.

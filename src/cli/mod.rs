@@ -23,6 +23,7 @@ mod output;
 mod pause;
 mod preview;
 mod progress;
+mod quarantine;
 #[cfg(test)]
 mod reference;
 mod rerun;
@@ -143,6 +144,8 @@ enum Command {
     Deliveries(deliveries::Deliveries),
     /// See dead letters, replay them, drop them
     Dead(dead::Dead),
+    /// See refused rows, release them, drop them
+    Quarantine(quarantine::Quarantine),
     /// See where cursors stand, and put them elsewhere
     Cursors(cursors::Cursors),
     /// See the definitions that are active
@@ -261,6 +264,7 @@ pub async fn run(cli: Cli) -> u8 {
         Command::Resume(command) => interruptible(command.run(&context)).await,
         Command::Deliveries(command) => interruptible(command.run(&context)).await,
         Command::Dead(command) => interruptible(command.run(&context)).await,
+        Command::Quarantine(command) => Box::pin(command.run(&context)).await,
         Command::Cursors(command) => interruptible(command.run(&context)).await,
         Command::Exports(command) => interruptible(Box::pin(command.run(&context))).await,
         Command::Verify(command) => interruptible(command.run(&context)).await,
@@ -407,6 +411,11 @@ mod tests {
             "dead show abcd",
             "dead replay --all --reason r",
             "dead drop --all --reason r",
+            "quarantine list --export e",
+            "quarantine show abcd --reveal --reason r",
+            "quarantine release abcd --reason r",
+            "quarantine drop abcd --reason r",
+            "quarantine key",
             "cursors show e",
             "cursors set e --to 7 --reason r",
             "cursors reset e --reason r",

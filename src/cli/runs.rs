@@ -12,7 +12,7 @@ use serde_json::{Map, Value as Json, json};
 
 pub use self::record::object;
 use super::arguments::past;
-use super::output::{ahead, clock, cut, place, plain, thousands, took};
+use super::output::{ahead, clock, counted, cut, place, plain, thousands, took};
 use super::{Context, Ended, Failure, Verdict, pause, told};
 use crate::config::{Config, suggest};
 use crate::connect::System;
@@ -268,7 +268,12 @@ pub async fn what_of(run: &Run, definitions: &Definitions) -> String {
         Some(_) => Some(window_of(run, definitions).await),
         None => None,
     };
-    in_few_words(window, &run.order.params, run.order.edition)
+    let words = in_few_words(window, &run.order.params, run.order.edition);
+    match &run.order.supplements {
+        None => words,
+        Some(one) if words == dash() => format!("supplement {}", one.number),
+        Some(one) => format!("{words} supplement {}", one.number),
+    }
 }
 
 /// Window, params and edition as tables show them.
@@ -405,6 +410,13 @@ async fn show(
     let decision = run.decision.as_ref();
     let refused = decision.map_or(&run.quarantine, |decision| &decision.quarantine);
     optional("quarantine", refused.clone())?;
+    optional(
+        "supplements",
+        order
+            .supplements
+            .as_ref()
+            .map(|one| format!("run {}: {} that it refused", one.run, counted(one.rows, "row"))),
+    )?;
     if let Some(delivery) = &delivery {
         let target = place(&delivery.target, &config.connections);
         if is_skipped(&run, &delivery.target, config) {

@@ -34,8 +34,9 @@ impl Base {
         };
         let notify = settings.notify.as_mut().map(|notify| &mut notify.secret);
         for secret in passwords.into_iter().chain([&mut settings.pseudonyms]).chain(notify) {
-            self.secret(secret);
+            self.secret(secret.as_mut());
         }
+        self.secret(settings.quarantine.as_mut().map(|quarantine| &mut quarantine.key));
     }
 
     /// Lets the paths of a connection begin here.
@@ -54,11 +55,11 @@ impl Base {
         for secret in
             [&mut connection.password, &mut connection.access_key, &mut connection.secret_key]
         {
-            self.secret(secret);
+            self.secret(secret.as_mut());
         }
     }
 
-    fn secret(&self, secret: &mut Option<Secret>) {
+    fn secret(&self, secret: Option<&mut Secret>) {
         if let Some(Secret::File(path)) = secret {
             *path = beneath(&self.0.to_string_lossy(), path);
         }

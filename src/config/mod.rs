@@ -29,7 +29,9 @@ pub use pages::{Page, Wrong, markdown, page, pages};
 pub(crate) use problem::suggest;
 pub use problem::{Code, Level, Position, Problem, Problems};
 pub use resolved::{Line, Resolved, Sources};
-pub use settings::{Backing, HttpSettings, LogFormat, LogLevel, LogSettings, Server, Settings};
+pub use settings::{
+    Backing, HttpSettings, LogFormat, LogLevel, LogSettings, QuarantineSettings, Server, Settings,
+};
 use tree::{Node, Place};
 
 /// All that was configured.

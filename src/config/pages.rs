@@ -270,6 +270,15 @@ fn of_code(code: Code) -> Page {
             "Add `pseudonyms = \"${file:/run/secrets/pseudonyms}\"` under [keys] in \
              longshore.toml. Keep the key: with another, every pseudonym is another.",
         ),
+        Code::NoQuarantineKey => (
+            "Refused rows are kept as they were before protection, so that they are encrypted, and \
+             [quarantine] names no key for it.",
+            Wrong::File("longshore.toml", "[quarantine]\nconnection = \"lake\""),
+            "Make a key with `longshore quarantine key`, keep it where only the workers and those \
+             who look after refused rows can read it, and refer to it: \
+             `key = \"${file:/run/secrets/quarantine}\"` under [quarantine]. Keep the key as long as \
+             the rows: without it nobody can read them.",
+        ),
         Code::Memory => (
             "An export may use more memory than a worker has for all its jobs, so that it could \
              never run.",

@@ -84,6 +84,8 @@ codes! {
     OneFile = "LS0317",
     /// A cursor, and a sink or a schedule that does not go with it.
     Cursor = "LS0318",
+    /// Quarantine without a key.
+    NoQuarantineKey = "LS0319",
     /// Every window of a schedule would deliver the same rows (a note).
     SameRows = "LS0330",
     /// The SQL of a transform is refused.

@@ -32,13 +32,23 @@ pub struct Settings {
     pub http: HttpSettings,
     /// `[keys] pseudonyms`: the key from which hashes are made. Without it, nothing can be hashed.
     pub pseudonyms: Option<Secret>,
-    /// `[quarantine] connection`: where refused rows are kept. Without it, one refused row fails its
-    /// run.
-    pub quarantine: Option<String>,
+    /// `[quarantine]`: where refused rows are kept. Without it, one refused row fails its run.
+    pub quarantine: Option<QuarantineSettings>,
     /// `[notify]`: who is told of runs that are dead, late or stuck. Without it, nobody is.
     pub notify: Option<NotifySettings>,
     /// `[log]`
     pub log: LogSettings,
+}
+
+/// The `[quarantine]` of the settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuarantineSettings {
+    /// The files connection.
+    pub connection: String,
+    /// The key that the rows are encrypted with: an identity of age.
+    pub key: Secret,
+    /// How long after the end of their run rows are kept. Default: 30 days.
+    pub keep: Duration,
 }
 
 /// What queue, ledger and claims stand on: one file, or three servers.
@@ -233,6 +243,13 @@ struct Keys {
 struct Quarantine {
     /// A connection of type `files`, which recipients cannot read.
     connection: String,
+    key: Option<Secret>,
+    #[serde(with = "crate::units::duration", default = "thirty_days")]
+    keep: Duration,
+}
+
+fn thirty_days() -> Duration {
+    Duration::from_secs(30 * 86_400)
 }
 
 impl SettingsFile {
@@ -249,6 +266,7 @@ impl SettingsFile {
         super::validate::secret(self.keys.pseudonyms.as_ref(), tree, keys, problems);
         self.worker(tree, problems);
         self.posts(tree, problems);
+        let quarantine = self.quarantine(tree, problems);
         let backing = self.backing(tree, problems);
         Some(Settings {
             backing: backing?,
@@ -258,10 +276,38 @@ impl SettingsFile {
             worker: self.worker,
             http: self.http,
             pseudonyms: self.keys.pseudonyms,
-            quarantine: self.quarantine.map(|one| one.connection),
+            quarantine,
             notify: self.notify,
             log: self.log,
         })
+    }
+
+    /// Checks how refused rows are kept.
+    fn quarantine(&self, tree: &Node, problems: &mut Problems) -> Option<QuarantineSettings> {
+        let Quarantine { connection, key, keep } = self.quarantine.as_ref()?;
+        super::validate::secret(key.as_ref(), tree, &["quarantine", "key"], problems);
+        if keep.is_zero() {
+            let place = tree.at(&["quarantine", "keep"]);
+            problems
+                .add(Code::BadValue, place, "refused rows are to be kept for no time", "")
+                .help("write \"30d\", or whatever time is needed to look at them");
+        }
+        let Some(key) = key else {
+            let place = tree.at(&["quarantine", "connection"]);
+            problems
+                .add(
+                    Code::NoQuarantineKey,
+                    place,
+                    "refused rows are encrypted, and there is no key",
+                    "",
+                )
+                .help(
+                    "add `key = \"${file:/run/secrets/quarantine}\"` under [quarantine]; \
+                     `longshore quarantine key` makes one",
+                );
+            return None;
+        };
+        Some(QuarantineSettings { connection: connection.clone(), key: key.clone(), keep: *keep })
     }
 
     /// Checks the addresses that are asked or told over HTTP.

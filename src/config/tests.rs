@@ -206,7 +206,11 @@ custmer_email = "hash"
     bad_name_of_export => problems("exports/my orders.toml",
         &ORDERS.replace("path = \"orders\"", "path = \"mine\""));
     quarantine_must_be_files => problems("longshore.toml",
-        &format!("{SETTINGS}[quarantine]\nconnection = \"shop\"\n"));
+        &format!("{SETTINGS}[quarantine]\nconnection = \"shop\"\nkey = \"${{env:KEY}}\"\n"));
+    quarantine_needs_a_key => problems("longshore.toml",
+        &format!("{SETTINGS}[quarantine]\nconnection = \"lake\"\nkeep = \"0s\"\n"));
+    quarantine_key_as_it_is => problems("longshore.toml",
+        &format!("{SETTINGS}[quarantine]\nconnection = \"lake\"\nkey = \"AGE-SECRET-KEY-1CANARY\"\n"));
     worker_out_of_range => problems("longshore.toml",
         &format!("{SETTINGS}[worker]\nhold = \"30m\"\nlease = \"1s\"\npools = {{ default = 0 }}\n"));
     wrong_variable => problems_with(&[], variables(&[("LONGSHORE__WORKER__CONCURRENCY", "many")]));

@@ -107,7 +107,7 @@ pub(super) fn quarantine(
     connections: &Connections,
     problems: &mut Problems,
 ) {
-    let Some(name) = &settings.quarantine else { return };
+    let Some(name) = settings.quarantine.as_ref().map(|one| &one.connection) else { return };
     let place = tree.at(&["quarantine", "connection"]);
     match connections.get(name) {
         None => no_connection(name, connections, place, problems),

@@ -119,6 +119,7 @@ impl Contract {
                     rule: column.rule(rule),
                     column: Some(column.name.clone()),
                     row: row_json(&batch.rows, row),
+                    schema: Some(batch.rows.schema()),
                 });
             }
             let mask = broken.kept();

@@ -17,6 +17,8 @@ use crate::job::message::JobMessage;
 use crate::job::run::{Run, State};
 use crate::job::{Window, span, window};
 use crate::ledger::{Ledger, NewDefinition, Which};
+use crate::pipeline;
+use crate::secret;
 use crate::wiring::{self, Parts};
 
 /// The size of the shop: TPC-H's scale factor.
@@ -77,7 +79,14 @@ impl Demo {
                 .caused_by(cause)
         };
         // A demo starts afresh each time, but keeps the shop, which takes longest to make.
-        for stale in ["longshore.db", "longshore.db-wal", "longshore.db-shm", "warehouse.db"] {
+        let files = [
+            "longshore.db",
+            "longshore.db-wal",
+            "longshore.db-shm",
+            "warehouse.db",
+            "quarantine.key",
+        ];
+        for stale in files {
             let _ = std::fs::remove_file(folder.join(stale));
         }
         let _ = std::fs::remove_dir_all(folder.join("deliveries"));
@@ -97,6 +106,9 @@ impl Demo {
         if !key.exists() {
             std::fs::write(&key, hex::encode(rand::random::<[u8; 32]>())).map_err(written)?;
         }
+        // Each demo has a ledger of its own, and so refused rows of its own.
+        secret::write_private(&folder.join("quarantine.key"), &pipeline::new_key().to_file())
+            .map_err(written)?;
         let config =
             config::load(&folder.join("config"), LoadOptions::default()).map_err(|problems| {
                 Error::config("load the demo's configuration", problems.to_string())

@@ -6,20 +6,23 @@ mod definitions;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::error::{Class, Error, Result};
+use crate::export::Export;
 use crate::job::command::{Command, Outcome};
 use crate::job::key::Content;
 use crate::job::message::JobMessage;
 use crate::job::param::{self, Bindings};
 use crate::job::run::{Order, Run};
+use crate::job::supplement::Supplement;
 use crate::job::template::{self, Template};
 use crate::job::window::{self, WindowSpec};
 use crate::job::{RunId, Window, span};
-use crate::ledger::Ledger;
-use crate::sink::Mode;
+use crate::ledger::{Ledger, RecordedDelivery};
+use crate::sink::{Mode, SinkConfig};
 
 pub use definitions::{Bound, Definitions};
 
 const DOING: &str = "accept the job";
+const RELEASE: &str = "release the rows";
 /// Two instants that only a path with the minute in it tells apart.
 const MINUTES: [Timestamp; 2] = [Timestamp::constant(600, 0), Timestamp::constant(660, 0)];
 
@@ -125,6 +128,7 @@ pub fn order_at_any_time(
             (Some(asked), Some(give_up)) => Some(asked.min(give_up)),
             (asked, give_up) => asked.or(give_up),
         },
+        supplements: None,
     })
 }
 
@@ -175,6 +179,14 @@ pub fn rerun(
     (by, reason): (&str, &str),
     now: Timestamp,
 ) -> Result<Command> {
+    if run.order.supplements.is_some() {
+        return Err(Error::refused(
+            "run it again",
+            "it delivered refused rows, which it did not read",
+        )
+        .with("export", &bound.name)
+        .help("Run the one again that it supplements; `longshore runs show` names it."));
+    }
     let sink = &bound.export.sink;
     if sink.table.is_some() && sink.mode() == Mode::Append {
         return Err(Error::refused("run it again", "its rows would be in the table twice")
@@ -201,6 +213,90 @@ pub fn rerun(
         by: by.to_owned(),
         reason: reason.to_owned(),
     })
+}
+
+/// Asks for a run that delivers what `done` has refused, under the definition that is active now.
+/// `delivery` is what was made without these rows, and `before` the definition that it followed.
+///
+/// # Errors
+/// `refused` where the rows would have no place of their own; `malformed` where the definition does
+/// not take the params of the run any more.
+pub fn release(
+    done: &Run,
+    delivery: &RecordedDelivery,
+    before: &Export,
+    bound: &Bound,
+    (by, reason): (&str, &str),
+    now: Timestamp,
+) -> Result<Command> {
+    let export = &bound.export;
+    can_supplement(before, export).map_err(|error| error.with("export", &bound.name))?;
+    param::resolve(&export.params, &done.order.params)?;
+    let place = done.quarantine.clone().ok_or_else(|| {
+        Error::not_found(RELEASE, "the run has refused no rows").with("run", done.id.short())
+    })?;
+    let earlier = done.order.supplements.as_deref();
+    let supplement = Supplement {
+        run: done.id,
+        place,
+        rows: done.counts.map(|counts| counts.quarantined).unwrap_or_default(),
+        first: earlier.map_or(done.id, |one| one.first),
+        delivery: earlier.map_or(delivery.id, |one| one.delivery),
+        key: earlier.map_or_else(|| done.order.key.clone(), |one| one.key.clone()),
+        number: earlier.map_or(1, |one| one.number.saturating_add(1)),
+    };
+    let files = export.sink.path.is_some();
+    let order = Order {
+        key: Supplement::key_of(done.id),
+        edition: 1,
+        definition: bound.hash.clone(),
+        revision: bound.revision,
+        pool: export.pool.clone(),
+        // No job: published by itself it would be malformed, and not the whole export.
+        body: serde_json::json!({ "supplements": done.id }).to_string(),
+        correlation_id: None,
+        traceparent: None,
+        requested_by: Some(by.to_owned()),
+        cap: None,
+        not_before: None,
+        deadline: now.checked_add(export.retry.give_up_after).ok(),
+        supplements: Some(Box::new(supplement)),
+        ..done.order.clone()
+    };
+    Ok(Command::Release {
+        of: done.id,
+        id: RunId::new(),
+        order: Box::new(order),
+        standing: files.then(|| (delivery.target.clone(), delivery.manifest_sha256.clone())),
+        by: by.to_owned(),
+        reason: reason.to_owned(),
+    })
+}
+
+/// Whether rows may be delivered beside what was delivered before.
+fn can_supplement(before: &Export, export: &Export) -> Result<()> {
+    let refuse = |what: &str, help: &str| {
+        Err(Error::refused(RELEASE, what.to_owned()).help(help.to_owned()))
+    };
+    if export.contract.is_none() {
+        let help = "Give it one, apply it, and release them then.";
+        return refuse(
+            "the export has no contract any more that the rows could be held against",
+            help,
+        );
+    }
+    let place = |sink: &SinkConfig| (sink.connection.clone(), sink.target(), sink.table.clone());
+    if place(&before.sink) != place(&export.sink) {
+        let help = "`longshore rerun` delivers the run again, whole, by the new definition.";
+        return refuse("the export delivers to another place now", help);
+    }
+    let mode = export.sink.mode();
+    if export.sink.table.is_some() && matches!(mode, Mode::Replace | Mode::ReplaceWindow) {
+        let what =
+            format!("in mode {} these rows would take the place of all others", mode.as_str());
+        return refuse(&what, "`longshore rerun` delivers the run again, whole.");
+    }
+    Ok(())
 }
 
 /// NUL is no character of PostgreSQL's texts.

@@ -5,6 +5,7 @@
 //! both ledgers, and a model checker, run exactly the same rules.
 
 mod operator;
+mod quarantine;
 mod resources;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -143,6 +144,10 @@ impl Book {
                 }
                 outcome
             }
+            Command::Release { of, id, order, standing, by, reason } => {
+                self.release_rows(of, id, *order, standing, (&by, &reason))
+            }
+            Command::Discard { run, how, by, reason } => self.discard(run, how, &by, &reason),
             Command::MoveCursor { name, to, by, reason } => self.move_cursor(name, to, by, reason),
             Command::Unpark { run } => self.unpark(run),
             Command::Seize { run, by, lease } => self.seize(run, by, lease),

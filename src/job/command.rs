@@ -11,6 +11,7 @@ use super::RunId;
 use super::decision::Decision;
 use super::machine::{Closed, Proof, Refusal};
 use super::run::{End, Order, Run};
+use super::supplement::Gone;
 use super::waiting::Need;
 use crate::error::Class;
 
@@ -142,6 +143,34 @@ pub enum Command {
         order: Box<Order>,
         /// Whether the definition may be another than the active one.
         pinned: bool,
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// The rows that a run has refused are to be delivered, by a run of their own: see
+    /// [`Supplement`](super::supplement::Supplement). While one is open it is that.
+    Release {
+        /// The run that refused them.
+        of: RunId,
+        /// The name that the new run gets.
+        id: RunId,
+        /// What it is. Its edition is counted here.
+        order: Box<Order>,
+        /// The target of the delivery that was made without them, and the manifest that must stand
+        /// there, where a later delivery takes its place.
+        standing: Option<(String, String)>,
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// The rows that a run has refused are to be removed, unless a run is about to deliver them.
+    Discard {
+        /// The run.
+        run: RunId,
+        /// How they go.
+        how: Gone,
         /// Who.
         by: String,
         /// Why.

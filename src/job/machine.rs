@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use super::RunId;
 use super::decision::Decision;
 use super::run::{End, Failure, Run, State};
+use super::supplement::Gone;
 use super::waiting::Need;
 use crate::error::Class;
 
@@ -38,6 +39,14 @@ pub enum Refusal {
     Reserved(RunId),
     /// The message belongs to an epoch that has passed.
     OldEpoch,
+    /// The run has kept no refused rows.
+    NothingKept,
+    /// The refused rows are not there any more.
+    Gone(Gone),
+    /// A run that is open delivers them.
+    Releasing,
+    /// They were delivered.
+    Released,
 }
 
 /// What stands in the way of opening a run.
@@ -221,6 +230,7 @@ pub fn record(
     }
     run.counts = Some(decision.counts);
     run.quarantine.clone_from(&decision.quarantine);
+    run.kept = None;
     run.decision = Some(decision);
     run.failure = None;
     run.end = None;
@@ -277,7 +287,9 @@ pub fn fail(
         return Err(Refusal::Stands(run.state));
     }
     run.failures += 1;
-    run.quarantine = quarantine.or(run.quarantine.take());
+    if quarantine.is_some() {
+        (run.quarantine, run.kept) = (quarantine, None);
+    }
     shut(run, end, Some(failure));
     Ok(())
 }

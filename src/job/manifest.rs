@@ -37,6 +37,9 @@ pub struct Manifest {
     pub edition: i32,
     /// The delivery whose place it takes.
     pub supersedes: Option<Uuid>,
+    /// The delivery that was made without these rows, which its contract had refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub supplements: Option<Supplemented>,
     /// The export's name.
     pub export: String,
     /// The number of the definition.
@@ -67,6 +70,17 @@ pub struct Manifest {
     pub made_at: Timestamp,
     /// By what: `longshore 1.2.3`.
     pub made_by: String,
+}
+
+/// A delivery that was made without some of its rows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Supplemented {
+    /// The run that made it.
+    pub run: RunId,
+    /// The delivery.
+    pub delivery: Uuid,
+    /// Its key.
+    pub key: String,
 }
 
 /// One column of a delivery.
@@ -194,6 +208,7 @@ pub(crate) mod tests {
             key: "k".to_owned(),
             edition: 1,
             supersedes: None,
+            supplements: None,
             export: "orders".to_owned(),
             revision: 3,
             definition: "ab".repeat(32),

@@ -17,6 +17,7 @@ pub mod run;
 #[cfg(test)]
 mod schema;
 pub mod span;
+pub mod supplement;
 pub mod template;
 pub mod waiting;
 pub mod window;

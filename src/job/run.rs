@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
 use super::decision::Decision;
+use super::supplement::{Gone, Supplement};
 use super::waiting::Need;
 use super::{RunId, Window};
 use crate::error::Class;
@@ -153,6 +154,8 @@ pub struct Order {
     pub not_before: Option<Timestamp>,
     /// It is given up when it has not ended by then.
     pub deadline: Option<Timestamp>,
+    /// The refused rows that it delivers, where it reads no source.
+    pub supplements: Option<Box<Supplement>>,
 }
 
 /// The ledger's record of a key's edition.
@@ -192,6 +195,8 @@ pub struct Run {
     /// Where the refused rows are: those that the delivery goes without, or, of a run that failed,
     /// those that it last failed for.
     pub quarantine: Option<String>,
+    /// What became of those rows, where they are not there any more.
+    pub kept: Option<Gone>,
     /// When it was accepted.
     pub accepted_at: Timestamp,
     /// When it was first opened, in this epoch.
@@ -228,6 +233,7 @@ impl Run {
             decision: None,
             counts: None,
             quarantine: None,
+            kept: None,
             accepted_at: now,
             opened_at: None,
             ended_at: None,
@@ -302,6 +308,7 @@ pub(crate) mod tests {
             cap: None,
             not_before: None,
             deadline: None,
+            supplements: None,
         }
     }
 }

@@ -163,6 +163,8 @@ pub struct RunFilter {
     pub key: Option<String>,
     /// Whose window starts in this span of time.
     pub window: Option<Window>,
+    /// Which have kept refused rows, whatever became of those.
+    pub quarantined: bool,
     /// At the most, newest first.
     pub limit: u32,
 }

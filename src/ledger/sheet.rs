@@ -12,6 +12,7 @@ use crate::job::RunId;
 use crate::job::changes::{Changes, WakeUp};
 use crate::job::command::Command;
 use crate::job::run::Run;
+use crate::job::supplement::Supplement;
 use crate::job::waiting::Waiter;
 
 /// What a batch of commands names.
@@ -50,6 +51,16 @@ impl Named {
                     named.runs.insert(*of);
                     named.keys.insert(order.key.clone());
                     named.exports.insert(order.export.clone());
+                }
+                Command::Release { of, order, standing, .. } => {
+                    named.runs.insert(*of);
+                    named.keys.insert(order.key.clone());
+                    named.exports.insert(order.export.clone());
+                    named.targets.extend(standing.iter().map(|(target, _)| target.clone()));
+                }
+                Command::Discard { run, .. } => {
+                    named.runs.insert(*run);
+                    named.keys.insert(Supplement::key_of(*run));
                 }
                 Command::Open(open) => {
                     named.pauses = true;

@@ -43,7 +43,10 @@ use account::Account;
 pub use account::Progress;
 pub use plan::{House, Plan};
 pub use preview::Preview;
-pub use quarantine::{quarantined, try_quarantine};
+pub use quarantine::{
+    KeptRow, KeptRows, NewKey, StoredRows, Types, Vault, new_key, quarantined, remove_kept,
+    remove_stored, stored_rows, try_quarantine,
+};
 pub use stuck::{Found, delivery as delivery_of, find};
 
 /// A run whose target knows its fence.
@@ -161,13 +164,14 @@ impl Plan {
 /// Rows as the source gives them.
 pub struct Extracted<'a> {
     ready: Ready<'a>,
-    rows: Rows,
+    /// One stream of a source; of refused rows one for each kind of columns.
+    rows: Vec<Rows>,
 }
 
 /// Rows after the transform.
 pub struct Transformed<'a> {
     ready: Ready<'a>,
-    rows: Rows,
+    rows: Vec<Rows>,
 }
 
 /// Rows that keep the contract; the others are on their way to quarantine.
@@ -188,26 +192,34 @@ impl<'a> Ready<'a> {
     /// Starts to read. Nothing is read before the sink pulls.
     pub async fn extract(self) -> Result<Extracted<'a>> {
         let plan = self.plan;
+        if let Some(supplement) = &plan.supplement {
+            let rows = quarantine::rows(plan.vault()?, supplement).await?;
+            return Ok(Extracted { ready: self, rows });
+        }
         let Some(cursor) = &plan.cursor else {
-            let rows = plan.source.read(&plan.bindings).await?;
+            let rows = vec![plan.source.read(&plan.bindings).await?];
             return Ok(Extracted { ready: self, rows });
         };
         let Fresh { rows, to } =
             plan.source.read_since(&plan.bindings, &self.attempt.since).await?;
         let from = self.attempt.since.from.clone();
         let range = Some(ManifestCursor { column: cursor.column.clone(), from, to });
-        Ok(Extracted { ready: Ready { range, ..self }, rows })
+        Ok(Extracted { ready: Ready { range, ..self }, rows: vec![rows] })
     }
 }
 
 impl<'a> Extracted<'a> {
-    /// Applies the export's transform, if it has one.
+    /// Applies the export's transform, if it has one. Refused rows have come through it.
     pub fn transform(self) -> Result<Transformed<'a>> {
-        let rows = match &self.ready.plan.export.transform {
-            Some(config) => Transform::plan(config, Arc::clone(&self.rows.schema))?.rows(self.rows),
-            None => self.rows,
+        let Extracted { ready, rows } = self;
+        let rows = match &ready.plan.export.transform {
+            Some(config) if ready.plan.supplement.is_none() => rows
+                .into_iter()
+                .map(|rows| Ok(Transform::plan(config, Arc::clone(&rows.schema))?.rows(rows)))
+                .collect::<Result<_>>()?,
+            _ => rows,
         };
-        Ok(Transformed { ready: self.ready, rows })
+        Ok(Transformed { ready, rows })
     }
 }
 
@@ -215,14 +227,31 @@ impl<'a> Transformed<'a> {
     /// Holds every row against the contract, if the export has one, and sets the refused ones
     /// apart.
     pub fn check(self) -> Result<Checked<'a>> {
-        let rows = match &self.ready.plan.export.contract {
-            Some(config) => Contract::plan(config, Arc::clone(&self.rows.schema))?.rows(self.rows),
-            None => self.rows,
+        let Transformed { ready, rows } = self;
+        let plan = ready.plan;
+        let rows = match &plan.export.contract {
+            Some(config) => rows
+                .into_iter()
+                .map(|rows| Ok(Contract::plan(config, Arc::clone(&rows.schema))?.rows(rows)))
+                .collect::<Result<_>>()?,
+            None => rows,
         };
-        let plan = self.ready.plan;
-        let account = Account::new(plan.quarantine(&self.ready.attempt.holder())?, &plan.progress);
-        Ok(Checked { ready: self.ready, rows, account })
+        let rows = one_after_another(rows)?;
+        let account = Account::new(plan.quarantine(&ready.attempt.holder())?, &plan.progress);
+        Ok(Checked { ready, rows, account })
     }
+}
+
+/// The streams as one. What a contract has made of them has one schema.
+fn one_after_another(rows: Vec<Rows>) -> Result<Rows> {
+    let mut rows = rows.into_iter();
+    let Some(first) = rows.next() else {
+        return Err(Error::permanent("check the rows", "there is nothing to read"));
+    };
+    let (schema, snapshot) = (Arc::clone(&first.schema), first.snapshot.clone());
+    let streams = std::iter::once(first).chain(rows).map(|rows| rows.stream);
+    let stream = futures::stream::iter(streams.collect::<Vec<_>>()).flatten().boxed();
+    Ok(Rows { schema, stream, snapshot })
 }
 
 impl<'a> Checked<'a> {
@@ -286,7 +315,12 @@ impl<'a> Protected<'a> {
             )
             .help("This is a fault of Longshore; nothing was delivered. Please report it."));
         }
+        if plan.supplement.is_some() {
+            // The rows stay where they are: those of this attempt are the same again.
+            quarantine::check_taken(&counts, &broken, quarantine.is_some())?;
+        }
         let allowed = match &plan.export.contract {
+            Some(_) if plan.supplement.is_some() => Ok(()),
             Some(contract) => check_share(contract, &counts, &broken, quarantine.is_some()),
             None => Account::none_refused(&counts, &broken),
         };

@@ -8,20 +8,20 @@ use std::time::Duration;
 use jiff::Timestamp;
 use secrecy::SecretString;
 
-use super::quarantine::Quarantine;
+use super::quarantine::{Quarantine, Vault};
 use super::{Attempt, Progress};
 use crate::connect::Connection;
-use crate::connect::files::Store;
 use crate::contract::ContractConfig;
 use crate::error::{Error, Result};
 use crate::export::Export;
 use crate::format::Format;
 use crate::job::key::Content;
 use crate::job::manifest::{
-    MANIFEST_FORMAT, Manifest, ManifestColumn, ManifestCursor, ManifestFile,
+    MANIFEST_FORMAT, Manifest, ManifestColumn, ManifestCursor, ManifestFile, Supplemented,
 };
 use crate::job::param::{self, Bindings, Value};
 use crate::job::run::Run;
+use crate::job::supplement::Supplement;
 use crate::job::template::{self, Template};
 use crate::job::waiting::Need;
 use crate::job::window;
@@ -39,8 +39,8 @@ pub struct House {
     pub connections: BTreeMap<String, Arc<Connection>>,
     /// The key for hashing, if there is one.
     pub pseudonyms: Option<Secret>,
-    /// The files connection that refused rows are kept in, if there is one.
-    pub quarantine: Option<Arc<Connection>>,
+    /// Where refused rows are kept, if anywhere.
+    pub quarantine: Option<Vault>,
 }
 
 impl House {
@@ -53,8 +53,10 @@ impl House {
             connection.secrets().map(move |secret| (name.as_str(), secret))
         });
         let of_keys = self.pseudonyms.iter().map(|secret| ("[keys] pseudonyms", secret));
+        let quarantine = self.quarantine.iter().map(|vault| ("[quarantine] key", &vault.key));
         let missing: Vec<String> = of_connections
             .chain(of_keys)
+            .chain(quarantine)
             .filter(|(_, secret)| secret.read().is_err())
             .map(|(name, secret)| format!("{name} lacks {secret}"))
             .collect();
@@ -83,9 +85,11 @@ pub struct Plan {
     pub(super) sink: Box<dyn Sink>,
     pub(super) progress: Arc<Progress>,
     pub(super) cursor: Option<Cursor>,
+    /// What is read instead of the source, where the run delivers refused rows.
+    pub(super) supplement: Option<Box<Supplement>>,
     if_exists: IfExists,
     pseudonyms: Option<Secret>,
-    quarantine: Option<Arc<Connection>>,
+    quarantine: Option<Vault>,
     uses: Vec<Arc<Connection>>,
 }
 
@@ -108,19 +112,29 @@ impl Plan {
     pub fn new(export: Arc<Export>, run: &Run, house: &House) -> Result<Plan> {
         let mut bindings = param::resolve(&export.params, &run.order.params)?;
         let zone = window::zone(&export.timezone)?;
+        let supplement = run.order.supplements.clone();
+        let sink = match &supplement {
+            None => export.sink.clone(),
+            Some(supplement) => export.sink.supplement(supplement.number),
+        };
         let from = house.connection(&export.source.connection)?;
-        let to = house.connection(&export.sink.connection)?;
+        let to = house.connection(&sink.connection)?;
         let params: Vec<&str> = export.params.keys().map(String::as_str).collect();
-        let place = export.sink.place(&format!("part{}", run.id.0.simple()), |text| {
+        // A supplement lies beside the delivery that was made without it.
+        let named = supplement.as_ref().map_or(run.id, |supplement| supplement.first);
+        let place = sink.place(&format!("part{}", run.id.0.simple()), |text| {
             Template::parse(text, &params)?.render(&template::Context {
                 export: &run.order.export,
-                run: run.id,
+                run: named,
                 window: run.order.window,
                 zone: &zone,
                 values: &bindings,
             })
         })?;
-        let cursor = cursor(&export, run, &bindings);
+        let cursor = match supplement {
+            None => cursor(&export, run, &bindings),
+            Some(_) => None,
+        };
         if let Some(window) = run.order.window {
             for (name, at) in param::WINDOW.into_iter().zip([window.start, window.end]) {
                 bindings.insert(name.to_owned(), Value::Timestamp(at));
@@ -129,9 +143,10 @@ impl Plan {
         let contract = export.contract.as_ref();
         let types: Option<Types> = contract.map(ContractConfig::types);
         let source = source::build(&export.source, from, types.as_ref())?;
-        // A new edition takes the place of the one before, whatever the definition says.
+        // A new edition takes the place of the one before, whatever the definition says, and so does
+        // the supplement of a new edition.
         let if_exists = match run.order.edition {
-            1 => export.sink.if_exists(run.order.window.is_some()),
+            1 if supplement.is_none() => export.sink.if_exists(run.order.window.is_some()),
             _ => IfExists::Replace,
         };
         let key = contract.map(|contract| contract.primary_key.clone()).unwrap_or_default();
@@ -143,10 +158,10 @@ impl Plan {
             zone: &zone,
             params: &bindings,
         };
-        let sink = sink::build(&export.sink, to, occasion)?;
-        let mut uses = vec![Arc::clone(from)];
-        if to.name != from.name {
-            uses.push(Arc::clone(to));
+        let sink = sink::build(&sink, to, occasion)?;
+        let mut uses = vec![Arc::clone(to)];
+        if to.name != from.name && supplement.is_none() {
+            uses.insert(0, Arc::clone(from));
         }
         Ok(Plan {
             bindings,
@@ -154,6 +169,7 @@ impl Plan {
             sink,
             progress: Arc::default(),
             cursor,
+            supplement,
             if_exists,
             pseudonyms: house.pseudonyms.clone(),
             quarantine: house.quarantine.clone(),
@@ -240,11 +256,16 @@ impl Plan {
         self.pseudonyms.as_ref().map(Secret::read_for_job).transpose()
     }
 
+    /// Where refused rows are read from.
+    pub(super) fn vault(&self) -> Result<&Vault> {
+        self.quarantine.as_ref().ok_or_else(|| {
+            Error::config("read the refused rows again", "there is no quarantine here")
+                .help("Name it by [quarantine] in this worker's longshore.toml.")
+        })
+    }
+
     pub(super) fn quarantine(&self, holder: &Holder) -> Result<Option<Quarantine>> {
-        self.quarantine
-            .as_ref()
-            .map(|connection| Quarantine::new(&Store::open(connection)?, holder))
-            .transpose()
+        self.quarantine.as_ref().map(|vault| Quarantine::new(vault, holder)).transpose()
     }
 
     pub(super) fn manifest(
@@ -264,6 +285,11 @@ impl Plan {
             key: run.order.key.clone(),
             edition: run.order.edition,
             supersedes: attempt.supersedes,
+            supplements: self.supplement.as_ref().map(|supplement| Supplemented {
+                run: supplement.first,
+                delivery: supplement.delivery,
+                key: supplement.key.clone(),
+            }),
             export: run.order.export.clone(),
             revision: run.order.revision,
             definition: run.order.definition.clone(),

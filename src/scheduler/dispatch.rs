@@ -215,6 +215,7 @@ mod tests {
             keep: LEASE,
             health: Arc::new(Health::new(&["queue", "ledger"])),
             notifier: None,
+            quarantine: None,
         };
         let mut jobs = queue.consume("p", 1).await.unwrap();
         let mut woken = async || {

@@ -5,6 +5,7 @@ pub mod backfill;
 mod dispatch;
 pub mod due;
 mod notices;
+mod quarantine;
 pub mod survey;
 mod sweep;
 mod tick;
@@ -18,6 +19,8 @@ use crate::ledger::Ledger;
 use crate::notify::Notifier;
 use crate::queue::{Event, Queue};
 use crate::telemetry::{Health, Outage};
+
+pub use self::quarantine::Keeping;
 
 /// How often schedules are looked at.
 const TICK: Duration = Duration::from_secs(1);
@@ -42,6 +45,8 @@ pub struct Scheduler {
     pub health: Arc<Health>,
     /// What tells of runs that are dead, late or stuck, if anybody is to be told.
     pub notifier: Option<Notifier>,
+    /// How refused rows are kept, if they are.
+    pub quarantine: Option<Keeping>,
 }
 
 impl Scheduler {
@@ -56,6 +61,7 @@ impl Scheduler {
             () = self.every(SWEEP, "look after runs", || sweep::sweep(&self, &told)) => {}
             () = self.notify() => {}
             () = self.every(PURGE, "delete old history", || sweep::purge(&self)) => {}
+            () = Box::pin(self.forget_rows()) => {}
             () = self.health.watch("queue", |within| self.queue.ping(within)) => {}
         }
         self.health.drain();
@@ -70,6 +76,19 @@ impl Scheduler {
                 self.every(NOTICES, "send notices", look).await;
             }
             None => std::future::pending().await,
+        }
+    }
+
+    /// Removes refused rows whose time is over, for ever; never ready where none are kept. The
+    /// store is none of the scheduler's own dependencies: that it is away is only told.
+    async fn forget_rows(&self) {
+        let Some(keeping) = &self.quarantine else { return std::future::pending().await };
+        let mut trouble = Outage::default();
+        let mut tick = tokio::time::interval(PURGE);
+        loop {
+            tick.tick().await;
+            let answer = quarantine::purge(self, keeping).await;
+            trouble.note("remove old refused rows", answer.as_ref().copied());
         }
     }
 

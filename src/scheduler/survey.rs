@@ -171,7 +171,9 @@ impl Survey {
         let mut taken = BTreeSet::new();
         let mut known = BTreeSet::new();
         for run in ledger.runs(&filter).await? {
-            let Some(window) = run.order.window else { continue };
+            // A supplement delivers nothing of the window that was not asked for before.
+            let window = run.order.window.filter(|_| run.order.supplements.is_none());
+            let Some(window) = window else { continue };
             known.insert(window.start);
             // The newest come first, and of a key that is its newest edition.
             if taken.insert(run.order.key.clone()) {

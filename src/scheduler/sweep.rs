@@ -140,6 +140,7 @@ mod tests {
             keep: Duration::from_secs(3600),
             health: Arc::new(Health::new(&[])),
             notifier: None,
+            quarantine: None,
         };
         let (hash, content) = ("d".to_owned(), "{}".to_owned());
         let definition = NewDefinition { export: "orders".to_owned(), hash, content };

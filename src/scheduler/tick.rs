@@ -182,6 +182,7 @@ mod tests {
             keep: Duration::from_secs(3600),
             health: Arc::new(Health::new(&[])),
             notifier: None,
+            quarantine: None,
         };
         let apply = async |definitions: &[NewDefinition], retire| {
             ledger.activate(definitions, retire, "test", false).await.unwrap();

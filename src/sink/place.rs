@@ -5,6 +5,20 @@ use crate::error::Result;
 use crate::format::{Compression, Format};
 use crate::job::manifest::MANIFEST_SUFFIX;
 
+/// A name with a word before its extension, where it has one: `a.csv.gz` becomes `a.word.csv.gz`.
+fn with_word(name: &str, word: &str) -> String {
+    // A point within a placeholder begins no extension.
+    let tail = name.rfind('}').map_or(0, |end| end + 1);
+    let (before, after) = name.split_at(tail);
+    let packed = [".gz", ".zst"].into_iter().find(|ending| after.ends_with(ending));
+    let plain = after.strip_suffix(packed.unwrap_or_default()).unwrap_or(after);
+    let at = tail + plain.rfind('.').unwrap_or(plain.len());
+    match before.is_empty() && at == 0 {
+        true => format!("{name}.{word}"),
+        false => format!("{}.{word}{}", &name[..at], &name[at..]),
+    }
+}
+
 /// The placeholder for the number of a file among those of one delivery.
 const PART: &str = "{part}";
 
@@ -95,6 +109,25 @@ impl SinkConfig {
         names.into_iter().flatten().map(|name| format!("{path}/{name}")).collect()
     }
 
+    /// Where a supplement to a delivery goes: a folder in that delivery's, or names of its own.
+    #[must_use]
+    pub fn supplement(&self, number: u32) -> SinkConfig {
+        let mut sink = self.clone();
+        let word = format!("supplement-{number}");
+        let renamed = |name: &String| with_word(name, &word);
+        match &self.file {
+            None => sink.path = self.path.as_ref().map(|path| format!("{path}/{word}")),
+            Some(file) => {
+                sink.file = Some(renamed(file));
+                // `{file}` is the new name already.
+                let fixed = |text: &&String| !text.contains("{file}");
+                let trigger = self.trigger.as_ref().filter(fixed).map(renamed);
+                sink.trigger = trigger.or(sink.trigger);
+            }
+        }
+        sink
+    }
+
     /// The place of one delivery. `render` fills in a template; `mark` is a text that stands in
     /// none of the values.
     ///
@@ -139,6 +172,27 @@ impl SinkConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_supplement_has_names_of_its_own() {
+        for (name, expected) in [
+            ("a.csv.gz", "a.supplement-2.csv.gz"),
+            ("ORDERS_{window_start:%Y.%m}.csv", "ORDERS_{window_start:%Y.%m}.supplement-2.csv"),
+            ("x-{part}.jsonl.zst", "x-{part}.supplement-2.jsonl.zst"),
+            ("v1.2-{run}", "v1.2-{run}.supplement-2"),
+            ("plain", "plain.supplement-2"),
+            (".hidden", ".hidden.supplement-2"),
+            ("{run}.gz", "{run}.supplement-2.gz"),
+        ] {
+            assert_eq!(with_word(name, "supplement-2"), expected);
+        }
+        let folder = config(serde_json::json!({})).supplement(1);
+        assert!(folder.target().unwrap().ends_with("/supplement-1"));
+        let named = config(serde_json::json!({"file": "a.csv", "trigger": "{file}.done"}));
+        assert_eq!(named.supplement(1).trigger.unwrap(), "{file}.done");
+        let fixed = config(serde_json::json!({"file": "a.csv", "trigger": "ready.txt"}));
+        assert_eq!(fixed.supplement(1).trigger.unwrap(), "ready.supplement-1.txt");
+    }
 
     fn config(more: serde_json::Value) -> SinkConfig {
         let mut whole = serde_json::json!({"connection": "acme", "path": "in"});

@@ -123,6 +123,7 @@ impl Transform {
                     rule: failure.rule(),
                     column: failure.column.clone(),
                     row: row_json(rows, row),
+                    schema: None,
                 }));
             }
             Err(_) => {

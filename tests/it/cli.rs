@@ -5,6 +5,7 @@ mod dead;
 mod definitions;
 mod deliveries;
 mod operating;
+mod quarantine;
 mod rerun;
 mod tables;
 mod windows;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use serde_json::Value as Json;
 use tempfile::TempDir;
 
+use crate::support::quarantine::{self as keeping, QUARANTINE};
 use crate::support::sample::{self, ORDERS, SETTINGS};
 
 const CONNECTIONS: &str = r#"
@@ -100,7 +102,8 @@ impl House {
             .env_remove("LONGSHORE_CONFIG")
             .env_remove("LONGSHORE_ENV")
             .env_remove("LONGSHORE_BY")
-            .env("USER", "ole");
+            .env("USER", "ole")
+            .env("TEST_QUARANTINE", keeping::KEY);
         command
     }
 
@@ -326,10 +329,7 @@ fn an_export_is_tried_into_a_folder_without_the_ledger() {
 #[test]
 fn where_the_rows_are_that_a_run_failed_for_is_shown() {
     let house = House::new();
-    house.write(
-        "config/longshore.toml",
-        &format!("{SETTINGS}[quarantine]\nconnection = \"lake\"\n"),
-    );
+    house.write("config/longshore.toml", &format!("{SETTINGS}{QUARANTINE}"));
     let picky = BROKEN
         .replace("email   = { type = \"string\" }\n", "")
         .replace("amount  = { type = \"int64\" }", "amount  = { type = \"int64\", max = 150 }");
@@ -338,12 +338,13 @@ fn where_the_rows_are_that_a_run_failed_for_is_shown() {
     house.fails(1, &["run", "picky", "--key", "k"]);
     let run = house.objects(&["runs"])[0].clone();
     let id = run["run"].as_str().unwrap();
-    let place = format!("quarantine/{id}/1.jsonl");
+    let place = format!("quarantine/{id}/1.jsonl.age");
     assert_eq!(run["quarantine"], place.as_str());
     let shown = house.done(&["runs", "show", &id[28..]]);
     assert!(shown.contains(&format!("\nquarantine  {place}\n")), "{shown}");
-    let rows = std::fs::read_to_string(house.path().join("lake").join(&place)).unwrap();
-    assert_eq!((rows.lines().count(), rows.matches("max 150").count()), (2, 2), "{rows}");
+    let rows = keeping::rows(&house.path().join("lake").join(&place));
+    let rules: Vec<_> = rows.iter().map(|row| &row["rule"]).collect();
+    assert_eq!(rules, ["max 150", "max 150"]);
 
     // Replayed, it still tells, until there are others to tell of: here those that a table goes
     // without that then refuses the rest.
@@ -366,10 +367,10 @@ fn where_the_rows_are_that_a_run_failed_for_is_shown() {
         assert_eq!(house.objects(&["runs"])[0]["quarantine"], before);
         let (ended, out, err) = house.run(&["run", "picky", "--key", "k"]);
         assert_eq!(ended, code, "{out}\n{err}");
-        let place = format!("quarantine/{id}/{fence}.jsonl");
+        let place = format!("quarantine/{id}/{fence}.jsonl.age");
         assert_eq!(house.objects(&["runs"])[0]["quarantine"], place.as_str());
     }
-    let place = format!("quarantine/{id}/3.jsonl");
+    let place = format!("quarantine/{id}/3.jsonl.age");
     let shown = house.done(&["runs", "show", &id[28..]]);
     assert!(shown.contains(&format!("\nquarantine  {place}\n")), "{shown}");
     assert!(house.path().join("lake").join(&place).exists());
@@ -424,6 +425,7 @@ fn every_help_has_examples() {
         "runs",
         "dead",
         "cursors",
+        "quarantine",
         "exports",
         "verify",
         "init",

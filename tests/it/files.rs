@@ -20,6 +20,7 @@ use serde_json::{Value as Json, json};
 
 use crate::cli::House;
 use crate::support::processes::python;
+use crate::support::quarantine::{self, QUARANTINE};
 
 /// Every type: an ordinary value, an extreme one, and NULL.
 fn every_type() -> RecordBatch {
@@ -287,7 +288,7 @@ formulas  = "escape"
 fn partner(empty: &str) -> House {
     let house = House::new();
     let settings = crate::support::sample::SETTINGS;
-    let settings = format!("{settings}[quarantine]\nconnection = \"lake\"\n");
+    let settings = format!("{settings}{QUARANTINE}");
     house.write("config/longshore.toml", &settings);
     house.write("config/exports/goods.toml", &PARTNER.replace("EMPTY", empty));
     let shop = rusqlite::Connection::open(house.path().join("shop.db")).unwrap();
@@ -340,8 +341,7 @@ async fn a_partner_gets_one_file_of_his_own_making_and_its_trigger() {
     assert_eq!(manifest["csv"]["delimiter"], ";");
     assert_eq!(manifest["files"][0]["name"], file);
     let place = walk(&house.path().join("lake/quarantine"));
-    let refused: Json =
-        serde_json::from_str(std::fs::read_to_string(place).unwrap().trim()).unwrap();
+    let refused = &quarantine::rows(&place)[0];
     assert_eq!(refused["rule"], "encoding windows-1252");
     assert_eq!(refused["row"]["name"], "Ωmega");
     for place in [file.to_owned(), format!("{file}.manifest.json")] {

@@ -47,7 +47,8 @@ const PORTS: [(&str, &[&str]); 7] = [
 const WIRED: [&str; 4] = ["claims", "ledger", "limits", "queue"];
 
 /// Foreign crates, and the modules that may name them.
-const FOREIGN: [(&str, &[&str]); 7] = [
+const FOREIGN: [(&str, &[&str]); 8] = [
+    ("age", &["pipeline"]),
     ("lapin", &["queue::rabbitmq", "connect::rabbitmq"]),
     ("redis", &["claims", "limits"]),
     ("deadpool_postgres", &["ledger"]),

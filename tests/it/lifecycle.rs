@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value as Json, json};
 
 use crate::support::installation::{self, Installation, message};
+use crate::support::quarantine::{self, QUARANTINE};
 use crate::support::servers::Events;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -370,8 +371,8 @@ async fn what_is_staged_after_the_end_is_cleaned_up_a_day_later_and_nothing_else
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_the_rows_are_that_a_run_failed_for_is_in_the_ledger() {
-    let worker = "concurrency = 2\nlease = \"5s\"\n[quarantine]\nconnection = \"lake\"";
-    installation::with(worker, async |installation| {
+    let worker = format!("concurrency = 2\nlease = \"5s\"\n{QUARANTINE}");
+    installation::with(&worker, async |installation| {
         installation.export(
             "picky",
             r#"
@@ -392,13 +393,13 @@ async fn where_the_rows_are_that_a_run_failed_for_is_in_the_ledger() {
         installation.publish(&[message(&installation.pool, &job)]).await;
         installation.until_state(1, "dead").await;
         let run = installation.of_run(1, "id").await;
-        let place = format!("quarantine/{run}/1.jsonl");
+        let place = format!("quarantine/{run}/1.jsonl.age");
         let shown = installation.objects(&["runs", "show", &run]).await;
         assert_eq!(shown[0]["quarantine"], place.as_str());
         let table = installation.run(&["runs", "show", &run]).await;
         assert!(table.contains(&format!("\nquarantine  {place}\n")), "{table}");
-        let rows = std::fs::read_to_string(installation.lake().join(&place)).unwrap();
-        assert_eq!((rows.lines().count(), rows.matches("max 7").count()), (3, 3), "{rows}");
+        let rows = quarantine::rows(&installation.lake().join(&place));
+        assert!(rows.len() == 3 && rows.iter().all(|row| row["rule"] == "max 7"), "{rows:?}");
         let letters = installation.letters(1).await;
         assert!(letters[0]["reason"].as_str().unwrap().contains(&place), "{letters:?}");
         installation.end([worker, scheduler], 1).await;

@@ -20,6 +20,7 @@ mod notices;
 mod one_file;
 mod pause;
 mod probes;
+mod quarantine;
 mod signals;
 mod sink_files_s3;
 mod sink_postgres;

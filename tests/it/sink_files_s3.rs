@@ -104,6 +104,7 @@ fn decide(run: RunId, staged: Staged, replaces: Option<String>) -> Decision {
         key: run.to_string(),
         edition: 1,
         supersedes: None,
+        supplements: None,
         export: "orders".to_owned(),
         revision: 1,
         definition: "0".repeat(64),

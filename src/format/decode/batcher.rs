@@ -70,6 +70,7 @@ impl Batcher {
                 rule: format!("type {kind}"),
                 column: Some(self.schema.field(column).name().clone()),
                 row: raw(),
+                schema: None,
             });
         }
     }

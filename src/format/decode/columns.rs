@@ -120,6 +120,7 @@ impl Columns {
                 rule: format!("type {}", kind.map(|kind| kind.to_string()).unwrap_or_default()),
                 column: Some(field.name().clone()),
                 row: shown,
+                schema: None,
             });
         }
         if !refused.is_empty() {

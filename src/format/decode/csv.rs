@@ -174,7 +174,8 @@ impl<R: BufRead> CsvReader<R> {
                 ("line".to_owned(), line.into()),
                 ("fields".to_owned(), Json::Array(raw)),
             ]);
-            self.batcher.refuse(size, Refused { rule: rule.to_owned(), column: None, row });
+            self.batcher
+                .refuse(size, Refused { rule: rule.to_owned(), column: None, row, schema: None });
             return;
         }
         if let Some((_, column)) = record
@@ -189,6 +190,7 @@ impl<R: BufRead> CsvReader<R> {
                 rule: format!("encoding {}", self.options.charset.name()),
                 column: types.get_index(*column).map(|(name, _)| name.clone()),
                 row: row.collect(),
+                schema: None,
             };
             self.batcher.refuse(size, refused);
             return;

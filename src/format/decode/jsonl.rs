@@ -74,6 +74,7 @@ impl<R: BufRead> JsonlReader<R> {
             rule: rule.to_owned(),
             column,
             row: Map::from_iter([("line".to_owned(), self.number.into())]),
+            schema: None,
         };
         let Ok(object) = serde_json::from_slice::<Object<'_>>(&self.line) else {
             self.batcher.refuse(size, refused("json", None));
@@ -110,7 +111,7 @@ impl<R: BufRead> JsonlReader<R> {
 }
 
 /// An object's names and values, as they are written.
-struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+pub(super) struct Object<'a>(pub Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Object<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -139,7 +140,8 @@ impl<'de> Deserialize<'de> for Object<'de> {
 #[serde(transparent)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-fn put(column: &mut Column, value: &str) -> bool {
+/// Appends the value that a piece of JSON writes, if it is exactly one of the column's type.
+pub(super) fn put(column: &mut Column, value: &str) -> bool {
     match value.as_bytes().first() {
         Some(b'n') => {
             column.null();
@@ -170,7 +172,7 @@ fn put(column: &mut Column, value: &str) -> bool {
 }
 
 /// A value for quarantine; a number that JSON's readers would cut stays text.
-fn raw(value: &str) -> Json {
+pub(super) fn raw(value: &str) -> Json {
     match serde_json::from_str::<Json>(value) {
         Ok(Json::Number(number)) if number.to_string() != value => value.into(),
         Ok(other) => other,

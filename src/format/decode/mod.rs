@@ -12,6 +12,7 @@ pub mod exact;
 pub mod ipc;
 pub mod jsonl;
 pub mod parquet;
+pub mod refused;
 mod unicode;
 
 use crate::error::Error;

@@ -64,6 +64,7 @@ impl Fit {
                 rule,
                 column: Some(name.clone()),
                 row: crate::format::row_json(before, row),
+                schema: Some(before.schema()),
             });
         }
         if keep.contains(&false) {

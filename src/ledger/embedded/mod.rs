@@ -153,7 +153,8 @@ impl Ledger for EmbeddedLedger {
                         filter.key,
                         filter.window.map(|span| span.start.as_microsecond()),
                         filter.window.map(|span| span.end.as_microsecond()),
-                        filter.limit
+                        filter.limit,
+                        filter.quarantined
                     ],
                 )?
                 .iter()

@@ -204,6 +204,7 @@ impl Ledger for PostgresLedger {
                 &filter.window.map(|span| span.start),
                 &filter.window.map(|span| span.end),
                 &i64::from(filter.limit),
+                &filter.quarantined,
             ],
             "list runs",
         )

@@ -217,7 +217,7 @@ impl Decoder {
                 row.insert(name.clone(), Json::from(misfit.text.as_str()));
             }
             let column = Some(self.schema.field(first.column).name().clone());
-            refused.push(Refused { rule: first.rule.clone(), column, row });
+            refused.push(Refused { rule: first.rule.clone(), column, row, schema: None });
         }
         let rows = arrow::compute::filter_record_batch(&rows, &BooleanArray::from(keep))
             .map_err(impossible)?;

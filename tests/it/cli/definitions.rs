@@ -70,6 +70,10 @@ fn a_start_is_made_that_works_at_once() {
     assert!(run(next[2]).contains("done: run "));
     house.done(&["--config", "mine/config", "check", "--connect"]);
     house.done(&["verify", "mine/deliveries/orders"]);
+    let key = house.path().join("mine/quarantine.key");
+    assert!(std::fs::read_to_string(&key).unwrap().contains("\nAGE-SECRET-KEY-1"));
+    let mode = std::os::unix::fs::PermissionsExt::mode(&key.metadata().unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
 
     let error = house.fails(6, &["init", "mine"]);
     assert!(error.contains("(file mine/config/longshore.toml)"), "{error}");

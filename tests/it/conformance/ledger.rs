@@ -4,6 +4,7 @@ mod bed;
 mod history;
 mod operating;
 mod outbox;
+mod quarantine;
 mod runs;
 mod waiting;
 
@@ -46,6 +47,11 @@ suite! {
         a_rerun_is_the_next_edition_of_its_key,
         a_cursor_moves_with_its_delivery_or_not_at_all,
         a_batch_of_many_kinds_answers_in_order;
+    quarantine:
+        released_rows_are_delivered_by_one_run,
+        a_release_that_failed_is_followed_by_another_and_never_joins_it,
+        rows_that_have_no_place_any_more_are_not_released,
+        what_became_of_refused_rows_is_kept;
     waiting:
         a_parked_run_is_woken_by_whoever_frees_its_place,
         reservations_are_kept_and_slots_given_back,

@@ -83,6 +83,13 @@ impl Installation {
         std::fs::write(path, text).unwrap();
     }
 
+    /// Adds connections to those that every installation has.
+    pub fn add_connections(&self, text: &str) {
+        let path = self.folder.path().join("config/connections.toml");
+        let before = std::fs::read_to_string(path).unwrap();
+        self.write("connections.toml", &format!("{before}{text}"));
+    }
+
     /// Lets the connection `shop` go by another address than that of its database.
     pub fn reach_shop_by(&self, address: SocketAddr) {
         let mut url = self.database.url.clone();
@@ -121,6 +128,7 @@ impl Installation {
         let mut command = Command::new(env!("CARGO_BIN_EXE_longshore"));
         command.args(arguments).arg("--config").arg(self.folder.path().join("config"));
         command.env_remove("LONGSHORE_ENV").env("TEST_PSEUDONYMS", "pepper");
+        command.env("TEST_QUARANTINE", super::quarantine::KEY);
         for (name, url) in
             [("AMQP", &amqp()), ("POSTGRES", &self.database.url), ("REDIS", &self.redis.url)]
         {

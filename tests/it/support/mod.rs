@@ -3,6 +3,7 @@
 pub mod installation;
 pub mod processes;
 pub mod proxy;
+pub mod quarantine;
 pub mod s3;
 pub mod sample;
 pub mod servers;

@@ -15,9 +15,12 @@ SELECT json_object(
         'ended_at', stamp(r.ended_at),
         'changed_at', stamp(r.changed_at), 'needs', json(r.needs),
         'waiting_since', stamp(r.waiting_since), 'cap', json(r.cap),
+        'kept', r.kept, 'supplements', json(r.supplements),
         'parked', w.resource),
     EXISTS (SELECT 1 FROM runs n
-            WHERE n.key = r.key AND n.edition > r.edition AND n.state IN ('committing', 'done'))
+            WHERE n.key = r.key AND n.edition > r.edition AND (n.state IN ('committing', 'done')
+              -- Of supplements only the newest edition may deliver at all.
+              OR n.supplements IS NOT NULL))
 FROM runs r LEFT JOIN waiters w ON w.run = r.id
 WHERE r.id IN (SELECT value FROM json_each(?1)) OR r.key IN (SELECT value FROM json_each(?2))
 ORDER BY r.id

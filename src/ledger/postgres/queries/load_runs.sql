@@ -5,11 +5,13 @@ FROM (
            r.requested_by, r.not_before, r.deadline, r.state, r."end", r.epoch, r.fence,
            r.worker, r.heartbeat, r.failures, r.crashes, r.waits, r.failure, r.first_failed_at,
            r.decision, r.counts, r.quarantine, r.accepted_at, r.opened_at, r.ended_at,
-           r.changed_at, r.needs, r.waiting_since, r.cap,
+           r.changed_at, r.needs, r.waiting_since, r.cap, r.kept, r.supplements,
            w.resource AS parked,
            EXISTS (SELECT 1 FROM runs n
                    WHERE n.key = r.key AND n.edition > r.edition
-                     AND n.state IN ('committing', 'done')) AS superseded
+                     -- Of supplements only the newest edition may deliver at all.
+                     AND (n.state IN ('committing', 'done') OR n.supplements IS NOT NULL))
+               AS superseded
     FROM runs r LEFT JOIN waiters w ON w.run = r.id
     WHERE r.id = ANY ($1) OR r.key = ANY ($2)
 ) x

@@ -109,6 +109,7 @@ pub fn order(key: &str) -> Order {
         cap: None,
         not_before: None,
         deadline: None,
+        supplements: None,
     }
 }
 

@@ -1,0 +1,171 @@
+//! `longshore quarantine show`
+
+use clap::Args;
+use serde_json::value::RawValue;
+use serde_json::{Value as Json, json};
+
+use super::super::output::{clock, counted, plain};
+use super::super::{Context, Ended, Verdict};
+use super::{Told, kept_until, object, place_of, rows_of, state_of, vault};
+use crate::error::{Error, Result};
+use crate::format::FieldType;
+use crate::job::changes::Audit;
+use crate::ledger::one_run;
+use crate::pipeline::{KeptRow, KeptRows};
+use crate::wiring;
+
+const DOING: &str = "show the refused rows";
+/// What stands in the place of a value.
+const HIDDEN: &str = "‹hidden›";
+
+/// The refused rows of a run: which rule each broke, and its columns. The values are hidden unless
+/// they are asked for, which the audit trail tells.
+#[derive(Debug, Args)]
+pub struct Show {
+    /// The ending of the run's name, as tables show it
+    run: String,
+    /// At the most so many rows
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    rows: u32,
+    /// Show the values; that is written to the audit trail first
+    #[arg(long, requires = "reason")]
+    reveal: bool,
+    /// Why the values are looked at
+    #[arg(long, requires = "reveal")]
+    reason: Option<String>,
+}
+
+/// A row as it is shown.
+struct Shown {
+    rule: String,
+    column: Option<String>,
+    fields: Vec<(String, Option<FieldType>, Box<RawValue>)>,
+}
+
+impl Show {
+    pub async fn run(self, context: &Context) -> Ended {
+        let config = context.config(false)?;
+        let vault = vault(&config, DOING)?;
+        let ledger = wiring::existing_ledger(&config.settings).await?;
+        let run = one_run(&*ledger, &self.run).await?;
+        let place = place_of(&run, DOING)?;
+        let most = self.rows as usize;
+        let (rows, more) =
+            KeptRows::open(&vault, run.id, place, move |rows| first(rows, most)).await?;
+        if self.reveal {
+            // Before anything is shown: what cannot be written down is not looked at.
+            let count = counted(rows.len() as u64, "refused row");
+            ledger
+                .audit(Audit {
+                    by: context.by(),
+                    action: format!("reveal {count}"),
+                    subject: run.id.to_string(),
+                    reason: self.reason.clone().unwrap_or_default(),
+                })
+                .await?;
+        }
+        if context.out.json {
+            for (index, row) in rows.iter().enumerate() {
+                self.print_object(context, object(&run), index + 1, row)?;
+            }
+            return Ok(Verdict::Done);
+        }
+        let now = ledger.now().await?;
+        let all = rows_of(&run)
+            .map_or_else(|| "refused rows".to_owned(), |rows| counted(rows, "refused row"));
+        let state = state_of(&*ledger, &run).await?;
+        let until = kept_until(&config, &run);
+        let until = until.map(|until| format!(" until {}", clock(until, now))).unwrap_or_default();
+        let (name, export) = (run.id.short(), &run.order.export);
+        context.out.line(format!("run {name} of {export}: {all}, {state}{until}"))?;
+        for (index, row) in rows.iter().enumerate() {
+            self.print(context, index + 1, row)?;
+        }
+        if more {
+            context.out.line("\nThere are more; --rows shows them.")?;
+        }
+        if !self.reveal {
+            context
+                .out
+                .line("\nValues are hidden; --reveal --reason … shows them, and is audited.")?;
+        }
+        Ok(Verdict::Done)
+    }
+
+    fn print(&self, context: &Context, number: usize, row: &Shown) -> Told {
+        let column = row.column.as_ref().map(|column| format!("`{column}` ")).unwrap_or_default();
+        context.out.line(format!("\nrow {number}: {}", plain(&format!("{column}{}", row.rule))))?;
+        let kind = |kind: &Option<FieldType>| {
+            kind.as_ref().map_or_else(|| "-".to_owned(), FieldType::to_string)
+        };
+        let width = |texts: &mut dyn Iterator<Item = usize>| texts.max().unwrap_or(0);
+        let names = width(&mut row.fields.iter().map(|(name, ..)| plain(name).chars().count()));
+        let kinds = width(&mut row.fields.iter().map(|(_, one, _)| kind(one).len()));
+        for (name, one, value) in &row.fields {
+            let value = if self.reveal { words(value) } else { HIDDEN.to_owned() };
+            let (name, one) = (plain(name), kind(one));
+            context.out.line(format!("  {name:names$}  {one:kinds$}  {value}"))?;
+        }
+        Ok(())
+    }
+
+    fn print_object(
+        &self,
+        context: &Context,
+        mut object: Json,
+        number: usize,
+        row: &Shown,
+    ) -> Told {
+        let types: serde_json::Map<String, Json> =
+            row.fields.iter().map(|(name, kind, _)| (name.clone(), json!(kind))).collect();
+        object["row"] = json!(number);
+        object["rule"] = json!(row.rule);
+        object["column"] = json!(row.column);
+        object["types"] = json!(types);
+        let mut text = object.to_string();
+        if self.reveal {
+            // As they were written: a number that passed through another would lose digits.
+            let values: Vec<String> = row
+                .fields
+                .iter()
+                .map(|(name, _, value)| format!("{}:{}", json!(name), value.get()))
+                .collect();
+            text.pop();
+            text.push_str(&format!(",\"values\":{{{}}}}}", values.join(",")));
+        }
+        context.out.line(text)
+    }
+}
+
+/// A value for people: a text without its quotes, on one line.
+fn words(value: &RawValue) -> String {
+    match serde_json::from_str::<Json>(value.get()) {
+        Ok(Json::Null) => "NULL".to_owned(),
+        Ok(Json::String(text)) => plain(&text),
+        _ => plain(value.get()),
+    }
+}
+
+/// The first rows, and whether there are more.
+fn first(mut rows: KeptRows, most: usize) -> Result<(Vec<Shown>, bool)> {
+    let mut found = Vec::new();
+    while let Some(row) = rows.next_row()? {
+        if found.len() == most {
+            return Ok((found, true));
+        }
+        found.push(shown(row, &rows)?);
+    }
+    Ok((found, false))
+}
+
+fn shown(row: KeptRow, rows: &KeptRows) -> Result<Shown> {
+    let KeptRow { rule, column, of, row } = row;
+    let types = of.and_then(|of| rows.types().get(of));
+    let fields: indexmap::IndexMap<String, Box<RawValue>> = serde_json::from_str(row.get())
+        .map_err(|_| Error::permanent(DOING, "a row is no JSON object"))?;
+    let fields = fields.into_iter().map(|(name, value)| {
+        let kind = types.and_then(|types| types.get(&name).cloned());
+        (name, kind, value)
+    });
+    Ok(Shown { rule, column, fields: fields.collect() })
+}

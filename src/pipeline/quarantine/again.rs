@@ -1,0 +1,186 @@
+//! Refused rows on their way once more: from the file that kept them to the contract.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use tokio::sync::mpsc;
+
+use super::Vault;
+use super::read::{KeptRow, KeptRows, Types};
+use crate::contract::BrokenRules;
+use crate::error::{Error, Result};
+use crate::format::decode::batcher::schema;
+use crate::format::decode::refused::{RefusedRows, raw_row};
+use crate::job::supplement::Supplement;
+use crate::rows::{BATCH_ROWS, Batch, Counts, Refused, Rows};
+
+const DOING: &str = "read the refused rows again";
+
+/// What a file holds, found by reading it whole: nothing is delivered of one that is damaged.
+struct Content {
+    /// The columns that rows have.
+    types: Vec<Types>,
+    /// How many rows each of them has.
+    typed: Vec<u64>,
+    /// How many rows were refused before they had types.
+    untyped: u64,
+}
+
+/// The rows that a supplement is made of, a stream for each kind of columns that they have. Those
+/// that were refused before the contract saw them have no types, and stay refused.
+///
+/// # Errors
+/// `permanent` where the file is damaged, or holds another number of rows than the run recorded;
+/// `contract` where no row could be held against a contract.
+pub async fn rows(vault: &Vault, supplement: &Supplement) -> Result<Vec<Rows>> {
+    let Supplement { run, place, rows, .. } = supplement;
+    let content = KeptRows::open(vault, *run, place, count).await?;
+    let found = content.typed.iter().sum::<u64>() + content.untyped;
+    if found != *rows {
+        return Err(Error::permanent(
+            DOING,
+            format!("there are {found}, and the run refused {rows}"),
+        )
+        .with("file", place)
+        .help("Somebody changed the file; nothing is released."));
+    }
+    let typed = content.typed.iter().enumerate().filter(|(_, rows)| **rows > 0);
+    let streams: Vec<Rows> = typed
+        .zip(std::iter::once(true).chain(std::iter::repeat(false)))
+        .filter_map(|((of, _), first)| {
+            let types = content.types.get(of)?.clone();
+            let schema = schema(&types);
+            let pick = Pick { of, types, untyped: first && content.untyped > 0 };
+            let stream = stream(vault, supplement, pick);
+            Some(Rows { schema, stream, snapshot: None })
+        })
+        .collect();
+    if streams.is_empty() {
+        return Err(Error::contract(DOING, "none of them can be held against a contract").help(
+            "They could not be read or transformed; correct the data at its source, and run the \
+             export again.",
+        ));
+    }
+    Ok(streams)
+}
+
+fn count(mut rows: KeptRows) -> Result<Content> {
+    let (mut typed, mut untyped) = (Vec::new(), 0);
+    while let Some(row) = rows.next_row()? {
+        let Some(of) = row.of else {
+            untyped += 1;
+            continue;
+        };
+        typed.resize(rows.types().len(), 0);
+        if let Some(count) = typed.get_mut(of) {
+            *count += 1;
+        }
+    }
+    Ok(Content { types: rows.types().to_vec(), typed, untyped })
+}
+
+/// Which rows of a file.
+struct Pick {
+    /// The number of their columns.
+    of: usize,
+    types: Types,
+    /// Besides, those without types.
+    untyped: bool,
+}
+
+/// The picked rows; nothing is read before the first is asked for.
+fn stream(vault: &Vault, supplement: &Supplement, pick: Pick) -> BoxStream<'static, Result<Batch>> {
+    let (vault, Supplement { run, place, .. }) = (vault.clone(), supplement.clone());
+    let begun = async move {
+        let (outbox, inbox) = mpsc::channel(1);
+        let reading = tokio::spawn(async move {
+            KeptRows::open(&vault, run, &place, move |rows| send(rows, pick, &outbox)).await
+        });
+        stream::unfold((inbox, Some(reading)), |(mut inbox, mut reading)| async move {
+            if let Some(batch) = inbox.recv().await {
+                return Some((Ok(batch), (inbox, reading)));
+            }
+            // Where nothing more comes, the reading tells why.
+            let error = match reading.take()?.await {
+                Ok(Ok(())) => return None,
+                Ok(Err(error)) => error,
+                Err(cause) => Error::transient(DOING, "the work was cut off").caused_by(cause),
+            };
+            Some((Err(error), (inbox, None)))
+        })
+    };
+    stream::once(begun).flatten().boxed()
+}
+
+fn send(mut rows: KeptRows, pick: Pick, outbox: &mpsc::Sender<Batch>) -> Result<()> {
+    let schema = schema(&pick.types);
+    let mut batches = RefusedRows::new(&pick.types);
+    let mut refused = Vec::new();
+    let mut bytes = 0;
+    while let Some(row) = rows.next_row()? {
+        match row.of {
+            Some(of) if of == pick.of => batches.add(row.row.get())?,
+            None if pick.untyped => {
+                bytes += row.row.get().len();
+                refused.push(again(row)?);
+            }
+            _ => continue,
+        }
+        let full = refused.len() >= BATCH_ROWS || bytes >= crate::rows::BATCH_BYTES;
+        if batches.is_full() || full {
+            bytes = 0;
+            let batch = taken(&mut batches, &mut refused, &schema)?;
+            if outbox.blocking_send(batch).is_err() {
+                // Nobody wants them any more.
+                return Ok(());
+            }
+        }
+    }
+    let last = taken(&mut batches, &mut refused, &schema)?;
+    if last.read > 0 {
+        let _ = outbox.blocking_send(last);
+    }
+    Ok(())
+}
+
+/// The rows since the last time, as a batch that was read.
+fn taken(
+    batches: &mut RefusedRows,
+    refused: &mut Vec<Refused>,
+    schema: &SchemaRef,
+) -> Result<Batch> {
+    let typed = batches.finish()?;
+    let mut batch =
+        typed.unwrap_or_else(|| Batch::whole(RecordBatch::new_empty(Arc::clone(schema))));
+    batch.read += refused.len() as u64;
+    batch.refused.append(refused);
+    Ok(batch)
+}
+
+/// A row that stays refused.
+fn again(KeptRow { rule, column, of: _, row }: KeptRow) -> Result<Refused> {
+    Ok(Refused { rule, column, row: raw_row(row.get())?, schema: None })
+}
+
+/// Whether a supplement may be delivered: it has a row, and those that were refused again are kept.
+///
+/// # Errors
+/// `contract`; then the rows stay where they were.
+pub fn check_taken(counts: &Counts, broken: &BrokenRules, kept: bool) -> Result<()> {
+    if counts.written > 0 && (kept || counts.quarantined == 0) {
+        return Ok(());
+    }
+    let message = match counts.written {
+        0 => format!("all {} rows were refused again: {broken}", counts.read),
+        _ => format!(
+            "there is no quarantine to keep the {} in that were refused again",
+            counts.quarantined
+        ),
+    };
+    Err(Error::contract("keep the contract", message).help(
+        "The rows are kept as they were. Correct the contract, apply it, and release them again.",
+    ))
+}
