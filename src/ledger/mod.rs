@@ -21,6 +21,7 @@ use uuid::Uuid;
 use crate::error::{Error, Result};
 use crate::job::changes::Audit;
 use crate::job::command::{Command, Outcome};
+use crate::job::manifest::SourceFile;
 use crate::job::run::{Run, State};
 use crate::job::{self, RunId, Window};
 use crate::rows::Counts;
@@ -226,8 +227,11 @@ pub struct RecordedDelivery {
 pub struct StoredCursor {
     /// Its name: export, recipient and params, and what it is a cursor of.
     pub name: String,
-    /// Where it stands, if anywhere.
+    /// Where it stands, if anywhere; over files, the last that was delivered.
     pub value: Option<String>,
+    /// How many files were delivered by it, where it goes over files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<u64>,
     /// The run that moved it there. `None`: somebody did, as the audit trail tells.
     pub run: Option<RunId>,
     /// When.
@@ -314,6 +318,9 @@ pub trait Ledger: Notices + Pauses + Send + Sync {
     /// The delivery of a run, if it has one.
     async fn delivery(&self, run: RunId) -> Result<Option<RecordedDelivery>>;
 
+    /// Those of `files` that the cursor does not have in this state, in their order.
+    async fn undelivered(&self, cursor: &str, files: &[SourceFile]) -> Result<Vec<SourceFile>>;
+
     /// The cursors of an export that stand somewhere, or that an open run has reserved.
     async fn cursors(&self, export: &str) -> Result<Vec<StoredCursor>>;
 
@@ -343,7 +350,7 @@ pub trait Ledger: Notices + Pauses + Send + Sync {
     async fn ticked(&self, export: &str, at: Timestamp) -> Result<()>;
 
     /// Deletes runs that ended before `before`, with what belongs to them, at most `limit` of
-    /// them, and resources that nobody holds or waits for. Answers how many runs went.
+    /// them (cursors and the files that they have delivered belong to none), and resources that nobody holds or waits for. Answers how many runs went.
     async fn purge(&self, before: Timestamp, limit: u32) -> Result<u64>;
 
     /// The ledger's clock, and that it can be reached.
@@ -359,6 +366,12 @@ pub struct Migration {
     pub name: String,
     /// Whether it was applied.
     pub applied: bool,
+}
+
+/// Those of `files` at these places, in their order: what a look for files that are new has found.
+fn picked(files: &[SourceFile], places: &[i64]) -> Vec<SourceFile> {
+    let at = |place: &i64| files.get(usize::try_from(*place).ok()?).cloned();
+    places.iter().filter_map(at).collect()
 }
 
 /// The one run whose name ends so.

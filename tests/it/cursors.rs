@@ -20,7 +20,7 @@ use longshore::job::run::Run;
 use longshore::ledger::embedded::EmbeddedLedger;
 use longshore::ledger::{Ledger, apply_one};
 use longshore::pipeline::{Attempt, House, Plan, Ready, Start};
-use longshore::source::Since;
+use longshore::source::{NothingDelivered, Since};
 use longshore::wiring;
 use proptest::prelude::*;
 
@@ -154,7 +154,7 @@ impl Bench {
     /// Opens the run and begins an attempt of it.
     async fn begin<'a>(&self, plan: &'a Plan, run: &Run) -> (i64, Start<'a>) {
         let Outcome::Opened(opened) = self.ask(plan, run).await else { panic!("it is not opened") };
-        let since = Since { from: opened.cursor, to: None };
+        let since = Since { from: opened.cursor, ..Since::default() };
         let fence = opened.run.fence;
         let predecessor = opened.predecessor;
         let run = Box::new(opened.run);
@@ -214,7 +214,7 @@ fn put(name: &str) -> Command {
 }
 
 async fn staged(ready: Ready<'_>) -> Result<longshore::pipeline::Staged<'_>> {
-    ready.extract().await?.transform()?.check()?.protect()?.stage().await
+    ready.extract(&NothingDelivered).await?.transform()?.check()?.protect()?.stage().await
 }
 
 fn time(micros: i64) -> String {
@@ -383,7 +383,7 @@ async fn rows_that_no_cursor_reaches_are_told_or_left_out() {
         let run = bench.accept().await;
         let plan = bench.plan(&run);
         let (_, Start::Ready(ready)) = bench.begin(&plan, &run).await else { panic!() };
-        let error = ready.extract().await.map(|_| ()).unwrap_err();
+        let error = ready.extract(&NothingDelivered).await.map(|_| ()).unwrap_err();
         assert_eq!(error.class(), Class::Contract);
         let words = if fails { "2 rows have no value" } else { "not all values" };
         assert!(error.to_string().contains(words), "{error}");

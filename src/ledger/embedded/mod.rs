@@ -30,11 +30,12 @@ use tokio::sync::Notify;
 use super::sheet::run_of;
 use super::{
     Adrift, Applied, Attempt, Audited, Ledger, NewDefinition, Posting, RecordedDelivery, RunFilter,
-    Skipped, StoredCursor, StoredDefinition, Which,
+    Skipped, StoredCursor, StoredDefinition, Which, picked,
 };
 use crate::error::Result;
 use crate::job::changes::Audit;
 use crate::job::command::{Command, Outcome};
+use crate::job::manifest::SourceFile;
 use crate::job::run::Run;
 use crate::job::{RunId, Window};
 
@@ -169,6 +170,14 @@ impl Ledger for EmbeddedLedger {
 
     async fn delivery(&self, run: RunId) -> Result<Option<RecordedDelivery>> {
         Ok(self.file.records("read the delivery", sql!(delivery), [run.to_string()]).await?.pop())
+    }
+
+    async fn undelivered(&self, cursor: &str, files: &[SourceFile]) -> Result<Vec<SourceFile>> {
+        let (cursor, asked) = (cursor.to_owned(), array(files));
+        let places = self.file.with("look for files that are new", move |connection| {
+            rows(connection, sql!(undelivered), (cursor, asked), |row| row.get(0))
+        });
+        Ok(picked(files, &places.await?))
     }
 
     async fn cursors(&self, export: &str) -> Result<Vec<StoredCursor>> {

@@ -31,12 +31,13 @@ use tokio_postgres::types::{FromSql, ToSql};
 use super::sheet::run_of;
 use super::{
     Adrift, Applied, Attempt, Audited, Ledger, NewDefinition, Posting, RecordedDelivery, RunFilter,
-    Skipped, StoredCursor, StoredDefinition, Which,
+    Skipped, StoredCursor, StoredDefinition, Which, picked,
 };
 use crate::connect::postgres as server;
 use crate::error::{Class, Error, Result};
 use crate::job::changes::Audit;
 use crate::job::command::{Command, Outcome};
+use crate::job::manifest::SourceFile;
 use crate::job::run::Run;
 use crate::job::{RunId, Window};
 use crate::secret::Secret;
@@ -219,6 +220,21 @@ impl Ledger for PostgresLedger {
 
     async fn delivery(&self, run: RunId) -> Result<Option<RecordedDelivery>> {
         Ok(self.records(sql!(delivery), &[&run.0], "read the delivery").await?.pop())
+    }
+
+    async fn undelivered(&self, cursor: &str, files: &[SourceFile]) -> Result<Vec<SourceFile>> {
+        const DOING: &str = "look for files that are new";
+        let (paths, etags): (Vec<&str>, Vec<&str>) =
+            files.iter().map(|file| (file.path.as_str(), file.etag.as_str())).unzip();
+        let client = self.client().await?;
+        let statement =
+            client.prepare_cached(sql!(undelivered)).await.map_err(|e| classify(DOING, e))?;
+        let rows = client
+            .query(&statement, &[&cursor, &paths, &etags])
+            .await
+            .map_err(|e| classify(DOING, e))?;
+        let places = rows.iter().map(|row| column(row, 0)).collect::<Result<Vec<i64>>>()?;
+        Ok(picked(files, &places))
     }
 
     async fn cursors(&self, export: &str) -> Result<Vec<StoredCursor>> {

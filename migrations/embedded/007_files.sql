@@ -1,0 +1,7 @@
+CREATE TABLE cursor_files (
+    cursor TEXT NOT NULL,
+    path   TEXT NOT NULL,
+    etag   TEXT NOT NULL,
+    run    TEXT NOT NULL,
+    PRIMARY KEY (cursor, path)
+) STRICT, WITHOUT ROWID;
