@@ -7,3 +7,6 @@ CREATE TABLE cursor_files (
     run    uuid NOT NULL,
     PRIMARY KEY (cursor, path)
 );
+
+-- By which is found what was replaced at a target.
+CREATE INDEX deliveries_target ON deliveries (target, recorded_at);

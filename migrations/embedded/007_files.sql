@@ -5,3 +5,6 @@ CREATE TABLE cursor_files (
     run    TEXT NOT NULL,
     PRIMARY KEY (cursor, path)
 ) STRICT, WITHOUT ROWID;
+
+-- By which is found what was replaced at a target.
+CREATE INDEX deliveries_target ON deliveries (target, recorded_at);

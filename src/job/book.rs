@@ -24,7 +24,7 @@ use crate::error::Class;
 
 /// How long after its end a run's staging is cleaned up once more: by then every worker that was
 /// stalled has stopped writing.
-const CLEAN_AGAIN: Duration = Duration::from_secs(24 * 60 * 60);
+pub const CLEAN_AGAIN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What a transaction of the ledger has open.
 pub struct Book {

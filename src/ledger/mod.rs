@@ -318,6 +318,10 @@ pub trait Ledger: Notices + Pauses + Send + Sync {
     /// The delivery of a run, if it has one.
     async fn delivery(&self, run: RunId) -> Result<Option<RecordedDelivery>>;
 
+    /// The manifests of the deliveries to a target that were replaced there before `before`, the last
+    /// replaced first, as far as their history is there.
+    async fn replaced(&self, target: &str, before: Timestamp, limit: u32) -> Result<Vec<String>>;
+
     /// Those of `files` that the cursor does not have in this state, in their order.
     async fn undelivered(&self, cursor: &str, files: &[SourceFile]) -> Result<Vec<SourceFile>>;
 

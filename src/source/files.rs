@@ -174,7 +174,13 @@ impl FilesSource {
             }
             Take::Again(files) => fresh::again(&store, files).await?,
         };
-        let files = metas.iter().map(|meta| fresh::file(&store, meta)).collect::<Result<_>>()?;
+        let files = match take {
+            Take::New(_) => {
+                metas.iter().map(|meta| fresh::file(&store, meta)).collect::<Result<_>>()?
+            }
+            // As they were told then: a listing may have no ETags where a look at one file has.
+            Take::Again(files) => files.to_vec(),
+        };
         let sample = self.alike(&store, sample.into_iter().collect())?;
         let found = self.alike(&store, metas)?;
         let schema = self.columns(found.first().or(sample.first())).await?;

@@ -260,6 +260,7 @@ async fn open(
             // Whoever ended it may not have got to these.
             if let Ok(plan) = &plan {
                 settle::clean(plan, &run).await;
+                settle::remove_replaced(worker, plan, &run).await;
             }
             if state == State::Done {
                 settle::done_mark(worker, &run).await;

@@ -172,6 +172,15 @@ impl Ledger for EmbeddedLedger {
         Ok(self.file.records("read the delivery", sql!(delivery), [run.to_string()]).await?.pop())
     }
 
+    async fn replaced(&self, target: &str, before: Timestamp, limit: u32) -> Result<Vec<String>> {
+        let asked = (target.to_owned(), before.as_microsecond(), limit);
+        self.file
+            .with("look for replaced deliveries", move |connection| {
+                texts(connection, sql!(replaced), asked)
+            })
+            .await
+    }
+
     async fn undelivered(&self, cursor: &str, files: &[SourceFile]) -> Result<Vec<SourceFile>> {
         let (cursor, asked) = (cursor.to_owned(), array(files));
         let places = self.file.with("look for files that are new", move |connection| {

@@ -222,6 +222,11 @@ impl Ledger for PostgresLedger {
         Ok(self.records(sql!(delivery), &[&run.0], "read the delivery").await?.pop())
     }
 
+    async fn replaced(&self, target: &str, before: Timestamp, limit: u32) -> Result<Vec<String>> {
+        const DOING: &str = "look for replaced deliveries";
+        self.texts(sql!(replaced), &[&target, &before, &i64::from(limit)], DOING).await
+    }
+
     async fn undelivered(&self, cursor: &str, files: &[SourceFile]) -> Result<Vec<SourceFile>> {
         const DOING: &str = "look for files that are new";
         let (paths, etags): (Vec<&str>, Vec<&str>) =

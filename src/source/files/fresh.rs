@@ -107,3 +107,84 @@ pub(super) fn file(store: &Store, meta: &ObjectMeta) -> Result<SourceFile> {
     }
     Ok(SourceFile { path, etag: state(meta) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connect::Connection;
+    use crate::source::NothingDelivered;
+
+    /// Knows all but those whose names end so.
+    struct AllBut(&'static str);
+
+    #[async_trait::async_trait]
+    impl Delivered for AllBut {
+        async fn sift(&self, files: Vec<SourceFile>) -> Result<Vec<SourceFile>> {
+            assert!(files.len() <= ASKED);
+            Ok(files.into_iter().filter(|file| file.path.ends_with(self.0)).collect())
+        }
+    }
+
+    fn bucket() -> Store {
+        let connection: Connection = serde_json::from_value(serde_json::json!({
+            "type": "files", "url": "s3://bucket/base", "region": "eu-north-1",
+            "endpoint": "http://127.0.0.1:1", "access-key": "key", "secret-key": "secret",
+        }))
+        .unwrap();
+        Store::open(&connection).unwrap()
+    }
+
+    fn meta(number: usize) -> Result<ObjectMeta> {
+        Ok(ObjectMeta {
+            location: Path::from(format!("base/in/{number:06}.csv")),
+            last_modified: Default::default(),
+            size: 1,
+            e_tag: None,
+            version: None,
+        })
+    }
+
+    fn paths(fresh: Fresh) -> Vec<String> {
+        fresh.metas.into_iter().map(|meta| meta.location.to_string()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_listing_by_name_is_left_when_there_is_enough() {
+        let beyond = |number| match number {
+            13_000.. => panic!("there was enough"),
+            _ => meta(number),
+        };
+        let listed = stream::iter((0..20_000).map(beyond)).boxed();
+        let found = paths(new(&bucket(), listed, &NothingDelivered).await.unwrap());
+        assert_eq!(found.len(), MOST);
+        assert_eq!(found.last().unwrap(), "base/in/009999.csv");
+    }
+
+    #[tokio::test]
+    async fn whatever_the_order_the_first_by_name_are_taken() {
+        let listed = stream::iter((0..20_000).rev().map(meta)).boxed();
+        let found = paths(new(&bucket(), listed, &NothingDelivered).await.unwrap());
+        assert_eq!((found.len(), found[0].as_str()), (MOST, "base/in/000000.csv"));
+        assert_eq!(found.last().unwrap(), "base/in/009999.csv");
+    }
+
+    #[tokio::test]
+    async fn of_a_long_listing_the_few_that_are_new_are_found() {
+        let listed = stream::iter((0..100_000).map(meta)).boxed();
+        let fresh = new(&bucket(), listed, &AllBut("9999.csv")).await.unwrap();
+        assert!(fresh.sample.is_some());
+        let found = paths(fresh);
+        assert_eq!((found.len(), found[0].as_str()), (10, "base/in/009999.csv"));
+        let none = new(&bucket(), stream::empty().boxed(), &NothingDelivered).await.unwrap();
+        assert!(none.metas.is_empty() && none.sample.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_path_that_cannot_be_remembered_is_refused() {
+        let mut long = meta(1).unwrap();
+        long.location = Path::from(format!("base/{}", "x".repeat(LONGEST + 1)));
+        let listed = stream::iter([Ok(long)]).boxed();
+        let error = new(&bucket(), listed, &NothingDelivered).await.map(|_| ()).unwrap_err();
+        assert!(error.to_string().contains("too long for a cursor"), "{error}");
+    }
+}

@@ -1,6 +1,7 @@
 //! What every backend of the ledger must do.
 
 mod bed;
+mod files;
 mod history;
 mod operating;
 mod outbox;
@@ -46,6 +47,10 @@ suite! {
         a_rerun_is_the_next_edition_of_its_key,
         a_cursor_moves_with_its_delivery_or_not_at_all,
         a_batch_of_many_kinds_answers_in_order;
+    files:
+        what_a_cursor_has_delivered_is_known_in_its_state,
+        as_many_files_as_a_run_takes_are_known_at_once,
+        what_was_replaced_at_a_target_is_told;
     waiting:
         a_parked_run_is_woken_by_whoever_frees_its_place,
         reservations_are_kept_and_slots_given_back,
