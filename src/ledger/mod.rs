@@ -4,6 +4,7 @@
 //! under locks, lets [`crate::job::book::Book`] apply them, and stores what changed, all in one
 //! transaction. Everything else here reads, or keeps what has no state machine.
 
+mod deliveries;
 pub mod embedded;
 mod notices;
 mod pauses;
@@ -26,6 +27,7 @@ use crate::job::run::{Run, State};
 use crate::job::{self, RunId, Window};
 use crate::rows::Counts;
 
+pub use deliveries::{Delivered, DeliveryFilter, one_delivery};
 pub use notices::{Notice, Noticed, Notices};
 pub use pauses::{Pauses, lift, wake_waiters};
 
@@ -325,6 +327,9 @@ pub trait Ledger: Notices + Pauses + Send + Sync {
     /// Those of `files` that the cursor does not have in this state, in their order.
     async fn undelivered(&self, cursor: &str, files: &[SourceFile]) -> Result<Vec<SourceFile>>;
 
+    /// The deliveries that a filter picks, newest first.
+    async fn deliveries(&self, filter: &DeliveryFilter) -> Result<Vec<Delivered>>;
+
     /// The cursors of an export that stand somewhere, or that an open run has reserved.
     async fn cursors(&self, export: &str) -> Result<Vec<StoredCursor>>;
 
@@ -353,8 +358,9 @@ pub trait Ledger: Notices + Pauses + Send + Sync {
     /// Notes when the scheduler looked at an export; never moves backwards.
     async fn ticked(&self, export: &str, at: Timestamp) -> Result<()>;
 
-    /// Deletes runs that ended before `before`, with what belongs to them, at most `limit` of
-    /// them (cursors and the files that they have delivered belong to none), and resources that nobody holds or waits for. Answers how many runs went.
+    /// Deletes runs that ended before `before`, with what belongs to them (cursors, and the files that
+    /// those have delivered, belong to none), at most `limit` of them, and resources that nobody holds
+    /// or waits for. Answers how many runs went.
     async fn purge(&self, before: Timestamp, limit: u32) -> Result<u64>;
 
     /// The ledger's clock, and that it can be reached.

@@ -29,8 +29,8 @@ use tokio::sync::Notify;
 
 use super::sheet::run_of;
 use super::{
-    Adrift, Applied, Attempt, Audited, Ledger, NewDefinition, Posting, RecordedDelivery, RunFilter,
-    Skipped, StoredCursor, StoredDefinition, Which, picked,
+    Adrift, Applied, Attempt, Audited, Delivered, DeliveryFilter, Ledger, NewDefinition, Posting,
+    RecordedDelivery, RunFilter, Skipped, StoredCursor, StoredDefinition, Which, picked,
 };
 use crate::error::Result;
 use crate::job::changes::Audit;
@@ -187,6 +187,13 @@ impl Ledger for EmbeddedLedger {
             rows(connection, sql!(undelivered), (cursor, asked), |row| row.get(0))
         });
         Ok(picked(files, &places.await?))
+    }
+
+    async fn deliveries(&self, filter: &DeliveryFilter) -> Result<Vec<Delivered>> {
+        let DeliveryFilter { export, since, until, ending, limit } = filter.clone();
+        let [since, until] = [since, until].map(|at| at.map(Timestamp::as_microsecond));
+        let params = (export, since, until, ending, limit);
+        self.file.records("list deliveries", sql!(deliveries), params).await
     }
 
     async fn cursors(&self, export: &str) -> Result<Vec<StoredCursor>> {

@@ -30,8 +30,8 @@ use tokio_postgres::types::{FromSql, ToSql};
 
 use super::sheet::run_of;
 use super::{
-    Adrift, Applied, Attempt, Audited, Ledger, NewDefinition, Posting, RecordedDelivery, RunFilter,
-    Skipped, StoredCursor, StoredDefinition, Which, picked,
+    Adrift, Applied, Attempt, Audited, Delivered, DeliveryFilter, Ledger, NewDefinition, Posting,
+    RecordedDelivery, RunFilter, Skipped, StoredCursor, StoredDefinition, Which, picked,
 };
 use crate::connect::postgres as server;
 use crate::error::{Class, Error, Result};
@@ -240,6 +240,13 @@ impl Ledger for PostgresLedger {
             .map_err(|e| classify(DOING, e))?;
         let places = rows.iter().map(|row| column(row, 0)).collect::<Result<Vec<i64>>>()?;
         Ok(picked(files, &places))
+    }
+
+    async fn deliveries(&self, filter: &DeliveryFilter) -> Result<Vec<Delivered>> {
+        let DeliveryFilter { export, since, until, ending, limit } = filter;
+        let limit = i64::from(*limit);
+        self.records(sql!(deliveries), &[export, since, until, ending, &limit], "list deliveries")
+            .await
     }
 
     async fn cursors(&self, export: &str) -> Result<Vec<StoredCursor>> {

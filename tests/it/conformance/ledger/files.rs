@@ -115,4 +115,17 @@ pub async fn what_was_replaced_at_a_target_is_told(bed: Bed) {
     assert_eq!(replaced(hour * 5 / 2, 9).await, ["a"]);
     assert_eq!(replaced(Duration::ZERO, 9).await, ["c", "b", "a"]);
     assert_eq!(bed.ledger.replaced("other", now, 9).await.unwrap(), Vec::<String>::new());
+
+    // Of three the second has delivered nothing, and let the first one's manifest stand.
+    for (key, manifest, hours) in [("p", "p", 4), ("s", "p", 3), ("n", "n", 0)] {
+        let (run, _) = bed.running(key, &[]).await;
+        let (decision, delivery) = (decision(key), delivery("still", manifest));
+        done(bed.apply(Command::Record { run, decision, proof: Proof::Target, delivery }).await);
+        bed.age("deliveries", "recorded_at", run, hour * hours).await;
+    }
+    let still = async |before| bed.ledger.replaced("still", before, 9).await.unwrap();
+    assert_eq!(still(now - hour).await, Vec::<String>::new());
+    let mut told = still(now + hour).await;
+    told.sort();
+    assert_eq!(told, ["p", "s"]);
 }
