@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
 use super::arguments::{self, pair};
-use super::output::{clock, plain};
+use super::output::{clock, counted, plain};
 use super::{Context, Ended, Failure, Verdict, enqueue, exports};
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -23,17 +23,20 @@ use crate::wiring;
 const SHOW: &str = "show the cursors";
 const MOVE: &str = "move the cursor";
 
-/// Where the cursors of exports stand that deliver what is new.
+/// Where the cursors of exports stand that deliver what is new. Alone it is `cursors show`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  longshore cursors show orders
+  longshore cursors orders
   longshore cursors set orders --to '2026-11-19 00:00:00+00' --reason 'a day was lost' --dry-run
   longshore cursors set daily-orders --param country=SE --to 1204331 --reason 'restored'
   longshore cursors reset orders --reason 'the table is filled anew'")]
+#[command(subcommand_negates_reqs = true)]
 pub struct Cursors {
     #[command(subcommand)]
-    command: What,
+    command: Option<What>,
+    #[command(flatten)]
+    of: Option<Of>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -80,12 +83,27 @@ struct Change {
 
 impl Cursors {
     pub async fn run(self, context: &Context) -> Ended {
+        let command = match (self.command, self.of) {
+            (Some(command), None) => command,
+            (None, Some(of)) => What::Show(of),
+            _ => {
+                return Err(Error::usage("read the command", "an export stands before it")
+                    .help("Write `longshore cursors show EXPORT`.")
+                    .into());
+            }
+        };
         let config = context.config(false)?;
         let ledger = wiring::existing_ledger(&config.settings).await?;
-        match self.command {
+        match command {
             What::Show(of) => show(context, &config, &*ledger, &of).await?,
             What::Set { of, to, change } => {
                 let plan = of.plan(&config, &*ledger).await?;
+                if plan.goes_by_files() {
+                    return Err(Error::usage(MOVE, "a cursor over files stands at no value")
+                        .with("export", &of.export)
+                        .help("Let it take all files anew: longshore cursors reset.")
+                        .into());
+                }
                 let to = plan.cursor_value(&to).await?;
                 change.apply(context, &*ledger, &of, &plan, Some(to)).await?;
             }
@@ -146,22 +164,31 @@ async fn show(
     let dash = || "-".to_owned();
     let rows = cursors
         .into_iter()
-        .map(|StoredCursor { name, value, run, moved_at, held_by }| {
-            let by = match (&value, run) {
+        .map(|cursor| {
+            let by = match (&cursor.value, cursor.run) {
                 (None, _) => dash(),
                 (Some(_), Some(run)) => run.short(),
                 (Some(_), None) => "somebody".to_owned(),
             };
             vec![
-                plain(&name),
-                value.map_or_else(dash, |value| plain(&value)),
-                moved_at.map_or_else(dash, |at| clock(at, now)),
+                plain(&cursor.name),
+                place(&cursor).unwrap_or_else(dash),
+                cursor.moved_at.map_or_else(dash, |at| clock(at, now)),
                 by,
-                held_by.map_or_else(dash, |run| run.short()),
+                cursor.held_by.map_or_else(dash, |run| run.short()),
             ]
         })
         .collect();
     context.out.table(&["CURSOR", "STANDS AT", "MOVED", "BY", "HELD BY"], rows)
+}
+
+/// Where a cursor stands, in words; over files, how many it has delivered.
+fn place(cursor: &StoredCursor) -> Option<String> {
+    let value = plain(cursor.value.as_deref()?);
+    Some(match cursor.files {
+        None => value,
+        Some(files) => format!("{}, the last {value}", counted(files, "file")),
+    })
 }
 
 impl Change {
@@ -176,13 +203,14 @@ impl Change {
         let name = plan.cursor().unwrap_or_default().to_owned();
         let cursors = ledger.cursors(&of.export).await?;
         let stands = cursors.into_iter().find(|cursor| cursor.name == name);
-        let at = |value: &Option<String>| value.as_deref().unwrap_or("nowhere").to_owned();
+        let nowhere = || "nowhere".to_owned();
+        let from = stands.as_ref().and_then(place).unwrap_or_else(nowhere);
+        let at = to.as_deref().map_or_else(nowhere, plain);
         if self.dry_run {
             if let Some(run) = stands.as_ref().and_then(|cursor| cursor.held_by) {
                 return Err(reserved(&name, run).into());
             }
-            let from = at(&stands.and_then(|cursor| cursor.value));
-            context.out.line(format!("would move {name} from {from} to {}", at(&to)))?;
+            context.out.line(format!("would move {name} from {from} to {at}"))?;
             return context.out.line("Nothing was changed. Run again without --dry-run.");
         }
         let reason = self.reason.unwrap_or_default();
@@ -194,9 +222,7 @@ impl Change {
                 let mut moved = cursors.iter().filter(|cursor| cursor.name == name);
                 moved.try_for_each(|cursor| context.out.object(cursor))
             }
-            Outcome::Moved(from) => {
-                context.out.line(format!("moved {name} from {} to {}", at(&from), at(&to)))
-            }
+            Outcome::Moved(_) => context.out.line(format!("moved {name} from {from} to {at}")),
             Outcome::Refused(Refusal::Reserved(run)) => Err(reserved(&name, run).into()),
             other => {
                 let message = format!("the ledger did not allow it: {other:?}");

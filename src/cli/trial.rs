@@ -25,7 +25,7 @@ use crate::job::message::JobMessage;
 use crate::job::run::{Run, State};
 use crate::pipeline::{Attempt, House, Plan, Start, Vault};
 use crate::sink::{IfExists, SinkConfig};
-use crate::source::Since;
+use crate::source::{NothingDelivered, Since};
 use crate::units::Size;
 use crate::wiring;
 
@@ -155,8 +155,14 @@ async fn one(
     let delivering = async {
         match plan.begin(attempt).await? {
             Start::Ready(ready) => {
-                let staged =
-                    ready.extract().await?.transform()?.check()?.protect()?.stage().await?;
+                let staged = ready
+                    .extract(&NothingDelivered)
+                    .await?
+                    .transform()?
+                    .check()?
+                    .protect()?
+                    .stage()
+                    .await?;
                 staged.publish_without_ledger().await
             }
             Start::Committed(_) => Err(Error::permanent(DOING, "it is delivered already")),

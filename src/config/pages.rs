@@ -332,7 +332,8 @@ fn of_code(code: Code) -> Page {
         Code::Cursor => (
             "A run by a cursor delivers the rows that are new, and no others. A table or files that \
              each run replaces would lose those before; with a `lookback` rows come again, which \
-             only an upsert takes once; and a run with a window reads by that, not by the cursor.",
+             only an upsert takes once; and a run with a window reads by that, not by the cursor. Files \
+             know one cursor, `file`, by which each run takes those that are new.",
             Wrong::File(
                 EXPORT,
                 "source = { connection = \"shop\", table = \"orders\", cursor = \"updated_at\" }\n\

@@ -119,7 +119,6 @@ file = "in/ORDERS.csv"
 trigger = "go"
 "#);
     trigger_without_file => of_file("trigger = \"{file}.done\"\nmax-file-size = \"1 KiB\"\n");
-    size_without_part => of_file("file = \"ORDERS.csv\"\nmax-file-size = \"2 GiB\"\n");
     names_tell_otherwise => of_file("file = \"ORDERS.csv.gz\"\nformat = \"jsonl\"\ncompression = \"zstd\"\n");
     no_format_in_the_name => of_file("file = \"ORDERS.txt\"\n");
     arrow_without_gzip => of_file("format = \"arrow\"\ncompression = \"gzip\"\n");

@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use super::RunId;
 use super::changes::{AttemptEnded, AttemptOpened, Audit, Changes, Facts, WakeUp};
 use super::command::{Command, Delivery, Open, Opened, Outcome};
-use super::decision::Decision;
+use super::decision::{CursorMove, Decision};
 use super::machine::{self, Closed, Proof, Refusal};
 use super::pause;
 use super::run::{End, Failure, Order, Run, State};
@@ -25,7 +25,7 @@ use crate::error::Class;
 
 /// How long after its end a run's staging is cleaned up once more: by then every worker that was
 /// stalled has stopped writing.
-const CLEAN_AGAIN: Duration = Duration::from_secs(24 * 60 * 60);
+pub const CLEAN_AGAIN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What a transaction of the ledger has open.
 pub struct Book {
@@ -329,9 +329,15 @@ impl Book {
             self.runs.insert(id, run.clone());
             self.supersede(&run);
             // Where nothing was new it stays where it is, moved by whoever moved it last.
-            if let Some(step) = moved.filter(|step| step.from.as_ref() != Some(&step.to)) {
+            let is_new = |step: &CursorMove| {
+                step.from.as_ref() != Some(&step.to) || !delivery.files.is_empty()
+            };
+            if let Some(step) = moved.filter(is_new) {
                 self.cursors.insert(step.name.clone(), step.to.clone());
                 self.changes.forgotten.remove(&step.name);
+                if !delivery.files.is_empty() {
+                    self.changes.files.push((step.name.clone(), id, delivery.files.clone()));
+                }
                 self.changes.cursors.insert(step.name, (step.to, Some(id)));
             }
             self.heads.insert(delivery.target.clone(), delivery.manifest_sha256.clone());
@@ -364,6 +370,7 @@ impl Book {
             }
             None => {
                 self.changes.cursors.remove(&name);
+                self.changes.files.retain(|(cursor, ..)| *cursor != name);
                 self.changes.forgotten.insert(name.clone());
                 self.cursors.remove(&name)
             }

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::RunId;
 use super::command::Delivery;
+use super::manifest::SourceFile;
 use super::run::{Failure, Run};
 use super::waiting::{Resource, Waiter};
 
@@ -68,8 +69,10 @@ pub struct Changes {
     pub deliveries: Vec<(RunId, Delivery)>,
     /// Cursors that moved, with the run that moved them, unless somebody did.
     pub cursors: BTreeMap<String, (String, Option<RunId>)>,
-    /// Cursors that stand nowhere any more.
+    /// Cursors that stand nowhere any more, and the files of which are forgotten.
     pub forgotten: BTreeSet<String>,
+    /// Files that were delivered, by cursor and run.
+    pub files: Vec<(String, RunId, Vec<SourceFile>)>,
     /// Lines of the audit trail.
     pub audit: Vec<Audit>,
 }

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::RunId;
 use super::decision::Decision;
 use super::machine::{Closed, Proof, Refusal};
+use super::manifest::SourceFile;
 use super::run::{End, Order, Run};
 use super::supplement::Gone;
 use super::waiting::Need;
@@ -248,6 +249,10 @@ pub struct Delivery {
     pub target: String,
     /// SHA-256 (hex) of the manifest's bytes.
     pub manifest_sha256: String,
+    /// The files that it has, where the run goes by a cursor over files. Where that moves, no later
+    /// run takes them again.
+    #[serde(skip)]
+    pub files: Vec<SourceFile>,
 }
 
 /// What became of a command.

@@ -96,7 +96,8 @@ pub struct ManifestColumn {
 }
 
 /// The range of a cursor that a delivery has: rows with a value greater than `from`, or, with a
-/// `lookback`, than some time before it, up to `to`.
+/// `lookback`, than some time before it, up to `to`. A cursor over files stands at the last of
+/// those that were delivered; what a delivery has is told by `files`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ManifestCursor {
     /// The column.
@@ -105,6 +106,18 @@ pub struct ManifestCursor {
     pub from: Option<String>,
     /// The greatest value that was read; `null`: there was none at all.
     pub to: Option<String>,
+    /// The files that were read, in the order of their names, where it is a cursor over files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<Vec<SourceFile>>,
+}
+
+/// A file of a source, in the state in which it was read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceFile {
+    /// Its path, under the url of the source's connection.
+    pub path: String,
+    /// Its ETag; where the store tells none, its size and the time of its last change.
+    pub etag: String,
 }
 
 /// One file of a delivery.
@@ -165,6 +178,11 @@ impl Manifest {
         })?;
         text.push('\n');
         Ok(text)
+    }
+
+    /// The files that were read, where the run went by a cursor over files.
+    pub fn sources(self) -> Vec<SourceFile> {
+        self.cursor.and_then(|cursor| cursor.files).unwrap_or_default()
     }
 
     /// Reads a manifest of at most `limit` bytes. Members that this version does not know are

@@ -22,6 +22,7 @@ use uuid::Uuid;
 use crate::error::{Error, Result};
 use crate::job::changes::Audit;
 use crate::job::command::{Command, Outcome};
+use crate::job::manifest::SourceFile;
 use crate::job::run::{Run, State};
 use crate::job::{self, RunId, Window};
 use crate::rows::Counts;
@@ -230,8 +231,11 @@ pub struct RecordedDelivery {
 pub struct StoredCursor {
     /// Its name: export, recipient and params, and what it is a cursor of.
     pub name: String,
-    /// Where it stands, if anywhere.
+    /// Where it stands, if anywhere; over files, the last that was delivered.
     pub value: Option<String>,
+    /// How many files were delivered by it, where it goes over files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<u64>,
     /// The run that moved it there. `None`: somebody did, as the audit trail tells.
     pub run: Option<RunId>,
     /// When.
@@ -321,6 +325,13 @@ pub trait Ledger: Notices + Pauses + Send + Sync {
     /// The open runs that hold a resource, such as the one that another is parked on.
     async fn holders(&self, resource: &str) -> Result<Vec<RunId>>;
 
+    /// The manifests of the deliveries to a target that were replaced there before `before`, the last
+    /// replaced first, as far as their history is there.
+    async fn replaced(&self, target: &str, before: Timestamp, limit: u32) -> Result<Vec<String>>;
+
+    /// Those of `files` that the cursor does not have in this state, in their order.
+    async fn undelivered(&self, cursor: &str, files: &[SourceFile]) -> Result<Vec<SourceFile>>;
+
     /// The deliveries that a filter picks, newest first.
     async fn deliveries(&self, filter: &DeliveryFilter) -> Result<Vec<Delivered>>;
 
@@ -352,8 +363,9 @@ pub trait Ledger: Notices + Pauses + Send + Sync {
     /// Notes when the scheduler looked at an export; never moves backwards.
     async fn ticked(&self, export: &str, at: Timestamp) -> Result<()>;
 
-    /// Deletes runs that ended before `before`, with what belongs to them, at most `limit` of
-    /// them, and resources that nobody holds or waits for. Answers how many runs went.
+    /// Deletes runs that ended before `before`, with what belongs to them (cursors, and the files that
+    /// those have delivered, belong to none), at most `limit` of them, and resources that nobody holds
+    /// or waits for. Answers how many runs went.
     async fn purge(&self, before: Timestamp, limit: u32) -> Result<u64>;
 
     /// The ledger's clock, and that it can be reached.
@@ -369,6 +381,12 @@ pub struct Migration {
     pub name: String,
     /// Whether it was applied.
     pub applied: bool,
+}
+
+/// Those of `files` at these places, in their order: what a look for files that are new has found.
+fn picked(files: &[SourceFile], places: &[i64]) -> Vec<SourceFile> {
+    let at = |place: &i64| files.get(usize::try_from(*place).ok()?).cloned();
+    places.iter().filter_map(at).collect()
 }
 
 /// The one run whose name ends so.

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::job::RunId;
 use crate::job::changes::{Changes, WakeUp};
 use crate::job::command::Command;
+use crate::job::manifest::SourceFile;
 use crate::job::run::Run;
 use crate::job::supplement::Supplement;
 use crate::job::waiting::Waiter;
@@ -125,6 +126,7 @@ pub struct Sheets {
     pub deliveries: Option<String>,
     pub forgotten: Option<String>,
     pub cursors: Option<String>,
+    pub cursor_files: Option<String>,
     pub audit: Option<String>,
 }
 
@@ -150,6 +152,14 @@ struct Parked<'a> {
     resource: &'a str,
     #[serde(flatten)]
     waiter: &'a Waiter,
+}
+
+/// A file that a cursor has delivered.
+#[derive(Serialize)]
+struct Taken<'a> {
+    cursor: &'a str,
+    #[serde(flatten)]
+    file: &'a SourceFile,
 }
 
 /// A row of the outbox.
@@ -230,6 +240,9 @@ impl Sheets {
             cursors: sheet(changes.cursors.iter().map(|(name, (value, run))| {
                 let run = run.unwrap_or(RunId(Uuid::nil()));
                 json!({"name": name, "value": value, "run": run})
+            }))?,
+            cursor_files: sheet(changes.files.iter().flat_map(|(cursor, run, files)| {
+                files.iter().map(|file| Of { run: *run, rest: Taken { cursor, file } })
             }))?,
             audit: sheet(&changes.audit)?,
         })

@@ -36,7 +36,7 @@ use crate::job::run::{Run, State};
 use crate::protect::Protect;
 use crate::rows::{Counts, Rows};
 use crate::sink::{Begun, Empty, Holder, Way};
-use crate::source::{Fresh, Since};
+use crate::source::{Delivered, Fresh, Since, Take, Taken};
 use crate::transform::Transform;
 
 use account::Account;
@@ -189,8 +189,9 @@ pub struct Protected<'a> {
 }
 
 impl<'a> Ready<'a> {
-    /// Starts to read. Nothing is read before the sink pulls.
-    pub async fn extract(self) -> Result<Extracted<'a>> {
+    /// Starts to read. Nothing is read before the sink pulls. What `delivered` knows is not taken
+    /// again by a cursor over files.
+    pub async fn extract(self, delivered: &dyn Delivered) -> Result<Extracted<'a>> {
         let plan = self.plan;
         if let Some(supplement) = &plan.supplement {
             let rows = quarantine::rows(plan.vault()?, supplement).await?;
@@ -200,11 +201,22 @@ impl<'a> Ready<'a> {
             let rows = vec![plan.source.read(&plan.bindings).await?];
             return Ok(Extracted { ready: self, rows });
         };
-        let Fresh { rows, to } =
-            plan.source.read_since(&plan.bindings, &self.attempt.since).await?;
-        let from = self.attempt.since.from.clone();
-        let range = Some(ManifestCursor { column: cursor.column.clone(), from, to });
-        Ok(Extracted { ready: Ready { range, ..self }, rows: vec![rows] })
+        let since = &self.attempt.since;
+        let (rows, to, files) = if cursor.files {
+            let take = match &since.files {
+                Some(files) => Take::Again(files),
+                None => Take::New(delivered),
+            };
+            let Taken { rows, files } = plan.source.read_files(&plan.bindings, take).await?;
+            let last = files.last().map(|file| file.path.clone());
+            (vec![rows], last.or_else(|| since.from.clone()), Some(files))
+        } else {
+            let Fresh { rows, to } = plan.source.read_since(&plan.bindings, since).await?;
+            (vec![rows], to, None)
+        };
+        let from = since.from.clone();
+        let range = Some(ManifestCursor { column: cursor.column.clone(), from, to, files });
+        Ok(Extracted { ready: Ready { range, ..self }, rows })
     }
 }
 
@@ -476,7 +488,8 @@ impl Committed<'_> {
             _ => mine,
         };
         let target = self.plan.sink.target().to_owned();
-        let delivery = Delivery { id: manifest.delivery, target, manifest_sha256 };
+        let id = manifest.delivery;
+        let delivery = Delivery { id, target, manifest_sha256, files: manifest.sources() };
         let command =
             Command::Record { run: self.run, decision: self.decision, proof: self.proof, delivery };
         match apply(command).await? {

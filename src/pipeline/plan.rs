@@ -10,7 +10,7 @@ use secrecy::SecretString;
 
 use super::quarantine::{Quarantine, Vault};
 use super::{Attempt, Progress};
-use crate::connect::Connection;
+use crate::connect::{Connection, System};
 use crate::contract::ContractConfig;
 use crate::error::{Error, Result};
 use crate::export::Export;
@@ -99,6 +99,8 @@ pub(super) struct Cursor {
     pub name: String,
     /// Its column.
     pub column: String,
+    /// Whether it goes over files.
+    pub files: bool,
     /// Whether the run moves it; a rerun reads again what was read before.
     pub moves: bool,
 }
@@ -132,7 +134,7 @@ impl Plan {
             })
         })?;
         let cursor = match supplement {
-            None => cursor(&export, run, &bindings),
+            None => cursor(&export, run, &bindings, from.kind),
             Some(_) => None,
         };
         if let Some(window) = run.order.window {
@@ -199,9 +201,14 @@ impl Plan {
     /// # Errors
     /// The source's, where it is no value of the column.
     pub async fn cursor_value(&self, value: &str) -> Result<String> {
-        let since = Since { from: None, to: Some(value.to_owned()) };
+        let since = Since { to: Some(value.to_owned()), ..Since::default() };
         let fresh = self.source.read_since(&self.bindings, &since).await?;
         Ok(fresh.to.unwrap_or_else(|| value.to_owned()))
+    }
+
+    /// Whether it goes by a cursor over files, which stands at no value.
+    pub fn goes_by_files(&self) -> bool {
+        self.cursor.as_ref().is_some_and(|cursor| cursor.files)
     }
 
     /// Whether the run reads again the range of a cursor that an earlier edition of it has read.
@@ -312,7 +319,7 @@ impl Plan {
 
 /// The cursor that a run reads by, if its export has one. A run with a window reads by its window
 /// alone.
-fn cursor(export: &Export, run: &Run, params: &Bindings) -> Option<Cursor> {
+fn cursor(export: &Export, run: &Run, params: &Bindings, from: System) -> Option<Cursor> {
     if run.order.window.is_some() {
         return None;
     }
@@ -326,7 +333,8 @@ fn cursor(export: &Export, run: &Run, params: &Bindings) -> Option<Cursor> {
         definition: None,
     };
     let column = export.source.cursor.as_ref()?.column.clone();
-    Some(Cursor { name: content.cursor(&of), column, moves: run.order.edition == 1 })
+    let (name, moves) = (content.cursor(&of), run.order.edition == 1);
+    Some(Cursor { name, column, files: from == System::Files, moves })
 }
 
 #[cfg(test)]

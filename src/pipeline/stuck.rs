@@ -54,5 +54,6 @@ pub fn delivery(run: &Run, decision: &Decision) -> Result<Delivery> {
         id: manifest.delivery,
         target: target.unwrap_or_default().to_owned(),
         manifest_sha256: sha256(decision.manifest.as_bytes()),
+        files: manifest.sources(),
     })
 }

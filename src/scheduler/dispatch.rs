@@ -191,6 +191,7 @@ mod tests {
                 id: uuid::Uuid::now_v7(),
                 target: "t".to_owned(),
                 manifest_sha256: "s".to_owned(),
+                files: Vec::new(),
             },
         }
     }

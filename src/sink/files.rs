@@ -18,6 +18,7 @@ mod commit;
 mod fixed;
 mod part;
 mod probe;
+mod replaced;
 mod upload;
 
 #[cfg(test)]
@@ -25,13 +26,14 @@ mod tests;
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStoreExt;
 use tokio::sync::mpsc;
 
 use self::part::{PART_BYTES, Stager, Written};
 pub use self::probe::{Conditional, probe};
-use super::{Begun, Holder, IfExists, Place, Sink, Staged, Way};
+use super::{Begun, FileNames, Holder, IfExists, Place, Sink, Staged, Way};
 use crate::connect::Connection;
 use crate::connect::files::{Store, classify, classify_io};
 use crate::error::{Error, Result};
@@ -249,6 +251,7 @@ impl Sink for FilesSink {
             schema: rows.schema.clone(),
             runtime: tokio::runtime::Handle::current(),
             part_bytes: self.part_bytes,
+            one: self.place.file.as_ref().is_some_and(FileNames::is_one),
         };
         // One batch waits while another is encoded: reading and encoding go on side by side.
         let (outbox, inbox) = mpsc::channel(1);
@@ -302,6 +305,19 @@ impl Sink for FilesSink {
     /// Nothing can be committed that the ledger did not decide, so there is nothing to find.
     async fn close(&self, _holder: &Holder) -> Result<Option<Box<Decision>>> {
         Ok(None)
+    }
+
+    async fn remove_replaced(
+        &self,
+        replaced: &[Manifest],
+        free: BoxFuture<'_, Result<bool>>,
+    ) -> Result<usize> {
+        // Fixed names are overwritten, and on this machine removed, by the commit itself.
+        if self.place.file.is_some() {
+            return Ok(0);
+        }
+        let removed = replaced::remove(&self.store, &self.place.folder, replaced, free).await;
+        removed.map_err(|error| self.named(error))
     }
 
     async fn clean(&self, holder: &Holder) -> Result<()> {

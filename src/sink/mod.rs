@@ -14,6 +14,7 @@ mod table;
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +25,7 @@ use crate::format::encode::Fit;
 use crate::format::{Compression, CsvOptions, Format};
 use crate::job::RunId;
 use crate::job::decision::{Decision, Part};
+use crate::job::manifest::Manifest;
 use crate::job::param::Bindings;
 use crate::job::window::Window;
 use crate::rows::{Counts, Rows};
@@ -67,8 +69,8 @@ pub struct SinkConfig {
     /// Files: the dialect of CSV.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub csv: Option<CsvOptions>,
-    /// Files: no file of a delivery is larger; the next begins. With `file` it needs `{part}`.
-    /// Default: files end soon after 1 GiB; where `file` names only one, there is no limit.
+    /// Files: no file of a delivery is larger; the next begins. Where `file` names only one, without
+    /// `{part}`, a delivery that does not fit into it fails. Default: files end soon after 1 GiB; where `file` names only one, there is no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_file_size: Option<Size>,
     /// Files: what a run without a row to deliver does. Default: `deliver`.
@@ -274,6 +276,18 @@ pub trait Sink: Send + Sync {
     /// Blocks the commit point for every earlier fence and tells what it holds: a committed
     /// decision (record it instead of closing), or nothing.
     async fn close(&self, holder: &Holder) -> Result<Option<Box<Decision>>>;
+
+    /// Removes what the deliveries of these manifests, which were replaced, left at the target, as
+    /// far as the one that stands there does not name it too; answers how many files went. `free`
+    /// tells whether no decided delivery to the target is under way; else nothing is removed.
+    async fn remove_replaced(
+        &self,
+        replaced: &[Manifest],
+        free: BoxFuture<'_, Result<bool>>,
+    ) -> Result<usize> {
+        let _ = (replaced, free);
+        Ok(0)
+    }
 
     /// Removes what the run staged under this fence and lower ones. Called after the run's end;
     /// repeating it is harmless.

@@ -3,17 +3,20 @@
 use std::fmt;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::error::Error;
+use crate::error::{Error, Result};
+use crate::job::manifest::SourceFile;
 use crate::rows::Rows;
 
 /// What goes wrong in reading by a cursor.
 pub(super) const DOING: &str = "read by the cursor";
 
-/// The `cursor` of a `[source]`: the name of a column, or a table with it.
+/// The `cursor` of a `[source]`: the name of a column, or a table with it. Files have
+/// `cursor = "file"`: a run takes those that no run before it has delivered.
 ///
 /// A run reads the rows whose value is greater than where the cursor stands, up to the greatest
 /// value that the source has at that moment; the cursor stands there once the delivery is recorded.
@@ -45,6 +48,17 @@ pub struct CursorConfig {
     /// What becomes of rows without a value, which no cursor ever reaches.
     #[cfg_attr(test, schemars(default))]
     pub nulls: Nulls,
+}
+
+/// The word for a cursor over files.
+pub(crate) const FILE: &str = "file";
+
+impl CursorConfig {
+    /// Whether it is what a source of files takes: `"file"`, and nothing else.
+    pub(crate) fn is_over_files(&self) -> bool {
+        let plain = self.lookback.is_none() && self.start.is_none() && self.nulls == Nulls::Fail;
+        self.column == FILE && plain
+    }
 }
 
 /// What becomes of rows whose cursor column is NULL.
@@ -148,6 +162,41 @@ mod optional_duration {
     }
 }
 
+/// Who knows which files of a source were delivered: the ledger, by the cursor of a run.
+#[async_trait]
+pub trait Delivered: Send + Sync {
+    /// Those of `files` that no run has delivered in this state, in their order. Called for some
+    /// thousands at a time.
+    async fn sift(&self, files: Vec<SourceFile>) -> Result<Vec<SourceFile>>;
+}
+
+/// Nothing was delivered yet: for trying out, where there is no ledger.
+pub struct NothingDelivered;
+
+#[async_trait]
+impl Delivered for NothingDelivered {
+    async fn sift(&self, files: Vec<SourceFile>) -> Result<Vec<SourceFile>> {
+        Ok(files)
+    }
+}
+
+/// Which files a run by a cursor reads.
+#[derive(Clone, Copy)]
+pub enum Take<'a> {
+    /// Those that were not delivered.
+    New(&'a dyn Delivered),
+    /// These, which were read before.
+    Again(&'a [SourceFile]),
+}
+
+/// Rows of files that were taken by a cursor.
+pub struct Taken {
+    /// The rows.
+    pub rows: Rows,
+    /// The files, in the order of the rows.
+    pub files: Vec<SourceFile>,
+}
+
 /// What a run reads by a cursor, in the database's own text.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Since {
@@ -156,6 +205,8 @@ pub struct Since {
     /// The last value that is read. `None`: the greatest there is. Given where a range that was
     /// read before is read again.
     pub to: Option<String>,
+    /// The files that are read, where what a cursor over files has taken is read again.
+    pub files: Option<Vec<SourceFile>>,
 }
 
 /// Rows that were read by a cursor.

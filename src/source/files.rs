@@ -3,6 +3,7 @@
 //! CSV, JSON lines, Arrow and Avro are unpacked and decoded on a blocking thread, a few batches
 //! ahead of who reads; Parquet is read by ranges.
 
+mod fresh;
 mod glob;
 mod object;
 
@@ -17,8 +18,9 @@ use object_store::{ObjectMeta, ObjectStoreExt};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
+use self::fresh::Fresh;
 use self::object::{Object, ObjectReader};
-use super::{Source, SourceConfig, Types};
+use super::{NothingDelivered, Source, SourceConfig, Take, Taken, Types};
 use crate::connect::Connection;
 use crate::connect::files::{Store, classify};
 use crate::error::{Error, Result};
@@ -29,6 +31,7 @@ use crate::format::decode::ipc::IpcFile;
 use crate::format::decode::jsonl::JsonlReader;
 use crate::format::decode::parquet::ParquetFile;
 use crate::format::{Compression, CsvOptions, Format};
+use crate::job::manifest::SourceFile;
 use crate::job::param::Bindings;
 use crate::rows::{Batch, Rows};
 
@@ -47,6 +50,14 @@ pub(super) struct FilesSource {
     compression: Option<Compression>,
     csv: CsvOptions,
     types: Types,
+    by_cursor: bool,
+}
+
+/// What a run by a cursor takes.
+struct Takes {
+    found: Vec<Found>,
+    files: Vec<SourceFile>,
+    schema: SchemaRef,
 }
 
 /// A file, and how it is to be read.
@@ -65,45 +76,52 @@ impl FilesSource {
             compression: config.compression,
             csv: config.csv.clone().unwrap_or_default(),
             types,
+            by_cursor: config.cursor.is_some(),
         }
+    }
+
+    /// The files that match, as the store lists them.
+    async fn list<'a>(
+        &self,
+        store: &'a Store,
+        pattern: &'a str,
+    ) -> Result<BoxStream<'a, Result<ObjectMeta>>> {
+        let Some(folder) = glob::folder(pattern) else {
+            let found = match store.objects.head(&store.path(pattern)?).await {
+                Ok(meta) => Some(Ok(meta)),
+                Err(object_store::Error::NotFound { .. }) => None,
+                Err(error) => return Err(classify(LIST, error)),
+            };
+            return Ok(stream::iter(found).boxed());
+        };
+        let staging = store.path(self.connection.staging.trim_matches('/'))?;
+        let listed = store.objects.list(Some(&store.path(folder)?));
+        let listed = listed.try_filter(move |meta| {
+            let matches = glob::matches(pattern, &store.relative(&meta.location))
+                && !meta.location.prefix_matches(&staging);
+            futures::future::ready(matches)
+        });
+        Ok(listed.map_err(|error| classify(LIST, error)).boxed())
     }
 
     /// The files that match, by name. All have one format.
     async fn find(&self, store: &Store, bindings: &Bindings) -> Result<Vec<Found>> {
         let pattern = glob::fill_in(&self.pattern, bindings)?;
-        let staging = store.path(self.connection.staging.trim_matches('/'))?;
-        let mut metas: Vec<ObjectMeta> = match glob::folder(&pattern) {
-            None => {
-                let path = store.path(&pattern)?;
-                match store.objects.head(&path).await {
-                    Ok(meta) => vec![meta],
-                    Err(object_store::Error::NotFound { .. }) => Vec::new(),
-                    Err(error) => return Err(classify(LIST, error)),
-                }
-            }
-            Some(folder) => {
-                let folder = store.path(folder)?;
-                let listed = store.objects.list(Some(&folder));
-                listed
-                    .try_filter(|meta| {
-                        let matches = glob::matches(&pattern, &store.relative(&meta.location))
-                            && !meta.location.prefix_matches(&staging);
-                        futures::future::ready(matches)
-                    })
-                    .try_collect()
-                    .await
-                    .map_err(|error| classify(LIST, error))?
-            }
-        };
+        let mut metas: Vec<ObjectMeta> = self.list(store, &pattern).await?.try_collect().await?;
         if metas.is_empty() {
             return Err(Error::permanent(LIST, "no file matches the path")
                 .with("path", &pattern)
                 .help("`*` is any part of one name, `**` any folders; the path is relative to the connection's url."));
         }
         metas.sort_unstable_by(|one, other| one.location.cmp(&other.location));
-        let found = metas
-            .into_iter()
-            .map(|meta| self.understand(Object { store: store.objects.clone(), meta }));
+        self.alike(store, metas)
+    }
+
+    /// How files are to be read, all of which have one format.
+    fn alike(&self, store: &Store, metas: Vec<ObjectMeta>) -> Result<Vec<Found>> {
+        let here = store.root().is_some();
+        let object = |meta| Object { store: store.objects.clone(), meta, here };
+        let found = metas.into_iter().map(|meta| self.understand(object(meta)));
         let found = found.collect::<Result<Vec<_>>>()?;
         if let Some([one, other]) =
             found.array_windows().find(|[one, other]| one.format != other.format)
@@ -142,7 +160,36 @@ impl FilesSource {
     async fn plan(&self, bindings: &Bindings) -> Result<(Vec<Found>, SchemaRef)> {
         let store = Store::open(&self.connection)?;
         let found = self.find(&store, bindings).await?;
-        let schema = match found.first() {
+        let schema = self.columns(found.first()).await?;
+        Ok((found, schema))
+    }
+
+    /// The files that a run by a cursor reads, and the schema that all of them have.
+    async fn taken(&self, bindings: &Bindings, take: Take<'_>) -> Result<Takes> {
+        let store = Store::open(&self.connection)?;
+        let pattern = glob::fill_in(&self.pattern, bindings)?;
+        let Fresh { metas, sample } = match take {
+            Take::New(delivered) => {
+                fresh::new(&store, self.list(&store, &pattern).await?, delivered).await?
+            }
+            Take::Again(files) => fresh::again(&store, files).await?,
+        };
+        let files = match take {
+            Take::New(_) => {
+                metas.iter().map(|meta| fresh::file(&store, meta)).collect::<Result<_>>()?
+            }
+            // As they were told then: a listing may have no ETags where a look at one file has.
+            Take::Again(files) => files.to_vec(),
+        };
+        let sample = self.alike(&store, sample.into_iter().collect())?;
+        let found = self.alike(&store, metas)?;
+        let schema = self.columns(found.first().or(sample.first())).await?;
+        Ok(Takes { found, files, schema })
+    }
+
+    /// The columns of all files, as the first tells them, or the definition does.
+    async fn columns(&self, first: Option<&Found>) -> Result<SchemaRef> {
+        Ok(match first {
             Some(first) if first.format == Format::Parquet => {
                 let file = ParquetFile::open(first.object.clone()).await;
                 file.map_err(|error| error.with("file", &first.object.meta.location))?.schema
@@ -151,6 +198,11 @@ impl FilesSource {
                 let told = typed_schema(first).await;
                 told.map_err(|error| error.with("file", &first.object.meta.location))?
             }
+            None if self.types.is_empty() => {
+                return Err(Error::permanent(LIST, "no file matches the path, and nothing else tells the columns")
+                    .with("path", &self.pattern)
+                    .help("Declare them in [source.fields] or [contract.fields], or wait for the first file."));
+            }
             _ if self.types.is_empty() => {
                 return Err(Error::permanent(READ, "the fields have no types").help(
                     "CSV and JSON lines have none of their own: declare them in [source.fields] \
@@ -158,8 +210,7 @@ impl FilesSource {
                 ));
             }
             _ => schema(&self.types),
-        };
-        Ok((found, schema))
+        })
     }
 
     fn named(&self, error: Error) -> Error {
@@ -170,11 +221,29 @@ impl FilesSource {
 #[async_trait]
 impl Source for FilesSource {
     async fn schema(&self, bindings: &Bindings) -> Result<SchemaRef> {
-        Ok(self.plan(bindings).await.map_err(|error| self.named(error))?.1)
+        let told = async {
+            match self.by_cursor {
+                true => Ok(self.taken(bindings, Take::New(&NothingDelivered)).await?.schema),
+                false => Ok(self.plan(bindings).await?.1),
+            }
+        };
+        told.await.map_err(|error| self.named(error))
     }
 
     async fn read(&self, bindings: &Bindings) -> Result<Rows> {
         let (found, schema) = self.plan(bindings).await.map_err(|error| self.named(error))?;
+        Ok(self.rows(found, schema))
+    }
+
+    async fn read_files(&self, bindings: &Bindings, take: Take<'_>) -> Result<Taken> {
+        let taken = self.taken(bindings, take).await.map_err(|error| self.named(error))?;
+        Ok(Taken { rows: self.rows(taken.found, taken.schema), files: taken.files })
+    }
+}
+
+impl FilesSource {
+    /// The rows of files, one after the other.
+    fn rows(&self, found: Vec<Found>, schema: SchemaRef) -> Rows {
         let snapshot = snapshot(&found);
         let (csv, types, wanted) = (self.csv.clone(), self.types.clone(), schema.clone());
         let name = self.connection.name.clone();
@@ -185,14 +254,17 @@ impl Source for FilesSource {
                 async move {
                     let named =
                         move |error: Error| error.with("file", &file).with("connection", &name);
+                    let object = found.object.clone();
+                    let after = stream::once(async move { object.unchanged().await })
+                        .filter_map(|read| futures::future::ready(read.err().map(Err)));
                     match open(found, csv, types, &wanted).await {
-                        Ok(batches) => Ok(batches.map_err(named)),
+                        Ok(batches) => Ok(batches.chain(after).map_err(named)),
                         Err(error) => Err(named(error)),
                     }
                 }
             })
             .try_flatten();
-        Ok(Rows { schema, stream: stream.boxed(), snapshot })
+        Rows { schema, stream: stream.boxed(), snapshot }
     }
 }
 

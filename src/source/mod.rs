@@ -19,7 +19,10 @@ use crate::format::{Compression, CsvOptions, FieldType, Fields, Format};
 use crate::job::param::Bindings;
 use crate::rows::Rows;
 
-pub use self::cursor::{CursorConfig, Fresh, Nulls, Since};
+pub(crate) use self::cursor::FILE;
+pub use self::cursor::{
+    CursorConfig, Delivered, Fresh, NothingDelivered, Nulls, Since, Take, Taken,
+};
 pub(crate) use self::files::placeholders;
 pub(crate) use self::sql::{parameters, placed};
 
@@ -44,6 +47,8 @@ pub struct SourceConfig {
     pub query: Option<String>,
     /// Databases: the column by which each run reads what is new since the last:
     /// `"updated_at"`, or `{ column = "updated_at", lookback = "10m", start = 2026-01-01 }`.
+    /// Files: `"file"`; each run reads the files that no run before it has delivered, or that have
+    /// changed since, in the order of their names and at most 10,000 at a time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cursor: Option<CursorConfig>,
     /// Files: a path under the connection's url, with `*` for any part of one name and `**` for
@@ -71,12 +76,13 @@ pub struct SourceConfig {
 
 impl SourceConfig {
     /// What its cursor is a cursor of, where it has one: the table and the column, or the column that
-    /// the query gives.
+    /// the query gives; of files their path.
     pub(crate) fn cursor_of(&self) -> Option<String> {
         let column = &self.cursor.as_ref()?.column;
-        Some(match &self.table {
-            Some(table) => format!("{table}.{column}"),
-            None => column.clone(),
+        Some(match (&self.table, &self.path) {
+            (Some(table), _) => format!("{table}.{column}"),
+            (None, Some(path)) => path.clone(),
+            (None, None) => column.clone(),
         })
     }
 
@@ -111,6 +117,14 @@ pub trait Source: Send + Sync {
         let _ = (bindings, since);
         Err(cursor::none())
     }
+
+    /// As [`Source::read`], but only files that the cursor of the definition has not reached yet, or
+    /// those that an earlier run has read. Called instead of `read` by runs that have a cursor over
+    /// files.
+    async fn read_files(&self, bindings: &Bindings, take: Take<'_>) -> Result<Taken> {
+        let _ = (bindings, take);
+        Err(cursor::none())
+    }
 }
 
 /// Column → type, in order: what types a source without its own takes.
@@ -140,7 +154,9 @@ pub(crate) fn keys(kind: System) -> &'static [&'static str] {
         System::Postgres | System::Sqlite => {
             &["connection", "table", "columns", "where", "query", "cursor"]
         }
-        System::Files => &["connection", "path", "format", "compression", "csv", "fields"],
+        System::Files => {
+            &["connection", "path", "format", "compression", "csv", "fields", "cursor"]
+        }
         System::Discard => &["connection"],
     }
 }
@@ -201,6 +217,12 @@ fn validate(config: &SourceConfig, kind: System) -> Result<()> {
     if kind == System::Files {
         return match config.path.as_deref() {
             None | Some("") => wrong("`path` is missing".to_owned(), help),
+            Some(_) if config.cursor.as_ref().is_some_and(|cursor| !cursor.is_over_files()) => {
+                wrong(
+                    "files have no such cursor".to_owned(),
+                    "Write `cursor = \"file\"`: each run takes the files that are new.",
+                )
+            }
             Some(_) => {
                 match config.csv.as_ref().and_then(|csv| csv.mistakes().into_iter().next()) {
                     Some((key, error)) => Err(error.with("csv", key)),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use futures::FutureExt;
 use tracing::Instrument;
@@ -19,7 +20,7 @@ use crate::error::{Class, Error, Result};
 use crate::intake::Bound;
 use crate::job::command::{Command, Open, Opened, Outcome};
 use crate::job::machine::Closed;
-use crate::job::manifest::{MANIFEST_LIMIT, Manifest, ManifestCursor};
+use crate::job::manifest::{MANIFEST_LIMIT, Manifest, ManifestCursor, SourceFile};
 use crate::job::message::WakeMessage;
 use crate::job::run::{Run, State};
 use crate::job::waiting::Need;
@@ -27,7 +28,7 @@ use crate::ledger::RunFilter;
 use crate::limits::local::Pass;
 use crate::pipeline::{Attempt, Plan, Recorded, Start};
 use crate::queue::{Incoming, Properties, Settle, WAKE_TYPE};
-use crate::source::Since;
+use crate::source::{Delivered, Since};
 use crate::telemetry::metrics;
 
 /// What a message says.
@@ -259,6 +260,7 @@ async fn open(
             // Whoever ended it may not have got to these.
             if let Ok(plan) = &plan {
                 settle::clean(plan, &run).await;
+                settle::remove_replaced(worker, plan, &run).await;
             }
             if state == State::Done {
                 settle::done_mark(worker, &run).await;
@@ -347,7 +349,7 @@ async fn let_message_go(worker: &Worker, run: &Run, message: &mut Unacked) -> In
 
 /// One attempt, and how it ends.
 async fn attempt(worker: &Worker, plan: Result<&Plan, &Error>, opened: Opened) -> Ending {
-    let since = Since { from: opened.cursor, to: None };
+    let since = Since { from: opened.cursor, ..Since::default() };
     let run = Box::new(opened.run);
     let attempt = Attempt { run, predecessor: opened.predecessor, supersedes: None, since };
     let plan = match plan {
@@ -416,7 +418,11 @@ async fn after_edition(worker: &Worker, plan: &Plan, mut attempt: Attempt) -> Re
     attempt.supersedes = before.as_ref().map(|manifest| manifest.delivery);
     if plan.reads_again() {
         attempt.since = match before.and_then(|manifest| manifest.cursor) {
-            Some(ManifestCursor { from, to: Some(to), .. }) => Since { from, to: Some(to) },
+            Some(ManifestCursor { from, to, files, .. })
+                if files.is_some() == plan.goes_by_files() && (to.is_some() || files.is_some()) =>
+            {
+                Since { from, to, files }
+            }
             _ => {
                 return Err(Error::permanent(
                     "read the range of the cursor again",
@@ -435,11 +441,12 @@ async fn after_edition(worker: &Worker, plan: &Plan, mut attempt: Attempt) -> Re
 async fn deliver(worker: &Worker, plan: &Plan, attempt: Attempt) -> Result<Recorded> {
     // Up to the decision an attempt may be cut off; a decided one only goes forward.
     let limit = plan.timeout();
+    let known = Known { worker, cursor: plan.cursor().unwrap_or_default() };
     let staged = tokio::time::timeout(limit, async {
         Ok(match plan.begin(attempt).await? {
             Start::Committed(committed) => Err(committed),
             Start::Ready(ready) => {
-                Ok(ready.extract().await?.transform()?.check()?.protect()?.stage().await?)
+                Ok(ready.extract(&known).await?.transform()?.check()?.protect()?.stage().await?)
             }
         })
     })
@@ -457,6 +464,21 @@ async fn deliver(worker: &Worker, plan: &Plan, attempt: Attempt) -> Result<Recor
         Err(committed) => committed,
     };
     settle::record(worker, committed).await
+}
+
+/// What the ledger knows of the files that a cursor has delivered.
+struct Known<'a> {
+    worker: &'a Worker,
+    cursor: &'a str,
+}
+
+#[async_trait]
+impl Delivered for Known<'_> {
+    async fn sift(&self, files: Vec<SourceFile>) -> Result<Vec<SourceFile>> {
+        let Known { worker, cursor } = self;
+        let sift = || worker.ledger.undelivered(cursor, &files);
+        worker.patiently("ledger", "look for files that are new", sift).await
+    }
 }
 
 /// Rolls a decided delivery forward.

@@ -4,16 +4,21 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::FutureExt;
 use jiff::Timestamp;
 use serde_json::json;
 
 use super::Worker;
 use super::receive::leave_wake_up;
 use crate::error::{Class, Error, Result};
+use crate::job::book::CLEAN_AGAIN;
 use crate::job::command::{Command, Outcome};
 use crate::job::machine::Refusal;
+use crate::job::manifest::{MANIFEST_LIMIT, Manifest};
 use crate::job::retry::{self, Jitter, Next, RetryPolicy};
 use crate::job::run::{Run, State};
+use crate::job::waiting::Need;
+use crate::ledger::RunFilter;
 use crate::pipeline::{Committed, Plan, Recorded, quarantined};
 use crate::queue::{DeadHeaders, Destination, Event, Outgoing, Properties};
 use crate::scrub::scrub;
@@ -245,6 +250,49 @@ pub async fn clean(plan: &Plan, run: &Run) {
     if let Err(error) = plan.sink().clean(&holder).await {
         tracing::warn!(error = error.chain(), "what was staged is not cleaned up yet");
     }
+}
+
+/// For how long the files of a replaced delivery stay, for whoever reads it still. The wake-up for it
+/// is due a day after, and must not come too early by a moment.
+const GRACE: Duration = CLEAN_AGAIN.saturating_sub(Duration::from_secs(60));
+/// How many replaced deliveries are looked at. Most of them were cleaned up after before; one that
+/// could not be is found by a later run's cleaning.
+const REPLACED: u32 = 30;
+
+/// Removes what the deliveries left behind that this run's, and those before it, have replaced, when
+/// nobody reads them any more.
+pub async fn remove_replaced(worker: &Worker, plan: &Plan, run: &Run) {
+    match try_remove_replaced(worker, plan, run).await {
+        Ok(0) => {}
+        Ok(files) => tracing::info!(files, "removed what replaced deliveries had left"),
+        Err(error) => {
+            tracing::warn!(error = error.chain(), "replaced deliveries are not cleaned up yet");
+        }
+    }
+}
+
+async fn try_remove_replaced(worker: &Worker, plan: &Plan, run: &Run) -> Result<usize> {
+    let replaces = run.decision.as_ref().is_some_and(|decision| decision.replaces.is_some());
+    let Some(ended) = run.ended_at.filter(|_| replaces && run.state == State::Done) else {
+        return Ok(0);
+    };
+    let now = worker.ledger.now().await?;
+    let before = now.checked_sub(GRACE).unwrap_or(Timestamp::MIN);
+    if ended > before {
+        return Ok(0);
+    }
+    let replaced = worker.ledger.replaced(plan.target(), before, REPLACED).await?;
+    let manifests = replaced.iter().map(|text| Manifest::parse(text.as_bytes(), MANIFEST_LIMIT));
+    let manifests = manifests.collect::<Result<Vec<_>>>()?;
+    // What is decided only goes forward, and may have brought a part to its name already.
+    let free = async {
+        let committing =
+            RunFilter { states: vec![State::Committing], limit: u32::MAX, ..RunFilter::default() };
+        let need = Need::target(plan.target());
+        let runs = worker.ledger.runs(&committing).await?;
+        Ok(!runs.iter().any(|run| run.needs.contains(&need.name)))
+    };
+    plan.sink().remove_replaced(&manifests, free.boxed()).await
 }
 
 /// Tells the claims that a key is done. Without the mark the ledger is asked, which is slower.

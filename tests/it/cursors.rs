@@ -1,11 +1,13 @@
 //! Exports that go by a cursor: every row that is new is delivered once, and the cursor moves with
 //! its delivery and in no other way.
 
+mod files;
 mod postgres;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use jiff::Timestamp;
 use longshore::config::{self, LoadOptions};
 use longshore::error::{Class, Result};
@@ -14,13 +16,13 @@ use longshore::intake::{self, Bound, Sender};
 use longshore::job::RunId;
 use longshore::job::command::{Command, Open, Outcome};
 use longshore::job::machine::Refusal;
-use longshore::job::manifest::{MANIFEST_LIMIT, Manifest, ManifestCursor};
+use longshore::job::manifest::{MANIFEST_LIMIT, Manifest, ManifestCursor, SourceFile};
 use longshore::job::message::JobMessage;
 use longshore::job::run::Run;
 use longshore::ledger::embedded::EmbeddedLedger;
 use longshore::ledger::{Ledger, apply_one};
-use longshore::pipeline::{Attempt, House, Plan, Ready, Start};
-use longshore::source::Since;
+use longshore::pipeline::{Attempt, House, Plan, Ready, Staged, Start};
+use longshore::source::{Delivered, NothingDelivered, Since};
 use longshore::wiring;
 use proptest::prelude::*;
 
@@ -51,6 +53,17 @@ struct Bench {
 
 impl Bench {
     fn new(cursor: &str, mode: &str) -> Bench {
+        let bench = Bench::of(&EXPORT.replace("CURSOR", cursor).replace("MODE", mode));
+        let key = if mode == "upsert" { " PRIMARY KEY" } else { "" };
+        for (file, key) in [("shop", " PRIMARY KEY"), ("warehouse", key)] {
+            let table = format!("CREATE TABLE orders (id INTEGER{key}, updated_at DATETIME)");
+            bench.open(file).execute_batch(&table).unwrap();
+        }
+        bench
+    }
+
+    /// With this export, whose connections are two files of tables and a folder.
+    fn of(export: &str) -> Bench {
         let folder = tempfile::tempdir().unwrap();
         let at = folder.path();
         std::fs::create_dir_all(at.join("config/exports")).unwrap();
@@ -58,28 +71,22 @@ impl Bench {
         let connection = |name: &str| {
             format!("[{name}]\ntype = \"sqlite\"\nurl = \"sqlite:{}/{name}.db\"\n", at.display())
         };
-        let export = EXPORT.replace("CURSOR", cursor).replace("MODE", mode);
+        let lake = format!("[lake]\ntype = \"files\"\nurl = \"file:{}/lake\"\n", at.display());
         for (name, text) in [
             ("longshore.toml", format!("[queue]\n{file}[ledger]\n{file}[claims]\n{file}")),
-            ("connections.toml", connection("shop") + &connection("warehouse")),
-            ("exports/orders.toml", export),
+            ("connections.toml", connection("shop") + &connection("warehouse") + &lake),
+            ("exports/orders.toml", export.to_owned()),
         ] {
             std::fs::write(at.join("config").join(name), text).unwrap();
         }
         let config = config::load(&at.join("config"), LoadOptions::default())
             .unwrap_or_else(|problems| panic!("{problems}"));
-        let bench = Bench {
+        Bench {
             ledger: EmbeddedLedger::open(&at.join("ledger.db")).unwrap(),
             definition: config.exports["orders"].clone(),
             house: wiring::house(&config),
             folder,
-        };
-        let key = if mode == "upsert" { " PRIMARY KEY" } else { "" };
-        for (file, key) in [("shop", " PRIMARY KEY"), ("warehouse", key)] {
-            let table = format!("CREATE TABLE orders (id INTEGER{key}, updated_at DATETIME)");
-            bench.open(file).execute_batch(&table).unwrap();
         }
-        bench
     }
 
     fn open(&self, file: &str) -> rusqlite::Connection {
@@ -154,7 +161,7 @@ impl Bench {
     /// Opens the run and begins an attempt of it.
     async fn begin<'a>(&self, plan: &'a Plan, run: &Run) -> (i64, Start<'a>) {
         let Outcome::Opened(opened) = self.ask(plan, run).await else { panic!("it is not opened") };
-        let since = Since { from: opened.cursor, to: None };
+        let since = Since { from: opened.cursor, ..Since::default() };
         let fence = opened.run.fence;
         let predecessor = opened.predecessor;
         let run = Box::new(opened.run);
@@ -165,10 +172,14 @@ impl Bench {
     /// A run up to its end, by one attempt that ends as `how` says, and after `between` by another.
     async fn run(&self, how: How, between: impl FnOnce()) -> ManifestCursor {
         let run = self.accept().await;
+        self.finish(&run, how, between).await
+    }
+
+    async fn finish(&self, run: &Run, how: How, between: impl FnOnce()) -> ManifestCursor {
         if how != How::Whole {
-            let plan = self.plan(&run);
-            let (fence, Start::Ready(ready)) = self.begin(&plan, &run).await else { panic!() };
-            let staged = staged(ready).await.unwrap();
+            let plan = self.plan(run);
+            let (fence, Start::Ready(ready)) = self.begin(&plan, run).await else { panic!() };
+            let staged = self.staged(&plan, ready).await.unwrap();
             if how == How::Committed {
                 let decided = staged.decide(|command| self.apply(command)).await.unwrap();
                 drop(decided.commit().await.unwrap());
@@ -180,11 +191,11 @@ impl Bench {
             }
         }
         between();
-        let plan = self.plan(&run);
-        let committed = match self.begin(&plan, &run).await.1 {
+        let plan = self.plan(run);
+        let committed = match self.begin(&plan, run).await.1 {
             Start::Ready(ready) => {
                 assert_ne!(how, How::Committed);
-                let staged = staged(ready).await.unwrap();
+                let staged = self.staged(&plan, ready).await.unwrap();
                 let decided = staged.decide(|command| self.apply(command)).await.unwrap();
                 decided.commit().await.unwrap()
             }
@@ -196,6 +207,11 @@ impl Bench {
         let recorded = committed.record(|command| self.apply(command)).await.unwrap();
         let manifest = recorded.run.decision.unwrap().manifest;
         Manifest::parse(manifest.as_bytes(), MANIFEST_LIMIT).unwrap().cursor.unwrap()
+    }
+
+    async fn staged<'a>(&self, plan: &Plan, ready: Ready<'a>) -> Result<Staged<'a>> {
+        let known = Known(&self.ledger, plan.cursor().unwrap_or_default());
+        ready.extract(&known).await?.transform()?.check()?.protect()?.stage().await
     }
 
     /// Where the cursor stands.
@@ -213,8 +229,14 @@ fn put(name: &str) -> Command {
     Command::MoveCursor { name: name.to_owned(), to: None, by, reason }
 }
 
-async fn staged(ready: Ready<'_>) -> Result<longshore::pipeline::Staged<'_>> {
-    ready.extract().await?.transform()?.check()?.protect()?.stage().await
+/// What the ledger knows of a cursor's files.
+struct Known<'a>(&'a EmbeddedLedger, &'a str);
+
+#[async_trait]
+impl Delivered for Known<'_> {
+    async fn sift(&self, files: Vec<SourceFile>) -> Result<Vec<SourceFile>> {
+        self.0.undelivered(self.1, &files).await
+    }
 }
 
 fn time(micros: i64) -> String {
@@ -356,7 +378,7 @@ async fn two_runs_of_one_cursor_wait_for_each_other() {
     assert!(matches!(bench.ask(&other, &two).await, Outcome::Parked(_)));
     let reserved = bench.apply(put(name)).await.unwrap();
     assert!(matches!(reserved, Outcome::Refused(Refusal::Reserved(run)) if run == one.id));
-    let staged = staged(ready).await.unwrap();
+    let staged = bench.staged(&plan, ready).await.unwrap();
     let decided = staged.decide(|command| bench.apply(command)).await.unwrap();
     decided.commit().await.unwrap().record(|command| bench.apply(command)).await.unwrap();
     let Outcome::Opened(opened) = bench.ask(&other, &two).await else { panic!() };
@@ -383,7 +405,7 @@ async fn rows_that_no_cursor_reaches_are_told_or_left_out() {
         let run = bench.accept().await;
         let plan = bench.plan(&run);
         let (_, Start::Ready(ready)) = bench.begin(&plan, &run).await else { panic!() };
-        let error = ready.extract().await.map(|_| ()).unwrap_err();
+        let error = ready.extract(&NothingDelivered).await.map(|_| ()).unwrap_err();
         assert_eq!(error.class(), Class::Contract);
         let words = if fails { "2 rows have no value" } else { "not all values" };
         assert!(error.to_string().contains(words), "{error}");

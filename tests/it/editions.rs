@@ -86,3 +86,73 @@ async fn a_backfill_goes_on_so_many_at_once_over_all_workers_and_can_be_run_agai
     })
     .await;
 }
+
+const WHOLE: &str = r#"
+[source]
+connection = "shop"
+query = "SELECT n FROM numbers ORDER BY n"
+[sink]
+connection = "lake"
+path = "whole"
+format = "jsonl"
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_replaced_deliveries_go_a_day_after() {
+    installation::with("", async |installation| {
+        let client = &installation.database.client;
+        let table = "CREATE TABLE numbers (n bigint); INSERT INTO numbers VALUES (1)";
+        client.batch_execute(table).await.unwrap();
+        installation.export("whole", WHOLE);
+        installation.apply().await;
+        let processes =
+            [installation.start("scheduler", "scheduler"), installation.start("worker", "worker")];
+        let folder = installation.lake().join("whole");
+        let manifest = || -> Json {
+            let text = std::fs::read_to_string(folder.join("_manifest.json")).unwrap();
+            serde_json::from_str(&text).unwrap()
+        };
+        let part = |manifest: &Json| folder.join(manifest["files"][0]["name"].as_str().unwrap());
+        installation.run(&["enqueue", "whole", "--key", "one", "--wait"]).await;
+        let first = manifest();
+        client.batch_execute("INSERT INTO numbers VALUES (2)").await.unwrap();
+        installation.run(&["enqueue", "whole", "--key", "two", "--wait"]).await;
+        let second = manifest();
+        client.batch_execute("INSERT INTO numbers VALUES (3)").await.unwrap();
+        let run = second["run"].as_str().unwrap();
+        installation.run(&["rerun", run, "--reason", "a test", "--wait"]).await;
+        let third = manifest();
+        assert_eq!((&third["edition"], &third["supersedes"]), (&json!(2), &second["delivery"]));
+
+        let clean = async || {
+            let due = "INSERT INTO outbox (run, kind, epoch, pool, due_at)
+                       SELECT id, 'clean', epoch, pool, now() FROM runs
+                       ON CONFLICT (run, kind) DO UPDATE SET due_at = now()";
+            client.batch_execute(due).await.unwrap();
+            let sent = "SELECT count(*) = 0 FROM outbox WHERE kind = 'clean'";
+            installation.until("all were sent", PATIENCE, sent).await;
+        };
+        let age = async |hours: i32| {
+            for (table, column) in [("runs", "ended_at"), ("deliveries", "recorded_at")] {
+                let aged = format!("UPDATE {table} SET {column} = {column} - interval '{hours} h'");
+                client.batch_execute(&aged).await.unwrap();
+            }
+        };
+        // Whoever has an old manifest finds its files for a day.
+        age(23).await;
+        clean().await;
+        installation.run(&["enqueue", "whole", "--key", "one", "--wait"]).await;
+        assert!([&first, &second, &third].map(part).iter().all(|part| part.exists()));
+        age(2).await;
+        clean().await;
+        let started = std::time::Instant::now();
+        while [&first, &second].map(part).iter().any(|part| part.exists()) {
+            assert!(started.elapsed() < PATIENCE, "they are still there");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let told = installation.run(&["verify", &folder.display().to_string()]).await;
+        assert!(!told.contains("is not part of the delivery"), "{told}");
+        installation.end(processes, 0).await;
+    })
+    .await;
+}

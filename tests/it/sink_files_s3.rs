@@ -10,7 +10,7 @@ use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode};
 use axum::response::IntoResponse;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use longshore::connect::Connection;
 use longshore::connect::files::Store;
 use longshore::delivery::{verify_in, verify_manifest};
@@ -19,7 +19,7 @@ use longshore::format::{Compression, CsvOptions, Format};
 use longshore::job::RunId;
 use longshore::job::decision::Decision;
 use longshore::job::manifest::{
-    MANIFEST_FORMAT, Manifest, ManifestColumn, ManifestCounts, ManifestFile,
+    MANIFEST_FORMAT, MANIFEST_LIMIT, Manifest, ManifestColumn, ManifestCounts, ManifestFile,
 };
 use longshore::job::param::Bindings;
 use longshore::rows::{Batch, Rows};
@@ -240,6 +240,23 @@ async fn fail_and_replace_hold_on_a_store_and_cleaning_spares_later_fences(serve
     let path = store.path("orders/day=2026-11-19/_manifest.json").unwrap();
     let stands = store.objects.get(&path).await.unwrap().bytes().await.unwrap();
     assert_eq!(stands, won.manifest.as_bytes());
+
+    // A day later the first one's file goes, and no other.
+    let manifest = |decision: &Decision| {
+        Manifest::parse(decision.manifest.as_bytes(), MANIFEST_LIMIT).unwrap()
+    };
+    let place = "orders/day=2026-11-19";
+    let part = format!("{place}/{}", first.parts[0].name);
+    let before = listed(&store, place).await;
+    assert!(before.contains(&part));
+    for (replaced, free, went) in [(&first, false, 0), (won, true, 0), (&first, true, 1)] {
+        let old = [manifest(replaced)];
+        let removed = swap.remove_replaced(&old, async move { Ok(free) }.boxed()).await;
+        assert_eq!(removed.unwrap(), went);
+    }
+    let after: Vec<String> = before.into_iter().filter(|name| *name != part).collect();
+    assert_eq!(listed(&store, place).await, after);
+    assert!(verify_in(&store, place).await.unwrap().is_intact());
 }
 
 async fn a_file_of_a_fixed_name_is_one_upload_that_is_completed_once(server: &S3) {

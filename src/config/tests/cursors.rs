@@ -35,6 +35,27 @@ fn a_cursor_goes_with_a_sink_that_keeps_what_was_before() {
         assert!(shown.contains(words), "{shown}");
         assert!(shown.contains(&format!("a.toml:{line}:")), "{line}: {shown}");
     }
+    let of_files = |cursor: &str, sink: &str| {
+        let text = format!(
+            "[source]\nconnection = \"lake\"\npath = \"in/*.csv\"\ncursor = {cursor}\n\
+             fields = {{ id = {{ type = \"int64\" }} }}\n{sink}"
+        );
+        load_in(folder(&[("exports/a.toml", &text)]).path(), LoadOptions::default())
+    };
+    of_files("\"file\"", &files("a/{run}")).unwrap();
+    of_files("{ column = \"file\" }", &table("upsert")).unwrap();
+    for (cursor, rest, words) in [
+        ("\"at\"", files("a/{run}"), "files have no columns that a cursor goes by"),
+        ("\"file\"", files("a"), "would replace those before"),
+        ("\"file\"", table("replace"), "would remove all others"),
+        ("{ column = \"file\", lookback = \"1m\" }", table("upsert"), "has no `lookback`"),
+        ("{ column = \"file\", start = 2026-01-01 }", table("upsert"), "has no `start`"),
+        ("{ column = \"file\", nulls = \"fail\" }", table("upsert"), "has no `nulls`"),
+    ] {
+        let shown = of_files(cursor, &rest).unwrap_err();
+        assert!(shown.contains("error[LS0318]"), "{shown}");
+        assert!(shown.contains(words), "{shown}");
+    }
     let shown = export("{ column = \"at\", nulls = \"drop\" }", &table("append")).unwrap_err();
     assert!(shown.contains("unknown value `drop`"), "{shown}");
     let shown = export("{ column = \"at\", back = \"1m\" }", &table("append")).unwrap_err();

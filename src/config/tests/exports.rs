@@ -374,3 +374,31 @@ fn no_two_exports_replace_the_same_rows_of_a_table() {
         }
     }
 }
+
+#[test]
+fn a_partner_gets_one_file_of_a_bounded_size() {
+    let export = r#"
+source = { connection = "shop", table = "orders" }
+[schedule]
+cron   = "15 4 * * *"
+window = "day"
+start  = 2026-11-01
+[sink]
+connection = "lake"
+path    = "in"
+file    = "ORDERS_{window_start:%Y%m%d}.csv.gz"
+format  = "csv"
+trigger = "{file}.done"
+empty   = "deliver"
+max-file-size = "2 GiB"
+[sink.csv]
+delimiter = ";"
+decimal   = ","
+encoding  = "windows-1252"
+newline   = "\r\n"
+timestamp = "%d.%m.%Y %H:%M:%S"
+"#;
+    let files = [("exports/orders.toml", export)];
+    let config = load_in(folder(&files).path(), LoadOptions::default()).unwrap();
+    assert!(config.exports["orders"].export.sink.max_file_size.is_some());
+}

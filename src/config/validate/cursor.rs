@@ -6,7 +6,7 @@ use crate::connect::System;
 use crate::export::Export;
 use crate::job::template::Template;
 use crate::sink::Mode;
-use crate::source::CursorConfig;
+use crate::source::{CursorConfig, FILE};
 
 /// Checks the cursor of an export that delivers to a system of this kind.
 pub(super) fn check_cursor(
@@ -65,5 +65,25 @@ pub(super) fn check_cursor(
                 "there is a cursor",
             )
             .help("leave `window` out: each time that the cron names is a run; or the cursor");
+    }
+}
+
+/// Checks the cursor of an export that reads files: there is one word for it.
+pub(super) fn check_files_cursor(cursor: &CursorConfig, tree: &Node, problems: &mut Problems) {
+    const HELP: &str = "write `cursor = \"file\"`: each run takes the files that are new";
+    if cursor.column != FILE {
+        let place = tree.at(&["source", "cursor"]);
+        problems
+            .add(Code::Cursor, place, "files have no columns that a cursor goes by", "")
+            .help(HELP);
+        return;
+    }
+    let written = tree.get("source").and_then(|source| source.get("cursor"));
+    for (key, entry) in written.into_iter().flat_map(Node::entries) {
+        if key != "column" {
+            let place = entry.key.as_ref().unwrap_or(&entry.place);
+            let message = format!("a cursor over files has no `{key}`");
+            problems.add(Code::Cursor, place, message, "remove it").help(HELP);
+        }
     }
 }

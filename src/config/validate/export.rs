@@ -1,6 +1,6 @@
 //! Checks one export: its references, and what fits its systems.
 
-use super::cursor::check_cursor;
+use super::cursor::{check_cursor, check_files_cursor};
 use super::files::{check_csv, check_files};
 use super::{Known, fit, missing, no_connection, rows, system_name, table, text};
 use crate::config::problem::{Code, Level, Problems, suggest};
@@ -203,6 +203,9 @@ fn check_source(export: &Export, kind: System, tree: &Node, problems: &mut Probl
             None => missing("path", tree, &["source"], "add `path = \"in/*.csv\"`", problems),
             Some(path) => {
                 text::pattern(path, export, tree.at(&["source", "path"]), problems);
+                if let Some(cursor) = &source.cursor {
+                    check_files_cursor(cursor, tree, problems);
+                }
                 let format = source.format.or_else(|| Format::of_name(path).map(|(f, _)| f));
                 let typeless = matches!(format, Some(Format::Csv | Format::Jsonl));
                 if typeless && source.fields.is_none() && export.contract.is_none() {

@@ -49,7 +49,6 @@ pub(super) fn check_files(
     check_csv(sink.csv.as_ref(), "sink", tree, problems);
     if let Some(size) = sink.max_file_size {
         let place = tree.at(&["sink", "max-file-size"]);
-        let part = sink.file.as_ref().is_none_or(|file| file.contains("{part}"));
         if size.0 < SMALLEST {
             problems
                 .add(Code::BadValue, place, "files cannot be so small", "")
@@ -58,10 +57,6 @@ pub(super) fn check_files(
             problems
                 .add(Code::BadValue, place, "an object store does not copy files so large", "")
                 .help(format!("write {} or less, or name the files by `file`", Size(COPIED)));
-        } else if !part {
-            problems
-                .add(Code::Unfit, place, "there may be several files, and `file` names one", "")
-                .help("put {part} into `file`: \"ORDERS-{part}.csv\"");
         }
     }
 }

@@ -179,8 +179,12 @@ fn decision(cursor: Option<CursorMove>) -> Box<Decision> {
 }
 
 fn record(run: RunId, proof: Proof, cursor: Option<CursorMove>) -> Command {
-    let delivery =
-        Delivery { id: Uuid::now_v7(), target: "t".to_owned(), manifest_sha256: "s".to_owned() };
+    let delivery = Delivery {
+        id: Uuid::now_v7(),
+        target: "t".to_owned(),
+        manifest_sha256: "s".to_owned(),
+        files: Vec::new(),
+    };
     Command::Record { run, decision: decision(cursor), proof, delivery }
 }
 

@@ -159,6 +159,8 @@ fn store(
     put_at(sql!(insert_deliveries), &sheets.deliveries)?;
     put(sql!(put_heads), &sheets.deliveries)?;
     put(sql!(delete_cursors), &sheets.forgotten)?;
+    put(sql!(delete_cursor_files), &sheets.forgotten)?;
     put_at(sql!(put_cursors), &sheets.cursors)?;
+    put(sql!(put_cursor_files), &sheets.cursor_files)?;
     put_at(sql!(insert_audit), &sheets.audit)
 }

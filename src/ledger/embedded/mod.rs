@@ -30,11 +30,12 @@ use tokio::sync::Notify;
 use super::sheet::run_of;
 use super::{
     Adrift, Applied, Attempt, Audited, Delivered, DeliveryFilter, Ledger, NewDefinition, Posting,
-    RecordedDelivery, RunFilter, Skipped, StoredCursor, StoredDefinition, Which,
+    RecordedDelivery, RunFilter, Skipped, StoredCursor, StoredDefinition, Which, picked,
 };
 use crate::error::Result;
 use crate::job::changes::Audit;
 use crate::job::command::{Command, Outcome};
+use crate::job::manifest::SourceFile;
 use crate::job::run::Run;
 use crate::job::{RunId, Window};
 
@@ -180,6 +181,23 @@ impl Ledger for EmbeddedLedger {
                 texts(connection, sql, [resource])?.iter().map(|run| Ok(run_id(run)?)).collect()
             })
             .await
+    }
+
+    async fn replaced(&self, target: &str, before: Timestamp, limit: u32) -> Result<Vec<String>> {
+        let asked = (target.to_owned(), before.as_microsecond(), limit);
+        self.file
+            .with("look for replaced deliveries", move |connection| {
+                texts(connection, sql!(replaced), asked)
+            })
+            .await
+    }
+
+    async fn undelivered(&self, cursor: &str, files: &[SourceFile]) -> Result<Vec<SourceFile>> {
+        let (cursor, asked) = (cursor.to_owned(), array(files));
+        let places = self.file.with("look for files that are new", move |connection| {
+            rows(connection, sql!(undelivered), (cursor, asked), |row| row.get(0))
+        });
+        Ok(picked(files, &places.await?))
     }
 
     async fn deliveries(&self, filter: &DeliveryFilter) -> Result<Vec<Delivered>> {

@@ -31,12 +31,13 @@ use tokio_postgres::types::{FromSql, ToSql};
 use super::sheet::run_of;
 use super::{
     Adrift, Applied, Attempt, Audited, Delivered, DeliveryFilter, Ledger, NewDefinition, Posting,
-    RecordedDelivery, RunFilter, Skipped, StoredCursor, StoredDefinition, Which,
+    RecordedDelivery, RunFilter, Skipped, StoredCursor, StoredDefinition, Which, picked,
 };
 use crate::connect::postgres as server;
 use crate::error::{Class, Error, Result};
 use crate::job::changes::Audit;
 use crate::job::command::{Command, Outcome};
+use crate::job::manifest::SourceFile;
 use crate::job::run::Run;
 use crate::job::{RunId, Window};
 use crate::secret::Secret;
@@ -228,6 +229,26 @@ impl Ledger for PostgresLedger {
         let sql = "SELECT run FROM holdings WHERE resource = $1 ORDER BY run";
         let rows = client.query(sql, &[&resource]).await.map_err(|e| classify(DOING, e))?;
         rows.iter().map(|row| Ok(RunId(column(row, 0)?))).collect()
+    }
+
+    async fn replaced(&self, target: &str, before: Timestamp, limit: u32) -> Result<Vec<String>> {
+        const DOING: &str = "look for replaced deliveries";
+        self.texts(sql!(replaced), &[&target, &before, &i64::from(limit)], DOING).await
+    }
+
+    async fn undelivered(&self, cursor: &str, files: &[SourceFile]) -> Result<Vec<SourceFile>> {
+        const DOING: &str = "look for files that are new";
+        let (paths, etags): (Vec<&str>, Vec<&str>) =
+            files.iter().map(|file| (file.path.as_str(), file.etag.as_str())).unzip();
+        let client = self.client().await?;
+        let statement =
+            client.prepare_cached(sql!(undelivered)).await.map_err(|e| classify(DOING, e))?;
+        let rows = client
+            .query(&statement, &[&cursor, &paths, &etags])
+            .await
+            .map_err(|e| classify(DOING, e))?;
+        let places = rows.iter().map(|row| column(row, 0)).collect::<Result<Vec<i64>>>()?;
+        Ok(picked(files, &places))
     }
 
     async fn deliveries(&self, filter: &DeliveryFilter) -> Result<Vec<Delivered>> {

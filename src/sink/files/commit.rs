@@ -126,7 +126,7 @@ pub(super) async fn commit(
 }
 
 /// A part is beside its manifest, whatever a decision says.
-fn plain_name(name: &str) -> Result<()> {
+pub(super) fn plain_name(name: &str) -> Result<()> {
     if name.is_empty() || name.starts_with('_') || name.contains(['/', '\\']) || name == ".." {
         return Err(
             Error::config(BRING, "the part's name is no plain file name").with("part", name)
@@ -210,6 +210,10 @@ fn commit_here(
     let put = |cause| classify_io(PUT, cause);
     let manifest = decision.manifest.as_str();
     create_durably(target).map_err(put)?;
+    // Looking and renaming are one step: a worker that stalled since the commit began may have been
+    // overtaken, and must not bring an old delivery back. And what replaced deliveries left is not
+    // removed between bringing a part and naming it.
+    let _lock = lock(target)?;
     if !matches!(step, Next::Nothing) {
         for (staged, part) in parts {
             bring(staged, &target.join(&part.name), part)?;
@@ -223,7 +227,7 @@ fn commit_here(
         file.sync_all().map_err(put)?;
         let last = target.join(MANIFEST_NAME);
         match step {
-            Next::Replace(_) => replace(&written, &last, target, decision)?,
+            Next::Replace(_) => replace(&written, &last, decision)?,
             _ => match link(&written, &last) {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                     if fs::read(&last).map_err(put)? != manifest.as_bytes() {
@@ -240,17 +244,10 @@ fn commit_here(
     sync_up(root, target).map_err(put)
 }
 
-/// Puts the manifest in the place of its predecessor, and of no other. Looking and renaming are
-/// one step under a lock on the folder: a worker that stalled since the commit began may have been
-/// overtaken, and must not bring an old delivery back.
-fn replace(
-    written: &LocalPath,
-    last: &LocalPath,
-    target: &LocalPath,
-    decision: &Decision,
-) -> Result<()> {
+/// Puts the manifest in the place of its predecessor, and of no other. The caller holds the lock on
+/// the folder.
+fn replace(written: &LocalPath, last: &LocalPath, decision: &Decision) -> Result<()> {
     let put = |cause| classify_io(PUT, cause);
-    let _lock = lock(target)?;
     let standing = match fs::read(last) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Err(between(last)),
         answer => answer.map_err(put)?,
@@ -381,13 +378,13 @@ mod tests {
         };
         fs::write(&written, "mine").unwrap();
         fs::write(&last, "after").unwrap();
-        let error = replace(&written, &last, dir.path(), &decision).unwrap_err();
+        let error = replace(&written, &last, &decision).unwrap_err();
         assert_eq!(error.class(), Class::Refused);
         assert_eq!(fs::read(&last).unwrap(), b"after");
 
         fs::write(&last, "before").unwrap();
-        replace(&written, &last, dir.path(), &decision).unwrap();
+        replace(&written, &last, &decision).unwrap();
         assert_eq!(fs::read(&last).unwrap(), b"mine");
-        replace(&written, &last, dir.path(), &decision).unwrap();
+        replace(&written, &last, &decision).unwrap();
     }
 }

@@ -159,6 +159,8 @@ pub(super) struct Stager {
     pub runtime: Handle,
     /// At how many bytes a part ends, where no largest size is given.
     pub part_bytes: u64,
+    /// Whether there is one file, and no other that more rows could go to.
+    pub one: bool,
 }
 
 /// Rows that wait to be encoded, and how many bytes one of them takes at the most.
@@ -235,7 +237,7 @@ impl Stager {
                     let few = usize::try_from(most / STEPS / width.max(1)).unwrap_or(usize::MAX);
                     step = step.min(few.max(1));
                     let expected = part.bytes + encoder.pending() as u64 + width * step as u64;
-                    if part.rows > 0 && expected > *most {
+                    if !self.one && part.rows > 0 && expected > *most {
                         break Some(Waiting { rows, width });
                     }
                 }
@@ -248,6 +250,7 @@ impl Stager {
                 part.rows += rows.num_rows() as u64;
                 part.write(&ready)?;
                 ready.clear();
+                self.fits(part)?;
                 if next.is_some() {
                     continue;
                 }
@@ -263,14 +266,25 @@ impl Stager {
         };
         encoder.finish(&mut ready)?;
         part.write(&ready)?;
-        if let Some(most) = max_file_size
-            && part.bytes > *most
-        {
-            return Err(Error::contract(STAGE, "a file came out larger than it may be")
-                .with("bytes", part.bytes)
-                .with("max-file-size", most)
-                .help("A row, or what begins and ends the file, does not fit: raise it."));
-        }
+        self.fits(part)?;
         Ok(following)
+    }
+
+    /// Makes sure that a part is no larger than a file may be.
+    fn fits(&self, part: &PartWriter) -> Result<()> {
+        let Some(most) = self.layout.max_file_size.filter(|most| part.bytes > *most) else {
+            return Ok(());
+        };
+        let (what, help) = if self.one {
+            let help = "Raise it; or put {part} into `file`, so that there may be several files.";
+            ("the delivery does not fit into its one file", help)
+        } else {
+            let help = "A row, or what begins and ends the file, does not fit: raise it.";
+            ("a file came out larger than it may be", help)
+        };
+        Err(Error::contract(STAGE, what)
+            .with("bytes", part.bytes)
+            .with("max-file-size", most)
+            .help(help))
     }
 }

@@ -1,3 +1,5 @@
+mod replaced;
+
 use std::path::Path;
 use std::sync::Arc;
 

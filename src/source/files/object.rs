@@ -9,7 +9,8 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, StreamExt};
 use object_store::{
-    GetOptions, GetResult, OBJECT_STORE_COALESCE_DEFAULT, ObjectMeta, ObjectStore, coalesce_ranges,
+    GetOptions, GetResult, OBJECT_STORE_COALESCE_DEFAULT, ObjectMeta, ObjectStore, ObjectStoreExt,
+    coalesce_ranges,
 };
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::AsyncFileReader;
@@ -27,6 +28,28 @@ const READ: &str = "read a file";
 pub(super) struct Object {
     pub(super) store: Arc<dyn ObjectStore>,
     pub(super) meta: ObjectMeta,
+    /// Whether it is a file of this machine, which others may write to while it is read.
+    pub(super) here: bool,
+}
+
+/// What tells whether a file is still the same: its ETag; where the store tells none, its size and
+/// the time of its last change.
+pub(super) fn state(meta: &ObjectMeta) -> String {
+    meta.e_tag.clone().unwrap_or_else(|| plain_state(meta))
+}
+
+/// Of a listing without ETags. Seconds, since an answer tells no more.
+fn plain_state(meta: &ObjectMeta) -> String {
+    format!("{} bytes, {}", meta.size, meta.last_modified.timestamp())
+}
+
+/// Whether a file is as it was when `state` was told.
+pub(super) fn is_as(meta: &ObjectMeta, state: &str) -> bool {
+    meta.e_tag.as_deref() == Some(state) || plain_state(meta) == state
+}
+
+fn changed() -> Error {
+    Error::transient(READ, "the file changed after it was listed")
 }
 
 impl Object {
@@ -36,12 +59,37 @@ impl Object {
             range: range.map(Into::into),
             ..GetOptions::default()
         };
-        self.store.get_opts(&self.meta.location, options).await.map_err(|error| match error {
-            object_store::Error::Precondition { .. } => {
-                Error::transient(READ, "the file changed after it was listed").caused_by(error)
+        let answer = self.store.get_opts(&self.meta.location, options).await;
+        let answer = answer.map_err(|error| match error {
+            object_store::Error::Precondition { .. } => changed().caused_by(error),
+            object_store::Error::NotFound { .. } => {
+                Error::transient(READ, "the file is gone since it was listed").caused_by(error)
             }
             other => classify(READ, other),
-        })
+        })?;
+        // Without an ETag there is no condition that the store could keep.
+        match self.meta.e_tag.is_some() || is_as(&answer.meta, &state(&self.meta)) {
+            true => Ok(answer),
+            false => Err(changed()),
+        }
+    }
+
+    /// Makes sure, once it is read, that nobody has written to it meanwhile. An object of a store is
+    /// never changed, only replaced.
+    ///
+    /// # Errors
+    /// `transient`, where somebody has.
+    pub(super) async fn unchanged(&self) -> Result<()> {
+        if !self.here {
+            return Ok(());
+        }
+        match self.store.head(&self.meta.location).await {
+            Ok(meta) if is_as(&meta, &state(&self.meta)) => Ok(()),
+            Ok(_) => Err(changed()),
+            // What was opened before it was removed could be read to its end.
+            Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(classify(READ, error)),
+        }
     }
 
     async fn get_range(&self, range: Range<u64>) -> Result<Bytes, ParquetError> {

@@ -1,6 +1,7 @@
 //! What every backend of the ledger must do.
 
 mod bed;
+mod files;
 mod history;
 mod operating;
 mod outbox;
@@ -52,6 +53,10 @@ suite! {
         a_release_that_failed_is_followed_by_another_and_never_joins_it,
         rows_that_have_no_place_any_more_are_not_released,
         what_became_of_refused_rows_is_kept;
+    files:
+        what_a_cursor_has_delivered_is_known_in_its_state,
+        as_many_files_as_a_run_takes_are_known_at_once,
+        what_was_replaced_at_a_target_is_told;
     waiting:
         a_parked_run_is_woken_by_whoever_frees_its_place,
         reservations_are_kept_and_slots_given_back,

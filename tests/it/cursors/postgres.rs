@@ -47,7 +47,7 @@ struct Read {
 }
 
 fn from(value: &str) -> Since {
-    Since { from: Some(value.to_owned()), to: None }
+    Since { from: Some(value.to_owned()), ..Since::default() }
 }
 
 #[tokio::test]
@@ -92,7 +92,7 @@ async fn every_type_that_has_an_order_is_exact_in_postgresql() {
         assert_eq!(none, Read { ids: vec![], to: to.clone() }, "{kind}");
         let two = all(&values, from(first)).await;
         assert_eq!(two.ids, [1], "{kind}");
-        let again = all(&values, Since { from: None, to: to.clone() }).await;
+        let again = all(&values, Since { to: to.clone(), ..Since::default() }).await;
         assert_eq!(again, Read { ids: vec![0], to }, "{kind}");
         let last = two.to.unwrap();
         assert_eq!(all(&values, from(&last)).await, Read { ids: vec![], to: Some(last) }, "{kind}");

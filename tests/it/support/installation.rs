@@ -11,6 +11,7 @@ use serde_json::{Value as Json, json};
 use url::Url;
 
 use super::processes::{Process, python, succeeded};
+use super::s3::S3;
 use super::servers::{Database, Pools, Redis, amqp};
 
 /// How long dead letters may take to come.
@@ -116,6 +117,25 @@ impl Installation {
     /// Adds an export of a pool.
     pub fn export_of(&self, pool: &str, name: &str, definition: &str) {
         self.write(&format!("exports/{name}.toml"), &format!("pool = \"{pool}\"\n{definition}"));
+    }
+
+    /// Adds a connection to a folder of its name in a bucket.
+    pub fn bucket(&self, name: &str, server: &S3) {
+        let config = self.folder.path().join("config");
+        let keys = [("access-key", &server.keys.0), ("secret-key", &server.keys.1)];
+        let secrets = keys.map(|(key, secret)| {
+            let path = self.folder.path().join(format!("{name}.{key}"));
+            std::fs::write(&path, secret).unwrap();
+            format!("{key} = \"${{file:{}}}\"\n", path.display())
+        });
+        let (mut endpoint, secrets) = (server.url().to_string(), secrets.concat());
+        endpoint.truncate(endpoint.trim_end_matches('/').len());
+        let connections = std::fs::read_to_string(config.join("connections.toml")).unwrap();
+        let added = format!(
+            "[{name}]\ntype = \"files\"\nurl = \"s3://lake/{name}\"\nregion = \"us-east-1\"\n\
+             endpoint = \"{endpoint}\"\n{secrets}"
+        );
+        self.write("connections.toml", &(connections + &added));
     }
 
     /// The folder of the connection `lake`.

@@ -63,6 +63,7 @@ fn a_stuck_run_is_resolved_by_an_operators_word() {
             id: Uuid::now_v7(),
             target: "t".to_owned(),
             manifest_sha256: "s".to_owned(),
+            files: Vec::new(),
         };
         Some(Box::new((*decision(None), Proof::Decision, delivery)))
     };

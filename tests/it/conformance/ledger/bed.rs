@@ -146,6 +146,7 @@ pub fn delivery(target: &str, manifest: &str) -> Delivery {
         id: Uuid::now_v7(),
         target: target.to_owned(),
         manifest_sha256: format!("sha of {manifest}"),
+        files: Vec::new(),
     }
 }
 
