@@ -1,11 +1,14 @@
 //! An export: a definition composed of what each part of the pipeline owns.
 
 pub mod diff;
+mod each;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value as Json;
 
 use crate::contract::ContractConfig;
 use crate::error::{Error, Result};
@@ -154,6 +157,9 @@ pub struct Schedule {
     /// What becomes of windows that were missed.
     #[serde(default)]
     pub catch_up: CatchUp,
+    /// Values of params: each time there is a run for every combination of them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub for_each: BTreeMap<String, Vec<Json>>,
 }
 
 fn day<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<jiff::civil::Date>, D::Error> {

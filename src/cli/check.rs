@@ -162,6 +162,10 @@ fn sample(definition: &Definition) -> Result<JobMessage> {
     for (name, param) in &export.params {
         params.insert(name.clone(), any_value(param, now));
     }
+    // Values that the schedule asks for are better than any others.
+    params.extend(
+        export.combinations(&serde_json::Map::new()).into_iter().next().unwrap_or_default(),
+    );
     Ok(JobMessage {
         export: definition.name.clone(),
         window: Some(window),

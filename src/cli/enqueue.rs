@@ -22,8 +22,8 @@ use crate::ledger::{Ledger, RunFilter, Which};
 use crate::wiring;
 
 const DOING: &str = "enqueue the job";
-/// Windows that one command asks for.
-const WINDOWS: usize = 1000;
+/// Jobs that one command asks for.
+const JOBS: usize = 1000;
 /// How often a definition may change under a command before that gives up.
 const TRIES: usize = 5;
 
@@ -39,6 +39,9 @@ pub struct Job {
     /// The value of a parameter; may be given several times
     #[arg(long = "param", value_name = "NAME=VALUE", value_parser = arguments::pair)]
     pub params: Vec<(String, String)>,
+    /// Every combination of the schedule's `for-each`, but for the parameters that are given
+    #[arg(long)]
+    pub each: bool,
     /// The idempotency key. Default: it follows from export, parameters and window; a job without
     /// a window gets a new one
     #[arg(long)]
@@ -62,6 +65,7 @@ Examples:
   longshore enqueue orders
   longshore enqueue daily-orders --window yesterday --param country=SE --wait
   longshore enqueue daily-orders --window 2026-11-01..2026-11-07 --param country=NO --dry-run
+  longshore enqueue daily-orders --window yesterday --each
   longshore enqueue orders --key nightly-2026-11-19")]
 pub struct Enqueue {
     #[command(flatten)]
@@ -113,11 +117,12 @@ impl Enqueue {
 }
 
 impl Job {
-    /// The jobs that are asked for: one for each window.
+    /// The jobs that are asked for: one for each window and, with `--each`, each combination of
+    /// params.
     ///
     /// # Errors
     /// `usage`: a window that cannot be understood, a value that is not of its parameter's type,
-    /// or one key for several windows.
+    /// one key for several jobs, or too many of them.
     pub fn messages(
         &self,
         name: &str,
@@ -126,14 +131,23 @@ impl Job {
         now: Timestamp,
     ) -> Result<Vec<JobMessage>> {
         let windows = self.windows(export, now)?;
-        if windows.len() > 1 && self.key.is_some() {
-            return Err(Error::usage(DOING, "one key cannot be that of several windows")
-                .help("Leave --key out: the key follows from the window."));
+        let params = self.combinations(export)?;
+        let several = if windows.len() > 1 { "windows" } else { "combinations of params" };
+        if windows.len() * params.len() > 1 && self.key.is_some() {
+            return Err(Error::usage(
+                DOING,
+                format!("one key cannot be that of several {several}"),
+            )
+            .help("Leave --key out: the key follows from window and params."));
         }
-        let params = typed(&export.params, &self.params)?;
-        Ok(windows
-            .into_iter()
-            .map(|window| JobMessage {
+        if windows.len() * params.len() > JOBS {
+            return Err(Error::usage(DOING, format!("that is more than {JOBS} jobs"))
+                .help("Ask for fewer windows at a time, or fix some params by --param."));
+        }
+        let all =
+            windows.into_iter().flat_map(|window| params.iter().map(move |one| (window, one)));
+        Ok(all
+            .map(|(window, params)| JobMessage {
                 export: name.to_owned(),
                 window,
                 params: params.clone(),
@@ -147,6 +161,20 @@ impl Job {
             .collect())
     }
 
+    /// The params of the jobs.
+    fn combinations(&self, export: &Export) -> Result<Vec<Map<String, Json>>> {
+        let params = typed(&export.params, &self.params)?;
+        if !self.each {
+            return Ok(vec![params]);
+        }
+        if !export.has_each() {
+            return Err(Error::usage(DOING, "the export has no `for-each`")
+                .with("export", &self.export)
+                .help("Leave --each out."));
+        }
+        Ok(export.combinations(&params))
+    }
+
     fn windows(&self, export: &Export, now: Timestamp) -> Result<Vec<Option<Window>>> {
         let Some(text) = &self.window else { return Ok(vec![None]) };
         let zone = window::zone(&export.timezone)?;
@@ -154,9 +182,9 @@ impl Job {
         let span = span::parse_span(text, spec, &zone, now)?;
         let Some(spec) = spec else { return Ok(vec![Some(span)]) };
         let windows: Vec<Option<Window>> =
-            spec.within(span, &zone).take(WINDOWS + 1).map(Some).collect();
-        if windows.len() > WINDOWS {
-            return Err(Error::usage(DOING, format!("that is more than {WINDOWS} windows"))
+            spec.within(span, &zone).take(JOBS + 1).map(Some).collect();
+        if windows.len() > JOBS {
+            return Err(Error::usage(DOING, format!("that is more than {JOBS} windows"))
                 .with("window", text)
                 .help("Ask for a part of them at a time."));
         }
@@ -201,9 +229,23 @@ async fn orders(
     let now = ledger.now().await?;
     let mut orders = Vec::new();
     for message in job.messages(&bound.name, &bound.export, context.by(), now)? {
-        orders.push(intake::own(&message, &bound, now).map_err(arguments::as_usage)?);
+        let order = intake::own(&message, &bound, now).map_err(arguments::as_usage);
+        orders.push(order.map_err(|error| with_each(error, &bound, job))?);
     }
     Ok((bound, orders))
+}
+
+/// Says of a value that is missing how to ask for all.
+fn with_each(error: Error, bound: &Bound, job: &Job) -> Error {
+    if error.class() != Class::Usage || error.advice().is_some() || job.each {
+        return error;
+    }
+    let each = bound.export.schedule.iter().flat_map(|schedule| schedule.for_each.keys());
+    let missing = |name: &String| error.context().contains(&("param", name.clone()));
+    match each.into_iter().any(missing) {
+        true => error.help("Give it by --param, or ask for every combination by --each."),
+        false => error,
+    }
 }
 
 async fn dry_run(context: &Context, ledger: &Arc<dyn Ledger>, job: &Job) -> Result<(), Failure> {
@@ -228,6 +270,7 @@ async fn dry_run(context: &Context, ledger: &Arc<dyn Ledger>, job: &Job) -> Resu
                 "export": order.export,
                 "revision": order.revision,
                 "window": order.window,
+                "params": order.params,
                 "key": order.key,
             }))?;
             continue;
@@ -266,12 +309,17 @@ fn understood(bound: &Bound, orders: &[Order]) -> String {
     text
 }
 
-/// `window 2026-11-19, key ab12…`
+/// `window 2026-11-19, country=SE, key ab12…`; the params only where several are asked for at once.
 fn about(order: &Order, bound: &Bound) -> String {
     let spec = bound.export.schedule.as_ref().and_then(|schedule| schedule.window);
     let zone = window::zone(&bound.export.timezone).unwrap_or(jiff::tz::TimeZone::UTC);
     let window = order.window.map(|one| format!("window {}, ", span::show(&one, spec, &zone)));
-    format!("{}key {}", window.unwrap_or_default(), order.key)
+    let params = order.params.clone();
+    let params: String = match bound.export.has_each() {
+        true => runs::params(&params).map(|one| one + ", ").collect(),
+        false => String::new(),
+    };
+    format!("{}{params}key {}", window.unwrap_or_default(), order.key)
 }
 
 /// What became of the jobs when they were put into the ledger.
@@ -383,6 +431,7 @@ impl Placed {
                         "export": order.export,
                         "revision": run.order.revision,
                         "window": order.window,
+                        "params": order.params,
                         "key": order.key,
                     }))?;
                 }

@@ -48,6 +48,7 @@ impl Preview {
             export: self.export,
             window: self.window,
             params: self.params,
+            each: false,
             key: None,
             recipient: None,
             not_before: None,

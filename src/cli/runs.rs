@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use jiff::{SignedDuration, Timestamp};
-use serde_json::{Value as Json, json};
+use serde_json::{Map, Value as Json, json};
 
 pub use self::record::object;
 use super::arguments::past;
@@ -257,14 +257,19 @@ pub async fn what_of(run: &Run, definitions: &Definitions) -> String {
         Some(_) => Some(window_of(run, definitions).await),
         None => None,
     };
-    let params = run.order.params.iter().map(|(name, value)| match value {
-        Json::String(text) => format!("{name}={text}"),
-        value => format!("{name}={value}"),
-    });
     let edition = Some(run.order.edition).filter(|edition| *edition > 1);
     let edition = edition.map(|edition| format!("edition {edition}"));
-    let words: Vec<String> = window.into_iter().chain(params).chain(edition).collect();
+    let words: Vec<String> =
+        window.into_iter().chain(params(&run.order.params)).chain(edition).collect();
     if words.is_empty() { dash() } else { cut(&words.join(" "), WIDE) }
+}
+
+/// Params in few words, one each: `country=SE`.
+pub fn params(params: &Map<String, Json>) -> impl Iterator<Item = String> {
+    params.iter().map(|(name, value)| match value {
+        Json::String(text) => format!("{name}={text}"),
+        value => format!("{name}={value}"),
+    })
 }
 
 fn took_of(run: &Run, now: Timestamp) -> Option<SignedDuration> {

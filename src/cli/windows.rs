@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Map, Value as Json, json};
 
 use super::output::{ahead, clock};
 use super::{Context, Ended, Failure, Verdict, exports, runs};
@@ -11,16 +11,16 @@ use crate::intake::{Bound, Definitions};
 use crate::job::window::Window;
 use crate::job::{RunId, span};
 use crate::ledger::{Ledger, Which};
-use crate::scheduler::survey::{Standing, Survey};
+use crate::scheduler::survey::{Place, Standing, Survey};
 use crate::wiring;
 
 const DOING: &str = "look at the windows";
 /// How many windows are listed, unless it is said.
 const RECENT: usize = 30;
-/// Of how many windows the runs are read at once.
+/// Of how many places, a window and a combination of params each, the runs are read at once.
 const PAGE: usize = 1000;
 
-/// The windows of an export: done, running, waiting, dead; due, where its schedule will ask for
+/// The windows of an export, and of each the combinations of its params: done, running, waiting, dead; due, where its schedule will ask for
 /// them; skipped, where catch-up left them out; missing, where nothing will ask for them; open,
 /// where they have not ended.
 #[derive(Debug, Args)]
@@ -43,7 +43,8 @@ impl Windows {
         let config = context.config(false)?;
         let ledger = wiring::existing_ledger(&config.settings).await?;
         let bound = active(&*ledger, &self.export).await?;
-        let survey = Survey::begin(&*ledger, &bound).await?;
+        let each = bound.export.combinations(&Map::new());
+        let survey = Survey::begin(&*ledger, &bound, each).await?;
         let windows = match &self.window {
             Some(text) => {
                 let span = span::parse_span(text, Some(survey.spec), &survey.zone, survey.now)?;
@@ -53,13 +54,15 @@ impl Windows {
         };
         let definitions = Definitions::new(Arc::clone(&ledger));
         let mut lines = Vec::new();
-        for page in windows.chunks(PAGE) {
-            let standings = survey.look(&*ledger, page).await?;
-            for (window, standing) in page.iter().zip(standings) {
-                if context.out.json {
-                    object(context, &bound, &survey, window, &standing)?;
-                } else {
-                    lines.extend(of_window(&survey, window, &standing, &definitions).await);
+        for page in windows.chunks((PAGE / survey.combinations().max(1)).max(1)) {
+            let places = survey.look(&*ledger, page).await?;
+            for (window, places) in page.iter().zip(places) {
+                for place in places {
+                    if context.out.json {
+                        object(context, &bound, &survey, window, &place)?;
+                    } else {
+                        lines.extend(of_place(&survey, window, &place, &definitions).await);
+                    }
                 }
             }
         }
@@ -87,11 +90,11 @@ struct Line {
     when: String,
 }
 
-/// The lines of a window: one for each of its runs, and one where it has none.
-async fn of_window(
+/// The lines of a window and a combination of params: one for each run, and one where there is none.
+async fn of_place(
     survey: &Survey,
     window: &Window,
-    standing: &Standing,
+    Place { params, standing }: &Place,
     definitions: &Definitions,
 ) -> Vec<Line> {
     let now = survey.now;
@@ -116,12 +119,17 @@ async fn of_window(
         Standing::Missing | Standing::Runs(_) => "no schedule asks for it".to_owned(),
     };
     vec![Line {
-        what: span::show(window, Some(survey.spec), &survey.zone),
+        what: with_params(span::show(window, Some(survey.spec), &survey.zone), params),
         state: word(standing).to_owned(),
         run: None,
         by: None,
         when,
     }]
+}
+
+fn with_params(window: String, params: &Map<String, Json>) -> String {
+    let words: Vec<String> = std::iter::once(window).chain(runs::params(params)).collect();
+    words.join(" ")
 }
 
 fn word(standing: &Standing) -> &'static str {
@@ -157,7 +165,7 @@ fn object(
     bound: &Bound,
     survey: &Survey,
     window: &Window,
-    standing: &Standing,
+    Place { params, standing }: &Place,
 ) -> Result<(), Failure> {
     let shown = span::show(window, Some(survey.spec), &survey.zone);
     let Standing::Runs(found) = standing else {
@@ -169,6 +177,7 @@ fn object(
             "export": bound.name,
             "window": window,
             "shown": shown,
+            "params": params,
             "state": word(standing),
             "at": at,
             "run": null,

@@ -84,6 +84,10 @@ codes! {
     OneFile = "LS0317",
     /// A cursor, and a sink or a schedule that does not go with it.
     Cursor = "LS0318",
+    /// A `for-each` that does not go with the params.
+    ForEach = "LS0320",
+    /// A param that has no value in the runs of the schedule.
+    NoValue = "LS0321",
     /// The SQL of a transform is refused.
     Transform = "LS0331",
     /// A contract promises what the rows do not have.

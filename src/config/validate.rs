@@ -1,6 +1,7 @@
 //! What one key alone cannot tell: references, and what fits together.
 
 mod cursor;
+mod each;
 mod export;
 mod files;
 mod meeting;

@@ -32,6 +32,7 @@ timezone = "Europe/Oslo"
 cron   = "15 4 * * *"
 window = "day"
 start  = 2026-11-01
+for-each = { country = ["NO", "SE"] }
 [params]
 country = { type = "string", values = ["NO", "SE"] }
 top     = { type = "int64", default = 10 }

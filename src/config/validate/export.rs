@@ -1,6 +1,7 @@
 //! Checks one export: its references, and what fits its systems.
 
 use super::cursor::check_cursor;
+use super::each::each;
 use super::files::{check_csv, check_files};
 use super::{Known, fit, missing, no_connection, rows, system_name, table, text};
 use crate::config::problem::{Code, Level, Problems, suggest};
@@ -126,6 +127,7 @@ fn check_schedule(schedule: &Schedule, export: &Export, tree: &Node, problems: &
             )
             .help("add `start = 2026-11-01`, the day of the first window");
     }
+    each(schedule, export, tree, problems);
     if schedule.window.is_none()
         && let Some(place) = export.uses_window()
     {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
+use super::each;
 use crate::config::problem::{Code, Problems, suggest};
 use crate::config::tree::Place;
 use crate::export::Export;
@@ -20,6 +21,7 @@ pub fn folder(path: &str, export: &Export, place: &Place, problems: &mut Problem
     if template.placeholders().any(|name| name == "run") {
         return;
     }
+    each::folders(&template, export, place, problems);
     let Some(spec) = export.schedule.as_ref().and_then(|schedule| schedule.window) else {
         return;
     };
