@@ -2,6 +2,7 @@
 
 pub mod diff;
 mod each;
+mod tables;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -19,6 +20,8 @@ use crate::protect::ProtectConfig;
 use crate::sink::{Mode, SinkConfig};
 use crate::source::SourceConfig;
 use crate::transform::TransformConfig;
+
+pub use tables::{SCHEMA, TABLE};
 
 /// A definition: one TOML file under `exports/`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -64,11 +67,6 @@ pub struct Export {
 }
 
 impl Export {
-    /// The names that its paths may use besides the window, the run and its own.
-    pub fn param_names(&self) -> Vec<&str> {
-        self.params.keys().map(String::as_str).collect()
-    }
-
     /// Where it uses the window of a job, if it does. A job without one can then never succeed.
     pub fn uses_window(&self) -> Option<&'static str> {
         let is_window = |name: &str| param::WINDOW.contains(&name);

@@ -12,3 +12,7 @@ CREATE TABLE skipped (
 INSERT INTO skipped (export, window_start, window_end, at, why)
 SELECT export, window_start, window_end, at, why FROM skipped_before;
 DROP TABLE skipped_before;
+
+ALTER TABLE runs ADD COLUMN parent TEXT;
+ALTER TABLE runs ADD COLUMN parts INTEGER;
+CREATE INDEX runs_parent ON runs (parent) WHERE parent IS NOT NULL;

@@ -11,11 +11,11 @@ use super::output::counted;
 use super::{Context, Ended, Failure, Verdict, trial};
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::export::Definition;
+use crate::export::{Definition, TABLE};
 use crate::job::message::JobMessage;
 use crate::job::param::{Param, ParamType};
 use crate::job::window::{self, WindowSpec};
-use crate::pipeline::Plan;
+use crate::pipeline::{House, Plan};
 use crate::scrub::scrub;
 use crate::wiring;
 
@@ -107,16 +107,34 @@ async fn connect(context: &Context, config: &Config) -> Result<Failed, Failure> 
     }
     let house = wiring::house(config);
     for definition in config.exports.values() {
-        let checked = async {
-            let run = trial::run(definition, sample(definition)?)?;
-            Plan::new(Arc::new(definition.export.clone()), &run, &house)?.check().await
-        };
-        if let Err(error) = checked.await {
-            failed.exports += 1;
+        let jobs = async { trial::of_tables(definition, sample(definition)?, &house).await };
+        let mut errors = Vec::new();
+        match jobs.await {
+            Ok(jobs) => {
+                for job in jobs {
+                    errors.extend(planned(definition, job, &house).await.err());
+                }
+            }
+            Err(error) => errors.push(error),
+        }
+        failed.exports += u64::from(!errors.is_empty());
+        for error in errors {
             tell(context, "export", &definition.name, &definition.file, &error)?;
         }
     }
     Ok(failed)
+}
+
+/// Plans a job on the columns that its source has now; of many tables, the error names its own.
+async fn planned(definition: &Definition, job: JobMessage, house: &House) -> Result<()> {
+    let table = job.params.get(TABLE).filter(|_| definition.export.source.tables.is_some());
+    let table = table.and_then(|name| name.as_str()).map(str::to_owned);
+    let run = trial::run(definition, job)?;
+    let checked = Plan::new(Arc::new(definition.export.clone()), &run, house)?.check().await;
+    checked.map_err(|error| match table {
+        Some(table) => error.with("table", table),
+        None => error,
+    })
 }
 
 /// Tells what does not work, and where that is configured.

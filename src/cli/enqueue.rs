@@ -11,7 +11,7 @@ use super::{
     Context, Ended, Failure, Verdict, arguments, exports, runs, signals, tell, told, wait,
 };
 use crate::error::{Class, Error, Result};
-use crate::export::{Definition, Export};
+use crate::export::{Definition, Export, TABLE};
 use crate::intake::{self, Bound, Definitions};
 use crate::job::command::Outcome;
 use crate::job::message::JobMessage;
@@ -474,7 +474,10 @@ pub async fn ending(run: &Run, definitions: &Definitions) -> String {
         Some(_) => format!(" {}", runs::window_of(run, definitions).await),
         None => String::new(),
     };
-    format!("run {}, {}{window}", run.id.short(), run.order.export)
+    // Of the runs of one definition's tables, each tells which is its own.
+    let table = run.order.parent.and(run.order.params.get(TABLE)).and_then(Json::as_str);
+    let table = table.map(|table| format!(" {table}")).unwrap_or_default();
+    format!("run {}, {}{window}{table}", run.id.short(), run.order.export)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use serde_json::{Map, Value as Json, json};
 
 pub use self::record::object;
 use super::arguments::past;
-use super::output::{ahead, clock, cut, place, plain, thousands, took};
+use super::output::{ahead, clock, counted, cut, place, plain, thousands, took};
 use super::{Context, Ended, Failure, Verdict, pause, told};
 use crate::config::{Config, suggest};
 use crate::connect::System;
@@ -89,6 +89,9 @@ struct List {
     /// Only runs accepted since: 24h, a day, or an instant
     #[arg(long, value_name = "WHEN", value_parser = past)]
     since: Option<Timestamp>,
+    /// Only the runs of the tables that this run was spread into, by the ending of its name
+    #[arg(long, value_name = "RUN")]
+    parent: Option<String>,
     /// At the most so many; default: 20
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(LIMITS)))]
     limit: Option<u32>,
@@ -114,8 +117,12 @@ fn state(word: &str) -> Result<Wanted, String> {
 impl Runs {
     pub async fn run(self, context: &Context) -> Ended {
         // Were clap to refuse this, it would refuse the options of every command here as well.
-        let List { export, state, since, limit } = &self.list;
-        let picked = export.is_some() || !state.is_empty() || since.is_some() || limit.is_some();
+        let List { export, state, since, parent, limit } = &self.list;
+        let picked = export.is_some()
+            || !state.is_empty()
+            || since.is_some()
+            || parent.is_some()
+            || limit.is_some();
         if picked && self.command.is_some() {
             return Err(Error::usage("read the command", "options of a list stand before it")
                 .help("Write `longshore runs list` and its options after that.")
@@ -153,10 +160,15 @@ impl List {
         states.sort_unstable();
         states.dedup();
         let limit = self.limit.unwrap_or(LIMIT);
+        let parent = match &self.parent {
+            Some(ending) => Some(one_run(&*ledger, ending).await?.id),
+            None => None,
+        };
         let filter = RunFilter {
             export: self.export,
             states,
             since: self.since,
+            parent,
             // One more tells whether there are more.
             limit: limit + 1,
             ..RunFilter::default()
@@ -279,6 +291,10 @@ fn took_of(run: &Run, now: Timestamp) -> Option<SignedDuration> {
 
 /// When it ended, began or goes on, and what went wrong last.
 pub fn when(run: &Run, now: Timestamp) -> String {
+    if let Some(parts) = run.parts {
+        let ended = clock(run.ended_at.unwrap_or(run.changed_at), now);
+        return format!("{ended}: spread into {}", counted(parts.into(), "run"));
+    }
     let wrong = run
         .failure
         .as_ref()
@@ -355,6 +371,11 @@ async fn show(
     if !order.params.is_empty() {
         line("params", json!(order.params).to_string())?;
     }
+    if run.parts.is_some() {
+        let name = run.id.short();
+        line("parts", format!("see `longshore runs --parent {name}`"))?;
+    }
+    optional("part of", order.parent.map(|run| format!("run {}", run.short())))?;
     optional("recipient", order.recipient.clone())?;
     line("pool", order.pool.clone())?;
     let by = order.requested_by.as_ref().map(|by| format!(" for {by}")).unwrap_or_default();
@@ -483,6 +504,10 @@ fn stands(run: &Run, state: State) -> Error {
     let error = Error::refused(CANCEL, format!("it is {state}")).with("run", run.id.short());
     match state {
         State::Committing => error.help("It is decided, and is delivered in any case."),
+        State::Done if run.parts.is_some() => error.help(format!(
+            "It was spread: cancel the runs of its tables, which `longshore runs --parent {}` lists.",
+            run.id.short()
+        )),
         _ => error.help(format!("See `longshore runs show {}`.", run.id.short())),
     }
 }

@@ -1,17 +1,20 @@
 //! `longshore windows`
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use clap::Args;
+use jiff::Timestamp;
 use serde_json::{Map, Value as Json, json};
 
 use super::output::{ahead, clock};
 use super::{Context, Ended, Failure, Verdict, exports, runs};
 use crate::intake::{Bound, Definitions};
+use crate::job::run::Run;
 use crate::job::window::Window;
 use crate::job::{RunId, span};
 use crate::ledger::{Ledger, Which};
-use crate::scheduler::survey::{Place, Standing, Survey};
+use crate::scheduler::survey::{Place, Standing, Survey, together};
 use crate::wiring;
 
 const DOING: &str = "look at the windows";
@@ -94,7 +97,7 @@ struct Line {
 async fn of_place(
     survey: &Survey,
     window: &Window,
-    Place { params, standing }: &Place,
+    Place { params, standing, parts }: &Place,
     definitions: &Definitions,
 ) -> Vec<Line> {
     let now = survey.now;
@@ -103,10 +106,10 @@ async fn of_place(
         for run in found {
             lines.push(Line {
                 what: runs::what_of(run, definitions).await,
-                state: runs::state_of(run, now).to_owned(),
+                state: state_of(run, parts, now).to_owned(),
                 run: Some(run.id),
                 by: run.order.requested_by.clone(),
-                when: runs::when(run, now),
+                when: when(run, parts, now),
             });
         }
         return lines;
@@ -125,6 +128,32 @@ async fn of_place(
         by: None,
         when,
     }]
+}
+
+/// The state of a run; of one that was spread, what its tables' runs come to together.
+fn state_of(run: &Run, parts: &[Run], now: Timestamp) -> &'static str {
+    match run.parts {
+        Some(_) => together(parts).as_str(),
+        None => runs::state_of(run, now),
+    }
+}
+
+/// When it was; of one that was spread, how many of its tables' runs are in which state.
+fn when(run: &Run, parts: &[Run], now: Timestamp) -> String {
+    if run.parts.is_none() {
+        return runs::when(run, now);
+    }
+    let counts = counts(parts).into_iter().map(|(state, count)| format!("{count} {state}"));
+    format!("{}: {}", runs::when(run, now), counts.collect::<Vec<_>>().join(", "))
+}
+
+/// How many runs are in which state.
+fn counts(parts: &[Run]) -> BTreeMap<&'static str, usize> {
+    let mut counts = BTreeMap::new();
+    for part in parts {
+        *counts.entry(part.state.as_str()).or_default() += 1;
+    }
+    counts
 }
 
 fn with_params(window: String, params: &Map<String, Json>) -> String {
@@ -165,7 +194,7 @@ fn object(
     bound: &Bound,
     survey: &Survey,
     window: &Window,
-    Place { params, standing }: &Place,
+    Place { params, standing, parts }: &Place,
 ) -> Result<(), Failure> {
     let shown = span::show(window, Some(survey.spec), &survey.zone);
     let Standing::Runs(found) = standing else {
@@ -188,7 +217,8 @@ fn object(
             "export": bound.name,
             "window": window,
             "shown": shown,
-            "state": runs::state_of(run, survey.now),
+            "state": state_of(run, parts, survey.now),
+            "parts": run.parts.map(|_| counts(parts)),
             "at": run.ended_at,
             "run": run.id,
             "edition": run.order.edition,

@@ -341,6 +341,19 @@ fn of_code(code: Code) -> Page {
             "Name its values in `for-each` under [schedule], which makes a run of each, or give it a \
              `default`.",
         ),
+        Code::Tables => (
+            "An export of many `tables` has a run for each. Its patterns name them as \
+             `schema.table` (in SQLite `table`), at least one without `!`; each table goes to a place \
+             of its own, by {table} and, where there are several schemas, {schema}; and the param \
+             `table`, which names the table of a run, is there without being declared.",
+            Wrong::File(
+                EXPORT,
+                "source = { connection = \"shop\", tables = [\"public.*\"] }\n\
+                 sink   = { connection = \"lake\", path = \"shop\" }",
+            ),
+            "Put {table}, and {schema} where it is asked for, into `path`, `file` or `table` of the \
+             sink, or correct the pattern that is pointed at.",
+        ),
         Code::Transform => (
             "The SQL of [transform] cannot be understood, is not row by row, names what is not \
              there, or would lose digits. Where the types of the rows are declared, all of it is \

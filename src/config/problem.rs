@@ -88,6 +88,8 @@ codes! {
     ForEach = "LS0320",
     /// A param that has no value in the runs of the schedule.
     NoValue = "LS0321",
+    /// Many tables by one definition: their patterns, or where they go.
+    Tables = "LS0322",
     /// The SQL of a transform is refused.
     Transform = "LS0331",
     /// A contract promises what the rows do not have.

@@ -7,6 +7,7 @@ mod files;
 mod meeting;
 mod rows;
 mod table;
+mod tables;
 mod text;
 
 use std::collections::BTreeMap;

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value as Json};
 
 use super::Export;
-use crate::job::{key, param};
+use crate::job::key;
 
 impl Export {
     /// The params of each run that is asked for at one time: every combination of the schedule's
@@ -34,7 +34,7 @@ impl Export {
     /// The params that a job gave, in the form in which two jobs are compared: those that equal their
     /// default are left out. What the export does not take stays as it is.
     pub fn alike(&self, given: &Map<String, Json>) -> String {
-        match param::resolve(&self.params, given) {
+        match self.bindings(given) {
             Ok(params) => key::of_params(&self.params, &params),
             Err(_) => Json::Object(given.clone()).to_string(),
         }

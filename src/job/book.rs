@@ -6,6 +6,7 @@
 
 mod operator;
 mod resources;
+mod spread;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -143,6 +144,7 @@ impl Book {
                 }
                 outcome
             }
+            Command::Spread { run, fence, orders } => self.spread(run, fence, orders),
             Command::MoveCursor { name, to, by, reason } => self.move_cursor(name, to, by, reason),
             Command::Unpark { run } => self.unpark(run),
             Command::Seize { run, by, lease } => self.seize(run, by, lease),

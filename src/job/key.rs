@@ -113,6 +113,14 @@ impl Content<'_> {
     }
 }
 
+/// The key of one table's run, where the run that was spread has this key and no window.
+pub fn of_part(parent: &str, table: &str) -> String {
+    let mut members = Map::new();
+    members.insert("key".to_owned(), parent.into());
+    members.insert("table".to_owned(), table.into());
+    hash(members)
+}
+
 /// Params in the form in which two jobs of an export are compared: two texts of it are equal where
 /// the params are.
 pub fn of_params(declared: &Params, params: &Bindings) -> String {

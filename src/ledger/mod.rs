@@ -162,6 +162,8 @@ pub struct RunFilter {
     pub key: Option<String>,
     /// Whose window starts in this span of time.
     pub window: Option<Window>,
+    /// That are parts of this run.
+    pub parent: Option<RunId>,
     /// At the most, newest first.
     pub limit: u32,
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value as Json};
 
-use super::survey::{Place, Standing, Survey};
+use super::survey::{Place, Standing, Survey, together};
 use crate::error::Result;
 use crate::job::command::{Command, Outcome};
 use crate::job::run::{Order, State};
@@ -75,7 +75,17 @@ impl Plan {
         };
         // One key may have failed where another delivered.
         if of(&|state| state == State::Done).is_some() {
-            self.done += 1;
+            match together(&place.parts) {
+                State::Dead => {
+                    let dead = |part: &&crate::job::run::Run| {
+                        matches!(part.state, State::Dead | State::Expired)
+                    };
+                    self.dead.extend(place.parts.iter().filter(dead).map(|part| part.id));
+                }
+                State::Cancelled => self.cancelled += 1,
+                State::Done => self.done += 1,
+                _ => self.under_way += 1,
+            }
         } else if of(&|state| !state.ended()).is_some() {
             self.under_way += 1;
         } else if let Some(run) = of(&|state| matches!(state, State::Dead | State::Expired)) {

@@ -11,7 +11,7 @@ use serde_json::{Map, Value as Json};
 use super::due;
 use super::each::Known;
 use crate::error::{Error, Result};
-use crate::export::{CatchUp, Export, Schedule};
+use crate::export::{CatchUp, Export, Schedule, TABLE};
 use crate::intake::Bound;
 use crate::job::cron::Cron;
 use crate::job::run::{Run, State};
@@ -27,6 +27,22 @@ pub struct Place {
     pub params: Map<String, Json>,
     /// What stands there.
     pub standing: Standing,
+    /// The newest edition of each run that the newest of those was spread into.
+    pub parts: Vec<Run>,
+}
+
+/// What the runs of many tables come to together: done when all of them are.
+pub fn together(parts: &[Run]) -> State {
+    let any = |wanted: &dyn Fn(State) -> bool| parts.iter().any(|part| wanted(part.state));
+    if any(&|state| !state.ended()) {
+        State::Running
+    } else if any(&|state| matches!(state, State::Dead | State::Expired)) {
+        State::Dead
+    } else if any(&|state| state == State::Cancelled) {
+        State::Cancelled
+    } else {
+        State::Done
+    }
 }
 
 /// What stands in a window, of one combination of params.
@@ -214,12 +230,19 @@ impl Survey {
         let places = windows.iter().map(|window| {
             let mut here = found.remove(&window.start).unwrap_or_default();
             let of_each = self.each.iter().map(|combination| {
-                let found = here.remove(&combination.alike);
+                let (found, parts) = take(&mut here, &combination.alike);
                 let standing = self.standing(window, combination, found);
-                Place { params: combination.params.clone(), standing }
+                Place { params: combination.params.clone(), standing, parts }
             });
             let mut places: Vec<Place> = of_each.collect();
-            places.extend(here.into_values().filter_map(Found::alone));
+            // Runs that were spread before those that they were spread into.
+            let spread = |found: &&String| here.get(*found).is_some_and(Found::is_spread);
+            let (first, rest): (Vec<String>, Vec<String>) =
+                here.keys().cloned().partition(|alike| spread(&alike));
+            for alike in first.into_iter().chain(rest) {
+                let (found, parts) = take(&mut here, &alike);
+                places.extend(found.and_then(Found::alone).map(|place| Place { parts, ..place }));
+            }
             places
         });
         Ok(places.collect())
@@ -239,7 +262,16 @@ impl Survey {
         };
         let mut all: BTreeMap<Timestamp, BTreeMap<String, Found>> = BTreeMap::new();
         let mut at = |start, params: &Map<String, Json>, add: &dyn Fn(&mut Found)| {
-            add(all.entry(start).or_default().entry(self.export.alike(params)).or_default());
+            let here = all.entry(start).or_default();
+            let found = here.entry(self.export.alike(params)).or_default();
+            if found.of.is_empty() {
+                let mut whole = params.clone();
+                if self.export.source.tables.is_some() {
+                    whole.remove(TABLE);
+                }
+                found.of = self.export.alike(&whole);
+            }
+            add(found);
         };
         let mut taken = BTreeSet::new();
         for run in ledger.runs(&filter).await? {
@@ -294,25 +326,47 @@ impl Survey {
 /// What the ledger knows of a combination of params in a window.
 #[derive(Debug, Default)]
 struct Found {
+    /// The params without the table, where the export is of many.
+    of: String,
     runs: Vec<Run>,
     /// Whether there is a run, of whatever length its window is.
     has_run: bool,
     skipped: Option<Skipped>,
 }
 
+/// Takes out what is known of such params, and, where that was spread, the runs of its tables.
+fn take(here: &mut BTreeMap<String, Found>, alike: &str) -> (Option<Found>, Vec<Run>) {
+    let found = here.remove(alike);
+    let mut parts = Vec::new();
+    if found.as_ref().is_some_and(Found::is_spread) {
+        here.retain(|_, part| {
+            let is_part = part.of == alike;
+            if is_part {
+                parts.append(&mut part.runs);
+            }
+            !is_part
+        });
+    }
+    (found, parts)
+}
+
 impl Found {
+    fn is_spread(&self) -> bool {
+        self.runs.iter().any(|run| run.parts.is_some())
+    }
+
     /// The place that this is, whatever the schedule says.
     fn alone(self) -> Option<Place> {
         if let Some(run) = self.runs.first() {
             let params = run.order.params.clone();
-            return Some(Place { params, standing: Standing::Runs(self.runs) });
+            return Some(Place { params, standing: Standing::Runs(self.runs), parts: Vec::new() });
         }
         let skipped = self.skipped?;
         let standing = match skipped.ended {
             None => Standing::Skipped(skipped.at),
             Some(state) => Standing::Forgotten(state, skipped.at),
         };
-        Some(Place { params: skipped.params, standing })
+        Some(Place { params: skipped.params, standing, parts: Vec::new() })
     }
 }
 

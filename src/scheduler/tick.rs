@@ -18,7 +18,7 @@ use crate::job::key::Content;
 use crate::job::message::JobMessage;
 use crate::job::pause::Scope;
 use crate::job::run::Order;
-use crate::job::{param, window};
+use crate::job::window;
 use crate::ledger::{StoredDefinition, Which};
 use crate::queue::Event;
 use crate::telemetry::Outage;
@@ -128,12 +128,11 @@ fn order(bound: &Bound, slot: Slot, params: Map<String, Json>, now: Timestamp) -
     match slot {
         Slot::Window(window) => job.window = Some(window),
         Slot::Tick(at) => {
-            let declared = &bound.export.params;
             let content = Content {
                 export: &bound.name,
                 recipient: None,
-                declared,
-                params: &param::resolve(declared, &job.params)?,
+                declared: &bound.export.params,
+                params: &bound.export.bindings(&job.params)?,
                 window: None,
                 definition: None,
             };

@@ -5,6 +5,7 @@ mod dead;
 mod definitions;
 mod operating;
 mod rerun;
+mod spread;
 mod tables;
 mod windows;
 
@@ -228,7 +229,7 @@ fn a_job_is_enqueued_once_and_a_conflict_is_refused() {
         vec!["enqueue", "daily", "--window", window, "--param", param]
     };
     let dry = house.done(&[&daily("2026-11-19", "country=SE")[..], &["--dry-run"]].concat());
-    assert!(dry.contains("window 2026-11-19, key "), "{dry}");
+    assert!(dry.contains("window 2026-11-19, country=SE, key "), "{dry}");
     assert_eq!(house.done(&["runs", "--json"]), "");
 
     let first = house.done(&daily("2026-11-18..2026-11-19", "country=SE"));

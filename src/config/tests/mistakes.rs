@@ -30,6 +30,17 @@ fn of_each(values: &str, line: &str) -> String {
     problems("exports/orders.toml", &each(values, line))
 }
 
+/// An export of many tables, to this path.
+fn of_tables(patterns: &str, path: &str) -> String {
+    problems(
+        "exports/orders.toml",
+        &format!(
+            "source = {{ connection = \"shop\", tables = {patterns} }}\n\
+             sink = {{ connection = \"lake\", path = \"{path}\" }}\n"
+        ),
+    )
+}
+
 macro_rules! golden {
     ($($name:ident => $problems:expr;)*) => {
         $(#[test]
@@ -86,6 +97,15 @@ golden! {
     combinations_replace_one_another => problems("exports/orders.toml",
         &each("[\"NO\", \"SE\"]", "for-each = { country = [\"NO\", \"SE\"] }")
             .replace("connection = \"lake\", path = \"orders/{country}/{top}\"", "connection = \"shop\", table = \"t\", mode = \"replace\""));
+    tables_in_one_place => of_tables("[\"public.*\"]", "shop");
+    tables_of_several_schemas => of_tables("[\"public.*\", \"sales.*\"]", "shop/{table}");
+    tables_run_together => of_tables("[\"*.*\"]", "shop/{schema}-{table}");
+    tables_without_schema => of_tables("[\"*\"]", "shop/{table}");
+    tables_that_are_only_left_out => of_tables("[\"!public.x\"]", "shop/{table}");
+    tables_and_a_table => problems("exports/orders.toml",
+        "source = { connection = \"shop\", tables = [\"public.*\"], table = \"orders\", columns = [\"id\"] }\n\
+         sink = { connection = \"lake\", path = \"shop/{table}\" }\n\
+         params = { table = { type = \"string\", default = \"x\" } }\n");
     no_attempts => of_export("retry = { attempts = 0 }\n");
     bad_name_of_connection => problems("connections.toml",
         &format!("{CONNECTIONS}[\"my lake\"]\ntype = \"files\"\nurl = \"file:///x\"\n"));

@@ -135,6 +135,7 @@ pub(super) fn folders(
     let spec = export.schedule.as_ref().and_then(|schedule| schedule.window);
     let window = spec.unwrap_or(WindowSpec::Hour).containing(Timestamp::UNIX_EPOCH, &TimeZone::UTC);
     let path = |values: &Bindings| {
+        let values = &export.values(values);
         let context = Context {
             export: "x",
             run: RunId(uuid::Uuid::nil()),

@@ -153,7 +153,8 @@ impl Ledger for EmbeddedLedger {
                         filter.key,
                         filter.window.map(|span| span.start.as_microsecond()),
                         filter.window.map(|span| span.end.as_microsecond()),
-                        filter.limit
+                        filter.limit,
+                        filter.parent.map(|run| run.to_string())
                     ],
                 )?
                 .iter()
@@ -225,7 +226,8 @@ impl Ledger for EmbeddedLedger {
                 let mut known = KnownWindows::new();
                 let found = pairs::<String, i64>(
                     connection,
-                    "SELECT params, window_start FROM runs WHERE export = ?1 AND window_start >= ?2 \
+                    "SELECT params, window_start FROM runs \
+                     WHERE export = ?1 AND window_start >= ?2 AND parent IS NULL \
                      UNION SELECT params, window_start FROM skipped \
                      WHERE export = ?1 AND window_start >= ?2",
                     params![export, from.as_microsecond()],

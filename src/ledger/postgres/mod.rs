@@ -204,6 +204,7 @@ impl Ledger for PostgresLedger {
                 &filter.window.map(|span| span.start),
                 &filter.window.map(|span| span.end),
                 &i64::from(filter.limit),
+                &filter.parent.map(|run| run.0),
             ],
             "list runs",
         )
@@ -266,7 +267,7 @@ impl Ledger for PostgresLedger {
         let rows = client
             .query(
                 "SELECT params::text, window_start FROM runs \
-                 WHERE export = $1 AND window_start >= $2 \
+                 WHERE export = $1 AND window_start >= $2 AND parent IS NULL \
                  UNION SELECT params, window_start FROM skipped \
                  WHERE export = $1 AND window_start >= $2",
                 &[&export, &from],

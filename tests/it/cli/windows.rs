@@ -99,7 +99,7 @@ fn windows_tell_what_stands_in_each() {
     assert_eq!(standing(&found), [("2026-11-03", "due"), ("2026-11-03", "done")]);
     // Params that differ from those of the schedule have a line of their own.
     let other = ["--param", "country=SE", "--param", "top=1"];
-    house.done(&[&["run", "daily", "--window", "2026-11-03"], &other[..]].concat());
+    house.done(&[&["enqueue", "daily", "--window", "2026-11-03"], &other[..]].concat());
     let found = house.objects(&["windows", "daily", "--window", "2026-11-03"]);
     assert_eq!((found.len(), &found[2]["params"]["top"]), (3, &json!(1)));
 

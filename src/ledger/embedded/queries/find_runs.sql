@@ -14,6 +14,7 @@ SELECT json_object(
         'ended_at', stamp(r.ended_at),
         'changed_at', stamp(r.changed_at), 'needs', json(r.needs),
         'waiting_since', stamp(r.waiting_since), 'cap', json(r.cap),
+        'parent', r.parent, 'parts', r.parts,
         'parked', w.resource)
 FROM runs r LEFT JOIN waiters w ON w.run = r.id
 WHERE (?1 IS NULL OR r.export = ?1)
@@ -23,5 +24,6 @@ WHERE (?1 IS NULL OR r.export = ?1)
   AND (?5 IS NULL OR r.key = ?5)
   AND (?6 IS NULL OR r.window_start >= ?6)
   AND (?7 IS NULL OR r.window_start < ?7)
+  AND (?9 IS NULL OR r.parent = ?9)
 ORDER BY r.accepted_at DESC, r.id DESC
 LIMIT ?8

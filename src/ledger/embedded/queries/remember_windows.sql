@@ -3,6 +3,7 @@
 INSERT INTO skipped (export, window_start, window_end, at, why, params)
 SELECT export, window_start, window_end, ended_at, state, params FROM runs
 WHERE id IN (SELECT value FROM json_each(?1)) AND window_start IS NOT NULL
+  AND parent IS NULL
 ORDER BY state = 'done'
 ON CONFLICT (export, window_start, params) DO UPDATE SET at = excluded.at, why = excluded.why
 WHERE skipped.why <> 'done'

@@ -12,6 +12,7 @@ SET
     quarantine = value ->> 'quarantine',
     opened_at = micros(value ->> 'opened_at'), ended_at = micros(value ->> 'ended_at'),
     changed_at = micros(value ->> 'changed_at'), needs = nullif(value -> 'needs', 'null'),
-    waiting_since = micros(value ->> 'waiting_since'), cap = nullif(value -> 'cap', 'null')
+    waiting_since = micros(value ->> 'waiting_since'), cap = nullif(value -> 'cap', 'null'),
+    parent = value ->> 'parent', parts = value ->> 'parts'
 FROM json_each(?1)
 WHERE runs.id = value ->> 'id'

@@ -4,5 +4,5 @@ FROM (
            params::json AS params
     FROM skipped
     WHERE export = $1 AND window_start >= $2 AND window_start < $3
-    ORDER BY window_start, params
+    ORDER BY window_start, skipped.params
 ) x
