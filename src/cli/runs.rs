@@ -1,5 +1,6 @@
 //! `longshore runs`
 
+mod cancel;
 mod record;
 mod resolve;
 mod watch;
@@ -18,20 +19,17 @@ use crate::config::{Config, suggest};
 use crate::connect::System;
 use crate::error::{Error, Result};
 use crate::intake::Definitions;
-use crate::job::command::{Command, Outcome};
-use crate::job::machine::Refusal;
 use crate::job::pause::Scope;
 use crate::job::run::{Run, State};
-use crate::job::{RunId, span, window};
-use crate::ledger::{Ledger, RunFilter, Which, apply_one, one_run};
+use crate::job::{RunId, Window, span, window};
+use crate::ledger::{Ledger, RunFilter, Which, one_run};
 use crate::units::Size;
 use crate::wiring;
 
-const CANCEL: &str = "cancel the run";
 /// How many runs a list has, unless it is said.
 const LIMIT: u32 = 20;
 /// How many runs a list has at the most.
-const LIMITS: u32 = 10_000;
+pub const LIMITS: u32 = 10_000;
 /// How wide window and params of a run may be in a table.
 const WIDE: usize = 60;
 
@@ -139,7 +137,7 @@ impl Runs {
             }
             What::Cancel { run, reason, dry_run } => {
                 let run = one_run(&*ledger, &run).await?;
-                cancel(context, &config, &*ledger, run, reason, dry_run).await?;
+                cancel::cancel(context, &config, &*ledger, run, reason, dry_run).await?;
             }
         }
         Ok(Verdict::Done)
@@ -178,7 +176,7 @@ impl List {
         let mut runs = ledger.runs(&filter).await?;
         if runs.len() > limit as usize {
             runs.truncate(limit as usize);
-            told(&cut_short(limit));
+            told(&cut_short(limit, "--export, --state and --since"));
         }
         runs.retain(|run| !waiting_only || run.state != State::Queued || waits(run, now));
         if let (true, Some(export)) = (runs.is_empty(), &filter.export) {
@@ -216,11 +214,11 @@ fn dash() -> String {
 }
 
 /// What is said where a list ends before the runs do.
-fn cut_short(limit: u32) -> String {
+pub fn cut_short(limit: u32, pickers: &str) -> String {
     let more = limit.saturating_mul(10).min(LIMITS);
     let option = match more > limit {
         true => format!("--limit {more} shows up to {}", thousands(more.into())),
-        false => "--export, --state and --since pick fewer".to_owned(),
+        false => format!("{pickers} pick fewer"),
     };
     format!(
         "these are the newest {}, and there are older ones: {option}\n",
@@ -229,7 +227,7 @@ fn cut_short(limit: u32) -> String {
 }
 
 /// Says so, where neither an export nor a run ever had this name.
-async fn tell_unknown(ledger: &dyn Ledger, name: &str) -> Result<()> {
+pub async fn tell_unknown(ledger: &dyn Ledger, name: &str) -> Result<()> {
     let any = RunFilter { export: Some(name.to_owned()), limit: 1, ..RunFilter::default() };
     if !ledger.definitions(Which::RevisionsOf(name)).await?.is_empty()
         || !ledger.runs(&any).await?.is_empty()
@@ -255,8 +253,19 @@ pub fn state_of(run: &Run, now: Timestamp) -> &'static str {
 
 /// The span of time that it delivers, as its export writes windows.
 pub async fn window_of(run: &Run, definitions: &Definitions) -> String {
-    let Some(given) = &run.order.window else { return dash() };
-    let bound = definitions.bound(&run.order.export, &run.order.definition).await.ok();
+    let order = &run.order;
+    window_under(order.window.as_ref(), &order.export, &order.definition, definitions).await
+}
+
+/// A window, as this definition of its export writes windows.
+pub async fn window_under(
+    window: Option<&Window>,
+    export: &str,
+    definition: &str,
+    definitions: &Definitions,
+) -> String {
+    let Some(given) = window else { return dash() };
+    let bound = definitions.bound(export, definition).await.ok();
     let zone = bound.as_ref().and_then(|bound| window::zone(&bound.export.timezone).ok());
     let spec = bound.as_ref().and_then(|bound| bound.export.schedule.as_ref()?.window);
     span::show(given, spec, &zone.unwrap_or(jiff::tz::TimeZone::UTC))
@@ -269,10 +278,14 @@ pub async fn what_of(run: &Run, definitions: &Definitions) -> String {
         Some(_) => Some(window_of(run, definitions).await),
         None => None,
     };
-    let edition = Some(run.order.edition).filter(|edition| *edition > 1);
+    in_few_words(window, &run.order.params, run.order.edition)
+}
+
+/// Window, params and edition as tables show them.
+pub fn in_few_words(window: Option<String>, given: &Map<String, Json>, edition: i32) -> String {
+    let edition = Some(edition).filter(|edition| *edition > 1);
     let edition = edition.map(|edition| format!("edition {edition}"));
-    let words: Vec<String> =
-        window.into_iter().chain(params(&run.order.params)).chain(edition).collect();
+    let words: Vec<String> = window.into_iter().chain(params(given)).chain(edition).collect();
     if words.is_empty() { dash() } else { cut(&words.join(" "), WIDE) }
 }
 
@@ -453,63 +466,6 @@ async fn show(
         context.out.table(&["WHEN", "WHO", "WHAT", "WHY"], rows)?;
     }
     Ok(())
-}
-
-async fn cancel(
-    context: &Context,
-    config: &Config,
-    ledger: &dyn Ledger,
-    run: Run,
-    reason: Option<String>,
-    dry_run: bool,
-) -> Result<(), Failure> {
-    let name = run.id.short();
-    if dry_run {
-        if run.state.ended() || run.state == State::Committing {
-            return Err(stands(&run, run.state).into());
-        }
-        if context.out.json {
-            return context.out.object(&object(&run)?);
-        }
-        context.out.line(format!(
-            "would cancel run {name} of {}, which is {}",
-            run.order.export, run.state
-        ))?;
-        return context.out.line("Nothing was changed. Run again without --dry-run.");
-    }
-    let command =
-        Command::Cancel { run: run.id, by: context.by(), reason: reason.unwrap_or_default() };
-    let outcome = apply_one(ledger, command).await?;
-    if let Outcome::Done(run) = &outcome
-        && run.state.ended()
-    {
-        // No worker ever had it: nobody else tells.
-        wiring::announce(&config.settings, run).await;
-    }
-    match outcome {
-        Outcome::Done(run) if context.out.json => context.out.object(&object(&run)?),
-        Outcome::Done(run) => context.out.line(match run.state {
-            State::Cancelled => format!("cancelled: run {name}"),
-            state => format!("run {name} is {state}; it ends once nothing of it can be delivered"),
-        }),
-        Outcome::Refused(Refusal::Stands(state)) => Err(stands(&run, state).into()),
-        other => {
-            let message = format!("the ledger did not allow it: {other:?}");
-            Err(Error::refused(CANCEL, message).with("run", name).into())
-        }
-    }
-}
-
-fn stands(run: &Run, state: State) -> Error {
-    let error = Error::refused(CANCEL, format!("it is {state}")).with("run", run.id.short());
-    match state {
-        State::Committing => error.help("It is decided, and is delivered in any case."),
-        State::Done if run.parts.is_some() => error.help(format!(
-            "It was spread: cancel the runs of its tables, which `longshore runs --parent {}` lists.",
-            run.id.short()
-        )),
-        _ => error.help(format!("See `longshore runs show {}`.", run.id.short())),
-    }
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ mod editions;
 mod files;
 mod layers;
 mod lifecycle;
+mod night;
 mod notices;
 mod one_file;
 mod pause;

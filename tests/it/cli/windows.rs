@@ -168,6 +168,22 @@ connection = "lake"
 path = "late/{window_start:%Y-%m-%d}"
 "#;
 
+#[tokio::test]
+async fn the_schedule_delivers_each_combination() {
+    let house = quiet();
+    house.done(&["apply"]);
+    let house = while_dev_works(house, |house, dev| {
+        expect_of(house, dev, ("daily", "2026-11-01..2026-11-03"), "done", 6);
+    })
+    .await;
+    for country in ["NO", "SE"] {
+        let folder = format!("lake/daily/2026-11-02/{country}/_manifest.json");
+        let manifest = std::fs::read_to_string(house.path().join(folder)).unwrap();
+        let manifest: Json = serde_json::from_str(&manifest).unwrap();
+        assert_eq!(manifest["params"], json!({"country": country}));
+    }
+}
+
 const QUIET: &str = "[http]\nlisten = \"127.0.0.1:0\"\n";
 
 /// A house whose processes leave the ports of others alone.
@@ -177,11 +193,21 @@ pub fn quiet() -> House {
     house
 }
 
-/// Waits until the windows stand so.
+/// Waits until the windows of the export `late` stand so.
 fn expect(house: &House, dev: &Process, windows: &str, state: &str, count: usize) {
+    expect_of(house, dev, ("late", windows), state, count);
+}
+
+fn expect_of(
+    house: &House,
+    dev: &Process,
+    (export, windows): (&str, &str),
+    state: &str,
+    count: usize,
+) {
     let started = Instant::now();
     loop {
-        let found = house.objects(&["windows", "late", "--window", windows]);
+        let found = house.objects(&["windows", export, "--window", windows]);
         if found.len() == count && found.iter().all(|one| one["state"] == state) {
             return;
         }
