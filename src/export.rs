@@ -1,11 +1,15 @@
 //! An export: a definition composed of what each part of the pipeline owns.
 
 pub mod diff;
+mod each;
+mod tables;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value as Json;
 
 use crate::contract::ContractConfig;
 use crate::error::{Error, Result};
@@ -16,6 +20,8 @@ use crate::protect::ProtectConfig;
 use crate::sink::{Mode, SinkConfig};
 use crate::source::SourceConfig;
 use crate::transform::TransformConfig;
+
+pub use tables::{SCHEMA, TABLE};
 
 /// A definition: one TOML file under `exports/`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -68,11 +74,6 @@ pub struct Export {
 }
 
 impl Export {
-    /// The names that its paths may use besides the window, the run and its own.
-    pub fn param_names(&self) -> Vec<&str> {
-        self.params.keys().map(String::as_str).collect()
-    }
-
     /// Where it uses the window of a job, if it does. A job without one can then never succeed.
     pub fn uses_window(&self) -> Option<&'static str> {
         let is_window = |name: &str| param::WINDOW.contains(&name);
@@ -166,6 +167,9 @@ pub struct Schedule {
     /// run. What is left out is listed as skipped.
     #[serde(default)]
     pub catch_up: CatchUp,
+    /// Values of params: each time there is a run for every combination of them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub for_each: BTreeMap<String, Vec<Json>>,
 }
 
 fn day<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<jiff::civil::Date>, D::Error> {

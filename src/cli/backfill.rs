@@ -27,7 +27,7 @@ const DOING: &str = "backfill the windows";
 const TRIES: usize = 5;
 
 /// Runs for the windows of a span that have none, skipped ones too; those that are dead are
-/// replayed. Repeating it is harmless.
+/// replayed. Each combination of `for-each` counts by itself. Repeating it is harmless.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -48,7 +48,8 @@ pub struct Backfill {
     #[arg(long, value_name = "N", default_value_t = 2,
           value_parser = clap::value_parser!(u32).range(1..=1000))]
     at_once: u32,
-    /// The value of a parameter; may be given several times
+    /// The value of a parameter; may be given several times. Parameters of `for-each` that are not
+    /// given take each of their values
     #[arg(long = "param", value_name = "NAME=VALUE", value_parser = arguments::pair)]
     params: Vec<(String, String)>,
     /// Only tell what would be done
@@ -79,10 +80,13 @@ impl Backfill {
         let config = context.config(false)?;
         let ledger = wiring::existing_ledger(&config.settings).await?;
         let bound = self.active(&*ledger).await?;
-        let survey = Survey::begin(&*ledger, &bound).await?;
+        let fixed = enqueue::typed(&bound.export.params, &self.params)?;
+        let survey = Survey::begin(&*ledger, &bound, bound.export.combinations(&fixed)).await?;
         let span = span::parse_span(&self.window, Some(survey.spec), &survey.zone, survey.now)?;
         let windows: Vec<Window> = survey.spec.within(span, &survey.zone).collect();
-        let content = |window| Ok(self.order(context, &bound, &survey, window)?.content);
+        let content = |window, params: &Map<String, Json>| {
+            Ok(self.order(context, &bound, &survey, (window, params))?.content)
+        };
         let mut plan = Plan::of(&*ledger, &survey, &windows, content).await?;
         match self.only {
             Some(Only::Missing) => plan.dead.clear(),
@@ -143,15 +147,15 @@ impl Backfill {
         }
     }
 
-    /// The job of a window.
+    /// The job of a window, with these params.
     fn order(
         &self,
         context: &Context,
         bound: &Bound,
         survey: &Survey,
-        window: Window,
+        (window, params): (Window, &Map<String, Json>),
     ) -> Result<Order> {
-        let params: Map<String, Json> = enqueue::typed(&bound.export.params, &self.params)?;
+        let params = params.clone();
         let job = JobMessage {
             export: self.export.clone(),
             window: Some(window),
@@ -162,20 +166,20 @@ impl Backfill {
         intake::own(&job, bound, survey.now).map_err(arguments::as_usage)
     }
 
-    /// Accepts the runs of some windows, by the definition that is active by then.
+    /// Accepts the runs of some jobs, by the definition that is active by then.
     async fn accept(
         &self,
         context: &Context,
         ledger: &dyn Ledger,
         survey: &Survey,
-        windows: &[Window],
+        jobs: &[(Window, Map<String, Json>)],
         cap: &Need,
     ) -> Result<u64, Failure> {
         for _ in 0..TRIES {
             let bound = self.active(ledger).await?;
-            let orders = windows
+            let orders = jobs
                 .iter()
-                .map(|window| self.order(context, &bound, survey, *window))
+                .map(|(window, params)| self.order(context, &bound, survey, (*window, params)))
                 .map(|order| Ok(backfill::capped(order?, cap)))
                 .collect::<Result<Vec<Order>>>()?;
             if let Some(new) = backfill::accept(ledger, orders).await? {

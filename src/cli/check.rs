@@ -12,11 +12,11 @@ use super::{Context, Ended, Failure, Verdict, trial};
 use crate::config::Config;
 use crate::connect::System;
 use crate::error::{Class, Error, Result};
-use crate::export::{Definition, Export};
+use crate::export::{Definition, Export, TABLE};
 use crate::job::message::JobMessage;
 use crate::job::param::{Param, ParamType};
 use crate::job::window::{self, WindowSpec};
-use crate::pipeline::Plan;
+use crate::pipeline::{House, Plan};
 use crate::scrub::scrub;
 use crate::wiring;
 
@@ -108,21 +108,41 @@ async fn connect(context: &Context, config: &Config) -> Result<Failed, Failure> 
     }
     let house = wiring::house(config);
     for definition in config.exports.values() {
-        let checked = async {
-            let run = trial::run(definition, sample(definition)?)?;
-            Plan::new(Arc::new(definition.export.clone()), &run, &house)?.check().await
-        };
-        let Err(error) = checked.await else { continue };
-        if error.class() == Class::Permanent
-            && let Some(name) = guessed(&definition.export, config)
-        {
-            unknown(context, definition, name, &error)?;
-        } else {
-            failed.exports += 1;
+        let jobs = async { trial::of_tables(definition, sample(definition)?, &house).await };
+        let mut errors = Vec::new();
+        match jobs.await {
+            Ok(jobs) => {
+                for job in jobs {
+                    errors.extend(planned(definition, job, &house).await.err());
+                }
+            }
+            Err(error) => errors.push(error),
+        }
+        let guessed = guessed(&definition.export, config);
+        let (unsure, errors): (Vec<Error>, Vec<Error>) = errors
+            .into_iter()
+            .partition(|error| guessed.is_some() && error.class() == Class::Permanent);
+        for (error, name) in unsure.iter().zip(guessed) {
+            unknown(context, definition, name, error)?;
+        }
+        failed.exports += u64::from(!errors.is_empty());
+        for error in errors {
             tell(context, "export", &definition.name, &definition.file, &error)?;
         }
     }
     Ok(failed)
+}
+
+/// Plans a job on the columns that its source has now; of many tables, the error names its own.
+async fn planned(definition: &Definition, job: JobMessage, house: &House) -> Result<()> {
+    let table = job.params.get(TABLE).filter(|_| definition.export.source.tables.is_some());
+    let table = table.and_then(|name| name.as_str()).map(str::to_owned);
+    let run = trial::run(definition, job)?;
+    let checked = Plan::new(Arc::new(definition.export.clone()), &run, house)?.check().await;
+    checked.map_err(|error| match table {
+        Some(table) => error.with("table", table),
+        None => error,
+    })
 }
 
 /// Tells what does not work, and where that is configured.
@@ -204,6 +224,10 @@ fn sample(definition: &Definition) -> Result<JobMessage> {
     for (name, param) in &export.params {
         params.insert(name.clone(), any_value(param, now));
     }
+    // Values that the schedule asks for are better than any others.
+    params.extend(
+        export.combinations(&serde_json::Map::new()).into_iter().next().unwrap_or_default(),
+    );
     Ok(JobMessage {
         export: definition.name.clone(),
         window: Some(window),

@@ -131,6 +131,11 @@ impl Of {
         let order = intake::order(job, sender, &bound, now).map_err(arguments::as_usage)?;
         let run = Run::new(id, order, now);
         let plan = Plan::new(Arc::clone(&bound.export), &run, &wiring::house(config))?;
+        if plan.spreads().is_some() {
+            return Err(Error::usage(MOVE, "each of the export's tables has one of its own")
+                .with("export", &self.export)
+                .help("Name the table by --param table=..."));
+        }
         if plan.cursor().is_none() {
             return Err(Error::usage(MOVE, "the export has none")
                 .with("export", &self.export)

@@ -1,58 +1,30 @@
 //! `longshore enqueue`
 
+mod job;
+
 use std::sync::Arc;
 
 use clap::Args;
 use jiff::Timestamp;
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Value as Json, json};
 
+pub use self::job::{Job, typed};
 use super::output::counted;
 use super::{
     Context, Ended, Failure, Verdict, arguments, exports, runs, signals, tell, told, wait,
 };
 use crate::error::{Class, Error, Result};
-use crate::export::{Definition, Export};
+use crate::export::{Definition, TABLE};
 use crate::intake::{self, Bound, Definitions};
 use crate::job::command::Outcome;
-use crate::job::message::JobMessage;
-use crate::job::param::{ParamType, Params};
 use crate::job::run::{Order, Run, State};
-use crate::job::{RunId, Window, span, window};
+use crate::job::{RunId, span, window};
 use crate::ledger::{Ledger, RunFilter, Which};
 use crate::wiring;
 
 const DOING: &str = "enqueue the job";
-/// Windows that one command asks for.
-const WINDOWS: usize = 1000;
 /// How often a definition may change under a command before that gives up.
 const TRIES: usize = 5;
-
-/// Which job is asked for.
-#[derive(Debug, Args)]
-pub struct Job {
-    /// The export's name
-    pub export: String,
-    /// What to deliver: 2026-11-19, 2026-11-19T05, 2026-11, yesterday, or A..B with both ends
-    /// included; one job for each window of the export in it
-    #[arg(long)]
-    pub window: Option<String>,
-    /// The value of a parameter; may be given several times
-    #[arg(long = "param", value_name = "NAME=VALUE", value_parser = arguments::pair)]
-    pub params: Vec<(String, String)>,
-    /// The idempotency key. Default: it follows from export, parameters and window; a job without
-    /// a window gets a new one
-    #[arg(long)]
-    pub key: Option<String>,
-    /// Who receives it
-    #[arg(long)]
-    pub recipient: Option<String>,
-    /// Not to be started before: 2h, a day, or an instant
-    #[arg(long, value_name = "WHEN", value_parser = arguments::future)]
-    pub not_before: Option<Timestamp>,
-    /// Given up when it has not ended by: 2h, a day, or an instant
-    #[arg(long, value_name = "WHEN", value_parser = arguments::future)]
-    pub deadline: Option<Timestamp>,
-}
 
 /// Asks for a run of an export: workers of its pool do it. The same job again is harmless, and
 /// tells what became of the first.
@@ -62,6 +34,7 @@ Examples:
   longshore enqueue orders
   longshore enqueue daily-orders --window yesterday --param country=SE --wait
   longshore enqueue daily-orders --window 2026-11-01..2026-11-07 --param country=NO --dry-run
+  longshore enqueue daily-orders --window yesterday --each
   longshore enqueue orders --key nightly-2026-11-19")]
 pub struct Enqueue {
     #[command(flatten)]
@@ -116,82 +89,6 @@ impl Enqueue {
     }
 }
 
-impl Job {
-    /// The jobs that are asked for: one for each window.
-    ///
-    /// # Errors
-    /// `usage`: a window that cannot be understood, a value that is not of its parameter's type,
-    /// or one key for several windows.
-    pub fn messages(
-        &self,
-        name: &str,
-        export: &Export,
-        by: String,
-        now: Timestamp,
-    ) -> Result<Vec<JobMessage>> {
-        let windows = self.windows(export, now)?;
-        if windows.len() > 1 && self.key.is_some() {
-            return Err(Error::usage(DOING, "one key cannot be that of several windows")
-                .help("Leave --key out: the key follows from the window."));
-        }
-        let params = typed(&export.params, &self.params)?;
-        Ok(windows
-            .into_iter()
-            .map(|window| JobMessage {
-                export: name.to_owned(),
-                window,
-                params: params.clone(),
-                key: self.key.clone(),
-                recipient: self.recipient.clone(),
-                not_before: self.not_before,
-                deadline: self.deadline,
-                requested_by: Some(by.clone()),
-                definition: None,
-            })
-            .collect())
-    }
-
-    fn windows(&self, export: &Export, now: Timestamp) -> Result<Vec<Option<Window>>> {
-        let Some(text) = &self.window else { return Ok(vec![None]) };
-        let zone = window::zone(&export.timezone)?;
-        let spec = export.schedule.as_ref().and_then(|schedule| schedule.window);
-        let span = span::parse_span(text, spec, &zone, now)?;
-        let Some(spec) = spec else { return Ok(vec![Some(span)]) };
-        let windows: Vec<Option<Window>> =
-            spec.within(span, &zone).take(WINDOWS + 1).map(Some).collect();
-        if windows.len() > WINDOWS {
-            return Err(Error::usage(DOING, format!("that is more than {WINDOWS} windows"))
-                .with("window", text)
-                .help("Ask for a part of them at a time."));
-        }
-        Ok(windows)
-    }
-}
-
-/// The values by the types that the export declares; what it does not declare stays text, and is
-/// refused with the others' mistakes.
-pub fn typed(declared: &Params, given: &[(String, String)]) -> Result<Map<String, Json>> {
-    let mut params = Map::new();
-    for (name, text) in given {
-        let kind = declared.get(name).map(|param| param.kind);
-        let value = match kind {
-            Some(ParamType::Int64) => text.parse::<i64>().ok().map(Json::from),
-            Some(ParamType::Bool) => text.parse::<bool>().ok().map(Json::from),
-            Some(ParamType::String | ParamType::Date | ParamType::Timestamp) | None => {
-                Some(Json::from(text.as_str()))
-            }
-        };
-        let value = value.ok_or_else(|| {
-            let kind = kind.map(|kind| kind.to_string()).unwrap_or_default();
-            Error::usage(DOING, format!("the value is no {kind}")).with("param", name)
-        })?;
-        if params.insert(name.clone(), value).is_some() {
-            return Err(Error::usage(DOING, "a parameter is given twice").with("param", name));
-        }
-    }
-    Ok(params)
-}
-
 /// The active definition and the orders that a job is under it.
 async fn orders(
     context: &Context,
@@ -205,9 +102,23 @@ async fn orders(
     let now = ledger.now().await?;
     let mut orders = Vec::new();
     for message in job.messages(&bound.name, &bound.export, context.by(), now)? {
-        orders.push(intake::own(&message, &bound, now).map_err(arguments::as_usage)?);
+        let order = intake::own(&message, &bound, now).map_err(arguments::as_usage);
+        orders.push(order.map_err(|error| with_each(error, &bound, job))?);
     }
     Ok((bound, orders))
+}
+
+/// Says of a value that is missing how to ask for all.
+fn with_each(error: Error, bound: &Bound, job: &Job) -> Error {
+    if error.class() != Class::Usage || error.advice().is_some() || job.each {
+        return error;
+    }
+    let each = bound.export.schedule.iter().flat_map(|schedule| schedule.for_each.keys());
+    let missing = |name: &String| error.context().contains(&("param", name.clone()));
+    match each.into_iter().any(missing) {
+        true => error.help("Give it by --param, or ask for every combination by --each."),
+        false => error,
+    }
 }
 
 async fn dry_run(context: &Context, ledger: &Arc<dyn Ledger>, job: &Job) -> Result<(), Failure> {
@@ -232,6 +143,7 @@ async fn dry_run(context: &Context, ledger: &Arc<dyn Ledger>, job: &Job) -> Resu
                 "export": order.export,
                 "revision": order.revision,
                 "window": order.window,
+                "params": order.params,
                 "key": order.key,
             }))?;
             continue;
@@ -270,12 +182,17 @@ fn understood(bound: &Bound, orders: &[Order]) -> String {
     text
 }
 
-/// `window 2026-11-19, key ab12…`
+/// `window 2026-11-19, country=SE, key ab12…`; the params only where several are asked for at once.
 fn about(order: &Order, bound: &Bound) -> String {
     let spec = bound.export.schedule.as_ref().and_then(|schedule| schedule.window);
     let zone = window::zone(&bound.export.timezone).unwrap_or(jiff::tz::TimeZone::UTC);
     let window = order.window.map(|one| format!("window {}, ", span::show(&one, spec, &zone)));
-    format!("{}key {}", window.unwrap_or_default(), order.key)
+    let params = order.params.clone();
+    let params: String = match bound.export.has_each() {
+        true => runs::params(&params).map(|one| one + ", ").collect(),
+        false => String::new(),
+    };
+    format!("{}{params}key {}", window.unwrap_or_default(), order.key)
 }
 
 /// What became of the jobs when they were put into the ledger.
@@ -387,6 +304,7 @@ impl Placed {
                         "export": order.export,
                         "revision": run.order.revision,
                         "window": order.window,
+                        "params": order.params,
                         "key": order.key,
                     }))?;
                 }
@@ -445,30 +363,8 @@ pub async fn ending(run: &Run, definitions: &Definitions) -> String {
         Some(_) => format!(" {}", runs::window_of(run, definitions).await),
         None => String::new(),
     };
-    format!("run {}, {}{window}", run.id.short(), run.order.export)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn values_take_the_types_of_their_declarations() {
-        let declared: Params = serde_json::from_value(json!({
-            "country": {"type": "string"},
-            "top": {"type": "int64"},
-            "all": {"type": "bool"},
-        }))
-        .unwrap();
-        let given = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
-            pairs.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
-        };
-        let pairs = [("country", "1"), ("top", "10"), ("all", "true"), ("else", "x")];
-        let params = typed(&declared, &given(&pairs)).unwrap();
-        let expected = json!({"country": "1", "top": 10, "all": true, "else": "x"});
-        assert_eq!(Json::Object(params), expected);
-        for bad in [vec![("top", "1.5")], vec![("all", "yes")], vec![("top", "1"), ("top", "2")]] {
-            assert_eq!(typed(&declared, &given(&bad)).unwrap_err().class(), Class::Usage);
-        }
-    }
+    // Of the runs of one definition's tables, each tells which is its own.
+    let table = run.order.parent.and(run.order.params.get(TABLE)).and_then(Json::as_str);
+    let table = table.map(|table| format!(" {table}")).unwrap_or_default();
+    format!("run {}, {}{window}{table}", run.id.short(), run.order.export)
 }

@@ -9,11 +9,15 @@ use serde_json::{Value as Json, json};
 use super::enqueue::Job;
 use super::output::{counted, thousands};
 use super::{Context, Ended, Failure, Verdict, arguments, trial};
-use crate::error::Error;
-use crate::pipeline::{Plan, Preview as First};
+use crate::error::{Error, Result};
+use crate::export::{Definition, TABLE};
+use crate::job::message::JobMessage;
+use crate::pipeline::{House, Plan, Preview as First};
 use crate::wiring;
 
 const DOING: &str = "preview the export";
+/// How many of an export's tables are named.
+const SOME: usize = 10;
 
 /// The rows as they would be delivered; delivers nothing
 ///
@@ -48,6 +52,7 @@ impl Preview {
             export: self.export,
             window: self.window,
             params: self.params,
+            each: false,
             key: None,
             recipient: None,
             not_before: None,
@@ -60,12 +65,25 @@ impl Preview {
                 .help("Name one of them.")
                 .into());
         };
-        let run = trial::run(definition, message).map_err(arguments::as_usage)?;
         let house = wiring::house(&config);
+        if definition.export.spreads(&message.params) {
+            return Err(one_table(definition, message, &house).await?.into());
+        }
+        let run = trial::run(definition, message).map_err(arguments::as_usage)?;
         let plan = Plan::new(Arc::new(definition.export.clone()), &run, &house)?;
         show(context, &plan.preview(self.rows as usize).await?)?;
         Ok(Verdict::Done)
     }
+}
+
+/// The error that asks for one of the export's tables, and names some.
+async fn one_table(definition: &Definition, job: JobMessage, house: &House) -> Result<Error> {
+    let jobs = trial::of_tables(definition, job, house).await?;
+    let names = jobs.iter().filter_map(|job| job.params.get(TABLE)?.as_str());
+    let shown: Vec<&str> = names.take(SOME).collect();
+    let more = if jobs.len() > shown.len() { ", ..." } else { "" };
+    Ok(Error::usage(DOING, format!("these are {}", counted(jobs.len() as u64, "table")))
+        .help(format!("Name one by --param table=...: {}{more}", shown.join(", "))))
 }
 
 fn show(context: &Context, preview: &First) -> Result<(), Failure> {

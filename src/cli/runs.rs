@@ -1,5 +1,6 @@
 //! `longshore runs`
 
+mod cancel;
 mod record;
 mod resolve;
 mod watch;
@@ -18,16 +19,13 @@ use crate::config::{Config, suggest};
 use crate::connect::System;
 use crate::error::{Error, Result};
 use crate::intake::Definitions;
-use crate::job::command::{Command, Outcome};
-use crate::job::machine::Refusal;
 use crate::job::pause::Scope;
 use crate::job::run::{Run, State};
 use crate::job::{RunId, Window, span, window};
-use crate::ledger::{Ledger, RunFilter, Which, apply_one, one_run};
+use crate::ledger::{Ledger, RunFilter, Which, one_run};
 use crate::units::Size;
 use crate::wiring;
 
-const CANCEL: &str = "cancel the run";
 /// How many runs a list has, unless it is said.
 const LIMIT: u32 = 20;
 /// How many runs a list has at the most.
@@ -89,6 +87,9 @@ struct List {
     /// Only runs accepted since: 24h, a day, or an instant
     #[arg(long, value_name = "WHEN", value_parser = past)]
     since: Option<Timestamp>,
+    /// Only the runs of the tables that this run was spread into, by the ending of its name
+    #[arg(long, value_name = "RUN")]
+    parent: Option<String>,
     /// At the most so many; default: 20
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(LIMITS)))]
     limit: Option<u32>,
@@ -114,8 +115,12 @@ fn state(word: &str) -> Result<Wanted, String> {
 impl Runs {
     pub async fn run(self, context: &Context) -> Ended {
         // Were clap to refuse this, it would refuse the options of every command here as well.
-        let List { export, state, since, limit } = &self.list;
-        let picked = export.is_some() || !state.is_empty() || since.is_some() || limit.is_some();
+        let List { export, state, since, parent, limit } = &self.list;
+        let picked = export.is_some()
+            || !state.is_empty()
+            || since.is_some()
+            || parent.is_some()
+            || limit.is_some();
         if picked && self.command.is_some() {
             return Err(Error::usage("read the command", "options of a list stand before it")
                 .help("Write `longshore runs list` and its options after that.")
@@ -132,7 +137,7 @@ impl Runs {
             }
             What::Cancel { run, reason, dry_run } => {
                 let run = one_run(&*ledger, &run).await?;
-                cancel(context, &config, &*ledger, run, reason, dry_run).await?;
+                cancel::cancel(context, &config, &*ledger, run, reason, dry_run).await?;
             }
         }
         Ok(Verdict::Done)
@@ -153,10 +158,15 @@ impl List {
         states.sort_unstable();
         states.dedup();
         let limit = self.limit.unwrap_or(LIMIT);
+        let parent = match &self.parent {
+            Some(ending) => Some(one_run(&*ledger, ending).await?.id),
+            None => None,
+        };
         let filter = RunFilter {
             export: self.export,
             states,
             since: self.since,
+            parent,
             // One more tells whether there are more.
             limit: limit + 1,
             ..RunFilter::default()
@@ -277,15 +287,19 @@ pub async fn what_of(run: &Run, definitions: &Definitions) -> String {
 }
 
 /// Window, params and edition as tables show them.
-pub fn in_few_words(window: Option<String>, params: &Map<String, Json>, edition: i32) -> String {
-    let params = params.iter().map(|(name, value)| match value {
-        Json::String(text) => format!("{name}={text}"),
-        value => format!("{name}={value}"),
-    });
+pub fn in_few_words(window: Option<String>, given: &Map<String, Json>, edition: i32) -> String {
     let edition = Some(edition).filter(|edition| *edition > 1);
     let edition = edition.map(|edition| format!("edition {edition}"));
-    let words: Vec<String> = window.into_iter().chain(params).chain(edition).collect();
+    let words: Vec<String> = window.into_iter().chain(params(given)).chain(edition).collect();
     if words.is_empty() { dash() } else { cut(&words.join(" "), WIDE) }
+}
+
+/// Params in few words, one each: `country=SE`.
+pub fn params(params: &Map<String, Json>) -> impl Iterator<Item = String> {
+    params.iter().map(|(name, value)| match value {
+        Json::String(text) => format!("{name}={text}"),
+        value => format!("{name}={value}"),
+    })
 }
 
 fn took_of(run: &Run, now: Timestamp) -> Option<SignedDuration> {
@@ -295,6 +309,10 @@ fn took_of(run: &Run, now: Timestamp) -> Option<SignedDuration> {
 
 /// When it ended, began or goes on, and what went wrong last.
 pub fn when(run: &Run, now: Timestamp) -> String {
+    if let Some(parts) = run.parts {
+        let ended = clock(run.ended_at.unwrap_or(run.changed_at), now);
+        return format!("{ended}: spread into {}", counted(parts.into(), "run"));
+    }
     let wrong = run
         .failure
         .as_ref()
@@ -380,6 +398,11 @@ async fn show(
     if !order.params.is_empty() {
         line("params", json!(order.params).to_string())?;
     }
+    if run.parts.is_some() {
+        let name = run.id.short();
+        line("parts", format!("see `longshore runs --parent {name}`"))?;
+    }
+    optional("part of", order.parent.map(|run| format!("run {}", run.short())))?;
     optional("recipient", order.recipient.clone())?;
     line("pool", order.pool.clone())?;
     let by = order.requested_by.as_ref().map(|by| format!(" for {by}")).unwrap_or_default();
@@ -467,62 +490,6 @@ pub fn is_skipped(run: &Run, target: &str, config: &Config) -> bool {
     let connection = target.split('/').next().unwrap_or_default();
     let of_files = config.connections.get(connection).is_some_and(|one| one.kind == System::Files);
     of_files && run.decision.as_ref().is_some_and(|decision| decision.parts.is_empty())
-}
-
-async fn cancel(
-    context: &Context,
-    config: &Config,
-    ledger: &dyn Ledger,
-    run: Run,
-    reason: Option<String>,
-    dry_run: bool,
-) -> Result<(), Failure> {
-    let name = run.id.short();
-    if dry_run {
-        if run.state.ended() || run.state == State::Committing {
-            return Err(stands(&run, run.state).into());
-        }
-        if context.out.json {
-            return context.out.object(&object(&run)?);
-        }
-        context.out.line(format!(
-            "would cancel run {name} of {}, which is {}",
-            run.order.export, run.state
-        ))?;
-        return context.out.line("Nothing was changed. Run again without --dry-run.");
-    }
-    let command =
-        Command::Cancel { run: run.id, by: context.by(), reason: reason.unwrap_or_default() };
-    let outcome = apply_one(ledger, command).await?;
-    if let Outcome::Done(run) = &outcome
-        && run.state.ended()
-    {
-        // No worker ever had it: nobody else tells.
-        wiring::announce(&config.settings, run).await;
-    }
-    match outcome {
-        Outcome::Done(run) if context.out.json => context.out.object(&object(&run)?),
-        Outcome::Done(run) => context.out.line(match run.state {
-            State::Cancelled => format!("cancelled: run {name}"),
-            state => format!(
-                "run {name} is {state}; it ends once a worker has made sure that nothing of it can be \
-                 delivered"
-            ),
-        }),
-        Outcome::Refused(Refusal::Stands(state)) => Err(stands(&run, state).into()),
-        other => {
-            let message = format!("the ledger did not allow it: {other:?}");
-            Err(Error::refused(CANCEL, message).with("run", name).into())
-        }
-    }
-}
-
-fn stands(run: &Run, state: State) -> Error {
-    let error = Error::refused(CANCEL, format!("it is {state}")).with("run", run.id.short());
-    match state {
-        State::Committing => error.help("It is decided, and is delivered in any case."),
-        _ => error.help(format!("See `longshore runs show {}`.", run.id.short())),
-    }
 }
 
 #[cfg(test)]

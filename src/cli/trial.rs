@@ -16,7 +16,7 @@ use super::{Context, Ended, Failure, Verdict, told};
 use crate::config::Config;
 use crate::connect::Connection;
 use crate::error::{Error, Result};
-use crate::export::Definition;
+use crate::export::{Definition, TABLE};
 use crate::format::Format;
 use crate::intake::{self, Bound, Sender};
 use crate::job::RunId;
@@ -84,12 +84,35 @@ pub async fn deliver(context: &Context, job: &super::enqueue::Job, folder: &Path
     let stop = signals::stop()?;
     let jobs =
         job.messages(&definition.name, &definition.export, context.by(), Timestamp::now())?;
+    let mut each = Vec::new();
     for message in jobs {
+        each.extend(of_tables(&definition, message, &house).await?);
+    }
+    for message in each {
         let run = run(&definition, message).map_err(arguments::as_usage)?;
         let (place, decision) = one(&definition, run, &house, &folder, &stop).await?;
         show(context, &place, &decision)?;
     }
     Ok(Verdict::Done)
+}
+
+/// The jobs that a job is spread into, one for each table; itself, where it is of one.
+pub async fn of_tables(
+    definition: &Definition,
+    job: JobMessage,
+    house: &House,
+) -> Result<Vec<JobMessage>> {
+    if !definition.export.spreads(&job.params) {
+        return Ok(vec![job]);
+    }
+    let run = run(definition, job.clone()).map_err(arguments::as_usage)?;
+    let tables = Plan::new(Arc::new(definition.export.clone()), &run, house)?.tables().await?;
+    let of = |table: String| {
+        let mut job = job.clone();
+        job.params.insert(TABLE.to_owned(), table.into());
+        job
+    };
+    Ok(tables.into_iter().map(of).collect())
 }
 
 fn made(folder: &Path) -> Result<PathBuf> {
@@ -119,7 +142,13 @@ fn here(definition: &Definition) -> Definition {
     let table = sink.table.is_some();
     definition.export.sink = SinkConfig {
         connection: HERE.to_owned(),
-        path: Some(sink.path.clone().unwrap_or_else(|| definition.name.clone())),
+        path: Some(sink.path.clone().unwrap_or_else(|| match &sink.table {
+            // Where tables go by names of their own, folders do.
+            Some(table) if definition.export.source.tables.is_some() => {
+                format!("{}/{table}", definition.name)
+            }
+            _ => definition.name.clone(),
+        })),
         format: if table { Some(Format::Csv) } else { sink.format },
         if_exists: Some(IfExists::Replace),
         table: None,

@@ -1,5 +1,6 @@
 //! Waiting for runs to end, by what the ledger says of them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use crate::error::{Class, Error, Result};
 use crate::intake::Definitions;
 use crate::job::RunId;
 use crate::job::run::{Run, State};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, RunFilter};
 use crate::scrub::scrub;
 use crate::units::Size;
 
@@ -51,7 +52,8 @@ impl Alone {
     }
 }
 
-/// Waits until all these runs have ended, however long the ledger is away meanwhile. `look` is
+/// Waits until all these runs have ended, and those that they are spread into, however long the ledger
+/// is away meanwhile. `look` is
 /// given each run that is still open, with the ledger's time, whenever it was asked.
 ///
 /// # Errors
@@ -61,10 +63,15 @@ pub async fn until_ended(
     ids: Vec<RunId>,
     look: &mut impl AsyncFnMut(&Run, Timestamp) -> Result<()>,
 ) -> Result<Vec<Run>> {
-    let mut progress = Progress::new(Some(ids.len() as u64), "runs ended");
+    let mut asked = ids.len();
+    let mut progress = Progress::new(Some(asked as u64), "runs ended");
     let mut ended: Vec<Run> = Vec::with_capacity(ids.len());
     let mut open = ids;
     loop {
+        let all = open.len() + ended.len();
+        if std::mem::replace(&mut asked, all) != all {
+            progress = Progress::new(Some(all as u64), "runs ended");
+        }
         match look_at(ledger, &mut open, &mut ended, look).await {
             Ok(None) => return Ok(ended),
             Ok(Some(now)) => progress.at(ended.len() as u64, &now),
@@ -93,6 +100,13 @@ async fn look_at(
                 .with("run", id)
         })?;
         if run.state.ended() {
+            if run.parts.is_some() {
+                let parts = parts_of(ledger, run.id).await?;
+                let new =
+                    |part: &RunId| !open.contains(part) && ended.iter().all(|e| e.id != *part);
+                let parts: Vec<RunId> = parts.into_iter().filter(new).collect();
+                open.extend(parts);
+            }
             open.remove(index);
             ended.push(run);
             continue;
@@ -105,6 +119,16 @@ async fn look_at(
         index += 1;
     }
     Ok(first)
+}
+
+/// The runs that a run was spread into, by the newest edition of each, in the order of their names.
+async fn parts_of(ledger: &dyn Ledger, run: RunId) -> Result<Vec<RunId>> {
+    let filter = RunFilter { parent: Some(run), limit: u32::MAX, ..RunFilter::default() };
+    let mut keys = BTreeSet::new();
+    let mut parts = ledger.runs(&filter).await?;
+    parts.retain(|part| keys.insert(part.order.key.clone()));
+    parts.reverse();
+    Ok(parts.into_iter().map(|part| part.id).collect())
 }
 
 /// Tells how runs ended: found something, where one was not delivered.
@@ -159,6 +183,9 @@ async fn outcome(
 ) -> Result<String> {
     let name = enqueue::ending(run, definitions).await;
     let failure = run.failure.as_ref().filter(|_| run.state != State::Done);
+    if let Some(parts) = run.parts {
+        return Ok(format!("done: {name}: spread into {}", counted(parts.into(), "run")));
+    }
     Ok(match (run.state, run.counts, failure) {
         (State::Done, Some(counts), _) => {
             let delivery = ledger

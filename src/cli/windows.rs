@@ -1,26 +1,29 @@
 //! `longshore windows`
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use clap::Args;
-use serde_json::json;
+use jiff::Timestamp;
+use serde_json::{Map, Value as Json, json};
 
 use super::output::{ahead, clock};
 use super::{Context, Ended, Failure, Verdict, exports, runs};
 use crate::intake::{Bound, Definitions};
+use crate::job::run::Run;
 use crate::job::window::Window;
 use crate::job::{RunId, span};
 use crate::ledger::{Ledger, Which};
-use crate::scheduler::survey::{Standing, Survey};
+use crate::scheduler::survey::{Place, Standing, Survey, together};
 use crate::wiring;
 
 const DOING: &str = "look at the windows";
 /// How many windows are listed, unless it is said.
 const RECENT: usize = 30;
-/// Of how many windows the runs are read at once.
+/// Of how many places, a window and a combination of params each, the runs are read at once.
 const PAGE: usize = 1000;
 
-/// The windows of an export: done, running, waiting, dead; due, where its schedule will ask for
+/// The windows of an export, and of each the combinations of its params: done, running, waiting, dead; due, where its schedule will ask for
 /// them; skipped, where catch-up left them out; missing, where nothing will ask for them; open,
 /// where they have not ended.
 #[derive(Debug, Args)]
@@ -43,7 +46,8 @@ impl Windows {
         let config = context.config(false)?;
         let ledger = wiring::existing_ledger(&config.settings).await?;
         let bound = active(&*ledger, &self.export).await?;
-        let survey = Survey::begin(&*ledger, &bound).await?;
+        let each = bound.export.combinations(&Map::new());
+        let survey = Survey::begin(&*ledger, &bound, each).await?;
         let windows = match &self.window {
             Some(text) => {
                 let span = span::parse_span(text, Some(survey.spec), &survey.zone, survey.now)?;
@@ -53,13 +57,15 @@ impl Windows {
         };
         let definitions = Definitions::new(Arc::clone(&ledger));
         let mut lines = Vec::new();
-        for page in windows.chunks(PAGE) {
-            let standings = survey.look(&*ledger, page).await?;
-            for (window, standing) in page.iter().zip(standings) {
-                if context.out.json {
-                    object(context, &bound, &survey, window, &standing)?;
-                } else {
-                    lines.extend(of_window(&survey, window, &standing, &definitions).await);
+        for page in windows.chunks((PAGE / survey.combinations().max(1)).max(1)) {
+            let places = survey.look(&*ledger, page).await?;
+            for (window, places) in page.iter().zip(places) {
+                for place in places {
+                    if context.out.json {
+                        object(context, &bound, &survey, window, &place)?;
+                    } else {
+                        lines.extend(of_place(&survey, window, &place, &definitions).await);
+                    }
                 }
             }
         }
@@ -87,11 +93,11 @@ struct Line {
     when: String,
 }
 
-/// The lines of a window: one for each of its runs, and one where it has none.
-async fn of_window(
+/// The lines of a window and a combination of params: one for each run, and one where there is none.
+async fn of_place(
     survey: &Survey,
     window: &Window,
-    standing: &Standing,
+    Place { params, standing, parts }: &Place,
     definitions: &Definitions,
 ) -> Vec<Line> {
     let now = survey.now;
@@ -100,10 +106,10 @@ async fn of_window(
         for run in found {
             lines.push(Line {
                 what: runs::what_of(run, definitions).await,
-                state: runs::state_of(run, now).to_owned(),
+                state: state_of(run, parts, now).to_owned(),
                 run: Some(run.id),
                 by: run.order.requested_by.clone(),
-                when: runs::when(run, now),
+                when: when(run, parts, now),
             });
         }
         return lines;
@@ -116,12 +122,43 @@ async fn of_window(
         Standing::Missing | Standing::Runs(_) => "no schedule asks for it".to_owned(),
     };
     vec![Line {
-        what: span::show(window, Some(survey.spec), &survey.zone),
+        what: with_params(span::show(window, Some(survey.spec), &survey.zone), params),
         state: word(standing).to_owned(),
         run: None,
         by: None,
         when,
     }]
+}
+
+/// The state of a run; of one that was spread, what its tables' runs come to together.
+fn state_of(run: &Run, parts: &[Run], now: Timestamp) -> &'static str {
+    match run.parts {
+        Some(_) => together(parts).as_str(),
+        None => runs::state_of(run, now),
+    }
+}
+
+/// When it was; of one that was spread, how many of its tables' runs are in which state.
+fn when(run: &Run, parts: &[Run], now: Timestamp) -> String {
+    if run.parts.is_none() {
+        return runs::when(run, now);
+    }
+    let counts = counts(parts).into_iter().map(|(state, count)| format!("{count} {state}"));
+    format!("{}: {}", runs::when(run, now), counts.collect::<Vec<_>>().join(", "))
+}
+
+/// How many runs are in which state.
+fn counts(parts: &[Run]) -> BTreeMap<&'static str, usize> {
+    let mut counts = BTreeMap::new();
+    for part in parts {
+        *counts.entry(part.state.as_str()).or_default() += 1;
+    }
+    counts
+}
+
+fn with_params(window: String, params: &Map<String, Json>) -> String {
+    let words: Vec<String> = std::iter::once(window).chain(runs::params(params)).collect();
+    words.join(" ")
 }
 
 fn word(standing: &Standing) -> &'static str {
@@ -157,7 +194,7 @@ fn object(
     bound: &Bound,
     survey: &Survey,
     window: &Window,
-    standing: &Standing,
+    Place { params, standing, parts }: &Place,
 ) -> Result<(), Failure> {
     let shown = span::show(window, Some(survey.spec), &survey.zone);
     let Standing::Runs(found) = standing else {
@@ -169,6 +206,7 @@ fn object(
             "export": bound.name,
             "window": window,
             "shown": shown,
+            "params": params,
             "state": word(standing),
             "at": at,
             "run": null,
@@ -179,7 +217,8 @@ fn object(
             "export": bound.name,
             "window": window,
             "shown": shown,
-            "state": runs::state_of(run, survey.now),
+            "state": state_of(run, parts, survey.now),
+            "parts": run.parts.map(|_| counts(parts)),
             "at": run.ended_at,
             "run": run.id,
             "edition": run.order.edition,

@@ -342,6 +342,41 @@ fn of_code(code: Code) -> Page {
             "Put {run} into the path or the file\'s name, or deliver to a table by append or, with \
              `lookback`, by upsert; leave `window` out of the schedule.",
         ),
+        Code::ForEach => (
+            "Each time the schedule asks for a run of every combination of the values in `for-each`. \
+             Its names are params that [params] declares, its values of their types and among their \
+             `values`, each named once; there are at most 1,000 combinations.",
+            Wrong::File(
+                EXPORT,
+                "params = { top = { type = \"int64\", default = 1 } }\n\
+                 schedule = { cron = \"15 4 * * *\", for-each = { top = [] } }",
+            ),
+            "Correct the name or the values that are pointed at, or declare the param.",
+        ),
+        Code::NoValue => (
+            "The export has a schedule, and a param for which its runs have no value: it has no \
+             default, and `for-each` does not name it. None of them could ever be asked for.",
+            Wrong::File(
+                EXPORT,
+                "params = { country = { type = \"string\" } }\n\
+                 schedule = { cron = \"15 4 * * *\" }",
+            ),
+            "Name its values in `for-each` under [schedule], which makes a run of each, or give it a \
+             `default`.",
+        ),
+        Code::Tables => (
+            "An export of many `tables` has a run for each. Its patterns name them as \
+             `schema.table` (in SQLite `table`), at least one without `!`; each table goes to a place \
+             of its own, by {table} and, where there are several schemas, {schema}; and the param \
+             `table`, which names the table of a run, is there without being declared.",
+            Wrong::File(
+                EXPORT,
+                "source = { connection = \"shop\", tables = [\"public.*\"] }\n\
+                 sink   = { connection = \"lake\", path = \"shop\" }",
+            ),
+            "Put {table}, and {schema} where it is asked for, into `path`, `file` or `table` of the \
+             sink, or correct the pattern that is pointed at.",
+        ),
         Code::Transform => (
             "The SQL of [transform] cannot be understood, is not row by row, names what is not \
              there, or would lose digits. Where the types of the rows are declared, all of it is \

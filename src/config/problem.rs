@@ -86,6 +86,12 @@ codes! {
     Cursor = "LS0318",
     /// Quarantine without a key.
     NoQuarantineKey = "LS0319",
+    /// A `for-each` that does not go with the params.
+    ForEach = "LS0320",
+    /// A param that has no value in the runs of the schedule.
+    NoValue = "LS0321",
+    /// Many tables by one definition: their patterns, or where they go.
+    Tables = "LS0322",
     /// Every window of a schedule would deliver the same rows (a note).
     SameRows = "LS0330",
     /// The SQL of a transform is refused.

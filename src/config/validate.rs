@@ -1,11 +1,13 @@
 //! What one key alone cannot tell: references, and what fits together.
 
 mod cursor;
+mod each;
 mod export;
 mod files;
 mod meeting;
 mod rows;
 mod table;
+mod tables;
 mod text;
 
 use std::collections::BTreeMap;

@@ -283,6 +283,10 @@ fn place(old: &Export, new: &Export, effect: &mut impl FnMut(bool, String)) {
     if cron(old) != cron(new) {
         effect(false, "deliveries come at other times".to_owned());
     }
+    let each = |export: &Export| export.schedule.as_ref().map(|one| one.for_each.clone());
+    if each(old).unwrap_or_default() != each(new).unwrap_or_default() {
+        effect(false, "the schedule asks for other combinations of params".to_owned());
+    }
 }
 
 /// What rows there are.

@@ -2,6 +2,7 @@
 //! every way in: queue, command line, scheduler.
 
 mod definitions;
+mod part;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -10,7 +11,7 @@ use crate::export::Export;
 use crate::job::command::{Command, Outcome};
 use crate::job::key::Content;
 use crate::job::message::JobMessage;
-use crate::job::param::{self, Bindings};
+use crate::job::param::Bindings;
 use crate::job::run::{Order, Run};
 use crate::job::supplement::Supplement;
 use crate::job::template::{self, Template};
@@ -20,6 +21,7 @@ use crate::ledger::{Ledger, RecordedDelivery};
 use crate::sink::{Mode, SinkConfig};
 
 pub use definitions::{Bound, Definitions};
+pub use part::part;
 
 const DOING: &str = "accept the job";
 const RELEASE: &str = "release the rows";
@@ -82,7 +84,7 @@ pub fn order_at_any_time(
     if let Some(name) = job.params.iter().find_map(|(name, value)| has_nul(value).then_some(name)) {
         return Err(Error::malformed(DOING, "the value holds a NUL character").with("param", name));
     }
-    let params = param::resolve(&export.params, &job.params)?;
+    let params = export.bindings(&job.params)?;
     if let Some(recipient) = &job.recipient {
         return Err(Error::malformed(DOING, "there is no such recipient")
             .with("recipient", recipient)
@@ -123,6 +125,7 @@ pub fn order_at_any_time(
         traceparent: sender.traceparent.filter(plain),
         requested_by: job.requested_by,
         cap: None,
+        parent: None,
         not_before,
         deadline: match (job.deadline, give_up) {
             (Some(asked), Some(give_up)) => Some(asked.min(give_up)),
@@ -187,6 +190,15 @@ pub fn rerun(
         .with("export", &bound.name)
         .help("Run the one again that it supplements; `longshore runs show` names it."));
     }
+    if run.parts.is_some() {
+        let name = run.id.short();
+        return Err(Error::refused("run it again", "it was spread into runs of its tables")
+            .with("run", &name)
+            .help(format!(
+                "Run those again, which `longshore runs --parent {name}` lists; a new run of all \
+                 tables is asked for by another window or key."
+            )));
+    }
     let sink = &bound.export.sink;
     if sink.table.is_some() && sink.mode() == Mode::Append {
         return Err(Error::refused("run it again", "its rows would be in the table twice")
@@ -204,7 +216,11 @@ pub fn rerun(
         ..JobMessage::default()
     };
     // Whatever a new definition makes of the params, it stays the same job.
-    let order = Order { content: run.order.content.clone(), ..own(&job, bound, now)? };
+    let order = Order {
+        content: run.order.content.clone(),
+        parent: run.order.parent,
+        ..own(&job, bound, now)?
+    };
     Ok(Command::Rerun {
         of: run.id,
         id: RunId::new(),
@@ -369,10 +385,10 @@ fn check_path(job: &JobMessage, params: &Bindings, bound: &Bound) -> Result<()> 
     let Some(text) = export.sink.target() else { return Ok(()) };
     let template = Template::parse(&text, &export.param_names())?;
     let zone = window::zone(&export.timezone)?;
-    let run = RunId::new();
+    let (run, values) = (RunId::new(), export.values(params));
     let render = |window| {
         let export = &bound.name;
-        let context = template::Context { export, run, window, zone: &zone, values: params };
+        let context = template::Context { export, run, window, zone: &zone, values: &values };
         template.render(&context).map_err(|error| error.reclass(Class::Malformed))
     };
     let path = render(job.window)?;

@@ -7,6 +7,7 @@
 mod operator;
 mod quarantine;
 mod resources;
+mod spread;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -148,6 +149,7 @@ impl Book {
                 self.release_rows(of, id, *order, standing, (&by, &reason))
             }
             Command::Discard { run, how, by, reason } => self.discard(run, how, &by, &reason),
+            Command::Spread { run, fence, orders } => self.spread(run, fence, orders),
             Command::MoveCursor { name, to, by, reason } => self.move_cursor(name, to, by, reason),
             Command::Unpark { run } => self.unpark(run),
             Command::Seize { run, by, lease } => self.seize(run, by, lease),

@@ -177,6 +177,16 @@ pub enum Command {
         /// Why.
         reason: String,
     },
+    /// A run that stands for many tables is spread: a run of each is accepted, and it is done. What is
+    /// accepted already with the same content becomes a part of it.
+    Spread {
+        /// The run.
+        run: RunId,
+        /// Its fence.
+        fence: i64,
+        /// What the runs are, each with the name that a new one gets.
+        orders: Vec<(RunId, Box<Order>)>,
+    },
     /// Somebody puts a cursor elsewhere, which only works while no open run has reserved it.
     MoveCursor {
         /// Its name.

@@ -97,12 +97,9 @@ impl Content<'_> {
     }
 
     fn members(&self) -> Map<String, Json> {
-        let params = self.params.iter().filter(|(name, value)| !self.is_default(name, value));
-        let params: Map<String, Json> =
-            params.map(|(name, value)| (name.clone(), json(value))).collect();
         let mut members = Map::new();
         members.insert("export".to_owned(), self.export.into());
-        members.insert("params".to_owned(), params.into());
+        members.insert("params".to_owned(), told(self.declared, self.params).into());
         if let Some(recipient) = self.recipient {
             members.insert("recipient".to_owned(), recipient.into());
         }
@@ -114,13 +111,32 @@ impl Content<'_> {
         }
         members
     }
+}
 
-    fn is_default(&self, name: &str, value: &Value) -> bool {
-        self.declared.get(name).is_some_and(|param| {
+/// The key of one table's run, where the run that was spread has this key and no window.
+pub fn of_part(parent: &str, table: &str) -> String {
+    let mut members = Map::new();
+    members.insert("key".to_owned(), parent.into());
+    members.insert("table".to_owned(), table.into());
+    hash(members)
+}
+
+/// Params in the form in which two jobs of an export are compared: two texts of it are equal where
+/// the params are.
+pub fn of_params(declared: &Params, params: &Bindings) -> String {
+    canonical(&told(declared, params))
+}
+
+/// The params that do not equal their default.
+fn told(declared: &Params, params: &Bindings) -> Map<String, Json> {
+    let is_default = |name: &str, value: &Value| {
+        declared.get(name).is_some_and(|param| {
             param.default.as_ref().and_then(|json| Value::typed(param.kind, json)).as_ref()
                 == Some(value)
         })
-    }
+    };
+    let params = params.iter().filter(|(name, value)| !is_default(name, value));
+    params.map(|(name, value)| (name.clone(), json(value))).collect()
 }
 
 fn json(value: &Value) -> Json {

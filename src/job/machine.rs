@@ -238,6 +238,25 @@ pub fn record(
     Ok(())
 }
 
+/// Spread: runs of its parts are accepted, and it has nothing more to do.
+///
+/// # Errors
+/// An old fence, or a run that is not running (a cancel came first).
+pub fn spread(run: &mut Run, fence: i64, parts: u32, now: Timestamp) -> Result<(), Refusal> {
+    // The same again, since the answer was lost.
+    if run.state == State::Done && run.fence == fence && run.parts.is_some() {
+        return Ok(());
+    }
+    held_by(run, fence)?;
+    if run.state != State::Running {
+        return Err(Refusal::Stands(run.state));
+    }
+    run.parts = Some(parts);
+    run.failure = None;
+    finish(run, State::Done, now);
+    Ok(())
+}
+
 /// Retry, snooze or hand back: the run is put back, and due again at `at`. A decided or closing run
 /// stays what it is, and is gone on with then. What goes wrong while it is closing is the attempt's
 /// failure alone: the run's own tells, to its dead letter too, why it is to end.

@@ -150,6 +150,8 @@ pub struct Order {
     /// The slot of its backfill, which it takes like those of connections: so many runs of that go
     /// on at once.
     pub cap: Option<Need>,
+    /// The run that was spread, of whose parts it is one.
+    pub parent: Option<RunId>,
     /// It does not start before this.
     pub not_before: Option<Timestamp>,
     /// It is given up when it has not ended by then.
@@ -190,6 +192,8 @@ pub struct Run {
     pub first_failed_at: Option<Timestamp>,
     /// What is decided, from `committing` on.
     pub decision: Option<Decision>,
+    /// Into how many runs it was spread, when done, where it stands for many tables.
+    pub parts: Option<u32>,
     /// What became of the rows, when done.
     pub counts: Option<Counts>,
     /// Where the refused rows are: those that the delivery goes without, or, of a run that failed,
@@ -231,6 +235,7 @@ impl Run {
             failure: None,
             first_failed_at: None,
             decision: None,
+            parts: None,
             counts: None,
             quarantine: None,
             kept: None,
@@ -306,6 +311,7 @@ pub(crate) mod tests {
             traceparent: None,
             requested_by: None,
             cap: None,
+            parent: None,
             not_before: None,
             deadline: None,
             supplements: None,

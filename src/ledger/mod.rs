@@ -11,12 +11,13 @@ mod pauses;
 pub mod postgres;
 mod sheet;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json};
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
@@ -166,11 +167,17 @@ pub struct RunFilter {
     pub window: Option<Window>,
     /// Which have kept refused rows, whatever became of those.
     pub quarantined: bool,
+    /// That are parts of this run.
+    pub parent: Option<RunId>,
     /// At the most, newest first.
     pub limit: u32,
 }
 
-/// A window of an export that is not to be asked for by its schedule, though it may have no run.
+/// Starts of windows by the params of their runs, as these were given: JSON objects.
+pub type KnownWindows = BTreeMap<String, BTreeSet<Timestamp>>;
+
+/// A window of an export that is not to be asked for by its schedule with these params, though it may
+/// have no such run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skipped {
     /// Its start.
@@ -182,6 +189,8 @@ pub struct Skipped {
     /// `None` where catch-up left it out; where the history of its run is deleted, the state that
     /// it ended in.
     pub ended: Option<State>,
+    /// The params.
+    pub params: Map<String, Json>,
 }
 
 /// One attempt of a run.
@@ -347,15 +356,17 @@ pub trait Ledger: Notices + Pauses + Send + Sync {
     /// Runs that the sweeper should look at.
     async fn adrift(&self, limit: u32) -> Result<Vec<(RunId, Adrift)>>;
 
-    /// Starts of the windows from `from` on for which an export has a run, or that were skipped.
-    async fn windows(&self, export: &str, from: Timestamp) -> Result<BTreeSet<Timestamp>>;
+    /// Starts of the windows from `from` on for which an export has a run, or that were skipped, by
+    /// the params of these.
+    async fn windows(&self, export: &str, from: Timestamp) -> Result<KnownWindows>;
 
     /// The windows of an export that start in a span of time and were skipped, or whose history is
     /// deleted; in order.
     async fn skipped(&self, export: &str, span: Window) -> Result<Vec<Skipped>>;
 
-    /// Notes windows that a schedule's catch-up left out. Noting one twice is harmless.
-    async fn skip(&self, export: &str, windows: &[Window]) -> Result<()>;
+    /// Notes windows that a schedule's catch-up left out, each with the params that its run would
+    /// have had. Noting one twice is harmless.
+    async fn skip(&self, export: &str, windows: &[(Window, Map<String, Json>)]) -> Result<()>;
 
     /// When the scheduler last looked at an export.
     async fn last_tick(&self, export: &str) -> Result<Option<Timestamp>>;

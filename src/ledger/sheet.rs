@@ -48,6 +48,11 @@ impl Named {
                         named.needs.insert(cap.name.clone(), cap.capacity);
                     }
                 }
+                Command::Spread { run, orders, .. } => {
+                    named.pauses = true;
+                    named.runs.insert(*run);
+                    named.keys.extend(orders.iter().map(|(_, order)| order.key.clone()));
+                }
                 Command::Rerun { of, order, .. } => {
                     named.runs.insert(*of);
                     named.keys.insert(order.key.clone());

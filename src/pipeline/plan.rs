@@ -13,8 +13,9 @@ use super::{Attempt, Progress};
 use crate::connect::{Connection, System};
 use crate::contract::ContractConfig;
 use crate::error::{Error, Result};
-use crate::export::Export;
+use crate::export::{Export, TABLE};
 use crate::format::Format;
+use crate::intake::Bound;
 use crate::job::key::Content;
 use crate::job::manifest::{
     MANIFEST_FORMAT, Manifest, ManifestColumn, ManifestCursor, ManifestFile, Supplemented,
@@ -28,6 +29,7 @@ use crate::job::window;
 use crate::protect::Protection;
 use crate::rows::Counts;
 use crate::secret::Secret;
+use crate::sink::discard::DiscardSink;
 use crate::sink::{self, Holder, IfExists, Occasion, Sink};
 use crate::source::{self, Since, Source, Types};
 use crate::units::Rate;
@@ -91,6 +93,7 @@ pub struct Plan {
     pseudonyms: Option<Secret>,
     quarantine: Option<Vault>,
     uses: Vec<Arc<Connection>>,
+    spreads: Option<Bound>,
 }
 
 /// The cursor that a run reads by.
@@ -112,7 +115,7 @@ impl Plan {
     /// `config` or `permanent` where the definition does not fit this installation, `malformed`
     /// where the params do not fit the definition.
     pub fn new(export: Arc<Export>, run: &Run, house: &House) -> Result<Plan> {
-        let mut bindings = param::resolve(&export.params, &run.order.params)?;
+        let mut bindings = export.bindings(&run.order.params)?;
         let zone = window::zone(&export.timezone)?;
         let supplement = run.order.supplements.clone();
         let sink = match &supplement {
@@ -121,7 +124,10 @@ impl Plan {
         };
         let from = house.connection(&export.source.connection)?;
         let to = house.connection(&sink.connection)?;
-        let params: Vec<&str> = export.params.keys().map(String::as_str).collect();
+        if export.spreads(&run.order.params) {
+            return Plan::to_spread(export, run, house, bindings);
+        }
+        let (params, values) = (export.param_names(), export.values(&bindings));
         // A supplement lies beside the delivery that was made without it.
         let named = supplement.as_ref().map_or(run.id, |supplement| supplement.first);
         let place = sink.place(&format!("part{}", run.id.0.simple()), |text| {
@@ -130,9 +136,13 @@ impl Plan {
                 run: named,
                 window: run.order.window,
                 zone: &zone,
-                values: &bindings,
+                values: &values,
             })
         })?;
+        let export = match bindings.get(TABLE).filter(|_| export.source.tables.is_some()) {
+            Some(table) => Arc::new(export.of_table(&table.to_string())),
+            None => export,
+        };
         let cursor = match supplement {
             None => cursor(&export, run, &bindings, from.kind),
             Some(_) => None,
@@ -177,7 +187,54 @@ impl Plan {
             quarantine: house.quarantine.clone(),
             uses,
             export,
+            spreads: None,
         })
+    }
+
+    /// Plans a run that stands for many tables: it lists them, and delivers nothing itself.
+    fn to_spread(
+        export: Arc<Export>,
+        run: &Run,
+        house: &House,
+        bindings: Bindings,
+    ) -> Result<Plan> {
+        let from = house.connection(&export.source.connection)?;
+        let order = &run.order;
+        let bound = Bound {
+            name: order.export.clone(),
+            revision: order.revision,
+            hash: order.definition.clone(),
+            applied_at: run.accepted_at,
+            export: Arc::clone(&export),
+        };
+        Ok(Plan {
+            bindings,
+            source: source::build(&export.source, from, None)?,
+            // Nothing is ever staged in it, so that it is closed and cleaned as any other.
+            sink: Box::new(DiscardSink::new(from, Some(&format!("tables/{}", run.id)))),
+            progress: Arc::default(),
+            cursor: None,
+            supplement: None,
+            if_exists: IfExists::Fail,
+            pseudonyms: None,
+            quarantine: None,
+            uses: vec![Arc::clone(from)],
+            export,
+            spreads: Some(bound),
+        })
+    }
+
+    /// The definition, where the run stands for many tables and is to be spread.
+    pub fn spreads(&self) -> Option<&Bound> {
+        self.spreads.as_ref()
+    }
+
+    /// The tables that the export takes, by their full names.
+    ///
+    /// # Errors
+    /// The source's: none is as the patterns say, or one may not be read.
+    pub async fn tables(&self) -> Result<Vec<String>> {
+        self.source.tables().await
     }
 
     /// What the run must hold before it starts, all or none: a slot of each connection that has a
@@ -186,7 +243,7 @@ impl Plan {
         self.uses
             .iter()
             .filter_map(|connection| Some(Need::slot(&connection.name, connection.max_runs?)))
-            .chain([Need::target(self.sink.target())])
+            .chain(self.spreads.is_none().then(|| Need::target(self.sink.target())))
             .chain(self.cursor().map(Need::cursor))
             .collect()
     }

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Map, Value as Json, json};
 
 use crate::error::Result;
 use crate::job::Window;
@@ -124,12 +124,13 @@ impl Event {
         }
     }
 
-    /// A window that a schedule's catch-up has left out.
-    pub fn skipped(export: &str, window: &Window) -> Event {
+    /// A window that a schedule's catch-up has left out, with the params that its run would have had.
+    pub fn skipped(export: &str, window: &Window, params: &Map<String, Json>) -> Event {
         Event {
             routing_key: format!("run.skipped.{export}"),
             body: Bytes::from(
-                json!({"export": export, "window": window, "state": "skipped"}).to_string(),
+                json!({"export": export, "window": window, "params": params, "state": "skipped"})
+                    .to_string(),
             ),
             correlation_id: None,
         }

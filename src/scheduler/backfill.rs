@@ -1,6 +1,8 @@
 //! Backfill: runs for windows that have none, so many of them at once. Repeating one is harmless.
 
-use super::survey::{Standing, Survey};
+use serde_json::{Map, Value as Json};
+
+use super::survey::{Place, Standing, Survey, together};
 use crate::error::Result;
 use crate::job::command::{Command, Outcome};
 use crate::job::run::{Order, State};
@@ -8,29 +10,29 @@ use crate::job::waiting::Need;
 use crate::job::{RunId, Window};
 use crate::ledger::Ledger;
 
-/// Of how many windows the runs are read, or accepted, in one transaction.
+/// How many runs are read, or accepted, in one transaction.
 pub const PAGE: usize = 500;
 
 /// What is to be done about some windows, and how many need nothing.
 #[derive(Debug, Default)]
 pub struct Plan {
-    /// The windows that have no run.
-    pub missing: Vec<Window>,
+    /// The windows that have no run, each with the params that it has none of.
+    pub missing: Vec<(Window, Map<String, Json>)>,
     /// The runs that are dead, or that expired.
     pub dead: Vec<RunId>,
-    /// Windows that are delivered.
+    /// Jobs that are delivered.
     pub done: u64,
-    /// Windows whose runs have not ended.
+    /// Jobs whose runs have not ended.
     pub under_way: u64,
-    /// Windows whose runs were cancelled.
+    /// Jobs whose runs were cancelled.
     pub cancelled: u64,
-    /// Windows that have not ended.
+    /// Jobs whose windows have not ended.
     pub open: u64,
 }
 
 impl Plan {
-    /// Looks at windows, which follow one another. `content` gives the hash of what a window's job
-    /// asks for: only runs of the same content count.
+    /// Looks at windows, which follow one another, and at the survey's combinations of params in each.
+    /// `content` gives the hash of what a job asks for: only runs of the same content count.
     ///
     /// # Errors
     /// Those of the ledger and of `content`.
@@ -38,24 +40,28 @@ impl Plan {
         ledger: &dyn Ledger,
         survey: &Survey,
         windows: &[Window],
-        content: impl Fn(Window) -> Result<String>,
+        content: impl Fn(Window, &Map<String, Json>) -> Result<String>,
     ) -> Result<Plan> {
         let mut plan = Plan::default();
-        for page in windows.chunks(PAGE) {
-            let standings = survey.look(ledger, page).await?;
-            for (window, standing) in page.iter().zip(standings) {
-                plan.add(*window, &standing, &content(*window)?, survey);
+        let each = survey.combinations();
+        for page in windows.chunks((PAGE / each.max(1)).max(1)) {
+            let places = survey.look(ledger, page).await?;
+            for (window, places) in page.iter().zip(places) {
+                for place in places.into_iter().take(each) {
+                    let content = content(*window, &place.params)?;
+                    plan.add(*window, place, &content, survey);
+                }
             }
         }
         Ok(plan)
     }
 
-    fn add(&mut self, window: Window, standing: &Standing, content: &str, survey: &Survey) {
+    fn add(&mut self, window: Window, place: Place, content: &str, survey: &Survey) {
         if window.end > survey.now {
             self.open += 1;
             return;
         }
-        let runs = match standing {
+        let runs = match &place.standing {
             Standing::Runs(runs) => runs.as_slice(),
             Standing::Forgotten(State::Done, _) => {
                 self.done += 1;
@@ -69,7 +75,17 @@ impl Plan {
         };
         // One key may have failed where another delivered.
         if of(&|state| state == State::Done).is_some() {
-            self.done += 1;
+            match together(&place.parts) {
+                State::Dead => {
+                    let dead = |part: &&crate::job::run::Run| {
+                        matches!(part.state, State::Dead | State::Expired)
+                    };
+                    self.dead.extend(place.parts.iter().filter(dead).map(|part| part.id));
+                }
+                State::Cancelled => self.cancelled += 1,
+                State::Done => self.done += 1,
+                _ => self.under_way += 1,
+            }
         } else if of(&|state| !state.ended()).is_some() {
             self.under_way += 1;
         } else if let Some(run) = of(&|state| matches!(state, State::Dead | State::Expired)) {
@@ -77,7 +93,7 @@ impl Plan {
         } else if of(&|state| state == State::Cancelled).is_some() {
             self.cancelled += 1;
         } else {
-            self.missing.push(window);
+            self.missing.push((window, place.params));
         }
     }
 }

@@ -37,7 +37,7 @@ pub struct Due {
     pub skipped: Vec<Slot>,
     /// What is to be stored as the last tick: up to here all is done. `None`: as it was.
     pub tick: Option<Timestamp>,
-    /// Whether more than [`MOST`] were found: record these, and call again.
+    /// Whether more were found than were to be named: record these, and call again.
     pub more: bool,
 }
 
@@ -45,7 +45,7 @@ pub struct Due {
 ///
 /// `last_tick` is what an earlier [`Due::tick`] said; `since` is when the schedule became active,
 /// and bounds the past where it names no `start`. `known` answers whether a slot has a run
-/// already, or was recorded as skipped.
+/// already, or was recorded as skipped. At the most `most` are named.
 ///
 /// # Errors
 /// `config`, where the cron cannot be understood.
@@ -56,6 +56,7 @@ pub fn due(
     last_tick: Option<Timestamp>,
     since: Timestamp,
     known: &dyn Fn(&Slot) -> bool,
+    most: usize,
 ) -> Result<Due> {
     let cron = Cron::parse(&schedule.cron)?;
     let after_now = now.checked_add(SignedDuration::from_nanos(1)).map_err(|error| {
@@ -66,7 +67,7 @@ pub fn due(
         return Ok(Due::default());
     }
     let before = cron.previous(tick, zone).unwrap_or(Timestamp::MIN);
-    let mut plan = Plan { policy: schedule.catch_up, missed: None, due: Due::default() };
+    let mut plan = Plan { policy: schedule.catch_up, most, missed: None, due: Due::default() };
     match schedule.window {
         Some(spec) => {
             let first = first(schedule, spec, zone, since);
@@ -87,7 +88,7 @@ pub fn due(
             while let Some(next) = cron.next_after(at, zone).filter(|next| *next <= tick) {
                 let slot = Slot::Tick(next);
                 if !known(&slot) && !plan.take(slot, next <= before) {
-                    return Ok(plan.due);
+                    return Ok(plan.so_far());
                 }
                 at = next;
             }
@@ -112,6 +113,7 @@ pub fn first(
 
 struct Plan {
     policy: CatchUp,
+    most: usize,
     /// The latest missed slot so far, where only the latest is delivered.
     missed: Option<Slot>,
     due: Due,
@@ -121,7 +123,7 @@ impl Plan {
     /// Takes the next slot in the order of time; answers `false` when the call's bound is reached.
     fn take(&mut self, slot: Slot, missed: bool) -> bool {
         if self.due.enqueue.len() + self.due.skipped.len() + usize::from(self.missed.is_some())
-            >= MOST
+            >= self.most
         {
             // The latest of the missed is not known before all of them are seen.
             self.due.more = true;
@@ -144,6 +146,19 @@ impl Plan {
 
     fn settle_missed(&mut self) {
         self.due.enqueue.extend(self.missed.take());
+    }
+
+    /// What was found until the call's bound was reached. Times of the cron come in their order, so
+    /// that up to the last that is named all is done.
+    fn so_far(mut self) -> Due {
+        let named = self.due.enqueue.iter().chain(&self.due.skipped);
+        self.due.tick = named
+            .filter_map(|slot| match slot {
+                Slot::Tick(at) => Some(*at),
+                Slot::Window(_) => None,
+            })
+            .max();
+        self.due
     }
 
     fn end(mut self, tick: Timestamp) -> Due {
@@ -192,7 +207,8 @@ mod tests {
         let oslo = window::zone("Europe/Oslo").unwrap();
         let schedule = schedule("15 4 * * *", Some("day"), Some("2026-11-01"), catch_up);
         let known = |slot: &Slot| done.contains(&shown(&[*slot])[0].as_str());
-        due(&schedule, &oslo, at(now), last.map(at), at("2026-11-01T00:00:00Z"), &known).unwrap()
+        due(&schedule, &oslo, at(now), last.map(at), at("2026-11-01T00:00:00Z"), &known, MOST)
+            .unwrap()
     }
 
     #[test]
@@ -239,7 +255,8 @@ mod tests {
         let oslo = window::zone("Europe/Oslo").unwrap();
         let schedule = schedule("15 4 * * *", Some("day"), None, "all");
         let found = |now| {
-            due(&schedule, &oslo, at(now), None, at("2026-11-04T12:00:00Z"), &|_| false).unwrap()
+            due(&schedule, &oslo, at(now), None, at("2026-11-04T12:00:00Z"), &|_| false, MOST)
+                .unwrap()
         };
         assert_eq!(found("2026-11-04T13:00:00Z").enqueue, []);
         assert_eq!(shown(&found("2026-11-05T03:15:00Z").enqueue), ["11-04"]);
@@ -251,7 +268,7 @@ mod tests {
         let found = |policy, last: Option<&str>, now| {
             let schedule = schedule("0 */6 * * *", None, None, policy);
             let since = at("2026-11-04T00:00:00Z");
-            due(&schedule, &oslo, at(now), last.map(at), since, &|_| false).unwrap()
+            due(&schedule, &oslo, at(now), last.map(at), since, &|_| false, MOST).unwrap()
         };
         let last = Some("2026-11-04T05:00:00Z");
         let due = found("all", last, "2026-11-04T18:00:00Z");
@@ -273,10 +290,12 @@ mod tests {
             for window in [Some("hour"), None] {
                 let schedule = schedule("0 * * * *", window, Some("2026-01-01"), policy);
                 let known = RefCell::new(BTreeSet::new());
-                let (mut enqueue, mut calls) = (0, 0);
+                let (mut enqueue, mut calls, mut last) = (0, 0, None);
                 loop {
-                    let is_known = |slot: &Slot| known.borrow().contains(slot);
-                    let due = due(&schedule, &TimeZone::UTC, now, None, start, &is_known).unwrap();
+                    // Of times of the cron only the last look is known.
+                    let is_known = |slot: &Slot| window.is_some() && known.borrow().contains(slot);
+                    let due =
+                        due(&schedule, &TimeZone::UTC, now, last, start, &is_known, MOST).unwrap();
                     calls += 1;
                     assert!(due.enqueue.len() + due.skipped.len() <= MOST);
                     enqueue += due.enqueue.len();
@@ -288,7 +307,8 @@ mod tests {
                         assert_eq!(due.tick, Some(now));
                         break;
                     }
-                    assert_eq!(due.tick, None);
+                    assert_eq!(due.tick.is_some(), window.is_none());
+                    last = due.tick;
                 }
                 assert_eq!(calls, 2);
                 // The ticks of 59 days include both ends.
@@ -303,6 +323,6 @@ mod tests {
     fn a_bad_cron_is_told() {
         let schedule = schedule("often", None, None, "all");
         let now = at("2026-11-04T00:00:00Z");
-        assert!(due(&schedule, &TimeZone::UTC, now, None, now, &|_| false).is_err());
+        assert!(due(&schedule, &TimeZone::UTC, now, None, now, &|_| false, MOST).is_err());
     }
 }

@@ -4,6 +4,7 @@
 pub mod backfill;
 mod dispatch;
 pub mod due;
+pub mod each;
 mod notices;
 mod quarantine;
 pub mod survey;

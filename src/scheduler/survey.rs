@@ -1,22 +1,51 @@
 //! What stands where in the windows of a schedule: which have runs, and what becomes of the others.
+//! In each window every combination of params has a place of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use serde_json::{Map, Value as Json};
 
 use super::due;
+use super::each::Known;
 use crate::error::{Error, Result};
-use crate::export::{CatchUp, Schedule};
+use crate::export::{CatchUp, Export, Schedule, TABLE};
 use crate::intake::Bound;
 use crate::job::cron::Cron;
 use crate::job::run::{Run, State};
 use crate::job::window::{self, Window, WindowSpec};
-use crate::ledger::{Ledger, RunFilter};
+use crate::ledger::{KnownWindows, Ledger, RunFilter, Skipped};
 
 const DOING: &str = "look at the windows";
 
-/// What stands in a window.
+/// A combination of params in a window.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Place {
+    /// The params.
+    pub params: Map<String, Json>,
+    /// What stands there.
+    pub standing: Standing,
+    /// The newest edition of each run that the newest of those was spread into.
+    pub parts: Vec<Run>,
+}
+
+/// What the runs of many tables come to together: done when all of them are.
+pub fn together(parts: &[Run]) -> State {
+    let any = |wanted: &dyn Fn(State) -> bool| parts.iter().any(|part| wanted(part.state));
+    if any(&|state| !state.ended()) {
+        State::Running
+    } else if any(&|state| matches!(state, State::Dead | State::Expired)) {
+        State::Dead
+    } else if any(&|state| state == State::Cancelled) {
+        State::Cancelled
+    } else {
+        State::Done
+    }
+}
+
+/// What stands in a window, of one combination of params.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Standing {
     /// Runs: the newest edition of each key, in the order in which they were accepted.
@@ -53,8 +82,19 @@ pub struct Survey {
     pub spec: WindowSpec,
     /// The export's time zone.
     pub zone: TimeZone,
-    export: String,
+    name: String,
+    export: Arc<Export>,
     outlook: Outlook,
+    each: Vec<Combination>,
+}
+
+/// A combination of params that is looked at.
+struct Combination {
+    params: Map<String, Json>,
+    /// The same in the form in which params are compared.
+    alike: String,
+    /// Which of the missed windows are asked for.
+    missed: Missed,
 }
 
 /// What a schedule will do when it looks next about windows that have no run.
@@ -65,8 +105,6 @@ struct Outlook {
     first: Timestamp,
     /// What closed by then was missed.
     missed_by: Timestamp,
-    /// Which of the missed are asked for.
-    missed: Missed,
 }
 
 enum Missed {
@@ -76,51 +114,63 @@ enum Missed {
 }
 
 impl Outlook {
-    /// `known` are the starts of windows that have runs, or were skipped.
     fn new(
         (schedule, spec): (&Schedule, WindowSpec),
         zone: &TimeZone,
         now: Timestamp,
         last_tick: Option<Timestamp>,
         since: Timestamp,
-        known: &BTreeSet<Timestamp>,
     ) -> Result<Outlook> {
         let cron = Cron::parse(&schedule.cron)?;
         let passed = cron.previous(now, zone).filter(|tick| last_tick.is_none_or(|at| at < *tick));
         let tick = passed.or_else(|| cron.next_after(now, zone)).unwrap_or(Timestamp::MAX);
         let first = due::first(schedule, spec, zone, since);
         let missed_by = cron.previous(tick, zone).unwrap_or(Timestamp::MIN);
-        let missed = match schedule.catch_up {
+        Ok(Outlook { tick, first, missed_by })
+    }
+
+    /// Which of the missed windows will be asked for; `known` tells those that have runs, or were
+    /// skipped.
+    fn missed(
+        &self,
+        (schedule, spec): (&Schedule, WindowSpec),
+        zone: &TimeZone,
+        known: impl Fn(Timestamp) -> bool,
+    ) -> Missed {
+        match schedule.catch_up {
             CatchUp::All => Missed::All,
             CatchUp::Skip => Missed::Only(None),
             CatchUp::Latest => {
-                let past = Window { start: first, end: missed_by.max(first) };
+                let past = Window { start: self.first, end: self.missed_by.max(self.first) };
                 let missed = spec.within(past, zone).rev();
-                Missed::Only(missed.map(|window| window.start).find(|at| !known.contains(at)))
+                Missed::Only(missed.map(|window| window.start).find(|at| !known(*at)))
             }
-        };
-        Ok(Outlook { tick, first, missed_by, missed })
+        }
     }
 
     /// Whether a window that has ended and is not known will be asked for.
-    fn asks_for(&self, window: &Window) -> bool {
+    fn asks_for(&self, window: &Window, missed: &Missed) -> bool {
         if window.start < self.first {
             return false;
         }
         window.end > self.missed_by
-            || match self.missed {
+            || match missed {
                 Missed::All => true,
-                Missed::Only(start) => start == Some(window.start),
+                Missed::Only(start) => *start == Some(window.start),
             }
     }
 }
 
 impl Survey {
-    /// Reads what the schedule of an export has done.
+    /// Reads what the schedule of an export has done about these combinations of params.
     ///
     /// # Errors
     /// `usage` where the export has no windows; those of the ledger.
-    pub async fn begin(ledger: &dyn Ledger, bound: &Bound) -> Result<Survey> {
+    pub async fn begin(
+        ledger: &dyn Ledger,
+        bound: &Bound,
+        each: Vec<Map<String, Json>>,
+    ) -> Result<Survey> {
         let schedule = bound.export.schedule.as_ref();
         let Some((schedule, spec)) = schedule.and_then(|one| Some((one, one.window?))) else {
             return Err(Error::usage(DOING, "the export has no windows")
@@ -136,10 +186,24 @@ impl Survey {
                 let first = due::first(schedule, spec, &zone, since);
                 ledger.windows(&bound.name, first).await?
             }
-            CatchUp::All | CatchUp::Skip => BTreeSet::new(),
+            CatchUp::All | CatchUp::Skip => KnownWindows::new(),
         };
-        let outlook = Outlook::new((schedule, spec), &zone, now, last_tick, since, &known)?;
-        Ok(Survey { now, spec, zone, export: bound.name.clone(), outlook })
+        let (export, known) = (&bound.export, Known::of(&bound.export, known));
+        let outlook = Outlook::new((schedule, spec), &zone, now, last_tick, since)?;
+        let combination = |params: Map<String, Json>| {
+            let alike = export.alike(&params);
+            let is_known = |start| known.has(&alike, start);
+            let missed = outlook.missed((schedule, spec), &zone, is_known);
+            Combination { params, alike, missed }
+        };
+        let each = each.into_iter().map(combination).collect();
+        let (name, export) = (bound.name.clone(), Arc::clone(export));
+        Ok(Survey { now, spec, zone, name, export, outlook, each })
+    }
+
+    /// How many combinations of params are looked at.
+    pub fn combinations(&self) -> usize {
+        self.each.len()
     }
 
     /// The last windows that have ended, at most so many, and none that the schedule never asks
@@ -152,60 +216,159 @@ impl Survey {
         windows
     }
 
-    /// What stands in these windows, which follow one another. All their runs are read at once.
+    /// What stands in these windows, which follow one another: in each first the combinations that are
+    /// looked at, then those of other params that are known of. All their runs are read at once.
     ///
     /// # Errors
     /// Those of the ledger.
-    pub async fn look(&self, ledger: &dyn Ledger, windows: &[Window]) -> Result<Vec<Standing>> {
+    pub async fn look(&self, ledger: &dyn Ledger, windows: &[Window]) -> Result<Vec<Vec<Place>>> {
         let (Some(first), Some(last)) = (windows.first(), windows.last()) else {
             return Ok(Vec::new());
         };
         let span = Window { start: first.start, end: last.end };
+        let mut found = self.found(ledger, span).await?;
+        let places = windows.iter().map(|window| {
+            let mut here = found.remove(&window.start).unwrap_or_default();
+            let of_each = self.each.iter().map(|combination| {
+                let (found, parts) = take(&mut here, &combination.alike);
+                let standing = self.standing(window, combination, found);
+                Place { params: combination.params.clone(), standing, parts }
+            });
+            let mut places: Vec<Place> = of_each.collect();
+            // Runs that were spread before those that they were spread into.
+            let spread = |found: &&String| here.get(*found).is_some_and(Found::is_spread);
+            let (first, rest): (Vec<String>, Vec<String>) =
+                here.keys().cloned().partition(|alike| spread(&alike));
+            for alike in first.into_iter().chain(rest) {
+                let (found, parts) = take(&mut here, &alike);
+                places.extend(found.and_then(Found::alone).map(|place| Place { parts, ..place }));
+            }
+            places
+        });
+        Ok(places.collect())
+    }
+
+    /// What the ledger knows of windows, by their starts and by params as they are compared.
+    async fn found(
+        &self,
+        ledger: &dyn Ledger,
+        span: Window,
+    ) -> Result<BTreeMap<Timestamp, BTreeMap<String, Found>>> {
         let filter = RunFilter {
-            export: Some(self.export.clone()),
+            export: Some(self.name.clone()),
             window: Some(span),
             limit: u32::MAX,
             ..RunFilter::default()
         };
-        let mut runs: BTreeMap<Window, Vec<Run>> = BTreeMap::new();
+        let mut all: BTreeMap<Timestamp, BTreeMap<String, Found>> = BTreeMap::new();
+        let mut at = |start, params: &Map<String, Json>, add: &dyn Fn(&mut Found)| {
+            let here = all.entry(start).or_default();
+            let found = here.entry(self.export.alike(params)).or_default();
+            if found.of.is_empty() {
+                let mut whole = params.clone();
+                if self.export.source.tables.is_some() {
+                    whole.remove(TABLE);
+                }
+                found.of = self.export.alike(&whole);
+            }
+            add(found);
+        };
         let mut taken = BTreeSet::new();
-        let mut known = BTreeSet::new();
         for run in ledger.runs(&filter).await? {
             // A supplement delivers nothing of the window that was not asked for before.
             let window = run.order.window.filter(|_| run.order.supplements.is_none());
             let Some(window) = window else { continue };
-            known.insert(window.start);
             // The newest come first, and of a key that is its newest edition.
-            if taken.insert(run.order.key.clone()) {
-                runs.entry(window).or_default().push(run);
-            }
+            let newest = taken.insert(run.order.key.clone());
+            at(window.start, &run.order.params, &|found| {
+                found.has_run = true;
+                if newest && window.end == self.end_of(&window) {
+                    found.runs.insert(0, run.clone());
+                }
+            });
         }
-        let skipped: BTreeMap<Timestamp, _> = ledger
-            .skipped(&self.export, span)
-            .await?
-            .into_iter()
-            .map(|skipped| (skipped.start, skipped))
-            .collect();
-        let standing = |window: &Window| {
-            if let Some(mut runs) = runs.remove(window) {
-                runs.reverse();
-                return Standing::Runs(runs);
+        for skipped in ledger.skipped(&self.name, span).await? {
+            at(skipped.start, &skipped.params, &|found| {
+                // One spelling of the same params may have been delivered, and another not.
+                let done = found.skipped.as_ref().is_some_and(|one| one.ended == Some(State::Done));
+                if !done {
+                    found.skipped = Some(skipped.clone());
+                }
+            });
+        }
+        Ok(all)
+    }
+
+    /// The end of the export's own window that starts so.
+    fn end_of(&self, window: &Window) -> Timestamp {
+        self.spec.containing(window.start, &self.zone).end
+    }
+
+    fn standing(
+        &self,
+        window: &Window,
+        combination: &Combination,
+        found: Option<Found>,
+    ) -> Standing {
+        let found = found.unwrap_or_default();
+        let has_run = found.has_run;
+        if let Some(place) = found.alone() {
+            return place.standing;
+        }
+        if window.end > self.now {
+            Standing::Open
+        } else if !has_run && self.outlook.asks_for(window, &combination.missed) {
+            Standing::Due(self.outlook.tick)
+        } else {
+            Standing::Missing
+        }
+    }
+}
+
+/// What the ledger knows of a combination of params in a window.
+#[derive(Debug, Default)]
+struct Found {
+    /// The params without the table, where the export is of many.
+    of: String,
+    runs: Vec<Run>,
+    /// Whether there is a run, of whatever length its window is.
+    has_run: bool,
+    skipped: Option<Skipped>,
+}
+
+/// Takes out what is known of such params, and, where that was spread, the runs of its tables.
+fn take(here: &mut BTreeMap<String, Found>, alike: &str) -> (Option<Found>, Vec<Run>) {
+    let found = here.remove(alike);
+    let mut parts = Vec::new();
+    if found.as_ref().is_some_and(Found::is_spread) {
+        here.retain(|_, part| {
+            let is_part = part.of == alike;
+            if is_part {
+                parts.append(&mut part.runs);
             }
-            if let Some(skipped) = skipped.get(&window.start) {
-                return match skipped.ended {
-                    None => Standing::Skipped(skipped.at),
-                    Some(state) => Standing::Forgotten(state, skipped.at),
-                };
-            }
-            if window.end > self.now {
-                Standing::Open
-            } else if !known.contains(&window.start) && self.outlook.asks_for(window) {
-                Standing::Due(self.outlook.tick)
-            } else {
-                Standing::Missing
-            }
+            !is_part
+        });
+    }
+    (found, parts)
+}
+
+impl Found {
+    fn is_spread(&self) -> bool {
+        self.runs.iter().any(|run| run.parts.is_some())
+    }
+
+    /// The place that this is, whatever the schedule says.
+    fn alone(self) -> Option<Place> {
+        if let Some(run) = self.runs.first() {
+            let params = run.order.params.clone();
+            return Some(Place { params, standing: Standing::Runs(self.runs), parts: Vec::new() });
+        }
+        let skipped = self.skipped?;
+        let standing = match skipped.ended {
+            None => Standing::Skipped(skipped.at),
+            Some(state) => Standing::Forgotten(state, skipped.at),
         };
-        Ok(windows.iter().map(standing).collect())
+        Some(Place { params: skipped.params, standing, parts: Vec::new() })
     }
 }
 
@@ -229,11 +392,11 @@ mod tests {
         let since = at("2026-11-05T12:00:00Z");
         let spec = WindowSpec::Day;
         let zone = TimeZone::UTC;
-        let outlook =
-            Outlook::new((&schedule, spec), &zone, at(now), last.map(at), since, &known).unwrap();
+        let outlook = Outlook::new((&schedule, spec), &zone, at(now), last.map(at), since).unwrap();
+        let missed = outlook.missed((&schedule, spec), &zone, |start| known.contains(&start));
         let all = Window { start: at("2026-10-28T00:00:00Z"), end: at(now) };
         spec.within(all, &zone)
-            .filter(|window| !known.contains(&window.start) && outlook.asks_for(window))
+            .filter(|window| !known.contains(&window.start) && outlook.asks_for(window, &missed))
             .map(|window| window.start.to_zoned(zone.clone()).day())
             .collect()
     }

@@ -5,9 +5,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde_json::{Map, Value as Json};
 
 use super::Scheduler;
 use super::due::{self, Slot};
+use super::each::{self, Known};
 use crate::error::{Class, Error, Result};
 use crate::intake::{self, Bound};
 use crate::job::command::Outcome;
@@ -16,7 +18,7 @@ use crate::job::key::Content;
 use crate::job::message::JobMessage;
 use crate::job::pause::Scope;
 use crate::job::run::Order;
-use crate::job::{param, window};
+use crate::job::window;
 use crate::ledger::{StoredDefinition, Which};
 use crate::queue::Event;
 use crate::telemetry::Outage;
@@ -81,14 +83,11 @@ async fn follow(scheduler: &Scheduler, bound: &Bound, now: Timestamp) -> Result<
     }
     let since = bound.applied_at;
     let from = schedule.window.map_or(since, |spec| due::first(schedule, spec, &zone, since));
-    let known = ledger.windows(&bound.name, from).await?;
-    let is_known = |slot: &Slot| match slot {
-        Slot::Window(window) => known.contains(&window.start),
-        Slot::Tick(_) => false,
-    };
-    let due = due::due(schedule, &zone, now, last, bound.applied_at, &is_known)?;
+    let known = Known::of(&bound.export, ledger.windows(&bound.name, from).await?);
+    let due = each::due((&bound.export, schedule), &zone, now, last, since, &known)?;
+    let enqueue = due.enqueue.into_iter();
     let orders: Vec<Order> =
-        due.enqueue.iter().map(|slot| order(bound, *slot, now)).collect::<Result<_>>()?;
+        enqueue.map(|(slot, params)| order(bound, slot, params, now)).collect::<Result<_>>()?;
     let Some(outcomes) = intake::place(ledger, orders, true).await? else {
         // Another definition was applied meanwhile: the next look uses that.
         return Ok(());
@@ -99,9 +98,9 @@ async fn follow(scheduler: &Scheduler, bound: &Bound, now: Timestamp) -> Result<
     }
     let skipped: Vec<_> = due
         .skipped
-        .iter()
-        .filter_map(|slot| match slot {
-            Slot::Window(window) => Some(*window),
+        .into_iter()
+        .filter_map(|(slot, params)| match slot {
+            Slot::Window(window) => Some((window, params)),
             Slot::Tick(_) => None,
         })
         .collect();
@@ -112,8 +111,8 @@ async fn follow(scheduler: &Scheduler, bound: &Bound, now: Timestamp) -> Result<
             windows = skipped.len(),
             "windows were missed, and are skipped as `catch-up` says"
         );
-        for window in &skipped {
-            scheduler.announce(Event::skipped(&bound.name, window)).await;
+        for (window, params) in &skipped {
+            scheduler.announce(Event::skipped(&bound.name, window, params)).await;
         }
     }
     if let Some(tick) = due.tick {
@@ -122,19 +121,18 @@ async fn follow(scheduler: &Scheduler, bound: &Bound, now: Timestamp) -> Result<
     Ok(())
 }
 
-/// The job that a slot is.
-fn order(bound: &Bound, slot: Slot, now: Timestamp) -> Result<Order> {
-    let mut job = JobMessage { export: bound.name.clone(), ..JobMessage::default() };
+/// The job that a slot is, with these params.
+fn order(bound: &Bound, slot: Slot, params: Map<String, Json>, now: Timestamp) -> Result<Order> {
+    let mut job = JobMessage { export: bound.name.clone(), params, ..JobMessage::default() };
     job.requested_by = Some("scheduler".to_owned());
     match slot {
         Slot::Window(window) => job.window = Some(window),
         Slot::Tick(at) => {
-            let declared = &bound.export.params;
             let content = Content {
                 export: &bound.name,
                 recipient: None,
-                declared,
-                params: &param::resolve(declared, &job.params)?,
+                declared: &bound.export.params,
+                params: &bound.export.bindings(&job.params)?,
                 window: None,
                 definition: None,
             };

@@ -6,6 +6,7 @@ mod files;
 mod postgres;
 mod sql;
 mod sqlite;
+mod tables;
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
@@ -25,6 +26,8 @@ pub use self::cursor::{
 };
 pub(crate) use self::files::placeholders;
 pub(crate) use self::sql::{parameters, placed};
+pub(crate) use self::tables::parts as table_parts;
+pub use self::tables::{Listed, Tables};
 
 /// What an export reads: the `[source]` of its definition.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,10 +39,13 @@ pub struct SourceConfig {
     /// Databases: the table to read, `schema.table` or `table`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub table: Option<String>,
+    /// Databases: the tables to read, a run for each: patterns like `public.*`, where `!` takes out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tables: Option<Vec<String>>,
     /// Databases, with `table`: its columns, in the order wanted. Default: all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub columns: Option<Vec<String>>,
-    /// Databases, with `table`: a condition in the database's own SQL, with `:name` parameters.
+    /// Databases, with `table` or `tables`: a condition in the database's own SQL, with `:name` parameters.
     #[serde(rename = "where", skip_serializing_if = "Option::is_none")]
     pub filter: Option<String>,
     /// Databases: a SELECT in the database's own SQL, with `:name` parameters.
@@ -125,6 +131,12 @@ pub trait Source: Send + Sync {
         let _ = (bindings, take);
         Err(cursor::none())
     }
+
+    /// The tables that the definition's patterns take, by their full names, in order. Called instead
+    /// of `read` by runs that stand for many tables.
+    async fn tables(&self) -> Result<Vec<String>> {
+        Err(Error::config("list the tables", "this kind of connection has none"))
+    }
 }
 
 /// Column → type, in order: what types a source without its own takes.
@@ -152,7 +164,7 @@ fn types(config: &SourceConfig, contract: Option<&Types>) -> Types {
 pub(crate) fn keys(kind: System) -> &'static [&'static str] {
     match kind {
         System::Postgres | System::Sqlite => {
-            &["connection", "table", "columns", "where", "query", "cursor"]
+            &["connection", "table", "tables", "columns", "where", "query", "cursor"]
         }
         System::Files => {
             &["connection", "path", "format", "compression", "csv", "fields", "cursor"]
@@ -190,6 +202,7 @@ fn validate(config: &SourceConfig, kind: System) -> Result<()> {
     };
     let given = [
         ("table", config.table.is_some()),
+        ("tables", config.tables.is_some()),
         ("columns", config.columns.is_some()),
         ("where", config.filter.is_some()),
         ("query", config.query.is_some()),
@@ -202,7 +215,7 @@ fn validate(config: &SourceConfig, kind: System) -> Result<()> {
     ];
     let help = match kind {
         System::Postgres | System::Sqlite => {
-            "A database is read by `table` (with `columns` and `where`) or by `query`."
+            "A database is read by `table` (with `columns` and `where`), `tables`, or `query`."
         }
         System::Files => "Files are read by `path`, `format`, `compression`, `csv`, `fields`.",
         System::Discard => "It has no rows; leave the key out.",
@@ -230,6 +243,12 @@ fn validate(config: &SourceConfig, kind: System) -> Result<()> {
                 }
             }
         };
+    }
+    if let Some(patterns) = &config.tables {
+        if config.table.is_some() || config.query.is_some() || config.columns.is_some() {
+            return wrong("`tables` goes without `table`, `query` and `columns`".to_owned(), help);
+        }
+        return Tables::parse(patterns).map(drop);
     }
     match (&config.table, &config.query) {
         (Some(_), Some(_)) => wrong("`table` and `query` are both given".to_owned(), help),

@@ -3,6 +3,7 @@
 mod cursor;
 mod decode;
 mod numeric;
+mod tables;
 
 use std::collections::HashSet;
 use std::pin::Pin;
@@ -130,6 +131,11 @@ impl PostgresSource {
 
 #[async_trait]
 impl Source for PostgresSource {
+    async fn tables(&self) -> Result<Vec<String>> {
+        let found = tables::list(&self.connection, &self.config).await;
+        found.map_err(|error| self.named(error))
+    }
+
     async fn schema(&self, bindings: &Bindings) -> Result<SchemaRef> {
         let (client, plan) = self.open(bindings).await.map_err(|error| self.named(error))?;
         if let Some(config) = &self.config.cursor {

@@ -15,7 +15,7 @@ use serde_json::{Map, Value as Json};
 use tokio::sync::mpsc;
 
 use self::cursor::Cursor;
-use super::{Fresh, Since, Source, SourceConfig, Types, sql};
+use super::{Fresh, Listed, Since, Source, SourceConfig, Tables, Types, sql};
 use crate::connect::Connection;
 use crate::connect::sqlite::{Access, classify, open};
 use crate::error::{Error, Result};
@@ -77,6 +77,17 @@ impl SqliteSource {
 
 #[async_trait]
 impl Source for SqliteSource {
+    async fn tables(&self) -> Result<Vec<String>> {
+        let connection = self.connection.clone();
+        let tables = Tables::parse(self.config.tables.as_deref().unwrap_or_default())?;
+        blocking(move || {
+            let database = open(&connection, Access::Read)?;
+            tables.pick(&listed(&database).map_err(|error| classify(READ, error))?)
+        })
+        .await
+        .map_err(|error| error.with("connection", &self.connection.name))
+    }
+
     async fn schema(&self, bindings: &Bindings) -> Result<SchemaRef> {
         Ok(schema(&self.open(bindings, None).await?.0.types))
     }
@@ -114,6 +125,19 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(|cause| {
         Error::transient(READ, "the thread that reads has ended").caused_by(cause)
     })?
+}
+
+/// The tables and views of a database; what SQLite or an extension keeps for itself is left out.
+fn listed(database: &rusqlite::Connection) -> rusqlite::Result<Vec<Listed>> {
+    let mut statement = database.prepare(
+        "SELECT name, name LIKE 'sqlite\\_%' ESCAPE '\\' FROM pragma_table_list \
+         WHERE schema = 'main' AND type IN ('table', 'view', 'virtual')",
+    )?;
+    let rows = statement.query_map([], |row| {
+        let system: bool = row.get(1)?;
+        Ok(Listed { schema: None, name: row.get(0)?, plain: !system, system, readable: true })
+    })?;
+    rows.collect()
 }
 
 enum Stage {

@@ -15,6 +15,7 @@ use super::Worker;
 use super::heart::Stop;
 use super::receive::{self, Received, leave_wake_up, release};
 use super::settle::{self, Ending};
+use super::spread;
 use crate::claims::Claim;
 use crate::error::{Class, Error, Result};
 use crate::intake::Bound;
@@ -366,6 +367,9 @@ async fn attempt(worker: &Worker, plan: Result<&Plan, &Error>, opened: Opened) -
         State::Closing => return Ending::Close,
         State::Committing => resume(worker, plan, &attempt).await,
         _ => match pass(worker, plan).await {
+            Ok(Pass::Go) if plan.spreads().is_some() => {
+                return spread::attempt(worker, plan, &attempt.run).await;
+            }
             Ok(Pass::Go) => match after_edition(worker, plan, attempt).await {
                 Ok(attempt) => deliver(worker, plan, attempt).await,
                 Err(error) => Err(error),

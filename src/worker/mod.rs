@@ -10,6 +10,7 @@ mod job;
 mod lanes;
 mod receive;
 mod settle;
+mod spread;
 
 use std::collections::BTreeMap;
 use std::future::Future;

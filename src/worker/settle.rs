@@ -30,6 +30,8 @@ use crate::units::Backoff;
 pub enum Ending {
     /// The delivery is recorded.
     Done(Recorded),
+    /// It is spread into runs of its tables.
+    Spread(Box<Run>),
     /// Something went wrong.
     Failed(Error),
     /// A rate limit asks for patience.
@@ -62,6 +64,13 @@ pub async fn settle(
             if let Some(plan) = plan {
                 clean(plan, run).await;
             }
+            return Ok(true);
+        }
+        Ending::Spread(run) => {
+            metrics::settled(&run.order.export, &run.order.pool, "done", None);
+            metrics::took(&run.order.export, started.elapsed());
+            tracing::info!(runs = run.parts, "spread into runs of its tables");
+            announce(worker, &run, None).await;
             return Ok(true);
         }
         Ending::Failed(error) => return failed(worker, plan, run, error, started).await,

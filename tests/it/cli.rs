@@ -7,6 +7,7 @@ mod deliveries;
 mod operating;
 mod quarantine;
 mod rerun;
+mod spread;
 mod tables;
 mod windows;
 
@@ -35,6 +36,7 @@ timezone = "Europe/Oslo"
 cron   = "15 4 * * *"
 window = "day"
 start  = 2026-11-01
+for-each = { country = ["NO", "SE"] }
 [params]
 country = { type = "string", values = ["NO", "SE"] }
 top     = { type = "int64", default = 10 }
@@ -231,7 +233,7 @@ fn a_job_is_enqueued_once_and_a_conflict_is_refused() {
         vec!["enqueue", "daily", "--window", window, "--param", param]
     };
     let dry = house.done(&[&daily("2026-11-19", "country=SE")[..], &["--dry-run"]].concat());
-    assert!(dry.contains("window 2026-11-19, key "), "{dry}");
+    assert!(dry.contains("window 2026-11-19, country=SE, key "), "{dry}");
     assert_eq!(house.done(&["runs", "--json"]), "");
 
     let first = house.done(&daily("2026-11-18..2026-11-19", "country=SE"));

@@ -40,7 +40,7 @@ const PORTS: [(&str, &[&str]); 7] = [
     ("limits", &["gcra", "local"]),
     ("queue", &[]),
     ("sink", &["table"]),
-    ("source", &["cursor", "sql"]),
+    ("source", &["cursor", "sql", "tables"]),
 ];
 
 /// Ports of the installation itself: only `wiring` says which backend is used.

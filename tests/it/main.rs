@@ -28,5 +28,6 @@ mod sink_sqlite;
 mod sink_table;
 mod source_files;
 mod source_postgres;
+mod spread;
 mod support;
 mod tls;

@@ -274,7 +274,7 @@ fn a_table_has_what_its_mode_needs() {
         format!(
             "source = {{ connection = \"shop\", table = \"t\" }}\n\
              sink = {{ connection = \"shop\", table = \"o\", {sink} }}\n\
-             params = {{ country = {{ type = \"string\" }} }}\n{rest}"
+             params = {{ country = {{ type = \"string\", default = \"NO\" }} }}\n{rest}"
         )
     };
     let fields = "[contract.fields]\nat = { type = \"date\" }\ncountry = { type = \"string\" }\n";

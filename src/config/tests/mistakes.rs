@@ -16,6 +16,31 @@ fields = { id = { type = "int64" }, name = { type = "string" }, amount = { type 
     problems("exports/orders.toml", &format!("{}{lines}", rows.trim_start()))
 }
 
+/// An export with these values of its param `country`, and this in its schedule.
+fn each(values: &str, line: &str) -> String {
+    format!(
+        "sink = {{ connection = \"lake\", path = \"orders/{{country}}/{{top}}\" }}\n\
+         source = {{ connection = \"shop\", table = \"orders\" }}\n[params]\n\
+         country = {{ type = \"string\", values = {values} }}\n\
+         top = {{ type = \"int64\", default = 1 }}\n[schedule]\ncron = \"15 4 * * *\"\n{line}\n"
+    )
+}
+
+fn of_each(values: &str, line: &str) -> String {
+    problems("exports/orders.toml", &each(values, line))
+}
+
+/// An export of many tables, to this path.
+fn of_tables(patterns: &str, path: &str) -> String {
+    problems(
+        "exports/orders.toml",
+        &format!(
+            "source = {{ connection = \"shop\", tables = {patterns} }}\n\
+             sink = {{ connection = \"lake\", path = \"{path}\" }}\n"
+        ),
+    )
+}
+
 macro_rules! golden {
     ($($name:ident => $problems:expr;)*) => {
         $(#[test]
@@ -57,6 +82,30 @@ golden! {
     no_table_to_deliver_to => problems("exports/orders.toml",
         &ORDERS.replace("connection = \"lake\", path = \"orders\"", "connection = \"shop\""));
     name_of_a_placeholder => of_export("params = { run = { type = \"string\" } }\n");
+    each_of_no_param => of_each("[\"NO\"]", "for-each = { cuntry = [\"NO\"], country = [\"NO\"] }");
+    each_without_values => of_each("[\"NO\"]", "for-each = { country = [] }");
+    each_value_twice => of_each("[\"NO\"]", "for-each = { country = [\"NO\", \"NO\"] }");
+    each_of_other_types => of_each("[\"NO\"]", "for-each = { country = [\"NO\", 5, \"DK\"] }");
+    each_of_too_many => {
+        let letters = format!("{:?}", ('A'..='Z').map(String::from).collect::<Vec<_>>());
+        let top = (0..39).collect::<Vec<_>>();
+        of_each(&letters, &format!("for-each = {{ country = {letters}, top = {top:?} }}"))
+    };
+    scheduled_without_a_value => of_each("[\"NO\"]", "");
+    combinations_in_one_folder => problems("exports/orders.toml",
+        &each("[\"NO\", \"SE\"]", "for-each = { country = [\"NO\", \"SE\"], top = [1, 2] }").replace("/{country}/{top}", "/{top}"));
+    combinations_replace_one_another => problems("exports/orders.toml",
+        &each("[\"NO\", \"SE\"]", "for-each = { country = [\"NO\", \"SE\"] }")
+            .replace("connection = \"lake\", path = \"orders/{country}/{top}\"", "connection = \"shop\", table = \"t\", mode = \"replace\""));
+    tables_in_one_place => of_tables("[\"public.*\"]", "shop");
+    tables_of_several_schemas => of_tables("[\"public.*\", \"sales.*\"]", "shop/{table}");
+    tables_run_together => of_tables("[\"*.*\"]", "shop/{schema}-{table}");
+    tables_without_schema => of_tables("[\"*\"]", "shop/{table}");
+    tables_that_are_only_left_out => of_tables("[\"!public.x\"]", "shop/{table}");
+    tables_and_a_table => problems("exports/orders.toml",
+        "source = { connection = \"shop\", tables = [\"public.*\"], table = \"orders\", columns = [\"id\"] }\n\
+         sink = { connection = \"lake\", path = \"shop/{table}\" }\n\
+         params = { table = { type = \"string\", default = \"x\" } }\n");
     no_attempts => of_export("retry = { attempts = 0 }\n");
     bad_name_of_connection => problems("connections.toml",
         &format!("{CONNECTIONS}[\"my lake\"]\ntype = \"files\"\nurl = \"file:///x\"\n"));

@@ -1,8 +1,9 @@
 //! Checks one export: its references, and what fits its systems.
 
 use super::cursor::{check_cursor, check_files_cursor};
+use super::each::each;
 use super::files::{check_csv, check_files};
-use super::{Known, fit, missing, no_connection, rows, system_name, table, text};
+use super::{Known, fit, missing, no_connection, rows, system_name, table, tables, text};
 use crate::config::problem::{Code, Level, Problems, suggest};
 use crate::config::tree::Node;
 use crate::connect::{Connection, System, sqlite};
@@ -129,6 +130,7 @@ fn check_schedule(schedule: &Schedule, export: &Export, tree: &Node, problems: &
             )
             .help("add `start = 2026-11-01`, the day of the first window");
     }
+    each(schedule, export, tree, problems);
     if schedule.window.is_none()
         && let Some(place) = export.uses_window()
     {
@@ -198,6 +200,9 @@ fn check_source(export: &Export, kind: System, tree: &Node, problems: &mut Probl
     let source = &export.source;
     check_keys("source", source::keys(kind), kind, tree, problems);
     match kind {
+        System::Postgres | System::Sqlite if source.tables.is_some() => {
+            tables::source(export, kind, tree, problems);
+        }
         System::Postgres | System::Sqlite => check_select(source, tree, problems),
         System::Files => match &source.path {
             None => missing("path", tree, &["source"], "add `path = \"in/*.csv\"`", problems),
@@ -252,7 +257,7 @@ fn check_select(source: &SourceConfig, tree: &Node, problems: &mut Problems) {
                 .help(format!("remove one of them; `table` is in {}{at}", table.file.name));
         }
         (None, None) => {
-            let help = "add `table = \"…\"` or `query = \"SELECT …\"`";
+            let help = "add `table = \"…\"`, `tables = [\"…\"]` or `query = \"SELECT …\"`";
             missing("table", tree, &["source"], help, problems);
         }
         (None, Some(_)) => {

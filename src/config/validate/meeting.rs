@@ -20,7 +20,8 @@ enum Kind<'a> {
     /// A folder, or the files of fixed names that a delivery puts there.
     Files(Vec<Template>),
     /// A table of which each delivery makes rows anew: those of its window and its scope, or all.
-    Table { name: &'a str, scoped: bool },
+    /// Its name has placeholders where the export is of many tables.
+    Table { name: &'a str, template: Option<Template>, scoped: bool },
 }
 
 /// Checks all exports against each other.
@@ -54,7 +55,9 @@ fn target<'a>(definition: &'a Definition, tree: &'a Node, known: &Known<'_>) -> 
             if matches!(sink.mode, Some(Mode::Replace | Mode::ReplaceWindow)) =>
         {
             let scoped = sink.mode == Some(Mode::ReplaceWindow) && !sink.scope.is_empty();
-            (Kind::Table { name: sink.table.as_deref()?, scoped }, "table")
+            let name = sink.table.as_deref()?;
+            let template = Template::parse(name, &definition.export.param_names()).ok();
+            (Kind::Table { name, template, scoped }, "table")
         }
         System::Postgres | System::Sqlite | System::Discard => return None,
     };
@@ -64,6 +67,11 @@ fn target<'a>(definition: &'a Definition, tree: &'a Node, known: &Known<'_>) -> 
         kind,
         place: tree.at(&["sink", key]),
     })
+}
+
+/// Whether the names of two tables may be one.
+fn may_be_one(one: Option<&Template>, other: Option<&Template>) -> bool {
+    one.zip(other).is_some_and(|(one, other)| one.meets("", other, "") == Meeting::Same)
 }
 
 fn compare(one: &Target<'_>, other: &Target<'_>, problems: &mut Problems) {
@@ -108,8 +116,11 @@ fn compare(one: &Target<'_>, other: &Target<'_>, problems: &mut Problems) {
             problem.help(format!("{there}; who reads all of the outer folder reads both exports"));
         }
         // Two scopes may well be apart.
-        (Kind::Table { name, scoped }, Kind::Table { name: that, scoped: other })
-            if name == that && !(*scoped && *other) =>
+        (
+            Kind::Table { name, template, scoped },
+            Kind::Table { name: that, template: of_that, scoped: other_scoped },
+        ) if !(*scoped && *other_scoped)
+            && (name == that || may_be_one(template.as_ref(), of_that.as_ref())) =>
         {
             problems
                 .add(

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use jiff::civil::Date;
 
-use super::missing;
+use super::{each, missing};
 use crate::config::problem::{Code, Problems, suggest};
 use crate::config::tree::Node;
 use crate::export::Export;
@@ -41,6 +41,7 @@ pub fn table(export: &Export, tree: &Node, problems: &mut Problems) {
                 .help(format!("set `mode = \"{}\"`, or remove it", mode.as_str()));
         }
     }
+    each::rows(export, tree, problems);
     if sink.mode == Some(Mode::ReplaceWindow) {
         span(export, tree, problems);
     }

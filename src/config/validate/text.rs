@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
+use super::each;
 use crate::config::problem::{Code, Problems, suggest};
 use crate::config::tree::Place;
-use crate::export::Export;
+use crate::export::{Export, TABLE};
 use crate::job::RunId;
 use crate::job::param::{self, Bindings, Value};
 use crate::job::template::{self, Fault, Mistake, Template};
@@ -20,6 +21,7 @@ pub fn folder(path: &str, export: &Export, place: &Place, problems: &mut Problem
     if template.placeholders().any(|name| name == "run") {
         return;
     }
+    each::folders(&template, export, place, problems);
     let Some(spec) = export.schedule.as_ref().and_then(|schedule| schedule.window) else {
         return;
     };
@@ -27,7 +29,7 @@ pub fn folder(path: &str, export: &Export, place: &Place, problems: &mut Problem
     let monday = Timestamp::constant(1_780_272_000, 0);
     let window = spec.containing(monday, &TimeZone::UTC);
     let values: Bindings =
-        export.params.keys().map(|name| (name.clone(), Value::Int64(0))).collect();
+        export.param_names().into_iter().map(|name| (name.to_owned(), Value::Int64(0))).collect();
     // Windows end as they start: one time for both tells of each placeholder whether the next
     // window gives it another value.
     let render = |window, zone: &TimeZone| {
@@ -149,7 +151,7 @@ fn tell(
     match mistake.fault {
         Fault::Unknown(name) => {
             let message = format!("nothing fills {{{name}}}");
-            let known = export.params.keys().map(String::as_str).chain(template::BUILT_IN);
+            let known = export.param_names().into_iter().chain(template::BUILT_IN);
             let place = placeholder(path, name, place);
             problems.add(Code::UnknownPlaceholder, &place, message, "nothing of this name").help =
                 suggest(name, known);
@@ -173,7 +175,9 @@ fn tell(
 /// Checks that the parameters of an SQL text are declared.
 pub fn sql(sql: &str, export: &Export, place: &Place, problems: &mut Problems) {
     for (colon, name) in source::placed(sql) {
-        let known = || export.params.keys().map(String::as_str).chain(param::WINDOW);
+        let table = export.source.tables.as_ref().map(|_| TABLE);
+        let params = export.params.keys().map(String::as_str);
+        let known = || params.clone().chain(table).chain(param::WINDOW);
         if !known().any(|one| one == name) {
             let message = format!("the parameter `:{name}` is not declared");
             let place = place.inside(sql, colon + 1);

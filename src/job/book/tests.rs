@@ -1,5 +1,6 @@
 mod any_order;
 mod operating;
+mod spreading;
 
 use uuid::Uuid;
 

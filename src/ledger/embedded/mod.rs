@@ -18,19 +18,20 @@ mod notices;
 mod outbox;
 mod pauses;
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, TransactionBehavior, params};
+use serde_json::{Map, Value as Json};
 use tokio::sync::Notify;
 
 use super::sheet::run_of;
 use super::{
-    Adrift, Applied, Attempt, Audited, Delivered, DeliveryFilter, Ledger, NewDefinition, Posting,
-    RecordedDelivery, RunFilter, Skipped, StoredCursor, StoredDefinition, Which, picked,
+    Adrift, Applied, Attempt, Audited, Delivered, DeliveryFilter, KnownWindows, Ledger,
+    NewDefinition, Posting, RecordedDelivery, RunFilter, Skipped, StoredCursor, StoredDefinition,
+    Which, picked,
 };
 use crate::error::Result;
 use crate::job::changes::Audit;
@@ -40,7 +41,7 @@ use crate::job::run::Run;
 use crate::job::{RunId, Window};
 
 pub use examine::examine;
-use file::{File, array, now, pairs, rows, run_id, stamp, texts};
+use file::{File, array, now, pairs, run_id, stamp, texts};
 pub use migrate::status;
 
 /// The ledger in an SQLite file.
@@ -155,7 +156,8 @@ impl Ledger for EmbeddedLedger {
                         filter.window.map(|span| span.start.as_microsecond()),
                         filter.window.map(|span| span.end.as_microsecond()),
                         filter.limit,
-                        filter.quarantined
+                        filter.quarantined,
+                        filter.parent.map(|run| run.to_string())
                     ],
                 )?
                 .iter()
@@ -254,20 +256,23 @@ impl Ledger for EmbeddedLedger {
             .await
     }
 
-    async fn windows(&self, export: &str, from: Timestamp) -> Result<BTreeSet<Timestamp>> {
+    async fn windows(&self, export: &str, from: Timestamp) -> Result<KnownWindows> {
         let export = export.to_owned();
         self.file
             .with("read the windows that have runs", move |connection| {
-                rows(
+                let mut known = KnownWindows::new();
+                let found = pairs::<String, i64>(
                     connection,
-                    "SELECT window_start FROM runs WHERE export = ?1 AND window_start >= ?2 \
-                 UNION SELECT window_start FROM skipped WHERE export = ?1 AND window_start >= ?2",
+                    "SELECT params, window_start FROM runs \
+                     WHERE export = ?1 AND window_start >= ?2 AND parent IS NULL \
+                     UNION SELECT params, window_start FROM skipped \
+                     WHERE export = ?1 AND window_start >= ?2",
                     params![export, from.as_microsecond()],
-                    |row| row.get(0),
-                )?
-                .into_iter()
-                .map(stamp)
-                .collect()
+                )?;
+                for (params, start) in found {
+                    known.entry(params).or_default().insert(stamp(start)?);
+                }
+                Ok(known)
             })
             .await
     }
@@ -278,19 +283,20 @@ impl Ledger for EmbeddedLedger {
         self.file.records("read skipped windows", sql!(skipped), params).await
     }
 
-    async fn skip(&self, export: &str, windows: &[Window]) -> Result<()> {
+    async fn skip(&self, export: &str, windows: &[(Window, Map<String, Json>)]) -> Result<()> {
         let (export, windows) = (export.to_owned(), windows.to_vec());
         self.file
             .transact("note skipped windows", move |tx| {
-                for window in windows {
+                for (window, params) in windows {
                     tx.execute(
-                        "INSERT OR IGNORE INTO skipped (export, window_start, window_end, at) \
-                     VALUES (?1, ?2, ?3, ?4)",
+                        "INSERT OR IGNORE INTO skipped (export, window_start, window_end, at, params) \
+                     VALUES (?1, ?2, ?3, ?4, ?5)",
                         params![
                             export,
                             window.start.as_microsecond(),
                             window.end.as_microsecond(),
-                            now().as_microsecond()
+                            now().as_microsecond(),
+                            Json::Object(params).to_string()
                         ],
                     )?;
                 }

@@ -18,20 +18,21 @@ mod outbox;
 mod pauses;
 mod pool;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use deadpool_postgres::Object;
 use jiff::Timestamp;
+use serde_json::{Map, Value as Json};
 use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, ToSql};
 
 use super::sheet::run_of;
 use super::{
-    Adrift, Applied, Attempt, Audited, Delivered, DeliveryFilter, Ledger, NewDefinition, Posting,
-    RecordedDelivery, RunFilter, Skipped, StoredCursor, StoredDefinition, Which, picked,
+    Adrift, Applied, Attempt, Audited, Delivered, DeliveryFilter, KnownWindows, Ledger,
+    NewDefinition, Posting, RecordedDelivery, RunFilter, Skipped, StoredCursor, StoredDefinition,
+    Which, picked,
 };
 use crate::connect::postgres as server;
 use crate::error::{Class, Error, Result};
@@ -206,6 +207,7 @@ impl Ledger for PostgresLedger {
                 &filter.window.map(|span| span.end),
                 &i64::from(filter.limit),
                 &filter.quarantined,
+                &filter.parent.map(|run| run.0),
             ],
             "list runs",
         )
@@ -297,18 +299,24 @@ impl Ledger for PostgresLedger {
             .collect()
     }
 
-    async fn windows(&self, export: &str, from: Timestamp) -> Result<BTreeSet<Timestamp>> {
+    async fn windows(&self, export: &str, from: Timestamp) -> Result<KnownWindows> {
         const DOING: &str = "read the windows that have runs";
         let client = self.client().await?;
         let rows = client
             .query(
-                "SELECT window_start FROM runs WHERE export = $1 AND window_start >= $2 \
-                 UNION SELECT window_start FROM skipped WHERE export = $1 AND window_start >= $2",
+                "SELECT params::text, window_start FROM runs \
+                 WHERE export = $1 AND window_start >= $2 AND parent IS NULL \
+                 UNION SELECT params, window_start FROM skipped \
+                 WHERE export = $1 AND window_start >= $2",
                 &[&export, &from],
             )
             .await
             .map_err(|e| classify(DOING, e))?;
-        rows.iter().map(|row| column(row, 0)).collect()
+        let mut known = KnownWindows::new();
+        for row in &rows {
+            known.entry(column(row, 0)?).or_default().insert(column(row, 1)?);
+        }
+        Ok(known)
     }
 
     async fn skipped(&self, export: &str, span: Window) -> Result<Vec<Skipped>> {
@@ -316,14 +324,16 @@ impl Ledger for PostgresLedger {
             .await
     }
 
-    async fn skip(&self, export: &str, windows: &[Window]) -> Result<()> {
+    async fn skip(&self, export: &str, windows: &[(Window, Map<String, Json>)]) -> Result<()> {
         let (starts, ends): (Vec<Timestamp>, Vec<Timestamp>) =
-            windows.iter().map(|window| (window.start, window.end)).unzip();
+            windows.iter().map(|(window, _)| (window.start, window.end)).unzip();
+        let params: Vec<String> =
+            windows.iter().map(|(_, params)| Json::Object(params.clone()).to_string()).collect();
         self.execute(
-            "INSERT INTO skipped (export, window_start, window_end) \
-             SELECT $1, * FROM unnest($2::timestamptz[], $3::timestamptz[]) \
+            "INSERT INTO skipped (export, window_start, window_end, params) \
+             SELECT $1, * FROM unnest($2::timestamptz[], $3::timestamptz[], $4::text[]) \
              ON CONFLICT DO NOTHING",
-            &[&export, &starts, &ends],
+            &[&export, &starts, &ends, &params],
             "note skipped windows",
         )
         .await

@@ -21,6 +21,7 @@ async fn a_done_run_is_delivered_once_more_in_its_own_place() {
     let house = quiet();
     house.write("config/exports/broken.toml", BROKEN);
     house.done(&["apply"]);
+    house.done(&["pause", "--schedules", "--reason", "only what is asked for"]);
     house.fails(1, &["run", "broken", "--key", "dead"]);
     let broken = run_of(&house, "dead")["run"].as_str().unwrap().to_owned();
     let asked = ["run", "daily", "--window", "2026-11-02", "--param", "country=SE", "--key", "k"];
@@ -91,6 +92,7 @@ async fn a_table_is_run_again_where_that_doubles_nothing() {
         )
         .unwrap();
     house.done(&["apply"]);
+    house.done(&["pause", "--schedules", "--reason", "only what is asked for"]);
     for mode in ["append", "upsert"] {
         house.done(&["run", mode, "--key", mode]);
     }

@@ -11,7 +11,7 @@ cron   = "15 4 * * *"
 window = "day"
 start  = 2026-11-01
 [params]
-country = { type = "string", values = ["NO", "SE"] }
+country = { type = "string", values = ["NO", "SE"], default = "NO" }
 [source]
 connection = "shop"
 query = "SELECT id, day, country FROM sales WHERE country = :country"

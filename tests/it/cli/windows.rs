@@ -19,7 +19,17 @@ fn standing(found: &[Json]) -> Vec<(&str, &str)> {
         .collect()
 }
 
-/// Notes a window of the export `daily` as the scheduler or the deletion of history does.
+/// The same of one country.
+fn standing_of<'a>(found: &'a [Json], country: &str) -> Vec<(&'a str, &'a str)> {
+    let of = |one: &&'a Json| one["params"]["country"] == country;
+    found
+        .iter()
+        .filter(of)
+        .map(|one| (one["shown"].as_str().unwrap(), one["state"].as_str().unwrap()))
+        .collect()
+}
+
+/// Notes a window of the export `daily`, of Sweden, as the scheduler or the deletion of history does.
 fn skip(house: &House, day: &str, why: &str) {
     let ledger = rusqlite::Connection::open(house.path().join("longshore.db")).unwrap();
     let start: jiff::Timestamp = format!("{day}T00:00:00+01:00").parse().unwrap();
@@ -27,8 +37,8 @@ fn skip(house: &House, day: &str, why: &str) {
     let (start, end) = (start.as_microsecond(), end.as_microsecond());
     ledger
         .execute(
-            "INSERT INTO skipped (export, window_start, window_end, at, why) \
-             VALUES ('daily', ?1, ?2, ?2, ?3)",
+            "INSERT INTO skipped (export, window_start, window_end, at, why, params) \
+             VALUES ('daily', ?1, ?2, ?2, ?3, '{\"country\":\"SE\"}')",
             (start, end, why),
         )
         .unwrap();
@@ -45,26 +55,38 @@ fn windows_tell_what_stands_in_each() {
     let asked = ["windows", "daily", "--window", "2026-10-31..2026-11-05"];
     let found = house.objects(&asked);
     assert_eq!(
-        standing(&found),
+        standing_of(&found, "SE"),
         [
             ("2026-10-31", "missing"),
             ("2026-11-01", "due"),
             ("2026-11-02", "done"),
-            ("2026-11-02", "queued"),
             ("2026-11-03", "skipped"),
             ("2026-11-04", "done"),
             ("2026-11-05", "due"),
         ]
     );
-    assert_eq!(found[2]["params"]["country"], "SE");
-    assert!(found[2]["requested_by"].as_str().unwrap().contains("ole"), "{}", found[2]);
-    assert_eq!((&found[4]["run"], found[4]["at"].is_string()), (&Json::Null, true));
+    assert_eq!(
+        standing_of(&found, "NO"),
+        [
+            ("2026-10-31", "missing"),
+            ("2026-11-01", "due"),
+            ("2026-11-02", "queued"),
+            ("2026-11-03", "due"),
+            ("2026-11-04", "due"),
+            ("2026-11-05", "due"),
+        ]
+    );
+    assert_eq!(found.len(), 12);
+    assert_eq!(found[5]["params"]["country"], "SE");
+    assert!(found[5]["requested_by"].as_str().unwrap().contains("ole"), "{}", found[5]);
+    assert_eq!((&found[9]["run"], found[9]["at"].is_string()), (&Json::Null, true));
     let table = house.done(&asked);
     for words in [
         "WINDOW",
         "no schedule asks for it",
         "asked for in",
         "2026-11-02 country=SE",
+        "2026-11-05 country=NO",
         "left out by catch-up",
         "its history is deleted",
     ] {
@@ -74,17 +96,58 @@ fn windows_tell_what_stands_in_each() {
     // Whoever asks for a skipped window gets it, and it is not skipped any more.
     house.done(&["run", "daily", "--window", "2026-11-03", "--param", "country=SE"]);
     let found = house.objects(&["windows", "daily", "--window", "2026-11-03"]);
-    assert_eq!(standing(&found), [("2026-11-03", "done")]);
+    assert_eq!(standing(&found), [("2026-11-03", "due"), ("2026-11-03", "done")]);
+    // Params that differ from those of the schedule have a line of their own.
+    let other = ["--param", "country=SE", "--param", "top=1"];
+    house.done(&[&["enqueue", "daily", "--window", "2026-11-03"], &other[..]].concat());
+    let found = house.objects(&["windows", "daily", "--window", "2026-11-03"]);
+    assert_eq!((found.len(), &found[2]["params"]["top"]), (3, &json!(1)));
 
     let found = house.objects(&["windows", "daily", "--window", "2099-01-01"]);
-    assert_eq!(standing(&found), [("2099-01-01", "open")]);
+    assert_eq!(standing(&found), [("2099-01-01", "open"); 2]);
     let recent = house.objects(&["windows", "daily"]);
-    assert!((1..=31).contains(&recent.len()) && recent[0]["state"] != "missing", "{recent:?}");
+    assert!((1..=62).contains(&recent.len()) && recent[0]["state"] != "missing", "{recent:?}");
 
     assert!(house.fails(2, &["windows", "orders"]).contains("the export has no windows"));
     assert!(house.fails(5, &["windows", "dayly"]).contains("Active are: daily, orders"));
     let error = house.fails(2, &["windows", "daily", "--window", "2026-11-03T05"]);
     assert!(error.contains("does not begin and end where windows"), "{error}");
+}
+
+#[test]
+fn each_combination_is_asked_for() {
+    let house = House::new();
+    house.done(&["apply"]);
+    let window = ["--window", "2026-11-02..2026-11-03"];
+    let error = house.fails(2, &[&["enqueue", "daily"], &window[..]].concat());
+    assert!(error.contains("country") && error.contains("--each"), "{error}");
+    let each = [&["enqueue", "daily", "--each"], &window[..]].concat();
+    let told = house.done(&each);
+    for words in ["4 jobs of daily", "window 2026-11-03, country=SE, key "] {
+        assert!(told.contains(words), "{words}\n{told}");
+    }
+    let again = house.objects(&each);
+    assert!(again.len() == 4 && again.iter().all(|job| job["outcome"] == "duplicate"), "{again:?}");
+    let fixed = ["enqueue", "daily", "--each", "--param", "country=NO", "--window", "2026-11-04"];
+    let told = house.objects(&fixed);
+    assert_eq!((told.len(), &told[0]["params"]), (1, &json!({"country": "NO"})));
+    let error = house.fails(2, &[&each[..], &["--key", "k"]].concat());
+    assert!(error.contains("one key"), "{error}");
+    assert!(house.fails(2, &["enqueue", "orders", "--each"]).contains("no `for-each`"));
+
+    // A backfill fills what lacks of each, or of one.
+    let backfill = |more: &[&str]| -> Json {
+        let all = ["backfill", "daily", "--window", "2026-11-01..2026-11-05", "--dry-run"];
+        house.objects(&[&all[..], more].concat()).pop().unwrap()
+    };
+    let plan = backfill(&[]);
+    assert_eq!((&plan["missing"], &plan["under_way"]), (&json!(5), &json!(5)));
+    let plan = backfill(&["--param", "country=SE"]);
+    assert_eq!((&plan["missing"], &plan["under_way"]), (&json!(3), &json!(2)));
+    let fill = ["backfill", "daily", "--window", "2026-11-01..2026-11-05", "--reason", "all"];
+    assert_eq!(house.objects(&fill).pop().unwrap()["accepted"], 5);
+    let found = house.objects(&["windows", "daily", "--window", "2026-11-01..2026-11-05"]);
+    assert!(found.iter().all(|one| one["run"].is_string()) && found.len() == 10, "{found:?}");
 }
 
 const LATE: &str = r#"
@@ -105,6 +168,22 @@ connection = "lake"
 path = "late/{window_start:%Y-%m-%d}"
 "#;
 
+#[tokio::test]
+async fn the_schedule_delivers_each_combination() {
+    let house = quiet();
+    house.done(&["apply"]);
+    let house = while_dev_works(house, |house, dev| {
+        expect_of(house, dev, ("daily", "2026-11-01..2026-11-03"), "done", 6);
+    })
+    .await;
+    for country in ["NO", "SE"] {
+        let folder = format!("lake/daily/2026-11-02/{country}/_manifest.json");
+        let manifest = std::fs::read_to_string(house.path().join(folder)).unwrap();
+        let manifest: Json = serde_json::from_str(&manifest).unwrap();
+        assert_eq!(manifest["params"], json!({"country": country}));
+    }
+}
+
 const QUIET: &str = "[http]\nlisten = \"127.0.0.1:0\"\n";
 
 /// A house whose processes leave the ports of others alone.
@@ -114,11 +193,21 @@ pub fn quiet() -> House {
     house
 }
 
-/// Waits until the windows stand so.
+/// Waits until the windows of the export `late` stand so.
 fn expect(house: &House, dev: &Process, windows: &str, state: &str, count: usize) {
+    expect_of(house, dev, ("late", windows), state, count);
+}
+
+fn expect_of(
+    house: &House,
+    dev: &Process,
+    (export, windows): (&str, &str),
+    state: &str,
+    count: usize,
+) {
     let started = Instant::now();
     loop {
-        let found = house.objects(&["windows", "late", "--window", windows]);
+        let found = house.objects(&["windows", export, "--window", windows]);
         if found.len() == count && found.iter().all(|one| one["state"] == state) {
             return;
         }

@@ -7,6 +7,7 @@ mod operating;
 mod outbox;
 mod quarantine;
 mod runs;
+mod spread;
 mod waiting;
 
 use bed::{on_embedded, on_postgres};
@@ -81,6 +82,9 @@ suite! {
         a_pause_ends_at_its_time_and_the_sweeper_finds_who_waits,
         none_is_forgotten_who_is_parked_while_a_pause_is_lifted,
         a_stuck_run_is_resolved;
+    spread:
+        a_run_is_spread_once_and_its_parts_are_found,
+        a_conflict_spreads_nothing;
     history:
         definitions_are_numbered_by_content,
         runs_are_found_by_what_is_asked,

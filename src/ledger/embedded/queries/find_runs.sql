@@ -15,6 +15,7 @@ SELECT json_object(
         'changed_at', stamp(r.changed_at), 'needs', json(r.needs),
         'waiting_since', stamp(r.waiting_since), 'cap', json(r.cap),
         'kept', r.kept, 'supplements', json(r.supplements),
+        'parent', r.parent, 'parts', r.parts,
         'parked', w.resource)
 FROM runs r LEFT JOIN waiters w ON w.run = r.id
 WHERE (?1 IS NULL OR r.export = ?1)
@@ -25,5 +26,6 @@ WHERE (?1 IS NULL OR r.export = ?1)
   AND (?6 IS NULL OR r.window_start >= ?6)
   AND (?7 IS NULL OR r.window_start < ?7)
   AND (NOT ?9 OR r.quarantine IS NOT NULL)
+  AND (?10 IS NULL OR r.parent = ?10)
 ORDER BY r.accepted_at DESC, r.id DESC
 LIMIT ?8

@@ -3,7 +3,7 @@ INSERT INTO runs (
     window_end, pool, correlation_id, traceparent, requested_by, not_before, deadline, state,
     "end", epoch, fence, worker, heartbeat, failures, crashes, waits, failure, first_failed_at,
     decision, counts, quarantine, accepted_at, opened_at, ended_at, changed_at, needs,
-    waiting_since, cap, kept, supplements, body
+    waiting_since, cap, kept, supplements, parent, parts, body
 )
 SELECT
     value ->> 'id', value ->> 'key', value ->> 'edition', value ->> 'content',
@@ -19,5 +19,6 @@ SELECT
     micros(value ->> 'opened_at'), micros(value ->> 'ended_at'), micros(value ->> 'changed_at'),
     nullif(value -> 'needs', 'null'), micros(value ->> 'waiting_since'),
     nullif(value -> 'cap', 'null'), value ->> 'kept',
-    nullif(value -> 'supplements', 'null'), value ->> 'body'
+    nullif(value -> 'supplements', 'null'), value ->> 'parent', value ->> 'parts',
+    value ->> 'body'
 FROM json_each(?1)

@@ -13,6 +13,7 @@ SET
     opened_at = micros(value ->> 'opened_at'), ended_at = micros(value ->> 'ended_at'),
     changed_at = micros(value ->> 'changed_at'), needs = nullif(value -> 'needs', 'null'),
     waiting_since = micros(value ->> 'waiting_since'), cap = nullif(value -> 'cap', 'null'),
-    kept = value ->> 'kept'
+    kept = value ->> 'kept',
+    parent = value ->> 'parent', parts = value ->> 'parts'
 FROM json_each(?1)
 WHERE runs.id = value ->> 'id'

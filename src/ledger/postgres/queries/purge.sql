@@ -1,14 +1,16 @@
 WITH old AS (
-    SELECT id, export, window_start, window_end, ended_at, state FROM runs
+    SELECT id, export, window_start, window_end, ended_at, state, params::text AS params, parent
+    FROM runs
     WHERE ended_at < $1 ORDER BY ended_at LIMIT $2 FOR UPDATE SKIP LOCKED
 ), windows AS (
     -- A window whose history is gone was still delivered: no schedule may find it missing.
-    -- One that was delivered stays so, whatever became of its other runs.
-    INSERT INTO skipped (export, window_start, window_end, at, why)
-    SELECT DISTINCT ON (export, window_start) export, window_start, window_end, ended_at, state
-    FROM old WHERE window_start IS NOT NULL
-    ORDER BY export, window_start, state <> 'done'
-    ON CONFLICT (export, window_start) DO UPDATE SET at = excluded.at, why = excluded.why
+    -- One of which the same params were delivered stays so, whatever became of its other runs.
+    INSERT INTO skipped (export, window_start, window_end, at, why, params)
+    SELECT DISTINCT ON (export, window_start, params)
+           export, window_start, window_end, ended_at, state, params
+    FROM old WHERE window_start IS NOT NULL AND parent IS NULL
+    ORDER BY export, window_start, params, state <> 'done'
+    ON CONFLICT (export, window_start, params) DO UPDATE SET at = excluded.at, why = excluded.why
     WHERE skipped.why <> 'done'
 ), letters AS (
     DELETE FROM outbox WHERE run IN (SELECT id FROM old)

@@ -107,6 +107,7 @@ pub fn order(key: &str) -> Order {
         traceparent: None,
         requested_by: None,
         cap: None,
+        parent: None,
         not_before: None,
         deadline: None,
         supplements: None,

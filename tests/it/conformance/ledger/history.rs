@@ -1,5 +1,6 @@
 //! Definitions, lists, and what is remembered beside the runs.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use longshore::error::Class;
@@ -11,6 +12,7 @@ use longshore::job::run::State;
 use longshore::job::waiting::Need;
 use longshore::job::{RunId, Window};
 use longshore::ledger::{Change, DeliveryFilter, RunFilter, Which, one_delivery, one_run};
+use serde_json::{Map, json};
 
 use super::bed::*;
 
@@ -240,12 +242,24 @@ pub async fn windows_ticks_and_what_is_skipped_are_remembered(bed: Bed) {
         order.window = Some(day(n));
         done(bed.apply(accept(order)).await);
     }
+    let plain = |n: i64| (day(n), Map::new());
+    let of_sweden = |n: i64| (day(n), Map::from_iter([("country".to_owned(), json!("SE"))]));
     for _ in 0..2 {
-        bed.ledger.skip("orders", &[day(4), day(5)]).await.unwrap();
+        bed.ledger.skip("orders", &[plain(4), plain(5), of_sweden(5)]).await.unwrap();
     }
-    bed.ledger.skip("other", &[day(6)]).await.unwrap();
+    bed.ledger.skip("other", &[plain(6)]).await.unwrap();
+    let mut swedish = order("day 3 of SE");
+    (swedish.window, swedish.params) = (Some(day(3)), of_sweden(3).1);
+    done(bed.apply(accept(swedish)).await);
     let found = bed.ledger.windows("orders", day(1).start).await.unwrap();
-    assert_eq!(found.into_iter().collect::<Vec<_>>(), [2, 4, 5].map(|n| day(n).start));
+    let starts = |days: &[i64]| days.iter().map(|n| day(*n).start).collect::<BTreeSet<_>>();
+    assert_eq!(
+        found,
+        BTreeMap::from([
+            ("{}".to_owned(), starts(&[2, 4, 5])),
+            (r#"{"country":"SE"}"#.to_owned(), starts(&[3, 5])),
+        ])
+    );
     let span = Window { start: day(0).start, end: day(5).start };
     let skipped = async || {
         let found = bed.ledger.skipped("orders", span).await.unwrap();
@@ -274,6 +288,20 @@ pub async fn windows_ticks_and_what_is_skipped_are_remembered(bed: Bed) {
     }
     let expected = [(day(0).start, Some(State::Done)), (day(4).start, Some(State::Cancelled))];
     assert_eq!(skipped().await, expected);
+
+    // Of each combination of params by itself.
+    let mut swedish = order("day 0 of SE");
+    (swedish.window, swedish.params) = (Some(day(0)), of_sweden(0).1);
+    let run = done(bed.apply(accept(swedish)).await).id;
+    done(bed.apply(cancel(run)).await);
+    bed.age("runs", "ended_at", run, LEASE * 120).await;
+    let before = bed.ledger.now().await.unwrap() - Duration::from_secs(3_600);
+    assert_eq!(bed.ledger.purge(before, 10).await.unwrap(), 1);
+    let of_day = Window { end: day(1).start, ..day(0) };
+    let found = bed.ledger.skipped("orders", of_day).await.unwrap();
+    let found: Vec<_> = found.into_iter().map(|one| (one.params, one.ended)).collect();
+    let expected = [(of_sweden(0).1, Some(State::Cancelled)), (Map::new(), Some(State::Done))];
+    assert_eq!(found, expected);
 
     assert_eq!(bed.ledger.last_tick("orders").await.unwrap(), None);
     for (at, kept) in [(3, 3), (5, 5), (4, 5)] {

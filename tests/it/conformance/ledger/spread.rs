@@ -1,0 +1,56 @@
+//! A run that stands for many tables.
+
+use longshore::job::RunId;
+use longshore::job::command::{Command, Outcome};
+use longshore::job::machine::Refusal;
+use longshore::job::run::{Order, State};
+use longshore::ledger::RunFilter;
+
+use super::bed::*;
+
+fn spread(run: RunId, fence: i64, orders: &[Order]) -> Command {
+    let orders = orders.iter().map(|order| (RunId::new(), Box::new(order.clone()))).collect();
+    Command::Spread { run, fence, orders }
+}
+
+pub async fn a_run_is_spread_once_and_its_parts_are_found(bed: Bed) {
+    let parent = done(bed.apply(accept(order("all"))).await).id;
+    let there = done(bed.apply(accept(order("b"))).await).id;
+    let old = opened(bed.apply(open(parent, &[])).await).run.fence;
+    bed.age("runs", "heartbeat", parent, LEASE * 2).await;
+    let fence = opened(bed.apply(open(parent, &[])).await).run.fence;
+    let keys = ["a", "b", "c"].map(order);
+    let stale = bed.apply(spread(parent, old, &keys)).await;
+    assert!(matches!(stale, Outcome::Refused(Refusal::Fenced)), "{stale:?}");
+    // All at once, and again since the answer was lost: each part is there once.
+    let command = spread(parent, fence, &keys);
+    for _ in 0..2 {
+        let run = done(bed.apply(command.clone()).await);
+        assert_eq!((run.state, run.parts), (State::Done, Some(3)));
+    }
+    let kept = bed.ledger.run(parent).await.unwrap().unwrap();
+    assert_eq!((kept.state, kept.parts, kept.decision), (State::Done, Some(3), None));
+    let filter = RunFilter { parent: Some(parent), limit: 10, ..RunFilter::default() };
+    let mut parts = bed.ledger.runs(&filter).await.unwrap();
+    parts.sort_by(|one, other| one.order.key.cmp(&other.order.key));
+    let found: Vec<_> = parts.iter().map(|run| (run.order.key.as_str(), run.state)).collect();
+    assert_eq!(found, [("a", State::Queued), ("b", State::Queued), ("c", State::Queued)]);
+    assert!(parts.iter().all(|run| run.order.parent == Some(parent)));
+    assert_eq!(parts[1].id, there);
+    assert!(bed.ledger.delivery(parent).await.unwrap().is_none());
+    // The parts are to be woken, and the run that was spread is not.
+    assert_eq!(bed.due().await.len(), 3);
+}
+
+pub async fn a_conflict_spreads_nothing(bed: Bed) {
+    let parent = done(bed.apply(accept(order("all"))).await).id;
+    done(bed.apply(accept(order("b"))).await);
+    let fence = opened(bed.apply(open(parent, &[])).await).run.fence;
+    let other = Order { content: "other".to_owned(), ..order("b") };
+    let outcome = bed.apply(spread(parent, fence, &[order("a"), other])).await;
+    assert!(matches!(outcome, Outcome::Conflict(_)), "{outcome:?}");
+    let filter = RunFilter { limit: 10, ..RunFilter::default() };
+    assert_eq!(bed.ledger.runs(&filter).await.unwrap().len(), 2);
+    let kept = bed.ledger.run(parent).await.unwrap().unwrap();
+    assert_eq!((kept.state, kept.parts), (State::Running, None));
+}
