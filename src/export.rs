@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::contract::ContractConfig;
 use crate::error::{Error, Result};
+use crate::job::after::AfterFailed;
 use crate::job::param::{self, Params};
 use crate::job::template::Template;
 use crate::ledger::NewDefinition;
@@ -154,6 +155,19 @@ pub struct Schedule {
     /// What becomes of windows that were missed.
     #[serde(default)]
     pub catch_up: CatchUp,
+    /// The exports that come before: its run for a window waits until every run of these for the
+    /// same window is done.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<String>,
+    /// What becomes of the run when one of those ended without a delivery.
+    #[serde(default, skip_serializing_if = "is_skip")]
+    pub after_failed: AfterFailed,
+}
+
+/// Whether it is what an export says that says nothing: the content of those that were applied
+/// before there was a choice stays what it is.
+fn is_skip(policy: &AfterFailed) -> bool {
+    *policy == AfterFailed::Skip
 }
 
 fn day<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<jiff::civil::Date>, D::Error> {

@@ -18,6 +18,7 @@ use crate::config::{Config, suggest};
 use crate::connect::System;
 use crate::error::{Error, Result};
 use crate::intake::Definitions;
+use crate::job::after::Predecessor;
 use crate::job::command::{Command, Outcome};
 use crate::job::machine::Refusal;
 use crate::job::pause::Scope;
@@ -281,7 +282,10 @@ pub fn when(run: &Run, now: Timestamp) -> String {
         .map(|failure| format!(": {} ({})", first_line(&failure.message), failure.class));
     let when = match run.state {
         State::Queued => match &run.parked {
-            Some(on) => pause::paused(on).unwrap_or_else(|| format!("until {on} is free")),
+            Some(on) => match Predecessor::of_resource(on) {
+                Some(before) => format!("waits for {} of the same window", before.export),
+                None => pause::paused(on).unwrap_or_else(|| format!("until {on} is free")),
+            },
             None if waits(run, now) => ahead(run.wake_at(now), now),
             None => clock(run.accepted_at, now),
         },
@@ -345,6 +349,10 @@ async fn show(
         let pauses = ledger.pauses().await?;
         let pause = pauses.iter().find(|pause| pause.scope == scope);
         optional("paused", pause.map(|pause| pause::told(pause, now)))?;
+    }
+    for (number, before) in comes_after(&*ledger, &run, &shown, now).await?.into_iter().enumerate()
+    {
+        line(if number == 0 { "waits for" } else { "" }, before)?;
     }
     line("key", format!("{}, edition {}", order.key, order.edition))?;
     if !order.params.is_empty() {
@@ -427,6 +435,34 @@ async fn show(
         context.out.table(&["WHEN", "WHO", "WHAT", "WHY"], rows)?;
     }
     Ok(())
+}
+
+/// What a run that has not begun comes after, each with how that stands.
+async fn comes_after(
+    ledger: &dyn Ledger,
+    run: &Run,
+    window: &str,
+    now: Timestamp,
+) -> Result<Vec<String>> {
+    if run.state != State::Queued || run.opened_at.is_some() {
+        return Ok(Vec::new());
+    }
+    let mut lines = Vec::new();
+    for before in Predecessor::of(&run.order) {
+        let filter = RunFilter {
+            export: Some(before.export.clone()),
+            window: Some(before.window),
+            limit: LIMIT,
+            ..RunFilter::default()
+        };
+        let runs = ledger.runs(&filter).await?;
+        let runs = runs.iter().filter(|one| one.order.window == Some(before.window));
+        let told: Vec<String> =
+            runs.map(|one| format!("run {} is {}", one.id.short(), state_of(one, now))).collect();
+        let told = if told.is_empty() { "no run yet".to_owned() } else { told.join(", ") };
+        lines.push(format!("{} {window}: {told}", before.export));
+    }
+    Ok(lines)
 }
 
 async fn cancel(

@@ -84,6 +84,12 @@ codes! {
     OneFile = "LS0317",
     /// A cursor, and a sink or a schedule that does not go with it.
     Cursor = "LS0318",
+    /// An export comes after one that does not exist.
+    AfterUnknown = "LS0321",
+    /// Exports come after one another in a circle.
+    AfterCircle = "LS0322",
+    /// An export comes after one that has other windows.
+    AfterWindows = "LS0323",
     /// The SQL of a transform is refused.
     Transform = "LS0331",
     /// A contract promises what the rows do not have.

@@ -1,5 +1,6 @@
 //! What one key alone cannot tell: references, and what fits together.
 
+mod after;
 mod cursor;
 mod export;
 mod files;
@@ -11,6 +12,7 @@ mod text;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub(super) use self::after::after;
 pub(super) use self::export::export;
 pub(super) use self::meeting::meetings;
 use super::problem::{Code, Problems, suggest};

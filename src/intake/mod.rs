@@ -120,6 +120,7 @@ pub fn order_at_any_time(
         traceparent: sender.traceparent.filter(plain),
         requested_by: job.requested_by,
         cap: None,
+        after: Vec::new(),
         not_before,
         deadline: match (job.deadline, give_up) {
             (Some(asked), Some(give_up)) => Some(asked.min(give_up)),

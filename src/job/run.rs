@@ -149,6 +149,9 @@ pub struct Order {
     /// The slot of its backfill, which it takes like those of connections: so many runs of that go
     /// on at once.
     pub cap: Option<Need>,
+    /// The exports whose runs for the same window must be done before it is first opened.
+    #[serde(default)]
+    pub after: Vec<String>,
     /// It does not start before this.
     pub not_before: Option<Timestamp>,
     /// It is given up when it has not ended by then.
@@ -300,6 +303,7 @@ pub(crate) mod tests {
             traceparent: None,
             requested_by: None,
             cap: None,
+            after: Vec::new(),
             not_before: None,
             deadline: None,
         }

@@ -1,9 +1,11 @@
+mod after;
 mod any_order;
 mod operating;
 
 use uuid::Uuid;
 
 use super::*;
+use crate::job::after::AfterFailed;
 use crate::job::decision::CursorMove;
 use crate::job::run::tests::order;
 use crate::job::waiting::Need;
@@ -121,6 +123,8 @@ impl Shelf {
             cursor: Some("cursor/c".to_owned()),
             target: None,
             uses: vec!["shop".to_owned()],
+            before: Vec::new(),
+            after_failed: AfterFailed::Skip,
         }))
     }
 
@@ -329,6 +333,8 @@ fn who_takes_a_run_over_is_told_from_whom() {
             cursor: None,
             target: None,
             uses: vec!["shop".to_owned()],
+            before: Vec::new(),
+            after_failed: AfterFailed::Skip,
         };
         match shelf.apply(Command::Open(ask)) {
             Outcome::Opened(opened) => (opened.silent, opened.run.fence),

@@ -14,6 +14,7 @@ SELECT json_object(
         'ended_at', stamp(r.ended_at),
         'changed_at', stamp(r.changed_at), 'needs', json(r.needs),
         'waiting_since', stamp(r.waiting_since), 'cap', json(r.cap),
+        'after', json(r.after),
         'parked', w.resource)
 FROM runs r LEFT JOIN waiters w ON w.run = r.id
 WHERE (?1 IS NULL OR r.export = ?1)

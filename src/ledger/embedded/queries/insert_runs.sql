@@ -3,7 +3,7 @@ INSERT INTO runs (
     window_end, pool, correlation_id, traceparent, requested_by, not_before, deadline, state,
     "end", epoch, fence, worker, heartbeat, failures, crashes, waits, failure, first_failed_at,
     decision, counts, quarantine, accepted_at, opened_at, ended_at, changed_at, needs,
-    waiting_since, cap, body
+    waiting_since, cap, after, body
 )
 SELECT
     value ->> 'id', value ->> 'key', value ->> 'edition', value ->> 'content',
@@ -18,5 +18,5 @@ SELECT
     nullif(value -> 'counts', 'null'), value ->> 'quarantine', micros(value ->> 'accepted_at'),
     micros(value ->> 'opened_at'), micros(value ->> 'ended_at'), micros(value ->> 'changed_at'),
     nullif(value -> 'needs', 'null'), micros(value ->> 'waiting_since'),
-    nullif(value -> 'cap', 'null'), value ->> 'body'
+    nullif(value -> 'cap', 'null'), value -> 'after', value ->> 'body'
 FROM json_each(?1)

@@ -15,6 +15,7 @@ SELECT json_object(
         'ended_at', stamp(r.ended_at),
         'changed_at', stamp(r.changed_at), 'needs', json(r.needs),
         'waiting_since', stamp(r.waiting_since), 'cap', json(r.cap),
+        'after', json(r.after),
         'parked', w.resource),
     EXISTS (SELECT 1 FROM runs n
             WHERE n.key = r.key AND n.edition > r.edition AND n.state IN ('committing', 'done'))

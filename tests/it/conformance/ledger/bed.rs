@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore::job::RunId;
+use longshore::job::after::AfterFailed;
 use longshore::job::command::{Command, Delivery, Open, Opened, Outcome};
 use longshore::job::decision::Decision;
 use longshore::job::machine::Proof;
@@ -107,6 +108,7 @@ pub fn order(key: &str) -> Order {
         traceparent: None,
         requested_by: None,
         cap: None,
+        after: Vec::new(),
         not_before: None,
         deadline: None,
     }
@@ -126,6 +128,8 @@ pub fn open(run: RunId, needs: &[Need]) -> Command {
         cursor: None,
         target: None,
         uses: vec!["shop".to_owned()],
+        before: Vec::new(),
+        after_failed: AfterFailed::Skip,
     })
 }
 
