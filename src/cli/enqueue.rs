@@ -54,8 +54,9 @@ pub struct Job {
     pub deadline: Option<Timestamp>,
 }
 
-/// Asks for a run of an export: workers of its pool do it. The same job again is harmless, and
-/// tells what became of the first.
+/// Ask for a run of an export
+///
+/// Workers of its pool do it. The same job again is harmless, and tells what became of the first.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -36,7 +36,9 @@ const LIMITS: u32 = 10_000;
 /// How wide window and params of a run may be in a table.
 const WIDE: usize = 60;
 
-/// Runs and what became of them. Alone it is `runs list`.
+/// See runs, and cancel them
+///
+/// Alone it is `runs list`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
