@@ -10,6 +10,7 @@ mod backfill;
 mod check;
 mod cursors;
 mod dead;
+mod deliveries;
 mod demo;
 mod dev;
 mod doctor;
@@ -121,6 +122,7 @@ enum Command {
     Runs(runs::Runs),
     Pause(pause::Pause),
     Resume(pause::Resume),
+    Deliveries(deliveries::Deliveries),
     Dead(dead::Dead),
     Cursors(cursors::Cursors),
     Exports(exports::Exports),
@@ -235,6 +237,7 @@ pub async fn run(cli: Cli) -> u8 {
         Command::Runs(command) => interruptible(command.run(&context)).await,
         Command::Pause(command) => interruptible(command.run(&context)).await,
         Command::Resume(command) => interruptible(command.run(&context)).await,
+        Command::Deliveries(command) => interruptible(command.run(&context)).await,
         Command::Dead(command) => interruptible(command.run(&context)).await,
         Command::Cursors(command) => interruptible(command.run(&context)).await,
         Command::Exports(command) => interruptible(Box::pin(command.run(&context))).await,

@@ -4,6 +4,7 @@ mod after;
 mod check;
 mod dead;
 mod definitions;
+mod deliveries;
 mod operating;
 mod rerun;
 mod tables;

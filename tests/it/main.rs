@@ -16,6 +16,7 @@ mod editions;
 mod files;
 mod layers;
 mod lifecycle;
+mod night;
 mod notices;
 mod one_file;
 mod pause;

@@ -1,5 +1,6 @@
 //! An installation of one test's own: configuration, database, queues, and its processes.
 
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::process::Command;
@@ -68,14 +69,8 @@ impl Installation {
             installation.pool,
             installation.bulk,
         );
-        let lake = installation.folder.path().join("lake");
-        std::fs::create_dir(&lake).unwrap();
-        let connections = format!(
-            "[shop]\ntype = \"postgres\"\n{0}[warehouse]\ntype = \"postgres\"\n{0}\
-             [lake]\ntype = \"files\"\nurl = \"file://{1}\"\n",
-            server(database, "POSTGRES"),
-            lake.display(),
-        );
+        std::fs::create_dir(installation.lake()).unwrap();
+        let connections = installation.connections(database);
         installation.write("longshore.toml", &settings);
         installation.write("connections.toml", &connections);
         installation
@@ -86,6 +81,24 @@ impl Installation {
         let path = self.folder.path().join("config").join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
+    }
+
+    /// Lets the connection `shop` go by another address than that of its database.
+    pub fn reach_shop_by(&self, address: SocketAddr) {
+        let mut url = self.database.url.clone();
+        url.set_host(Some(&address.ip().to_string())).unwrap();
+        url.set_port(Some(address.port())).unwrap();
+        self.write("connections.toml", &self.connections(&url));
+    }
+
+    fn connections(&self, shop: &Url) -> String {
+        format!(
+            "[shop]\ntype = \"postgres\"\n{}[warehouse]\ntype = \"postgres\"\n{}\
+             [lake]\ntype = \"files\"\nurl = \"file://{}\"\n",
+            server(shop, "POSTGRES"),
+            server(&self.database.url, "POSTGRES"),
+            self.lake().display(),
+        )
     }
 
     /// Adds an export of the usual pool, or changes it; [`Installation::apply`] makes it active.
