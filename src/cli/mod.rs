@@ -386,6 +386,8 @@ mod tests {
             "cursors show e",
             "cursors set e --to 7 --reason r",
             "cursors reset e --reason r",
+            "deliveries list",
+            "deliveries show x",
             "exports list",
             "exports show x",
             "exports diff x",

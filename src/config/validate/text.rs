@@ -73,7 +73,9 @@ pub fn folder(path: &str, export: &Export, place: &Place, problems: &mut Problem
 fn later(spec: WindowSpec, start: Timestamp) -> Vec<Timestamp> {
     let first = start.to_zoned(TimeZone::UTC);
     let spans = [12.hours(), 1.day(), 1.week(), 1.month(), 1.year()];
-    let later = spans.into_iter().filter_map(|span| first.checked_add(span).ok());
+    // Weeks keep no step with months and years.
+    let weeks = (1..=600).map(|count: i64| count.weeks()).filter(|_| spec == WindowSpec::Week);
+    let later = spans.into_iter().chain(weeks).filter_map(|span| first.checked_add(span).ok());
     let later = later.map(|at| spec.containing(at.timestamp(), &TimeZone::UTC).start);
     later.filter(|at| *at > start).collect()
 }
@@ -229,6 +231,8 @@ mod tests {
             ("month", "{window_start:%Y-%m}", true),
             ("week", "{window_start:%G-W%V}", true),
             ("week", "{window_start:%Y-%m}", false),
+            ("week", "{window_start:%d}", false),
+            ("week", "{window_start:%m-%d}", false),
             ("15m", "{window_start:%Y-%m-%dT%H}", false),
         ] {
             assert_eq!(told(path, spec, "UTC").0, fine, "{spec} {path}");
