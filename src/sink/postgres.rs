@@ -137,7 +137,6 @@ impl PostgresSink {
         let columns = plan::columns(tx, table.oid).await?;
         self.target.pair(&columns, fields)?;
         self.may_alter(tx, &table, &self.target.lacking(&columns, fields)).await?;
-        self.changes(tx, &table, fields).await?;
         self.sequences(tx, &table, fields).await?;
         Ok(table.schema)
     }

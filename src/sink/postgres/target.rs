@@ -94,28 +94,11 @@ impl PostgresSink {
             Mode::Replace => &["INSERT", "DELETE"],
             Mode::ReplaceWindow => &["INSERT", "DELETE", "SELECT"],
         };
-        // Locking the table and deleting ask for a right to all of it; the others may be granted
-        // for the columns alone that are used.
-        let read_columns: Vec<&str> = match (&how.mode, &how.span) {
-            (Mode::Upsert, _) => how.key.iter().map(String::as_str).collect(),
-            (_, Some(span)) => {
-                let scope = span.scope.iter().map(|(name, _)| name.as_str());
-                scope.chain([span.column.as_str()]).collect()
-            }
-            _ => Vec::new(),
-        };
         let row = tx
             .query_one(
                 "SELECT current_user::text,
                         ARRAY(SELECT p FROM unnest($2::text[]) p
-                              WHERE NOT (has_table_privilege($1::oid, p)
-                                  OR p = 'UPDATE' AND has_any_column_privilege($1::oid, p)
-                                  OR p = 'SELECT' AND NOT EXISTS (
-                                      SELECT FROM unnest($4::text[]) k
-                                      LEFT JOIN pg_attribute a
-                                        ON a.attrelid = $1 AND a.attname::text = k
-                                      WHERE has_column_privilege($1::oid, a.attnum, p)
-                                            IS NOT TRUE))),
+                              WHERE NOT has_table_privilege($1::oid, p)),
                         row_security_active($1::oid),
                         EXISTS (SELECT FROM pg_index i
                                 WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid
@@ -126,7 +109,7 @@ impl PostgresSink {
                                               ON a.attrelid = $1 AND a.attnum = k
                                             ORDER BY 1)
                                     = ARRAY(SELECT k FROM unnest($3::text[]) k ORDER BY 1))",
-                &[&table.oid, &wanted, &how.key, &read_columns],
+                &[&table.oid, &wanted, &how.key],
             )
             .await
             .map_err(|error| failed("check the table", error))?;
@@ -225,41 +208,6 @@ impl PostgresSink {
                 self.target.add_columns(lacking).join("; "),
                 quote(&user)
             )))
-    }
-
-    /// Finds out whether this user may change the columns that an upsert changes, where that was
-    /// granted for some columns only. What is missing altogether is told by [`PostgresSink::check`].
-    pub(super) async fn changes(
-        &self,
-        tx: &Transaction<'_>,
-        table: &Table,
-        fields: &[(String, FieldType)],
-    ) -> Result<()> {
-        if self.target.how.mode != Mode::Upsert {
-            return Ok(());
-        }
-        let names = fields.iter().map(|(name, _)| name.as_str());
-        let changed: Vec<&str> = names.filter(|name| !self.target.has_key(name)).collect();
-        let row = tx
-            .query_one(
-                "SELECT current_user::text, string_agg(quote_ident(a.attname), ', ')
-                 FROM pg_attribute a
-                 WHERE a.attrelid = $1 AND a.attname::text = ANY ($2)
-                   AND has_table_privilege($1::oid, 'INSERT')
-                   AND has_any_column_privilege($1::oid, 'UPDATE')
-                   AND NOT has_column_privilege($1::oid, a.attnum, 'UPDATE')",
-                &[&table.oid, &changed],
-            )
-            .await
-            .map_err(|error| failed("check the table", error))?;
-        let (user, missing): (String, Option<String>) =
-            read(&row, |row| Ok((row.try_get(0)?, row.try_get(1)?)))?;
-        let Some(missing) = missing else { return Ok(()) };
-        Err(self.target.refused(format!("the user may not UPDATE {missing} there")).help(format!(
-            "Have the table's owner run: GRANT UPDATE ({missing}) ON {} TO {};",
-            table.sql(),
-            quote(&user)
-        )))
     }
 
     /// Finds out whether this user may use the sequences that number the columns which the rows do

@@ -102,33 +102,6 @@ async fn a_missing_right_is_told_with_its_remedy() {
 }
 
 #[tokio::test]
-async fn rights_to_the_columns_that_are_used_are_enough() {
-    with_user(async |target, user| {
-        target
-            .execute(&format!(
-                "GRANT USAGE, CREATE ON SCHEMA {} TO {user};
-                 GRANT INSERT, SELECT (id), UPDATE (id) ON {{}}t TO {user}",
-                target.schema
-            ))
-            .await;
-        let sink = target.sink_as(user, "t", merge(Mode::Upsert, &["id"]));
-        let rows = batch(&[(1, Some("new"))]);
-        let error = told(&sink, &rows).await;
-        assert!(error.to_string().contains("may not UPDATE name"), "{error}");
-        let granted = grant(target, &error).await;
-        assert_eq!(granted, format!("GRANT UPDATE (name) ON s.\"t\" TO \"{user}\""));
-        deliver(&sink, &first(), vec![batch(&[(1, Some("old"))])]).await.unwrap();
-        deliver(&sink, &first(), vec![rows]).await.unwrap();
-        assert_eq!(target.rows().await, [(1, Some("new".to_owned()))]);
-
-        target.execute(&format!("REVOKE SELECT (id) ON {{}}t FROM {user}")).await;
-        let error = told(&sink, &batch(&[(2, None)])).await;
-        assert!(error.to_string().contains("may not SELECT"), "{error}");
-    })
-    .await;
-}
-
-#[tokio::test]
 async fn only_the_owner_adds_columns() {
     with_user(async |target, user| {
         target
