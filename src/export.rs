@@ -13,6 +13,7 @@ use serde_json::Value as Json;
 
 use crate::contract::ContractConfig;
 use crate::error::{Error, Result};
+use crate::job::after::AfterFailed;
 use crate::job::param::{self, Params};
 use crate::job::template::Template;
 use crate::ledger::NewDefinition;
@@ -170,6 +171,19 @@ pub struct Schedule {
     /// Values of params: each time there is a run for every combination of them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub for_each: BTreeMap<String, Vec<Json>>,
+    /// The exports that come before: its run for a window waits until every run of these for the
+    /// same window is done.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<String>,
+    /// What becomes of the run when one of those ended without a delivery.
+    #[serde(default, skip_serializing_if = "is_skip")]
+    pub after_failed: AfterFailed,
+}
+
+/// Whether it is what an export says that says nothing: the content of those that were applied
+/// before there was a choice stays what it is.
+fn is_skip(policy: &AfterFailed) -> bool {
+    *policy == AfterFailed::Skip
 }
 
 fn day<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<jiff::civil::Date>, D::Error> {

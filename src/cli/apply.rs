@@ -15,8 +15,10 @@ use crate::export::diff::Comparison;
 use crate::ledger::{Applied, Change, Ledger, NewDefinition, StoredDefinition, Which};
 use crate::wiring;
 
-/// Makes the definitions of the configuration active in the ledger, which numbers each new content
-/// of an export. Exports that have gone take no new jobs; runs keep what they were accepted with.
+/// Make the definitions active in the ledger; a step of every deployment
+///
+/// The ledger numbers each new content of an export. Exports that have gone take no new jobs; runs
+/// keep what they were accepted with.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

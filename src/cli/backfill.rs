@@ -26,8 +26,10 @@ const DOING: &str = "backfill the windows";
 /// How often a definition may change under a command before that gives up.
 const TRIES: usize = 5;
 
-/// Runs for the windows of a span that have none, skipped ones too; those that are dead are
-/// replayed. Each combination of `for-each` counts by itself. Repeating it is harmless.
+/// Ask for the windows of a span that have no run, so many at once
+///
+/// Skipped ones count too, and those that are dead are replayed. Each combination of `for-each` counts
+/// by itself. Repeating it is harmless.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

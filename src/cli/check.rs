@@ -20,7 +20,9 @@ use crate::pipeline::{House, Plan};
 use crate::scrub::scrub;
 use crate::wiring;
 
-/// Reads every file and follows every reference. Exit 1 if anything is wrong.
+/// Check every file and every reference
+///
+/// Nothing is reached over the network, unless --connect asks for it. Exit 1 if anything is wrong.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -23,7 +23,9 @@ use crate::wiring;
 const SHOW: &str = "show the cursors";
 const MOVE: &str = "move the cursor";
 
-/// Where the cursors of exports stand that deliver what is new. Alone it is `cursors show`.
+/// See where cursors stand, and put them elsewhere
+///
+/// Exports go by them that deliver what is new. Alone it is `cursors show`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

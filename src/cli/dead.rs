@@ -26,7 +26,9 @@ use crate::wiring::{self, Parts};
 /// How many letters a list has, unless it is said.
 const LIMIT: u32 = 100;
 
-/// Jobs that were given up. Alone it is `dead list`.
+/// See dead letters, replay them, drop them
+///
+/// They are jobs that were given up. Alone it is `dead list`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

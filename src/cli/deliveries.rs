@@ -21,7 +21,9 @@ use crate::wiring;
 /// How many deliveries a list has, unless it is said.
 const LIMIT: u32 = 20;
 
-/// What was handed over, to where, and what has taken its place since. Alone it is `deliveries list`
+/// See what was delivered: when, to where, and what has taken its place since
+///
+/// Alone it is `deliveries list`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -19,8 +19,10 @@ use crate::wiring;
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Scheduler, worker and HTTP in one process, on one SQLite file. Definitions are applied at the
-/// start and on every change of a file; while there are problems, the old ones stay active.
+/// Scheduler, worker and HTTP in one process, on one file
+///
+/// Definitions are applied at the start and on every change of a file; while there are problems,
+/// the old ones stay active.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

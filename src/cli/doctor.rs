@@ -21,8 +21,9 @@ const APART: SignedDuration = SignedDuration::from_secs(1);
 /// Keys for hashes that are shorter can be guessed.
 const SHORT: usize = 16;
 
-/// Looks at broker, database, Redis and clocks for what is unsafe, with the remedy. Exit 1 where an
-/// error was found, 4 where something could not be reached.
+/// Look at broker, database, Redis and clocks for what is unsafe, with the remedy
+///
+/// Exit 1 where an error was found, 4 where something could not be reached.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

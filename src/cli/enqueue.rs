@@ -26,8 +26,9 @@ const DOING: &str = "enqueue the job";
 /// How often a definition may change under a command before that gives up.
 const TRIES: usize = 5;
 
-/// Asks for a run of an export: workers of its pool do it. The same job again is harmless, and
-/// tells what became of the first.
+/// Ask for a run of an export
+///
+/// Workers of its pool do it. The same job again is harmless, and tells what became of the first.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

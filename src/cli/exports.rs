@@ -16,7 +16,9 @@ use crate::intake::Bound;
 use crate::ledger::{Ledger, StoredDefinition, Which};
 use crate::wiring;
 
-/// The definitions that are active in the ledger. Alone it is `exports list`.
+/// See the definitions that are active
+///
+/// They are those in the ledger. Alone it is `exports list`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -5,7 +5,9 @@ use clap::Args;
 use super::{Context, Ended, Verdict};
 use crate::wiring;
 
-/// Brings the ledger's schema up to date. Run it before the processes of a new version start.
+/// Bring the ledger's schema up to date
+///
+/// Run it before the processes of a new version start.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

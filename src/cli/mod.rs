@@ -109,48 +109,27 @@ struct Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     Init(init::Init),
-    /// Check every file and every reference
     Check(check::Check),
-    /// Make the definitions active in the ledger; a step of every deployment
     Apply(apply::Apply),
     Preview(preview::Preview),
-    /// Run an export in this process, now
     Run(run::Run),
-    /// Scheduler, worker and HTTP in one process, on one file
     Dev(dev::Dev),
-    /// Work on jobs until told to stop
     Worker(worker::Worker),
-    /// Enqueue what is due, and publish what waits, until told to stop
     Scheduler(scheduler::Scheduler),
-    /// Bring the ledger's schema up to date
     Migrate(migrate::Migrate),
-    /// Look at broker, database, Redis and clocks for what is unsafe, with the remedy
     Doctor(doctor::Doctor),
-    /// Ask for a run of an export
     Enqueue(enqueue::Enqueue),
-    /// See the windows of an export: which are done, which are missing, and why
     Windows(windows::Windows),
-    /// Ask for the windows of a span that have no run, so many at once
     Backfill(backfill::Backfill),
-    /// Deliver a done run once more, in the place of what it delivered
     Rerun(rerun::Rerun),
-    /// See runs, and cancel them
     Runs(runs::Runs),
-    /// Hold back runs or schedules; alone: what is paused
     Pause(pause::Pause),
-    /// Lift a pause
     Resume(pause::Resume),
-    /// See what was delivered: when, to where, and what has taken its place since
     Deliveries(deliveries::Deliveries),
-    /// See dead letters, replay them, drop them
     Dead(dead::Dead),
-    /// See refused rows, release them, drop them
     Quarantine(quarantine::Quarantine),
-    /// See where cursors stand, and put them elsewhere
     Cursors(cursors::Cursors),
-    /// See the definitions that are active
     Exports(exports::Exports),
-    /// Hold a delivery against its manifest; needs no server
     Verify(verify::Verify),
     Explain(explain::Explain),
     Completions(shell::Completions),

@@ -53,8 +53,9 @@ impl Pick {
     }
 }
 
-/// Holds back runs, schedules, or both: what is running finishes, and nothing more is begun. Alone
-/// it shows what is paused.
+/// Hold back runs or schedules; alone: what is paused
+///
+/// What is running finishes, and nothing more is begun until it is resumed or the time has come.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -83,8 +84,10 @@ enum What {
     List,
 }
 
-/// Lifts a pause, and wakes what waited for it. Catch-up of each schedule decides about the windows
-/// that closed meanwhile.
+/// Lift a pause
+///
+/// It wakes what waited for it. Catch-up of each schedule decides about the windows that closed
+/// meanwhile.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

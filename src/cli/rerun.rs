@@ -19,8 +19,10 @@ const DOING: &str = "run it again";
 /// How often a definition may change under a command before that gives up.
 const TRIES: usize = 5;
 
-/// Asks for a run that is done once more, with the definition that is active now. What it delivers
-/// is the next edition of the same delivery, and takes its place, whatever `if-exists` says.
+/// Deliver a done run once more, in the place of what it delivered
+///
+/// It is asked for with the definition that is active now. What it delivers is the next edition of
+/// the same delivery, and takes its place, whatever `if-exists` says.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

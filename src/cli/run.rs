@@ -23,9 +23,10 @@ use crate::worker::Worker;
 /// How long is waited before a run that is still due is looked at again.
 const AGAIN: Duration = Duration::from_secs(2);
 
-/// Runs an export now, in this process: the same key, ledger and delivery as with `enqueue
-/// --wait`, but no other job is taken. With --to: into a folder, for trying out, without any of
-/// these.
+/// Run an export in this process, now
+///
+/// The same key, ledger and delivery as with `enqueue --wait`, but no other job is taken. With --to:
+/// into a folder, for trying out, without any of these.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 In an installation in one file (sqlite:), the definition is applied first, as its file has it. On

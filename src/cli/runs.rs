@@ -19,6 +19,7 @@ use crate::config::{Config, suggest};
 use crate::connect::System;
 use crate::error::{Error, Result};
 use crate::intake::Definitions;
+use crate::job::after::Predecessor;
 use crate::job::pause::Scope;
 use crate::job::run::{Run, State};
 use crate::job::{RunId, Window, span, window};
@@ -33,7 +34,9 @@ pub const LIMITS: u32 = 10_000;
 /// How wide window and params of a run may be in a table.
 const WIDE: usize = 60;
 
-/// Runs and what became of them. Alone it is `runs list`.
+/// See runs, and cancel them
+///
+/// Alone it is `runs list`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -320,7 +323,10 @@ pub fn when(run: &Run, now: Timestamp) -> String {
         .map(|failure| format!(": {} ({})", first_line(&failure.message), failure.class));
     let when = match run.state {
         State::Queued => match &run.parked {
-            Some(on) => pause::paused(on).unwrap_or_else(|| format!("until {on} is free")),
+            Some(on) => match Predecessor::of_resource(on) {
+                Some(before) => format!("waits for {} of the same window", before.export),
+                None => pause::paused(on).unwrap_or_else(|| format!("until {on} is free")),
+            },
             None if waits(run, now) => {
                 let at = run.wake_at(now);
                 let open = run.order.window.is_some_and(|window| window.end == at);
@@ -393,6 +399,10 @@ async fn show(
         let pauses = ledger.pauses().await?;
         let pause = pauses.iter().find(|pause| pause.scope == scope);
         optional("paused", pause.map(|pause| pause::told(pause, now)))?;
+    }
+    for (number, before) in comes_after(&*ledger, &run, &shown, now).await?.into_iter().enumerate()
+    {
+        line(if number == 0 { "waits for" } else { "" }, before)?;
     }
     line("key", format!("{}, edition {}", order.key, order.edition))?;
     if !order.params.is_empty() {
@@ -490,6 +500,34 @@ pub fn is_skipped(run: &Run, target: &str, config: &Config) -> bool {
     let connection = target.split('/').next().unwrap_or_default();
     let of_files = config.connections.get(connection).is_some_and(|one| one.kind == System::Files);
     of_files && run.decision.as_ref().is_some_and(|decision| decision.parts.is_empty())
+}
+
+/// What a run that has not begun comes after, each with how that stands.
+async fn comes_after(
+    ledger: &dyn Ledger,
+    run: &Run,
+    window: &str,
+    now: Timestamp,
+) -> Result<Vec<String>> {
+    if run.state != State::Queued || run.opened_at.is_some() {
+        return Ok(Vec::new());
+    }
+    let mut lines = Vec::new();
+    for before in Predecessor::of(&run.order) {
+        let filter = RunFilter {
+            export: Some(before.export.clone()),
+            window: Some(before.window),
+            limit: LIMIT,
+            ..RunFilter::default()
+        };
+        let runs = ledger.runs(&filter).await?;
+        let runs = runs.iter().filter(|one| one.order.window == Some(before.window));
+        let told: Vec<String> =
+            runs.map(|one| format!("run {} is {}", one.id.short(), state_of(one, now))).collect();
+        let told = if told.is_empty() { "no run yet".to_owned() } else { told.join(", ") };
+        lines.push(format!("{} {window}: {told}", before.export));
+    }
+    Ok(lines)
 }
 
 #[cfg(test)]

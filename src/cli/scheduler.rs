@@ -8,7 +8,9 @@ use super::{Context, Ended, Verdict, service, signals};
 use crate::telemetry::Health;
 use crate::wiring;
 
-/// Enqueues the windows that are due, publishes what waits in the outbox, and looks after runs
+/// Enqueue what is due, and publish what waits, until told to stop
+///
+/// It enqueues the windows that are due, publishes what waits in the outbox, and looks after runs
 /// that nobody works on. Any number of them may run.
 #[derive(Debug, Args)]
 #[command(after_help = "\

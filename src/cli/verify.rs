@@ -14,8 +14,10 @@ const ENVIRONMENT: &str = "Without a configuration, credentials come from AWS_AC
     AWS_SECRET_ACCESS_KEY, else from this machine's role; the region from AWS_REGION; and the \
     endpoint of a store that is not Amazon's from AWS_ENDPOINT_URL.";
 
-/// Holds a delivery against its manifest: every byte is read again. It needs no server and no
-/// configuration, so that a recipient can run it too. Exit 1 if anything does not agree.
+/// Hold a delivery against its manifest; needs no server
+///
+/// Every byte is read again. It needs no configuration, so that a recipient can run it too. Exit 1
+/// if anything does not agree.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

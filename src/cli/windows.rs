@@ -23,9 +23,10 @@ const RECENT: usize = 30;
 /// Of how many places, a window and a combination of params each, the runs are read at once.
 const PAGE: usize = 1000;
 
-/// The windows of an export, and of each the combinations of its params: done, running, waiting, dead; due, where its schedule will ask for
-/// them; skipped, where catch-up left them out; missing, where nothing will ask for them; open,
-/// where they have not ended.
+/// See the windows of an export: which are done, which are missing, and why
+///
+/// Of each the combinations of its params. Done, running, waiting, dead: what became of the run; due: the schedule will ask for it;
+/// skipped: catch-up left it out; missing: nothing will ask for it; open: it has not ended.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -7,8 +7,10 @@ use clap::Args;
 use super::{Context, Ended, Verdict, service, signals};
 use crate::wiring;
 
-/// Takes jobs from the pools of [worker] and works on them. SIGTERM or SIGINT: takes no more, lets
-/// running jobs finish within `drain`, hands the others back; a second one ends it at once.
+/// Work on jobs until told to stop
+///
+/// It takes them from the pools of [worker]. SIGTERM or SIGINT: it takes no more, lets running jobs
+/// finish within `drain`, and hands the others back; a second one ends it at once.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -15,7 +15,7 @@ mod tests;
 mod tree;
 mod validate;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -156,7 +156,9 @@ pub fn load(dir: &Path, options: LoadOptions) -> Result<Config, Problems> {
             connections_read: connections_tree.is_some(),
         };
         let mut trees = BTreeMap::new();
+        let mut names = BTreeSet::new();
         for (name, file, tree) in export_trees(dir, &mut problems) {
+            names.insert(name.clone());
             let Some(export) = de::read::<Export>(tree.clone(), &mut problems) else { continue };
             validate::export(&export, &tree, &known, &mut problems);
             match Definition::new(name.clone(), file, export) {
@@ -171,6 +173,7 @@ pub fn load(dir: &Path, options: LoadOptions) -> Result<Config, Problems> {
         }
         let placed: Vec<_> = exports.values().zip(trees.values()).collect();
         validate::meetings(&placed, &known, &mut problems);
+        validate::after(&placed, &names, &mut problems);
     }
 
     let (problems, notes) = problems.sort();

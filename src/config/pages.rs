@@ -377,6 +377,44 @@ fn of_code(code: Code) -> Page {
             "Put {table}, and {schema} where it is asked for, into `path`, `file` or `table` of the \
              sink, or correct the pattern that is pointed at.",
         ),
+        Code::AfterUnknown => (
+            "`after` names an export that is not in the folder. A run waits for those of the same \
+             window, and of this there are none.",
+            Wrong::File(
+                "exports/daily.toml",
+                "source = { connection = \"shop\", table = \"daily\" }\n\
+                 sink   = { connection = \"lake\", path = \"daily/{window_start:%Y-%m-%d}\" }\n\
+                 [schedule]\ncron = \"15 4 * * *\"\nwindow = \"day\"\nstart = 2026-11-01\n\
+                 after = [\"custmers\"]",
+            ),
+            "Correct the name, or take it out of `after` if that export has gone.",
+        ),
+        Code::AfterCircle => (
+            "Each of these exports waits for the next and the last for the first, or one waits for \
+             itself: none of them could ever begin.",
+            Wrong::File(
+                "exports/daily.toml",
+                "source = { connection = \"shop\", table = \"daily\" }\n\
+                 sink   = { connection = \"lake\", path = \"daily/{window_start:%Y-%m-%d}\" }\n\
+                 [schedule]\ncron = \"15 4 * * *\"\nwindow = \"day\"\nstart = 2026-11-01\n\
+                 after = [\"daily\"]",
+            ),
+            "Take one of them out of an `after`. What two exports both need belongs into a third, \
+             which both come after.",
+        ),
+        Code::AfterWindows => (
+            "A run waits for the runs of another export for exactly the same window. Where one of \
+             them has no windows, or they differ in length, time zone or first day, no such run \
+             would ever come.",
+            Wrong::File(
+                "exports/daily.toml",
+                "source = { connection = \"shop\", table = \"daily\" }\n\
+                 sink   = { connection = \"lake\", path = \"daily/{window_start:%Y-%m-%d}\" }\n\
+                 [schedule]\ncron = \"15 4 * * *\"\nwindow = \"day\"\nstart = 2026-11-01\n\
+                 after = [\"orders\"] # which has no [schedule]",
+            ),
+            "Give both a [schedule] with the same `window` and `start`, and the same `timezone`.",
+        ),
         Code::Transform => (
             "The SQL of [transform] cannot be understood, is not row by row, names what is not \
              there, or would lose digits. Where the types of the rows are declared, all of it is \

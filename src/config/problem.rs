@@ -92,6 +92,12 @@ codes! {
     NoValue = "LS0321",
     /// Many tables by one definition: their patterns, or where they go.
     Tables = "LS0322",
+    /// An export comes after one that does not exist.
+    AfterUnknown = "LS0323",
+    /// Exports come after one another in a circle.
+    AfterCircle = "LS0324",
+    /// An export comes after one that has other windows.
+    AfterWindows = "LS0325",
     /// Every window of a schedule would deliver the same rows (a note).
     SameRows = "LS0330",
     /// The SQL of a transform is refused.

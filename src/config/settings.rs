@@ -243,8 +243,12 @@ struct Keys {
 struct Quarantine {
     /// A connection of type `files`, which recipients cannot read.
     connection: String,
+    /// An age identity (<https://age-encryption.org/v1>), to which refused rows are encrypted. It is needed:
+    /// `longshore quarantine key` makes one.
     key: Option<Secret>,
+    /// How long refused rows are kept after their run has ended.
     #[serde(with = "crate::units::duration", default = "thirty_days")]
+    #[cfg_attr(test, schemars(with = "crate::units::written::Length"))]
     keep: Duration,
 }
 

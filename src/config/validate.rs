@@ -1,5 +1,6 @@
 //! What one key alone cannot tell: references, and what fits together.
 
+mod after;
 mod cursor;
 mod each;
 mod export;
@@ -13,6 +14,7 @@ mod text;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub(super) use self::after::after;
 pub(super) use self::export::export;
 pub(super) use self::meeting::meetings;
 use super::problem::{Code, Problems, suggest};

@@ -126,6 +126,7 @@ pub fn order_at_any_time(
         requested_by: job.requested_by,
         cap: None,
         parent: None,
+        after: Vec::new(),
         not_before,
         deadline: match (job.deadline, give_up) {
             (Some(asked), Some(give_up)) => Some(asked.min(give_up)),
@@ -247,7 +248,7 @@ pub fn release(
 ) -> Result<Command> {
     let export = &bound.export;
     can_supplement(before, export).map_err(|error| error.with("export", &bound.name))?;
-    param::resolve(&export.params, &done.order.params)?;
+    export.bindings(&done.order.params)?;
     let place = done.quarantine.clone().ok_or_else(|| {
         Error::not_found(RELEASE, "the run has refused no rows").with("run", done.id.short())
     })?;

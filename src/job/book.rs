@@ -4,6 +4,7 @@
 //! apply them one after another, and stores what changed ([`Changes`]). The book is pure, so that
 //! both ledgers, and a model checker, run exactly the same rules.
 
+mod after;
 mod operator;
 mod quarantine;
 mod resources;
@@ -14,7 +15,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use self::after::Ahead;
 use super::RunId;
+use super::after::{Known, Predecessor};
 use super::changes::{AttemptEnded, AttemptOpened, Audit, Changes, Facts, WakeUp};
 use super::command::{Command, Delivery, Open, Opened, Outcome};
 use super::decision::{CursorMove, Decision};
@@ -39,6 +42,7 @@ pub struct Book {
     heads: BTreeMap<String, String>,
     active: BTreeMap<String, String>,
     pauses: BTreeSet<String>,
+    before: BTreeMap<String, Known>,
     new: BTreeSet<RunId>,
     touched: BTreeSet<RunId>,
     changes: Changes,
@@ -62,6 +66,7 @@ impl Book {
             heads: facts.heads,
             active: facts.active,
             pauses: facts.pauses,
+            before: facts.before,
             new: BTreeSet::new(),
             touched: BTreeSet::new(),
             changes: Changes::default(),
@@ -113,7 +118,7 @@ impl Book {
                         None => Outcome::Refused(Refusal::NoRun),
                     };
                 }
-                let failure = (Class::Expired, "the deadline passed".to_owned());
+                let failure = (Class::Expired, self.overdue(run));
                 self.stop(run, End::Expired, failure)
             }
             Command::Replay { run, epoch, definition, deadline, cap, by, reason } => {
@@ -271,12 +276,18 @@ impl Book {
             if let Some(on) = paused {
                 return self.park(ask.run, on);
             }
-            if let Err(on) = waiting::take(&mut self.resources, ask.run, &ask.needs) {
-                return self.park(ask.run, on);
-            }
-            for need in &ask.needs {
-                self.changes.resources.insert(need.name.clone(), need.capacity);
-                self.hold(need.name.clone(), ask.run);
+            match self.ahead(&ask) {
+                Ahead::Nothing => {
+                    if let Err(on) = waiting::take(&mut self.resources, ask.run, &ask.needs) {
+                        return self.park(ask.run, on);
+                    }
+                    for need in &ask.needs {
+                        self.changes.resources.insert(need.name.clone(), need.capacity);
+                        self.hold(need.name.clone(), ask.run);
+                    }
+                }
+                Ahead::Waits(on) => return self.park(ask.run, on),
+                Ahead::Lacks(message) => self.skip(ask.run, message),
             }
         }
         let Some(run) = self.runs.get_mut(&ask.run) else {
@@ -456,6 +467,9 @@ impl Book {
             self.leave_list(id);
         }
         self.release(id, &run.needs, |_| true);
+        if let Some(own) = Predecessor::is(&run.order) {
+            self.wake_all(&own.resource());
+        }
         self.changes.wakes.remove(&id);
         self.changes.unwoken.insert(id);
         if matches!(run.state, State::Dead | State::Expired) {

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::RunId;
+use super::after::Known;
 use super::command::Delivery;
 use super::manifest::SourceFile;
 use super::run::{Failure, Run};
@@ -32,6 +33,8 @@ pub struct Facts {
     /// The pauses that are in force, by their names among the resources. Needed where something is
     /// opened or unparked.
     pub pauses: BTreeSet<String>,
+    /// What is known of the predecessors that the commands name, by their names among the resources.
+    pub before: BTreeMap<String, Known>,
 }
 
 /// What a transaction has to store.

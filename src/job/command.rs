@@ -8,6 +8,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::RunId;
+use super::after::{AfterFailed, Predecessor};
 use super::decision::Decision;
 use super::machine::{Closed, Proof, Refusal};
 use super::manifest::SourceFile;
@@ -248,6 +249,10 @@ pub struct Open {
     pub target: Option<String>,
     /// The connections that it uses, any of which may be paused.
     pub uses: Vec<String>,
+    /// What must be done before it is first opened.
+    pub before: Vec<Predecessor>,
+    /// What becomes of it when that ended otherwise.
+    pub after_failed: AfterFailed,
 }
 
 /// A delivery as it is recorded.

@@ -131,6 +131,11 @@ fn superseded_failure(now: Timestamp) -> Failure {
     }
 }
 
+/// Skip: what the run waits for will not come, and it is to end without having begun.
+pub fn skip(run: &mut Run, failure: Failure) {
+    shut(run, End::Expired, Some(failure));
+}
+
 /// Open: the worker holds the run under a new fence. `committing` and `closing` stay as they are,
 /// to be gone on with.
 pub fn open(run: &mut Run, worker: &str, lease: Duration, now: Timestamp) {

@@ -1,6 +1,7 @@
 //! What a job is: message, key, window, parameters, and the state machine of its run. Pure: no
 //! clock, no network, no file.
 
+pub mod after;
 pub mod book;
 pub mod changes;
 pub mod command;

@@ -152,6 +152,9 @@ pub struct Order {
     pub cap: Option<Need>,
     /// The run that was spread, of whose parts it is one.
     pub parent: Option<RunId>,
+    /// The exports whose runs for the same window must be done before it is first opened.
+    #[serde(default)]
+    pub after: Vec<String>,
     /// It does not start before this.
     pub not_before: Option<Timestamp>,
     /// It is given up when it has not ended by then.
@@ -312,6 +315,7 @@ pub(crate) mod tests {
             requested_by: None,
             cap: None,
             parent: None,
+            after: Vec::new(),
             not_before: None,
             deadline: None,
             supplements: None,

@@ -2,9 +2,24 @@
 //!
 //! A placeholder is `{name}`, or `{window_start:FORMAT}` with a strftime format, in the export's
 //! time zone. Values are percent-encoded: all bytes but letters and digits of ASCII, `-`, `_`, `.`
-//! and `~`, and a `.` or `_manifest` at their beginning. So a value can neither leave its place in
-//! the path nor pass for a file of Longshore's own, and two values never give one path.
+//! and `~`, and a `.` or `_manifest` (in any case) at their beginning. Where another placeholder
+//! follows in the same segment, so is what ends the value there: in `{a}-{b}` a `-` of `a`.
+//!
+//! For any values and windows it holds that
+//! - the path is relative, in ASCII but for what the template itself says, and has no empty segment,
+//!   no `.` or `..`, no control character, no backslash, and as many segments as the template;
+//! - no segment is a name of Longshore's own;
+//! - a segment has at most 255 bytes, the path at most 1,024;
+//! - two tuples of values never give one path. A template for which that cannot be held is refused,
+//!   like `{a}{b}`.
+//!
+//! What cannot be named so fails the job: an empty value, one that is too long, and one that makes a
+//! name of Longshore's own together with what stands before it.
+//!
+//! Letters stay as they are: where a store takes `se` and `SE` for one name, so do these paths.
+//! Whether two windows may have one path is for `check` to see, since it follows from the windows.
 
+mod apart;
 mod meeting;
 
 use std::fmt::Write;
@@ -18,6 +33,7 @@ use super::param::Bindings;
 use super::{RunId, Window};
 use crate::error::{Class, Error, Result};
 
+use apart::Adjacent;
 pub use meeting::Meeting;
 
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -25,6 +41,8 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'
 const FORMAT: &str = "%Y-%m-%dT%H%M%S%z";
 /// What object stores take at the most.
 const LONGEST: usize = 1024;
+/// What file systems take at the most between two `/`.
+const LONGEST_SEGMENT: usize = 255;
 /// The placeholders that every template may use.
 pub const BUILT_IN: [&str; 4] = ["window_start", "window_end", "run", "export"];
 
@@ -33,6 +51,8 @@ pub const BUILT_IN: [&str; 4] = ["window_start", "window_end", "run", "export"];
 pub struct Template {
     text: String,
     pieces: Vec<Piece>,
+    /// Of each piece that is a value: what is encoded in it since it ends there.
+    ends: Vec<Option<char>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,11 +144,23 @@ impl Template {
         if !rest.is_empty() {
             pieces.push(Piece::Literal(rest.to_owned()));
         }
-        let template = Template { text: text.to_owned(), pieces };
+        let mut template = Template { text: text.to_owned(), pieces, ends: Vec::new() };
         if mistakes.is_empty()
             && let Err(why) = template.check_sample()
         {
             mistakes.push(Mistake { fault: Fault::Path, error: wrong(why) });
+        }
+        match template.ends() {
+            Ok(ends) => template.ends = ends,
+            Err(Adjacent(one, two)) if mistakes.is_empty() => {
+                let why = format!("nothing tells where `{{{one}}}` ends and `{{{two}}}` begins");
+                let error = wrong(why).help(format!(
+                    "Write something between them, like {{{one}}}-{{{two}}}, or different values \
+                     may have one path."
+                ));
+                mistakes.push(Mistake { fault: Fault::Path, error });
+            }
+            Err(_) => {}
         }
         (template, mistakes)
     }
@@ -155,7 +187,7 @@ impl Template {
                 .with("template", format!("`{}`", self.text))
         };
         let mut path = String::new();
-        for piece in &self.pieces {
+        for (at, piece) in self.pieces.iter().enumerate() {
             match piece {
                 Piece::Literal(text) => path.push_str(text),
                 Piece::Start(format) | Piece::End(format) => {
@@ -177,8 +209,14 @@ impl Template {
                     let value = context
                         .values
                         .get(name)
-                        .ok_or_else(|| wrong(format!("`{name}` has no value")))?;
-                    path.push_str(&encode(&value.to_string()));
+                        .ok_or_else(|| wrong(format!("`{name}` has no value")))?
+                        .to_string();
+                    if value.is_empty() {
+                        return Err(wrong(format!("the value of `{name}` is empty"))
+                            .with("param", name)
+                            .help("A path needs one."));
+                    }
+                    path.push_str(&encode(&value, self.ends.get(at).copied().flatten()));
                 }
             }
         }
@@ -247,15 +285,24 @@ fn time(format: &str, at: &Zoned) -> Result<String, String> {
     strtime::format(format, at).map_err(|error| format!("`{format}` is no time format: {error}"))
 }
 
-fn encode(value: &str) -> String {
-    let encoded = utf8_percent_encode(value, ENCODED).to_string();
+/// A value as it stands in a path; `end` is what ends it there.
+fn encode(value: &str, end: Option<char>) -> String {
+    let mut encoded = utf8_percent_encode(value, ENCODED).to_string();
+    if let Some(end) = end.filter(char::is_ascii) {
+        encoded = encoded.replace(end, &format!("%{:02X}", u32::from(end)));
+    }
     match encoded.strip_prefix('.') {
         Some(rest) => format!("%2E{rest}"),
-        None => match encoded.strip_prefix('_') {
-            Some(rest) if rest.starts_with("manifest") => format!("%5F{rest}"),
-            _ => encoded,
-        },
+        None if is_own(&encoded) => encoded.replacen('_', "%5F", 1),
+        None => encoded,
     }
+}
+
+/// Whether a name may be one of Longshore's own, where a store does not tell large letters from
+/// small ones.
+fn is_own(name: &str) -> bool {
+    const OWN: &str = "_manifest";
+    name.get(..OWN.len()).is_some_and(|start| start.eq_ignore_ascii_case(OWN))
 }
 
 /// Whether it is a path that names one place below its root.
@@ -276,8 +323,15 @@ fn check(path: &str) -> Result<(), String> {
         if segment == "." || segment == ".." {
             return Err("`.` and `..` are no names".to_owned());
         }
-        if segment.starts_with("_manifest") {
+        if is_own(segment) {
             return Err("names that begin with `_manifest` are Longshore's own".to_owned());
+        }
+        if segment.len() > LONGEST_SEGMENT {
+            return Err(format!(
+                "a part of the path between two `/` has {} bytes; at most {LONGEST_SEGMENT} are \
+                 possible",
+                segment.len()
+            ));
         }
     }
     Ok(())
@@ -335,14 +389,23 @@ mod tests {
             ("_manifest.json", "%5Fmanifest.json"),
             ("%2E", "%252E"),
             ("Ål", "%C3%85l"),
+            ("_Manifest.json", "%5FManifest.json"),
+            ("a-b", "a-b"),
         ] {
             assert_eq!(render("{country}", value, true).unwrap(), expected);
         }
         let error = render("a/{country}/b", "", true).unwrap_err();
         assert_eq!(error.class(), Class::Permanent);
-        assert!(error.to_string().contains("is empty"));
+        assert!(error.to_string().contains("the value of `country` is empty"), "{error}");
         assert!(render("_{country}", "manifest.json", true).is_err());
-        assert!(render("{country}", &"x".repeat(1025), true).is_err());
+        let long = |template: &str, length: usize| {
+            render(template, &"x".repeat(length), true).map_err(|error| error.to_string())
+        };
+        assert!(long("a/{country}", 255).is_ok());
+        assert!(long("a/{country}", 256).unwrap_err().contains("has 256 bytes; at most 255"));
+        let deep = "{country}/{country}/{country}/{country}/{country}";
+        assert!(long(deep, 255).unwrap_err().contains("has 1279 bytes; at most 1024"));
+        assert_eq!(render("{country}-{part}", "no-se", true).unwrap(), "no%2Dse-7");
     }
 
     #[test]
@@ -371,6 +434,7 @@ mod tests {
             ("{window_start:%Y", "lacks its other"),
             ("a}", "lacks its other"),
             ("{{country}}", "lacks its other"),
+            ("{country}{country}", "nothing tells where `{country}` ends"),
         ] {
             let error = Template::parse(text, &["country"]).unwrap_err();
             assert_eq!(error.class(), Class::Config, "{text}");
@@ -389,16 +453,70 @@ mod tests {
         assert!(template.placeholders().eq(["export", "window_start", "part"]));
     }
 
+    /// Values as they come, and as nobody would give them but to do harm.
+    fn values() -> impl Strategy<Value = String> {
+        let odd =
+            ["..", ".", "_manifest.json", "_MANIFEST", "%2E", "%", "a/../b", "\u{0}", "-", "é"];
+        prop_oneof![
+            any::<String>(),
+            "[-_.~%/=xyA02]{0,8}",
+            prop::sample::select(odd.to_vec()).prop_map(str::to_owned),
+            (250_usize..2000).prop_map(|length| "x".repeat(length)),
+        ]
+    }
+
     proptest! {
+        /// Whatever the values are, the path is one below its folder, and tells them.
         #[test]
-        fn no_value_leaves_its_segment(value in any::<String>(), other in any::<String>()) {
-            if let Ok(path) = render("a/{country}/b", &value, true) {
-                let segments: Vec<_> = path.split('/').collect();
-                prop_assert_eq!(segments.len(), 3);
-                prop_assert!(!segments[1].is_empty() && !segments[1].starts_with('.'));
-                prop_assert!(path.bytes().all(|b| b.is_ascii_graphic()));
-                if value != other {
-                    prop_assert_ne!(render("a/{country}/b", &other, true).ok(), Some(path));
+        fn no_value_leaves_its_place_or_takes_that_of_others(
+            text in prop::sample::select(vec![
+                "a/{x}/{y}", "{x}-{y}", "p={x}.{y}_z", "{x}xy{y}", "{x}=-{y}/b", "{x}~~{y}.csv",
+                "{x}/{window_start:%F}-{y}", "in_{x}_{window_start:%Y%m%d}-{y}", "{x}/_{y}/{run}",
+                "{x}_{window_start:%A}={y}",
+            ]),
+            one in (values(), values()),
+            two in (values(), values()),
+        ) {
+            let template = Template::parse(text, &["x", "y"]).unwrap();
+            let zone = window::zone("Europe/Oslo").unwrap();
+            let at = |text: &str| text.parse().unwrap();
+            let (start, end) = (at("2026-11-18T23:00:00Z"), at("2026-11-19T23:00:00Z"));
+            let render = |(x, y): &(String, String)| {
+                let named = [("x", x), ("y", y)];
+                let values: Bindings = named
+                    .map(|(name, value)| (name.to_owned(), Value::String(value.clone())))
+                    .into();
+                template.render(&Context {
+                    export: "orders",
+                    run: RunId(uuid::Uuid::nil()),
+                    window: Some(Window { start, end }),
+                    zone: &zone,
+                    values: &values,
+                })
+            };
+            match render(&one) {
+                Ok(path) => {
+                    let segments: Vec<_> = path.split('/').collect();
+                    prop_assert_eq!(segments.len(), text.split('/').count());
+                    for segment in segments {
+                        prop_assert!(!segment.is_empty() && !segment.starts_with('.'));
+                        prop_assert!(!segment.to_ascii_lowercase().starts_with("_manifest"));
+                        prop_assert!(segment.len() <= 255);
+                    }
+                    prop_assert!(path.len() <= 1024 && path.bytes().all(|b| b.is_ascii_graphic()));
+                    if one != two {
+                        prop_assert_ne!(render(&two).ok(), Some(path));
+                    }
+                }
+                Err(error) => {
+                    // Encoded each byte may become three.
+                    let long = one.0.len() + one.1.len() > 70;
+                    let own = text.contains("_{y}") && one.1.to_ascii_lowercase().starts_with("manifest");
+                    let empty = one.0.is_empty() || one.1.is_empty();
+                    prop_assert!(empty || own || long, "{error}");
+                    if empty {
+                        prop_assert!(error.to_string().contains("is empty"), "{error}");
+                    }
                 }
             }
         }

@@ -3,18 +3,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
 use crate::job::RunId;
+use crate::job::after::{Known, Predecessor, Standing, Without};
 use crate::job::changes::{Changes, WakeUp};
 use crate::job::command::Command;
 use crate::job::manifest::SourceFile;
-use crate::job::run::Run;
+use crate::job::run::{Run, State};
 use crate::job::supplement::Supplement;
 use crate::job::waiting::Waiter;
+use crate::job::window::Window;
 
 /// What a batch of commands names.
 #[derive(Debug, Default)]
@@ -31,6 +34,8 @@ pub struct Named {
     pub cursors: BTreeSet<String>,
     /// Targets, of which the last recorded manifest is wanted.
     pub targets: BTreeSet<String>,
+    /// What is looked at before a run is first opened.
+    pub before: BTreeSet<Predecessor>,
     /// Whether something is to be opened or unparked, so that pauses are wanted.
     pub pauses: bool,
 }
@@ -74,6 +79,11 @@ impl Named {
                     for need in &open.needs {
                         named.needs.insert(need.name.clone(), need.capacity);
                     }
+                    for before in &open.before {
+                        // Under its lock the run is parked there, and others are woken.
+                        named.needs.insert(before.resource(), 0);
+                        named.before.insert(before.clone());
+                    }
                     named.cursors.extend(open.cursor.clone());
                     named.targets.extend(open.target.clone());
                 }
@@ -110,6 +120,14 @@ impl Named {
         }
         named
     }
+}
+
+/// The resources that a run concerns: what it needs, what it is parked on and, while it has not
+/// ended, what those wait for that come after it.
+pub fn resources_of(run: &Run) -> impl Iterator<Item = String> {
+    let own = Predecessor::is(&run.order).filter(|_| !run.state.ended());
+    let names = run.needs.iter().chain(&run.parked).cloned();
+    names.chain(own.map(|own| own.resource()))
 }
 
 /// The changes of a transaction, one JSON array for each statement; `None` where there is nothing
@@ -261,4 +279,35 @@ pub fn run_of(text: &str) -> Result<Run> {
             .help("Was the ledger written by a newer Longshore? See `longshore migrate --status`.")
             .caused_by(cause)
     })
+}
+
+/// A run of a predecessor or, of one that has none, how its window ended.
+#[derive(Deserialize)]
+struct Before {
+    export: String,
+    start: Timestamp,
+    end: Timestamp,
+    run: Option<RunId>,
+    key: String,
+    edition: i32,
+    state: Option<State>,
+    why: String,
+}
+
+/// Notes what is known of a predecessor, out of the JSON object that a ledger's row is read as.
+pub fn note_before(text: &str, known: &mut BTreeMap<String, Known>) -> Result<()> {
+    let one: Before = serde_json::from_str(text).map_err(|cause| {
+        Error::permanent("read what comes before a run", "its record is not as it should be")
+            .caused_by(cause)
+    })?;
+    let window = Window { start: one.start, end: one.end };
+    let predecessor = Predecessor { export: one.export, window };
+    let known = known.entry(predecessor.resource()).or_default();
+    match one.run.zip(one.state) {
+        Some((run, state)) => {
+            known.runs.insert(run, Standing { key: one.key, edition: one.edition, state });
+        }
+        None => known.without = Some(Without::of(&one.why)),
+    }
+    Ok(())
 }

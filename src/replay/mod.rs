@@ -81,6 +81,8 @@ pub const DROP: &str = "drop dead letters";
 const LOOK: Duration = Duration::from_secs(1);
 /// For so many looks a pool may be without a worker: as long as one may take to connect again.
 const ALONE: u32 = 10;
+/// After so many looks is told what is waited for.
+const PATIENT: u32 = 5;
 /// How long after its deadline a run is still waited for: closing it takes a while.
 const GRACE: SignedDuration = SignedDuration::from_mins(1);
 
@@ -411,7 +413,7 @@ impl Replayer {
         open: &mut Vec<RunId>,
         report: &mut Report,
     ) -> Result<Option<String>> {
-        let mut alone = 0;
+        let (mut alone, mut waited) = (0, 0);
         loop {
             let still = self.look_at(open, report).await?;
             if still.is_empty() {
@@ -439,6 +441,18 @@ impl Replayer {
                 }
                 None => alone = 0,
             }
+            if waited == PATIENT
+                && let Some(run) = still.first()
+            {
+                tracing::warn!(
+                    run = %run.id,
+                    state = %run.state,
+                    "still waiting for what is replayed to end: a scheduler and a worker must run. \
+                     Ctrl-C ends the waiting: what is replayed stays queued, and the other letters \
+                     stay where they are"
+                );
+            }
+            waited += 1;
             tokio::time::sleep(LOOK).await;
         }
     }

@@ -139,6 +139,7 @@ mod tests {
 
     use super::*;
     use crate::job::RunId;
+    use crate::job::after::AfterFailed;
     use crate::job::command::{Command, Delivery, Open, Outcome};
     use crate::job::decision::Decision;
     use crate::job::machine::Proof;
@@ -171,6 +172,8 @@ mod tests {
             cursor: None,
             target: None,
             uses: Vec::new(),
+            before: Vec::new(),
+            after_failed: AfterFailed::Skip,
         })
     }
 

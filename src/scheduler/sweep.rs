@@ -83,6 +83,7 @@ mod tests {
 
     use super::super::log::Log;
     use super::*;
+    use crate::job::after::AfterFailed;
     use crate::job::command::Open;
     use crate::job::decision::Decision;
     use crate::job::run::tests::order;
@@ -114,6 +115,8 @@ mod tests {
             cursor: None,
             target: None,
             uses: Vec::new(),
+            before: Vec::new(),
+            after_failed: AfterFailed::Skip,
         };
         for command in [
             Command::Accept { id: run, order, wake: true, pinned: false },

@@ -139,7 +139,10 @@ fn order(bound: &Bound, slot: Slot, params: Map<String, Json>, now: Timestamp) -
             job.key = Some(content.cron_key(at));
         }
     }
-    intake::own(&job, bound, now)
+    let mut order = intake::own(&job, bound, now)?;
+    // Only what schedules ask for waits for other exports.
+    order.after = bound.export.schedule.as_ref().map(|one| one.after.clone()).unwrap_or_default();
+    Ok(order)
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use super::spread;
 use crate::claims::Claim;
 use crate::error::{Class, Error, Result};
 use crate::intake::Bound;
+use crate::job::after::Predecessor;
 use crate::job::command::{Command, Open, Opened, Outcome};
 use crate::job::machine::Closed;
 use crate::job::manifest::{MANIFEST_LIMIT, Manifest, ManifestCursor, SourceFile};
@@ -199,6 +200,13 @@ impl Opening {
                 .as_ref()
                 .map(|plan| plan.uses().map(str::to_owned).collect())
                 .unwrap_or_default(),
+            before: Predecessor::of(&run.order),
+            after_failed: plan
+                .as_ref()
+                .ok()
+                .and_then(|plan| plan.export().schedule.as_ref())
+                .map(|schedule| schedule.after_failed)
+                .unwrap_or_default(),
         };
         Opening { plan, ask }
     }
@@ -278,7 +286,11 @@ async fn open(
             Ok(())
         }
         Outcome::Parked(on) => {
-            tracing::info!(on, "parked until it is free");
+            let until = match Predecessor::of_resource(&on) {
+                Some(_) => "done",
+                None => "free",
+            };
+            tracing::info!(on, "parked until it is {until}");
             release(worker, &claim).await;
             message.ack().await;
             Ok(())

@@ -1,5 +1,6 @@
 //! The command line from end to end, on one file: what is printed where, and the exit codes.
 
+mod after;
 mod check;
 mod dead;
 mod definitions;
@@ -439,6 +440,24 @@ fn every_help_has_examples() {
         let help = house.done(&[command, "--help"]);
         assert!(help.contains("Examples:\n  longshore "), "{help}");
     }
+    // Each tells its own text once: what the list of commands says of it, and more.
+    let list = house.done(&["--help"]);
+    let list: Vec<&str> = list.lines().skip_while(|line| *line != "Commands:").skip(1).collect();
+    let mut commands = 0;
+    for line in list.iter().take_while(|line| !line.is_empty()) {
+        let Some((command, short)) = line.trim().split_once("  ") else { panic!("{line}") };
+        let short = short.trim();
+        if command == "help" {
+            continue;
+        }
+        commands += 1;
+        let help = house.done(&[command, "--help"]);
+        let (about, _) = help.split_once("\n\nUsage:").unwrap();
+        assert!(about == short || about.starts_with(&format!("{short}\n\n")), "{about}");
+        assert_eq!(help.matches(short).count(), 1, "{command}: {help}");
+        assert!(house.done(&[command, "-h"]).starts_with(&format!("{short}\n\nUsage:")));
+    }
+    assert!(commands > 20, "{list:?}");
     let migrated = house.objects(&["migrate"]);
     assert!(!migrated.is_empty() && migrated.iter().all(|one| one["applied"] == true));
 }

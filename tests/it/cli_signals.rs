@@ -74,6 +74,7 @@ path = "keyless"
 async fn a_run_that_was_left_behind_is_finished_by_the_next_that_waits_for_it() {
     let house = House::new();
     house.write("config/exports/keyless.toml", KEYLESS);
+    house.done(&["apply"]);
     let mut waiting =
         Process::start(house.command(&["run", "keyless"]), house.path().join("run.log"));
     until("it waits", || house.done(&["runs"]).contains("waiting")).await;

@@ -14,6 +14,7 @@ use longshore::error::{Class, Result};
 use longshore::export::Definition;
 use longshore::intake::{self, Bound, Sender};
 use longshore::job::RunId;
+use longshore::job::after::AfterFailed;
 use longshore::job::command::{Command, Open, Outcome};
 use longshore::job::machine::Refusal;
 use longshore::job::manifest::{MANIFEST_LIMIT, Manifest, ManifestCursor, SourceFile};
@@ -154,6 +155,8 @@ impl Bench {
             cursor: plan.cursor().map(str::to_owned),
             target: Some(plan.target().to_owned()),
             uses: plan.uses().map(str::to_owned).collect(),
+            before: Vec::new(),
+            after_failed: AfterFailed::Skip,
         };
         self.apply(Command::Open(ask)).await.unwrap()
     }

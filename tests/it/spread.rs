@@ -192,6 +192,8 @@ async fn a_worker_that_dies_before_the_runs_are_there_is_followed_by_another() {
             cursor: None,
             target: None,
             uses: vec!["shop".to_owned()],
+            before: Vec::new(),
+            after_failed: longshore::job::after::AfterFailed::default(),
         });
         let outcome = ledger.apply(vec![open]).await.unwrap().pop().unwrap();
         let Outcome::Opened(opened) = outcome else { panic!("{outcome:?}") };

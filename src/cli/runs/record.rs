@@ -5,6 +5,7 @@ use serde_json::{Value as Json, json};
 use crate::cli::output::place;
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::job::after::Predecessor;
 use crate::job::run::Run;
 use crate::ledger::{Attempt, Audited, RecordedDelivery};
 
@@ -13,7 +14,10 @@ pub fn object(run: &Run) -> Result<Json> {
     let object = serde_json::to_value(run).map_err(|cause| {
         Error::permanent("show the run", "it has no form in JSON").caused_by(cause)
     })?;
-    let Json::Object(fields) = object else { return Ok(object) };
+    let Json::Object(mut fields) = object else { return Ok(object) };
+    let waits = run.parked.as_deref().and_then(Predecessor::of_resource);
+    let waits = waits.map(|before| json!({"export": before.export, "window": before.window}));
+    fields.insert("waits_for".to_owned(), json!(waits));
     // The ledger's own record has other names for what is `run` and `window` everywhere else.
     let fields = fields.into_iter().filter_map(|(name, value)| match name.as_str() {
         "id" => Some(("run".to_owned(), value)),

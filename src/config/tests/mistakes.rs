@@ -41,6 +41,15 @@ fn of_tables(patterns: &str, path: &str) -> String {
     )
 }
 
+/// An export of days, with a line at the end of its schedule.
+fn daily(name: &str, line: &str) -> String {
+    format!(
+        "source = {{ connection = \"shop\", table = \"{name}\" }}\n\
+         sink = {{ connection = \"lake\", path = \"{name}/{{window_start:%Y-%m-%d}}\" }}\n\
+         [schedule]\ncron = \"15 4 * * *\"\nwindow = \"day\"\nstart = 2026-11-01\n{line}\n"
+    )
+}
+
 macro_rules! golden {
     ($($name:ident => $problems:expr;)*) => {
         $(#[test]
@@ -124,6 +133,31 @@ golden! {
     numbers_have_no_mask => of_rows("[protect]\nid = \"mask\"\nname = \"mask\"\n");
     protects_what_is_not_there => of_rows("[protect]\nnmae = \"mask\"\n");
     nothing_is_left => of_rows("[protect]\nid = \"drop\"\nname = \"drop\"\namount = \"drop\"\n");
+    after_what_is_not_there => problems("exports/a.toml", &daily("a", "after = [\"oders\"]"));
+    after_itself => problems("exports/a.toml", &daily("a", "after = [\"a\"]"));
+    after_in_a_circle => problems_with(&[
+        ("exports/a.toml", &daily("a", "after = [\"b\"]")),
+        ("exports/b.toml", &daily("b", "after = [\"c\", \"a\"]")),
+        ("exports/c.toml", &daily("c", "after = [\"d\"]")),
+        ("exports/d.toml", &daily("d", "after = [\"b\"]")),
+    ], LoadOptions::default());
+    after_without_windows => problems_with(&[
+        ("exports/a.toml", &daily("a", "")),
+        ("exports/b.toml", "source = { connection = \"shop\", table = \"b\" }\n\
+            sink = { connection = \"lake\", path = \"b\" }\n\
+            schedule = { cron = \"5 4 * * *\", after = [\"a\"] }\n"),
+    ], LoadOptions::default());
+    after_what_has_no_windows => problems_with(&[
+        ("exports/a.toml", &daily("a", "after = [\"orders\"]")),
+    ], LoadOptions::default());
+    after_other_windows => problems_with(&[
+        ("exports/a.toml", &format!("timezone = \"Europe/Oslo\"\n{}", daily("a", ""))),
+        ("exports/b.toml", &daily("b", "after = [\"a\"]")),
+        ("exports/c.toml", &daily("c", "after = [\"b\"]").replace("-11-01", "-10-01")),
+    ], LoadOptions::default());
+    after_failed_of_nothing => problems_with(&[
+        ("exports/a.toml", &daily("a", "after-failed = \"run\"")),
+    ], LoadOptions::default());
     variable_of_a_connection => problems_with(&[], variables(&[("LONGSHORE__CONNECTIONS__SHPO__URL", "postgres://h/d")]));
     no_connection_of_a_merged_table => problems_with(&[
         ("exports/acme/_defaults.toml", "sink = { format = \"csv\" }\n"),

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use jiff::tz::TimeZone;
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Timestamp, ToSpan};
 
 use super::each;
 use crate::config::problem::{Code, Problems, suggest};
@@ -41,11 +41,10 @@ pub fn folder(path: &str, export: &Export, place: &Place, problems: &mut Problem
             values: &values,
         })
     };
-    let [first, second] =
-        [window.start, window.end].map(|at| render(Window { start: at, end: at }, &TimeZone::UTC));
-    if let (Ok(first), Ok(second)) = (first, second)
-        && first == second
-    {
+    let path_at = |at| render(Window { start: at, end: at }, &TimeZone::UTC).ok();
+    let first = path_at(window.start);
+    let meets = |later: Timestamp| first.is_some() && path_at(later) == first;
+    if meets(window.end) || later(spec, window.start).into_iter().any(meets) {
         let format = match spec {
             WindowSpec::Hour | WindowSpec::Minutes(_) => "%Y-%m-%dT%H%M",
             WindowSpec::Day | WindowSpec::Week => "%Y-%m-%d",
@@ -69,6 +68,18 @@ pub fn folder(path: &str, export: &Export, place: &Place, problems: &mut Problem
             )
             .help("put the offset into the path: {window_start:%Y-%m-%dT%H%M%z}");
     }
+}
+
+/// Starts of windows by which it shows that a path names less than the whole time: only the day of
+/// the month, say.
+fn later(spec: WindowSpec, start: Timestamp) -> Vec<Timestamp> {
+    let first = start.to_zoned(TimeZone::UTC);
+    let spans = [12.hours(), 1.day(), 1.week(), 1.month(), 1.year()];
+    // Weeks keep no step with months and years.
+    let weeks = (1..=600).map(|count: i64| count.weeks()).filter(|_| spec == WindowSpec::Week);
+    let later = spans.into_iter().chain(weeks).filter_map(|span| first.checked_add(span).ok());
+    let later = later.map(|at| spec.containing(at.timestamp(), &TimeZone::UTC).start);
+    later.filter(|at| *at > start).collect()
 }
 
 /// A window that has the path of an earlier one, since the clock was set back meanwhile.
@@ -183,6 +194,98 @@ pub fn sql(sql: &str, export: &Export, place: &Place, problems: &mut Problems) {
             let place = place.inside(sql, colon + 1);
             problems.add(Code::UndeclaredParam, &place, message, "not in [params]").help =
                 suggest(name, known());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::tree::Place;
+
+    /// What is told of an export with this path.
+    fn told(path: &str, spec: &str, zone: &str) -> (bool, Export) {
+        let export: Export = serde_json::from_value(serde_json::json!({
+            "timezone": zone,
+            "schedule": {"cron": "0 4 * * *", "window": spec, "start": "2026-01-01"},
+            "source": {"connection": "shop", "table": "orders"},
+            "sink": {"connection": "lake", "path": path},
+        }))
+        .unwrap();
+        let mut problems = Problems::default();
+        folder(path, &export, &Place::whole("orders.toml"), &mut problems);
+        (problems.0.is_empty(), export)
+    }
+
+    #[test]
+    fn a_path_that_names_less_than_the_whole_time_is_refused() {
+        for (spec, path, fine) in [
+            ("day", "{window_start:%d}", false),
+            ("day", "{window_start:%A}", false),
+            ("day", "{window_start:%m-%d}", false),
+            ("day", "{window_start:%j}", false),
+            ("day", "{window_start:%Y/%j}", true),
+            ("day", "{window_start:%y%m%d}", true),
+            ("hour", "{window_start:%H}", false),
+            ("hour", "{window_start:%Y-%m-%dT%I}", false),
+            ("hour", "{window_start:%Y-%m-%dT%H%z}", true),
+            ("month", "{window_start:%m}", false),
+            ("month", "{window_start:%Y-%m}", true),
+            ("week", "{window_start:%G-W%V}", true),
+            ("week", "{window_start:%Y-%m}", false),
+            ("week", "{window_start:%d}", false),
+            ("week", "{window_start:%m-%d}", false),
+            ("15m", "{window_start:%Y-%m-%dT%H}", false),
+        ] {
+            assert_eq!(told(path, spec, "UTC").0, fine, "{spec} {path}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+        /// What `check` takes gives each window a path of its own, through changes of clocks too.
+        #[test]
+        fn windows_have_paths_of_their_own(
+            spec in prop::sample::select(vec!["15m", "hour", "day", "week", "month"]),
+            zone in prop::sample::select(vec![
+                "UTC", "Europe/Oslo", "America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu",
+            ]),
+            path in prop::sample::select(vec![
+                "{window_start}", "{window_end}", "{window_start:%Y-%m-%dT%H%M}",
+                "{window_start:%Y-%m-%dT%H%M%z}", "{window_start:%F}", "{window_start:%Y/%m/%d/%H}",
+                "{window_start:%Y-%m}", "{window_end:%Y-%m-%d}", "{window_start:%G-W%V}",
+                "{window_start:%s}", "{window_start:%d}", "{window_start:%H%M}",
+            ]),
+            days in 0_i64..730,
+        ) {
+            let (fine, _) = told(path, spec, zone);
+            prop_assume!(fine);
+            let zone = window::zone(zone).unwrap();
+            let spec = match spec {
+                "15m" => WindowSpec::Minutes(15),
+                "hour" => WindowSpec::Hour,
+                "day" => WindowSpec::Day,
+                "week" => WindowSpec::Week,
+                _ => WindowSpec::Month,
+            };
+            let template = Template::parse(path, &[]).unwrap();
+            let first = Timestamp::constant(1_767_225_600, 0) + SignedDuration::from_hours(24 * days);
+            let until = first + SignedDuration::from_hours(24 * 400);
+            let mut paths = BTreeSet::new();
+            for window in spec.within(Window { start: first, end: until }, &zone).take(400) {
+                let rendered = template.render(&template::Context {
+                    export: "x",
+                    run: RunId(uuid::Uuid::nil()),
+                    window: Some(window),
+                    zone: &zone,
+                    values: &Bindings::new(),
+                });
+                let rendered = rendered.unwrap();
+                prop_assert!(paths.insert(rendered.clone()), "{rendered}");
+            }
         }
     }
 }

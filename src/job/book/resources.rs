@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Book;
 use crate::job::RunId;
+use crate::job::after::Predecessor;
 use crate::job::changes::WakeUp;
 use crate::job::command::Outcome;
 use crate::job::machine::Refusal;
@@ -16,7 +17,8 @@ impl Book {
     /// The run goes back to waiting, on a resource that is full. Its slots are given back, its
     /// reservations kept; and since it may have been woken for something that it now does not
     /// take, the first waiter of whatever is free is woken. Only its turn in a backfill stays its
-    /// own: the others need the same slots, and would come one after the other to wait for them.
+    /// own: the others need the same slots, and would come one after the other to wait for them. Who
+    /// waits for a predecessor gives that back too, since the predecessor may be among the others.
     pub(super) fn park(&mut self, id: RunId, on: String) -> Outcome {
         let now = self.now;
         let Some(run) = self.runs.get_mut(&id) else {
@@ -32,11 +34,12 @@ impl Book {
             pool: run.order.pool.clone(),
             epoch: run.epoch,
         };
-        let own = run.order.cap.as_ref().map(|cap| cap.name.clone());
+        let turn = run.order.cap.as_ref().filter(|_| Predecessor::of_resource(&on).is_none());
+        let own = turn.map(|cap| cap.name.clone());
         let mut needs = run.needs.clone();
         needs.retain(|name| own.as_ref() != Some(name));
         self.touched.insert(id);
-        // A pause is a resource that has no place.
+        // A pause is a resource that has no place, and so is a predecessor.
         let resource = self.resources.entry(on.clone()).or_default();
         self.changes.resources.insert(on.clone(), resource.capacity);
         resource.waiters.insert(waiter.clone());
@@ -57,7 +60,9 @@ impl Book {
             let lifted = Scope::of_resource(&on).is_some() && !self.pauses.contains(&on);
             let holds =
                 self.resources.get(&on).is_some_and(|resource| resource.holders.contains(&id));
-            if lifted || holds {
+            // Whether a predecessor is done is looked at when the run is opened.
+            let looks = Predecessor::of_resource(&on).is_some();
+            if lifted || holds || looks {
                 self.leave_list(id);
                 self.wake(id, Duration::ZERO);
             } else {
@@ -87,17 +92,27 @@ impl Book {
             }
         }
         for waiter in waiting::wake(&mut self.resources, names) {
-            if let Some(run) = self.runs.get_mut(&waiter.run) {
-                run.parked = None;
-            }
-            self.changes.parked.remove(&waiter.run);
-            self.changes.unparked.insert(waiter.run);
-            self.changes.unwoken.remove(&waiter.run);
-            self.changes.wakes.insert(
-                waiter.run,
-                WakeUp { epoch: waiter.epoch, pool: waiter.pool, at: self.now },
-            );
+            self.rouse(waiter);
         }
+    }
+
+    /// Wakes all who wait for a predecessor, since a run of it has ended.
+    pub(super) fn wake_all(&mut self, name: &str) {
+        let Some(resource) = self.resources.get_mut(name) else { return };
+        for waiter in std::mem::take(&mut resource.waiters) {
+            self.rouse(waiter);
+        }
+    }
+
+    fn rouse(&mut self, waiter: Waiter) {
+        if let Some(run) = self.runs.get_mut(&waiter.run) {
+            run.parked = None;
+        }
+        self.changes.parked.remove(&waiter.run);
+        self.changes.unparked.insert(waiter.run);
+        self.changes.unwoken.remove(&waiter.run);
+        let wake = WakeUp { epoch: waiter.epoch, pool: waiter.pool, at: self.now };
+        self.changes.wakes.insert(waiter.run, wake);
     }
 
     pub(super) fn leave_list(&mut self, id: RunId) {

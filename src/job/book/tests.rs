@@ -1,3 +1,4 @@
+mod after;
 mod any_order;
 mod operating;
 mod spreading;
@@ -5,6 +6,7 @@ mod spreading;
 use uuid::Uuid;
 
 use super::*;
+use crate::job::after::AfterFailed;
 use crate::job::decision::CursorMove;
 use crate::job::run::tests::order;
 use crate::job::waiting::Need;
@@ -122,6 +124,8 @@ impl Shelf {
             cursor: Some("cursor/c".to_owned()),
             target: None,
             uses: vec!["shop".to_owned()],
+            before: Vec::new(),
+            after_failed: AfterFailed::Skip,
         }))
     }
 
@@ -334,6 +338,8 @@ fn who_takes_a_run_over_is_told_from_whom() {
             cursor: None,
             target: None,
             uses: vec!["shop".to_owned()],
+            before: Vec::new(),
+            after_failed: AfterFailed::Skip,
         };
         match shelf.apply(Command::Open(ask)) {
             Outcome::Opened(opened) => (opened.silent, opened.run.fence),

@@ -93,7 +93,7 @@ mod tests {
 
     /// How the path of the export `a` and that of `b` lie to one another.
     fn meet(one: &str, two: &str) -> Meeting {
-        let read = |text| Template::parse(text, &["c", "d"]).unwrap();
+        let read = |text| Template::read(text, &["c", "d"]).0;
         let (one, two) = (read(one), read(two));
         let found = one.meets("a", &two, "b");
         let turned = match two.meets("b", &one, "a") {

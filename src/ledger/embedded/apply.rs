@@ -6,13 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
-use super::file::{Trouble, array, now, pairs, rows, run_id, stamp};
+use super::file::{Trouble, array, now, pairs, rows, run_id, stamp, texts};
 use crate::job::book::Book;
 use crate::job::changes::{Changes, Facts};
 use crate::job::command::{Command, Outcome};
 use crate::job::pause::Scope;
 use crate::job::waiting::{Resource, Waiter};
-use crate::ledger::sheet::{Named, Sheets, run_of};
+use crate::job::window::Window;
+use crate::ledger::sheet::{Named, Sheets, note_before, resources_of, run_of};
 
 /// Applies commands; with `notices`, a run that dies leaves one in the outbox. Answers also whether something was put into the outbox that is due.
 pub fn apply(
@@ -58,11 +59,8 @@ fn load(connection: &Connection, commands: &[Command], at: Timestamp) -> Result<
         let scopes = pauses.iter().filter_map(|(kind, name)| Scope::of(kind, name));
         facts.pauses = scopes.map(|scope| scope.resource()).collect();
     }
-    let mut resources: BTreeSet<&String> = named.needs.keys().collect();
-    for run in &facts.runs {
-        resources.extend(&run.needs);
-        resources.extend(&run.parked);
-    }
+    let mut resources: BTreeSet<String> = named.needs.keys().cloned().collect();
+    resources.extend(facts.runs.iter().flat_map(resources_of));
     let resources = array(resources);
     let runs = array(facts.runs.iter().map(|run| run.id));
     facts.resources = load_resources(connection, &resources, commands.len(), &runs)?;
@@ -81,6 +79,13 @@ fn load(connection: &Connection, commands: &[Command], at: Timestamp) -> Result<
     )?
     .into_iter()
     .collect();
+    for before in &named.before {
+        let Window { start, end } = before.window;
+        let of = params![before.export, start.as_microsecond(), end.as_microsecond()];
+        for text in texts(connection, sql!(load_before), of)? {
+            note_before(&text, &mut facts.before)?;
+        }
+    }
     Ok(facts)
 }
 

@@ -14,11 +14,12 @@ use crate::ledger::Migration;
 const DOING: &str = "migrate the embedded ledger";
 
 // Not named like those of PostgreSQL, which are taken from all folders beneath theirs.
-const MIGRATIONS: [(i32, &str, &str); 7] = [
+const MIGRATIONS: [(i32, &str, &str); 8] = [
     (1, "ledger", include_str!("../../../migrations/embedded/001_ledger.sql")),
     (2, "editions", include_str!("../../../migrations/embedded/002_editions.sql")),
     (3, "operating", include_str!("../../../migrations/embedded/003_operating.sql")),
     (4, "fanout", include_str!("../../../migrations/embedded/004_fanout.sql")),
+    (5, "after", include_str!("../../../migrations/embedded/005_after.sql")),
     (6, "quarantine", include_str!("../../../migrations/embedded/006_quarantine.sql")),
     (7, "files", include_str!("../../../migrations/embedded/007_files.sql")),
     (8, "deliveries", include_str!("../../../migrations/embedded/008_deliveries.sql")),

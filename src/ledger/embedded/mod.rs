@@ -41,7 +41,7 @@ use crate::job::run::Run;
 use crate::job::{RunId, Window};
 
 pub use examine::examine;
-use file::{File, array, now, pairs, run_id, stamp, texts};
+use file::{File, array, now, pairs, rows, run_id, stamp, texts};
 pub use migrate::status;
 
 /// The ledger in an SQLite file.

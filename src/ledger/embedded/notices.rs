@@ -1,12 +1,13 @@
 //! Notices in the file.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use rusqlite::{TransactionBehavior, params};
 
 use super::EmbeddedLedger;
-use super::file::{array, now, rows, texts};
+use super::file::{array, now, rows, run_id, texts};
 use crate::error::Result;
 use crate::ledger::sheet::run_of;
 use crate::ledger::{Notice, Noticed, Notices};
@@ -43,12 +44,18 @@ impl Notices for EmbeddedLedger {
                         Ok((names, row.get::<_, i32>(2)?, row.get::<_, i32>(3)?))
                     })?;
                 taken.sort();
+                let ids = array(taken.iter().map(|((.., run), ..)| run));
+                let mut runs = HashMap::with_capacity(taken.len());
+                for record in texts(&tx, sql!(load_runs), (ids, "[]"))? {
+                    let run = run_of(&record)?;
+                    runs.insert(run.id, run);
+                }
                 let mut notices = Vec::with_capacity(taken.len());
                 for ((version, kind, run), epoch, tries) in taken {
-                    let record = texts(&tx, sql!(load_runs), (array([&run]), "[]"))?.pop();
                     // With its run a notice goes as well.
-                    if let (Some(record), Some(what)) = (record, Noticed::of_kind(&kind)) {
-                        notices.push(Notice { version, what, epoch, tries, run: run_of(&record)? });
+                    let run = runs.get(&run_id(&run)?).cloned();
+                    if let (Some(run), Some(what)) = (run, Noticed::of_kind(&kind)) {
+                        notices.push(Notice { version, what, epoch, tries, run });
                     }
                 }
                 tx.commit()?;

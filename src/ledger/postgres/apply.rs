@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use deadpool_postgres::Object;
 use futures::future::try_join_all;
+use jiff::Timestamp;
 use tokio::sync::{Semaphore, oneshot};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
@@ -25,13 +26,14 @@ use super::{classify, column};
 use crate::connect::postgres as server;
 use crate::error::{Class, Error, Result};
 use crate::job::RunId;
+use crate::job::after::Predecessor;
 use crate::job::book::Book;
 use crate::job::changes::{Changes, Facts};
 use crate::job::command::{Command, Outcome};
 use crate::job::pause::Scope;
 use crate::job::retry::{self, Jitter};
 use crate::job::waiting::{Resource, Waiter};
-use crate::ledger::sheet::{Named, Sheets, run_of};
+use crate::ledger::sheet::{Named, Sheets, note_before, resources_of, run_of};
 use crate::units::Backoff;
 
 const DOING: &str = "write to the ledger";
@@ -217,6 +219,7 @@ macro_rules! statements {
 
 statements!(
     lock_runs,
+    lock_runs_and_before,
     load_runs,
     load_active,
     lock_resources,
@@ -226,6 +229,7 @@ statements!(
     load_cursors,
     load_heads,
     load_pauses,
+    load_before,
     insert_runs,
     update_runs,
     delete_holdings,
@@ -286,11 +290,18 @@ async fn load(prepared: &Prepared, client: &Object, commands: &[Command]) -> Res
     let exports: Vec<&String> = named.exports.iter().collect();
     let named_runs: Params = &[&runs, &keys];
     let named_exports: Params = &[&exports];
+    // Whoever looks at other runs locks them too, all in one order with its own.
+    let (before, starts, ends) = columns_of(&named.before);
+    let and_before: Params = &[&runs, &keys, &before, &starts, &ends];
+    let lock = match before.is_empty() {
+        true => query(client, &prepared.lock_runs, named_runs),
+        false => query(client, &prepared.lock_runs_and_before, and_before),
+    };
     // The clock is read under the locks.
     let ((), _, rows, active, pauses, clock) = tokio::try_join!(
         biased;
         control(client, "BEGIN"),
-        query(client, &prepared.lock_runs, named_runs),
+        lock,
         query(client, &prepared.load_runs, named_runs),
         query_if(!exports.is_empty(), client, &prepared.load_active, named_exports),
         query_if(named.pauses, client, &prepared.load_pauses, &[]),
@@ -320,6 +331,16 @@ async fn load(prepared: &Prepared, client: &Object, commands: &[Command]) -> Res
     Ok(facts)
 }
 
+/// Predecessors, as three arrays.
+fn columns_of(before: &BTreeSet<Predecessor>) -> (Vec<&String>, Vec<Timestamp>, Vec<Timestamp>) {
+    let windows = || before.iter().map(|one| one.window);
+    (
+        before.iter().map(|one| &one.export).collect(),
+        windows().map(|window| window.start).collect(),
+        windows().map(|window| window.end).collect(),
+    )
+}
+
 /// Locks the resources, then reads what stands under their locks: who holds them and waits for
 /// them, cursors, and what was delivered last.
 async fn load_resources(
@@ -329,12 +350,9 @@ async fn load_resources(
     commands: usize,
     facts: &mut Facts,
 ) -> Result<()> {
-    let mut resources: BTreeSet<&String> = named.needs.keys().collect();
-    for run in &facts.runs {
-        resources.extend(run.needs.iter());
-        resources.extend(run.parked.iter());
-    }
-    let names: Vec<&String> = resources.into_iter().collect();
+    let mut resources: BTreeSet<String> = named.needs.keys().cloned().collect();
+    resources.extend(facts.runs.iter().flat_map(resources_of));
+    let names: Vec<String> = resources.into_iter().collect();
     let runs: Vec<Uuid> = facts.runs.iter().map(|run| run.id.0).collect();
     let (needs, capacities): (Vec<&String>, Vec<i32>) = named
         .needs
@@ -350,7 +368,9 @@ async fn load_resources(
     let of_waiters: Params = &[&names, &most, &runs];
     let of_cursors: Params = &[&cursors];
     let of_targets: Params = &[&targets];
-    let (locked, _, holdings, waiters, cursors, heads) = tokio::try_join!(
+    let (before, starts, ends) = columns_of(&named.before);
+    let of_before: Params = &[&before, &starts, &ends];
+    let (locked, _, holdings, waiters, cursors, heads, before) = tokio::try_join!(
         biased;
         query_if(any, client, &prepared.lock_resources, of_names),
         // What is not there yet, or has another capacity now, is put there.
@@ -359,6 +379,7 @@ async fn load_resources(
         query_if(any, client, &prepared.load_waiters, of_waiters),
         query_if(!cursors.is_empty(), client, &prepared.load_cursors, of_cursors),
         query_if(!targets.is_empty(), client, &prepared.load_heads, of_targets),
+        query_if(!before.is_empty(), client, &prepared.load_before, of_before),
     )?;
     let mut found: BTreeMap<String, Resource> = BTreeMap::new();
     for row in &locked {
@@ -382,6 +403,9 @@ async fn load_resources(
     }
     for row in &heads {
         facts.heads.insert(column(row, 0)?, column(row, 1)?);
+    }
+    for row in &before {
+        note_before(column(row, 0)?, &mut facts.before)?;
     }
     Ok(())
 }

@@ -1,14 +1,18 @@
 //! Notices in the database.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio_postgres::types::ToSql;
+use uuid::Uuid;
 
 use super::{PostgresLedger, classify, column};
 use crate::error::Result;
 use crate::job::RunId;
-use crate::ledger::{Ledger, Notice, Noticed, Notices};
+use crate::job::run::Run;
+use crate::ledger::sheet::run_of;
+use crate::ledger::{Notice, Noticed, Notices};
 
 #[async_trait]
 impl Notices for PostgresLedger {
@@ -27,10 +31,22 @@ impl Notices for PostgresLedger {
             .query(&statement, &[&i64::from(limit), &lease.as_secs_f64()])
             .await
             .map_err(|e| classify(DOING, e))?;
-        drop(client);
+        let ids: Vec<Uuid> = rows.iter().map(|row| column(row, 4)).collect::<Result<_>>()?;
+        let runs: HashMap<RunId, Run> = match ids.is_empty() {
+            true => HashMap::new(),
+            false => {
+                let statement =
+                    client.prepare_cached(sql!(load_runs)).await.map_err(|e| classify(DOING, e))?;
+                let no_keys: Vec<String> = Vec::new();
+                let found = client.query(&statement, &[&ids, &no_keys]).await;
+                let found = found.map_err(|e| classify(DOING, e))?;
+                let runs = found.iter().map(|row| run_of(column(row, 0)?));
+                runs.map(|run| run.map(|run| (run.id, run))).collect::<Result<_>>()?
+            }
+        };
         let mut notices = Vec::with_capacity(rows.len());
-        for row in &rows {
-            let (run, kind) = (self.run(RunId(column(row, 4)?)).await?, column(row, 1)?);
+        for (row, id) in rows.iter().zip(ids) {
+            let (run, kind) = (runs.get(&RunId(id)).cloned(), column(row, 1)?);
             // With its run a notice goes as well.
             if let (Some(run), Some(what)) = (run, Noticed::of_kind(kind)) {
                 let (version, epoch) = (column(row, 0)?, column(row, 2)?);

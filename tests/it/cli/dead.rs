@@ -384,6 +384,7 @@ fn a_canary_that_no_worker_takes_is_not_waited_for() {
     assert_eq!(code, 1, "{told}\n{err}");
     assert!(told.contains("replayed 1 dead letter\n"), "{told}");
     assert!(told.contains("stopped: no worker takes jobs of the pool `default`"), "{told}");
+    assert_eq!(err.matches("still waiting for what is replayed to end").count(), 1, "{err}");
     // The canary is queued, and the other letter is where it was.
     assert_eq!(house.objects(&["runs", "--state", "queued"]).len(), 1);
     assert_eq!(house.objects(&["dead", "list"]).len(), 1);

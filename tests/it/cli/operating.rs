@@ -1,6 +1,7 @@
 //! Pauses and stuck runs, as operators meet them on one file.
 
 use longshore::job::RunId;
+use longshore::job::after::AfterFailed;
 use longshore::job::command::{Command, Open, Outcome};
 use longshore::job::run::Run;
 use longshore::job::waiting::Need;
@@ -61,6 +62,8 @@ async fn stick(ledger: &dyn Ledger, like: &Run, key: &str, manifest: String) -> 
         cursor: None,
         target: None,
         uses: Vec::new(),
+        before: Vec::new(),
+        after_failed: AfterFailed::Skip,
     };
     for command in [
         Command::Accept { id, order: Box::new(order), wake: false, pinned: true },

@@ -1,5 +1,6 @@
 //! What every backend of the ledger must do.
 
+mod after;
 mod bed;
 mod files;
 mod history;
@@ -64,6 +65,11 @@ suite! {
         a_cancelled_run_passes_its_turn_on,
         so_many_runs_of_a_backfill_go_on_at_once,
         twenty_runs_get_through_three_slots;
+    after:
+        a_run_waits_until_all_of_a_window_are_done,
+        many_wait_for_one_and_a_failure_skips_them,
+        the_sweeper_finds_who_waits_for_what_has_ended,
+        none_is_forgotten_that_looks_while_others_end;
     outbox:
         what_was_replaced_meanwhile_stays_to_be_sent,
         what_is_taken_is_left_alone_for_its_lease,

@@ -22,7 +22,7 @@ password = "${env:LONGSHORE_CLAIMS_PASSWORD}"
 "#;
 
 /// The file, the section, and the example.
-pub const ALL: [(&str, &str, &str); 28] = [
+pub const ALL: [(&str, &str, &str); 29] = [
     (SETTINGS, "[queue]", QUEUE),
     (SETTINGS, "[ledger]", "[ledger]\nurl = \"sqlite:longshore.db\"\n"),
     (SETTINGS, "[claims]", SERVERS),
@@ -38,7 +38,11 @@ drain       = "30s"
     ),
     (SETTINGS, "[http]", "[http]\nlisten = \"0.0.0.0:8640\"\n"),
     (SETTINGS, "[keys]", "[keys]\npseudonyms = \"${file:/run/secrets/pseudonyms}\"\n"),
-    (SETTINGS, "[quarantine]", "[quarantine]\nconnection = \"lake\"\n"),
+    (
+        SETTINGS,
+        "[quarantine]",
+        "[quarantine]\nconnection = \"lake\"\nkey        = \"${file:/run/secrets/quarantine}\"\nkeep       = \"30d\"\n",
+    ),
     (
         SETTINGS,
         "[notify]",
@@ -92,6 +96,24 @@ catch-up = "latest"
 [sink]
 connection = "lake"
 path       = "orders/day={window_start:%Y-%m-%d}"
+"#,
+    ),
+    (
+        EXPORT,
+        "[schedule.for-each]",
+        r#"
+[params]
+country = { type = "string", values = ["NO", "SE"] }
+
+[schedule]
+cron     = "15 4 * * *"
+window   = "day"
+start    = 2026-11-01
+for-each = { country = ["NO", "SE"] }
+
+[sink]
+connection = "lake"
+path       = "orders/day={window_start:%Y-%m-%d}/{country}"
 "#,
     ),
     (

@@ -32,10 +32,12 @@ proptest! {
     /// Whatever workers, dispatcher, operators and time do, in whatever order.
     #[test]
     fn nothing_is_held_twice_and_nothing_is_forgotten(
-        steps in prop::collection::vec((0_u8..17, 0_usize..RUNS, any::<prop::sample::Index>()), 1..120)
+        steps in prop::collection::vec((0_u8..18, 0_usize..RUNS, any::<prop::sample::Index>()), 1..120)
     ) {
         let mut shelf = Shelf::new();
-        let runs: Vec<RunId> = (0..RUNS).map(|n| shelf.accept(&n.to_string())).collect();
+        // The newest edition of each key, and which key a run is of.
+        let mut runs: Vec<RunId> = (0..RUNS).map(|n| shelf.accept(&n.to_string())).collect();
+        let mut keys: BTreeMap<RunId, usize> = runs.iter().copied().zip(0..).collect();
         let mut queue: Vec<RunId> = Vec::new();
         let mut hands: Vec<Hand> = Vec::new();
         let mut done: BTreeSet<RunId> = BTreeSet::new();
@@ -54,7 +56,7 @@ proptest! {
                 }
                 2..=4 if !queue.is_empty() => {
                     let run = queue.swap_remove(pick.index(queue.len()));
-                    let n = runs.iter().position(|id| *id == run).unwrap_or(0);
+                    let n = keys[&run];
                     // What is not opened has left behind what it has to, and is acked.
                     let before = shelf.run(run).fence;
                     let outcome = shelf.open(run, &needs_of(n));
@@ -76,6 +78,21 @@ proptest! {
                     shelf.facts.pauses.insert(format!("pause/{}", all[n]));
                 }
                 15 | 16 => shelf.resume(),
+                17 => {
+                    // Of any edition: it is refused unless that is done and the newest has ended.
+                    let of = *keys.iter().filter(|(_, key)| **key == n).nth(
+                        pick.index(keys.values().filter(|key| **key == n).count())).unwrap().0;
+                    let (id, order) = (RunId::new(), Box::new(order(&n.to_string())));
+                    let (by, reason) = ("ann".to_owned(), "again".to_owned());
+                    let again = Command::Rerun { of, id, order, pinned: false, by, reason };
+                    let newest = shelf.run(run).clone();
+                    if let Outcome::Accepted(accepted) = shelf.apply(again) {
+                        prop_assert!(newest.state.ended(), "two editions are open");
+                        prop_assert_eq!(accepted.order.edition, newest.order.edition + 1);
+                        runs[n] = id;
+                        keys.insert(id, n);
+                    }
+                }
                 8 => { let epoch = shelf.run(run).epoch; shelf.apply(replay(run, epoch)); }
                 _ if hands.is_empty() => {}
                 9 => {
@@ -141,7 +158,14 @@ fn check(
         prop_assert!(run.heartbeat.is_none() || !run.state.ended());
         if done.contains(&id) || run.state == State::Done {
             prop_assert_eq!(run.state, State::Done);
-            done.insert(id);
+            if done.insert(id) && run.needs.iter().any(|need| need == "target/t") {
+                let newer = |other: &&Run| {
+                    other.order.key == run.order.key && other.order.edition > run.order.edition
+                };
+                let overtaken =
+                    shelf.facts.runs.iter().filter(newer).any(|other| other.state == State::Done);
+                prop_assert!(!overtaken, "an old edition replaced a newer one");
+            }
         }
         let lists = shelf
             .facts

@@ -35,6 +35,16 @@ SELECT run, why FROM (
               SELECT 1 FROM pauses p
               WHERE 'pause/' || p.scope || iif(p.name = '', '', '/' || p.name) = w.resource
                 AND (p.until IS NULL OR p.until > ?1))
+          WHEN w.resource LIKE 'after/%' THEN EXISTS (
+              SELECT 1 FROM runs r
+              WHERE r.id = w.run AND coalesce(
+                  (SELECT min(p.ended_at IS NOT NULL) FROM runs p
+                   WHERE p.export = substr(w.resource, 7, instr(substr(w.resource, 7), '/') - 1)
+                     AND p.window_start = r.window_start AND p.window_end = r.window_end
+                     AND p.supplements IS NULL),
+                  EXISTS (SELECT 1 FROM skipped s
+                   WHERE s.export = substr(w.resource, 7, instr(substr(w.resource, 7), '/') - 1)
+                     AND s.window_start = r.window_start AND s.window_end = r.window_end)))
           ELSE w.place <= coalesce(s.capacity, 1)
                           - (SELECT count(*) FROM holdings h WHERE h.resource = w.resource)
                OR EXISTS (SELECT 1 FROM holdings h WHERE h.resource = w.resource AND h.run = w.run)

@@ -16,6 +16,7 @@ SELECT json_object(
         'waiting_since', stamp(r.waiting_since), 'cap', json(r.cap),
         'kept', r.kept, 'supplements', json(r.supplements),
         'parent', r.parent, 'parts', r.parts,
+        'after', json(r.after),
         'parked', w.resource)
 FROM runs r LEFT JOIN waiters w ON w.run = r.id
 WHERE (?1 IS NULL OR r.export = ?1)

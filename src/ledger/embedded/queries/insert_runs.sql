@@ -3,7 +3,7 @@ INSERT INTO runs (
     window_end, pool, correlation_id, traceparent, requested_by, not_before, deadline, state,
     "end", epoch, fence, worker, heartbeat, failures, crashes, waits, failure, first_failed_at,
     decision, counts, quarantine, accepted_at, opened_at, ended_at, changed_at, needs,
-    waiting_since, cap, kept, supplements, parent, parts, body
+    waiting_since, cap, kept, supplements, parent, parts, after, body
 )
 SELECT
     value ->> 'id', value ->> 'key', value ->> 'edition', value ->> 'content',
@@ -20,5 +20,5 @@ SELECT
     nullif(value -> 'needs', 'null'), micros(value ->> 'waiting_since'),
     nullif(value -> 'cap', 'null'), value ->> 'kept',
     nullif(value -> 'supplements', 'null'), value ->> 'parent', value ->> 'parts',
-    value ->> 'body'
+    value -> 'after', value ->> 'body'
 FROM json_each(?1)

@@ -17,6 +17,7 @@ SELECT json_object(
         'waiting_since', stamp(r.waiting_since), 'cap', json(r.cap),
         'kept', r.kept, 'supplements', json(r.supplements),
         'parent', r.parent, 'parts', r.parts,
+        'after', json(r.after),
         'parked', w.resource),
     EXISTS (SELECT 1 FROM runs n
             WHERE n.key = r.key AND n.edition > r.edition AND (n.state IN ('committing', 'done')

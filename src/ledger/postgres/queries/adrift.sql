@@ -23,8 +23,8 @@ UNION ALL
             AND (o.run IS NULL OR o.sent_at < r.heartbeat - interval '1 minute'))
  LIMIT $1)
 UNION ALL
--- Those that wait for a pause that is lifted; of the others as many of the first waiters as there
--- are free places.
+-- Those that wait for a pause that is lifted, or for a predecessor of which no run is open any more;
+-- of the others as many of the first waiters as there are free places.
 (SELECT w.run, 'free' FROM (
      SELECT resource, run, since, row_number() OVER (PARTITION BY resource ORDER BY since, run) AS place
      FROM waiters
@@ -35,6 +35,16 @@ UNION ALL
           SELECT 1 FROM pauses p
           WHERE concat_ws('/', 'pause', p.scope, nullif(p.name, '')) = w.resource
             AND (p.until IS NULL OR p.until > now()))
+      WHEN w.resource LIKE 'after/%' THEN EXISTS (
+          SELECT 1 FROM runs r
+          WHERE r.id = w.run AND coalesce(
+              (SELECT bool_and(p.ended_at IS NOT NULL) FROM runs p
+               WHERE p.export = split_part(w.resource, '/', 2)
+                 AND p.window_start = r.window_start AND p.window_end = r.window_end
+                 AND p.supplements IS NULL),
+              EXISTS (SELECT 1 FROM skipped s
+               WHERE s.export = split_part(w.resource, '/', 2)
+                 AND s.window_start = r.window_start AND s.window_end = r.window_end)))
       ELSE w.place <= coalesce(s.capacity, 1)
                       - (SELECT count(*) FROM holdings h WHERE h.resource = w.resource)
            OR EXISTS (SELECT 1 FROM holdings h WHERE h.resource = w.resource AND h.run = w.run)

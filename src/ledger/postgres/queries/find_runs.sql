@@ -6,6 +6,7 @@ FROM (
            r.worker, r.heartbeat, r.failures, r.crashes, r.waits, r.failure, r.first_failed_at,
            r.decision, r.counts, r.quarantine, r.accepted_at, r.opened_at, r.ended_at,
            r.changed_at, r.needs, r.waiting_since, r.cap, r.kept, r.supplements, r.parent, r.parts,
+           r.after,
            w.resource AS parked
     FROM runs r LEFT JOIN waiters w ON w.run = r.id
     WHERE ($1::text IS NULL OR r.export = $1)

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore::job::RunId;
+use longshore::job::after::AfterFailed;
 use longshore::job::command::{Command, Delivery, Open, Opened, Outcome};
 use longshore::job::decision::Decision;
 use longshore::job::machine::Proof;
@@ -108,6 +109,7 @@ pub fn order(key: &str) -> Order {
         requested_by: None,
         cap: None,
         parent: None,
+        after: Vec::new(),
         not_before: None,
         deadline: None,
         supplements: None,
@@ -128,6 +130,8 @@ pub fn open(run: RunId, needs: &[Need]) -> Command {
         cursor: None,
         target: None,
         uses: vec!["shop".to_owned()],
+        before: Vec::new(),
+        after_failed: AfterFailed::Skip,
     })
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use longshore::error::Class;
+use longshore::job::after::AfterFailed;
 use longshore::job::command::{Command, Open, Outcome};
 use longshore::job::decision::CursorMove;
 use longshore::job::machine::{Closed, Proof, Refusal};
@@ -196,6 +197,8 @@ pub async fn a_decided_run_is_recorded_and_only_so(bed: Bed) {
         cursor: None,
         target: Some("lake/orders".to_owned()),
         uses: Vec::new(),
+        before: Vec::new(),
+        after_failed: AfterFailed::Skip,
     };
     let next = opened(bed.apply(Command::Open(ask)).await);
     assert_eq!(next.predecessor.as_deref(), Some("sha of m"));
@@ -385,6 +388,8 @@ pub async fn a_cursor_moves_with_its_delivery_or_not_at_all(bed: Bed) {
             cursor: Some("cursor/orders".to_owned()),
             target: None,
             uses: Vec::new(),
+            before: Vec::new(),
+            after_failed: AfterFailed::Skip,
         })
     };
     let (a, b, c) = (bed.queued("a").await, bed.queued("b").await, bed.queued("c").await);
