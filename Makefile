@@ -3,7 +3,7 @@ export CARGO_TARGET_DIR ?= $(HOME)/.cache/longshore/target
 
 SHELL := /bin/bash
 
-.PHONY: demo test check bench services services-stop
+.PHONY: demo test check model bench services services-stop
 
 # Four deliveries and one dead letter, with nothing but this checkout.
 demo:
@@ -21,6 +21,12 @@ check:
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 	cargo deny --locked check
+
+# Every state of the larger worlds of the model, in some minutes. The dependencies are as in the
+# tests: it is Longshore's own code, and the model's, that has to be fast.
+model:
+	cargo test --locked --config 'profile.dev.package.longshore.opt-level=3' \
+		--test model -- --ignored --nocapture
 
 bench:
 	set -euo pipefail; \
