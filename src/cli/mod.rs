@@ -10,6 +10,7 @@ mod backfill;
 mod check;
 mod cursors;
 mod dead;
+mod deliveries;
 mod demo;
 mod dev;
 mod doctor;
@@ -136,6 +137,8 @@ enum Command {
     Pause(pause::Pause),
     /// Lift a pause
     Resume(pause::Resume),
+    /// See what was delivered: when, to where, and what has taken its place since
+    Deliveries(deliveries::Deliveries),
     /// See dead letters, replay them, drop them
     Dead(dead::Dead),
     /// See where cursors stand, and put them elsewhere
@@ -254,6 +257,7 @@ pub async fn run(cli: Cli) -> u8 {
         Command::Runs(command) => interruptible(command.run(&context)).await,
         Command::Pause(command) => interruptible(command.run(&context)).await,
         Command::Resume(command) => interruptible(command.run(&context)).await,
+        Command::Deliveries(command) => interruptible(command.run(&context)).await,
         Command::Dead(command) => interruptible(command.run(&context)).await,
         Command::Cursors(command) => interruptible(command.run(&context)).await,
         Command::Exports(command) => interruptible(Box::pin(command.run(&context))).await,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use jiff::{SignedDuration, Timestamp};
-use serde_json::{Value as Json, json};
+use serde_json::{Map, Value as Json, json};
 
 pub use self::record::object;
 use super::arguments::past;
@@ -22,7 +22,7 @@ use crate::job::command::{Command, Outcome};
 use crate::job::machine::Refusal;
 use crate::job::pause::Scope;
 use crate::job::run::{Run, State};
-use crate::job::{RunId, span, window};
+use crate::job::{RunId, Window, span, window};
 use crate::ledger::{Ledger, RunFilter, Which, apply_one, one_run};
 use crate::units::Size;
 use crate::wiring;
@@ -31,7 +31,7 @@ const CANCEL: &str = "cancel the run";
 /// How many runs a list has, unless it is said.
 const LIMIT: u32 = 20;
 /// How many runs a list has at the most.
-const LIMITS: u32 = 10_000;
+pub const LIMITS: u32 = 10_000;
 /// How wide window and params of a run may be in a table.
 const WIDE: usize = 60;
 
@@ -166,7 +166,7 @@ impl List {
         let mut runs = ledger.runs(&filter).await?;
         if runs.len() > limit as usize {
             runs.truncate(limit as usize);
-            told(&cut_short(limit));
+            told(&cut_short(limit, "--export, --state and --since"));
         }
         runs.retain(|run| !waiting_only || run.state != State::Queued || waits(run, now));
         if let (true, Some(export)) = (runs.is_empty(), &filter.export) {
@@ -204,11 +204,11 @@ fn dash() -> String {
 }
 
 /// What is said where a list ends before the runs do.
-fn cut_short(limit: u32) -> String {
+pub fn cut_short(limit: u32, pickers: &str) -> String {
     let more = limit.saturating_mul(10).min(LIMITS);
     let option = match more > limit {
         true => format!("--limit {more} shows up to {}", thousands(more.into())),
-        false => "--export, --state and --since pick fewer".to_owned(),
+        false => format!("{pickers} pick fewer"),
     };
     format!(
         "these are the newest {}, and there are older ones: {option}\n",
@@ -217,7 +217,7 @@ fn cut_short(limit: u32) -> String {
 }
 
 /// Says so, where neither an export nor a run ever had this name.
-async fn tell_unknown(ledger: &dyn Ledger, name: &str) -> Result<()> {
+pub async fn tell_unknown(ledger: &dyn Ledger, name: &str) -> Result<()> {
     let any = RunFilter { export: Some(name.to_owned()), limit: 1, ..RunFilter::default() };
     if !ledger.definitions(Which::RevisionsOf(name)).await?.is_empty()
         || !ledger.runs(&any).await?.is_empty()
@@ -243,8 +243,19 @@ pub fn state_of(run: &Run, now: Timestamp) -> &'static str {
 
 /// The span of time that it delivers, as its export writes windows.
 pub async fn window_of(run: &Run, definitions: &Definitions) -> String {
-    let Some(given) = &run.order.window else { return dash() };
-    let bound = definitions.bound(&run.order.export, &run.order.definition).await.ok();
+    let order = &run.order;
+    window_under(order.window.as_ref(), &order.export, &order.definition, definitions).await
+}
+
+/// A window, as this definition of its export writes windows.
+pub async fn window_under(
+    window: Option<&Window>,
+    export: &str,
+    definition: &str,
+    definitions: &Definitions,
+) -> String {
+    let Some(given) = window else { return dash() };
+    let bound = definitions.bound(export, definition).await.ok();
     let zone = bound.as_ref().and_then(|bound| window::zone(&bound.export.timezone).ok());
     let spec = bound.as_ref().and_then(|bound| bound.export.schedule.as_ref()?.window);
     span::show(given, spec, &zone.unwrap_or(jiff::tz::TimeZone::UTC))
@@ -257,11 +268,16 @@ pub async fn what_of(run: &Run, definitions: &Definitions) -> String {
         Some(_) => Some(window_of(run, definitions).await),
         None => None,
     };
-    let params = run.order.params.iter().map(|(name, value)| match value {
+    in_few_words(window, &run.order.params, run.order.edition)
+}
+
+/// Window, params and edition as tables show them.
+pub fn in_few_words(window: Option<String>, params: &Map<String, Json>, edition: i32) -> String {
+    let params = params.iter().map(|(name, value)| match value {
         Json::String(text) => format!("{name}={text}"),
         value => format!("{name}={value}"),
     });
-    let edition = Some(run.order.edition).filter(|edition| *edition > 1);
+    let edition = Some(edition).filter(|edition| *edition > 1);
     let edition = edition.map(|edition| format!("edition {edition}"));
     let words: Vec<String> = window.into_iter().chain(params).chain(edition).collect();
     if words.is_empty() { dash() } else { cut(&words.join(" "), WIDE) }

@@ -4,6 +4,7 @@
 //! under locks, lets [`crate::job::book::Book`] apply them, and stores what changed, all in one
 //! transaction. Everything else here reads, or keeps what has no state machine.
 
+mod deliveries;
 pub mod embedded;
 mod notices;
 mod pauses;
@@ -25,6 +26,7 @@ use crate::job::run::{Run, State};
 use crate::job::{self, RunId, Window};
 use crate::rows::Counts;
 
+pub use deliveries::{Delivered, DeliveryFilter, one_delivery};
 pub use notices::{Notice, Noticed, Notices};
 pub use pauses::{Pauses, lift, wake_waiters};
 
@@ -313,6 +315,9 @@ pub trait Ledger: Notices + Pauses + Send + Sync {
 
     /// The delivery of a run, if it has one.
     async fn delivery(&self, run: RunId) -> Result<Option<RecordedDelivery>>;
+
+    /// The deliveries that a filter picks, newest first.
+    async fn deliveries(&self, filter: &DeliveryFilter) -> Result<Vec<Delivered>>;
 
     /// The cursors of an export that stand somewhere, or that an open run has reserved.
     async fn cursors(&self, export: &str) -> Result<Vec<StoredCursor>>;

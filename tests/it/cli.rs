@@ -3,6 +3,7 @@
 mod check;
 mod dead;
 mod definitions;
+mod deliveries;
 mod operating;
 mod rerun;
 mod tables;

@@ -14,10 +14,11 @@ use crate::ledger::Migration;
 const DOING: &str = "migrate the embedded ledger";
 
 // Not named like those of PostgreSQL, which are taken from all folders beneath theirs.
-const MIGRATIONS: [(i32, &str, &str); 3] = [
+const MIGRATIONS: [(i32, &str, &str); 4] = [
     (1, "ledger", include_str!("../../../migrations/embedded/001_ledger.sql")),
     (2, "editions", include_str!("../../../migrations/embedded/002_editions.sql")),
     (3, "operating", include_str!("../../../migrations/embedded/003_operating.sql")),
+    (8, "deliveries", include_str!("../../../migrations/embedded/008_deliveries.sql")),
 ];
 
 /// Gives a new file its write-ahead log. Of several that do so at the same moment, SQLite fails the

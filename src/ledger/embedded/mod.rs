@@ -29,8 +29,8 @@ use tokio::sync::Notify;
 
 use super::sheet::run_of;
 use super::{
-    Adrift, Applied, Attempt, Audited, Ledger, NewDefinition, Posting, RecordedDelivery, RunFilter,
-    Skipped, StoredCursor, StoredDefinition, Which,
+    Adrift, Applied, Attempt, Audited, Delivered, DeliveryFilter, Ledger, NewDefinition, Posting,
+    RecordedDelivery, RunFilter, Skipped, StoredCursor, StoredDefinition, Which,
 };
 use crate::error::Result;
 use crate::job::changes::Audit;
@@ -169,6 +169,13 @@ impl Ledger for EmbeddedLedger {
 
     async fn delivery(&self, run: RunId) -> Result<Option<RecordedDelivery>> {
         Ok(self.file.records("read the delivery", sql!(delivery), [run.to_string()]).await?.pop())
+    }
+
+    async fn deliveries(&self, filter: &DeliveryFilter) -> Result<Vec<Delivered>> {
+        let DeliveryFilter { export, since, until, ending, limit } = filter.clone();
+        let [since, until] = [since, until].map(|at| at.map(Timestamp::as_microsecond));
+        let params = (export, since, until, ending, limit);
+        self.file.records("list deliveries", sql!(deliveries), params).await
     }
 
     async fn cursors(&self, export: &str) -> Result<Vec<StoredCursor>> {

@@ -30,8 +30,8 @@ use tokio_postgres::types::{FromSql, ToSql};
 
 use super::sheet::run_of;
 use super::{
-    Adrift, Applied, Attempt, Audited, Ledger, NewDefinition, Posting, RecordedDelivery, RunFilter,
-    Skipped, StoredCursor, StoredDefinition, Which,
+    Adrift, Applied, Attempt, Audited, Delivered, DeliveryFilter, Ledger, NewDefinition, Posting,
+    RecordedDelivery, RunFilter, Skipped, StoredCursor, StoredDefinition, Which,
 };
 use crate::connect::postgres as server;
 use crate::error::{Class, Error, Result};
@@ -219,6 +219,13 @@ impl Ledger for PostgresLedger {
 
     async fn delivery(&self, run: RunId) -> Result<Option<RecordedDelivery>> {
         Ok(self.records(sql!(delivery), &[&run.0], "read the delivery").await?.pop())
+    }
+
+    async fn deliveries(&self, filter: &DeliveryFilter) -> Result<Vec<Delivered>> {
+        let DeliveryFilter { export, since, until, ending, limit } = filter;
+        let limit = i64::from(*limit);
+        self.records(sql!(deliveries), &[export, since, until, ending, &limit], "list deliveries")
+            .await
     }
 
     async fn cursors(&self, export: &str) -> Result<Vec<StoredCursor>> {

@@ -73,6 +73,7 @@ suite! {
     history:
         definitions_are_numbered_by_content,
         runs_are_found_by_what_is_asked,
+        deliveries_tell_what_took_their_place,
         old_runs_go_with_all_that_is_theirs,
         windows_ticks_and_what_is_skipped_are_remembered,
         the_audit_trail_tells_who_and_why,

@@ -5,11 +5,12 @@ use std::time::Duration;
 use longshore::error::Class;
 use longshore::job::changes::Audit;
 use longshore::job::command::Command;
+use longshore::job::decision::Part;
 use longshore::job::machine::Proof;
 use longshore::job::run::State;
 use longshore::job::waiting::Need;
 use longshore::job::{RunId, Window};
-use longshore::ledger::{Change, RunFilter, Which, one_run};
+use longshore::ledger::{Change, DeliveryFilter, RunFilter, Which, one_delivery, one_run};
 
 use super::bed::*;
 
@@ -116,6 +117,83 @@ pub async fn runs_are_found_by_what_is_asked(bed: Bed) {
     done(bed.apply(twin).await);
     let two = one_run(ledger, &ids[0].short()).await.unwrap_err();
     assert_eq!(two.class(), Class::Usage, "{two}");
+}
+
+pub async fn deliveries_tell_what_took_their_place(bed: Bed) {
+    let ledger = &*bed.ledger;
+    let list = async |filter: DeliveryFilter| ledger.deliveries(&filter).await.unwrap();
+    let all = DeliveryFilter { limit: 10, ..DeliveryFilter::default() };
+    assert_eq!(list(all.clone()).await, []);
+    // Of rows of a table, a later delivery takes away nothing; of files, it takes the place.
+    let (rows, _) = bed.running("rows", &[]).await;
+    done(bed.apply(recorded_rows(rows, "m-rows")).await);
+    let (first, _) = bed.running("first", &[]).await;
+    done(bed.apply(recorded_files(first, "m-first")).await);
+    let found = list(all.clone()).await;
+    assert_eq!(found.iter().map(|one| one.replaced_by).collect::<Vec<_>>(), [None, None]);
+    assert_eq!(found.iter().map(|one| one.files).collect::<Vec<_>>(), [1, 0]);
+    let (second, _) = bed.running("second", &[]).await;
+    done(bed.apply(recorded_files(second, "m-second")).await);
+    let found = list(all.clone()).await;
+    let states: Vec<_> = found.iter().map(|one| (one.run, one.replaced_by)).collect();
+    assert_eq!(states, [(second, None), (first, Some(second)), (rows, None)]);
+    let first_order = bed.run(first).await.order;
+    let one = &found[1];
+    assert_eq!((&one.export, &one.key, one.edition), (&first_order.export, &first_order.key, 1));
+    assert_eq!((&*one.target, one.window()), ("lake/orders", first_order.window));
+
+    // The next edition of a key takes the place of the one before, whatever it was.
+    let rerun = Command::Rerun {
+        of: rows,
+        id: RunId::new(),
+        order: Box::new(order("rows")),
+        pinned: false,
+        by: "ann".to_owned(),
+        reason: "mended".to_owned(),
+    };
+    let again = done(bed.apply(rerun).await).id;
+    opened(bed.apply(open(again, &[])).await);
+    done(bed.apply(recorded_rows(again, "m-again")).await);
+    let editions = list(all.clone()).await;
+    assert_eq!((editions[0].run, editions[0].edition), (again, 2));
+    assert_eq!((editions[0].replaced_by, editions[3].replaced_by), (None, Some(again)));
+
+    let (until, found) = (Some(editions[0].recorded_at), &editions[1..]);
+    let all = DeliveryFilter { until, ..all };
+    assert_eq!(list(DeliveryFilter { limit: 1, ..all.clone() }).await, found[..1]);
+    let since = DeliveryFilter { since: Some(one.recorded_at), ..all.clone() };
+    assert_eq!(list(since).await, found[..2]);
+    let until = DeliveryFilter { until: Some(one.recorded_at), ..all.clone() };
+    assert_eq!(list(until).await, found[2..]);
+    let other = DeliveryFilter { export: Some("other".to_owned()), ..all };
+    assert_eq!(list(other).await, []);
+    for ending in [first.short(), one.id.simple().to_string(), one.id.to_string().to_uppercase()] {
+        assert_eq!(one_delivery(ledger, &ending).await.unwrap(), found[1], "{ending}");
+    }
+    let class = async |ending| one_delivery(ledger, ending).await.unwrap_err().class();
+    assert_eq!(class("xyz").await, Class::Usage);
+    assert_eq!(class("00000000").await, Class::NotFound);
+}
+
+/// Records rows of a table as delivered.
+fn recorded_rows(run: RunId, manifest: &str) -> Command {
+    let (decision, delivery) = (decision(manifest), delivery("warehouse/orders", manifest));
+    Command::Record { run, decision, proof: Proof::Target, delivery }
+}
+
+/// Records files as delivered, all to one place.
+fn recorded_files(run: RunId, manifest: &str) -> Command {
+    let mut decision = decision(manifest);
+    decision.parts.push(Part {
+        staged: "s".to_owned(),
+        name: "n".to_owned(),
+        bytes: 1,
+        rows: 1,
+        sha256: "0".to_owned(),
+        upload: None,
+    });
+    let delivery = delivery("lake/orders", manifest);
+    Command::Record { run, decision, proof: Proof::Target, delivery }
 }
 
 pub async fn old_runs_go_with_all_that_is_theirs(bed: Bed) {
