@@ -9,9 +9,9 @@ use longshore::job::command::{Command, Outcome};
 use longshore::job::pause::Scope;
 use longshore::job::run::State;
 
+use crate::hand::{Hand, Step};
 use crate::ledger::{self, Kind};
 use crate::rules;
-use crate::worker::{Hand, Step};
 use crate::world::{
     Action, Claim, Config, Dispatcher, Fault, Letter, Message, PAUSE, World, Write,
 };

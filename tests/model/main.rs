@@ -4,7 +4,7 @@
 //! **What is real.** Each transaction of the ledger goes through the real [`Book`], with the real
 //! commands, from facts that are loaded as the ledgers load them ([`ledger`]); what follows a failure
 //! says the real `job::retry`. **What is modelled** is everything around it, as small as it can be:
-//! a worker is the list of steps of `src/worker` and `src/pipeline`, in their order ([`worker`] names
+//! a worker is the list of steps of `src/worker` and `src/pipeline`, in their order ([`hand`] names
 //! the function that each step stands for); broker, dispatchers, sweeper, clock, operators and faults
 //! are in [`around`]; the folder or table that is delivered to in [`target`]. What must hold is in
 //! [`rules`], which worlds are looked at in [`cases`], and [`explore`] goes through all their states.
@@ -16,7 +16,7 @@
 //! # How to read a counterexample
 //!
 //! It tells the promise that is broken, and the fewest steps from the beginning that break it.
-//! `Step(1)` is the next step of worker 1: which one, its list in [`worker`] tells, from the `Take`
+//! `Step(1)` is the next step of worker 1: which one, the list in [`hand`] tells, from the `Take`
 //! that put a message into its hand on. `StepUnanswered` is that step, done and not heard of. Runs
 //! have numbers: four for each key, one for each edition (run 4 is edition 1 of key 1). `Silent`,
 //! `Lapse`, `Due` and `Untake` are time that passes, for one thing alone. "No end can be reached any
@@ -28,13 +28,16 @@
 //! [`Book`]: longshore::job::book::Book
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "how a test fails")]
+#![allow(clippy::print_stdout, reason = "the table is what `make model` is run for")]
 
 mod around;
 mod cases;
 mod explore;
+mod hand;
 mod ledger;
 mod rules;
 mod target;
+mod trouble;
 mod worker;
 mod world;
 

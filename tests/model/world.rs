@@ -9,8 +9,8 @@ use longshore::job::command::Command;
 use longshore::job::decision::Decision;
 use longshore::job::run::Order;
 
+use crate::hand::Hand;
 use crate::ledger::{self, EXPORT, LEASE, Ledger};
-use crate::worker::Hand;
 
 /// How the one target commits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
