@@ -30,6 +30,7 @@ fn plain(name: &'static str, way: Way) -> Config {
         published: Vec::new(),
         placed: Vec::new(),
         replace: false,
+        apart: false,
         cursor: false,
         slots: None,
         deadline: false,
@@ -145,6 +146,7 @@ pub fn small(way: Way) -> Vec<Config> {
         Config { cursor: true, faults: &[Fault::Crash], ..two("two runs, target and cursor") },
         Config {
             cursor: true,
+            apart: way == Way::Table,
             left: Left { growth: 1, ..faults(0) },
             ..two("two runs, the source grows")
         },

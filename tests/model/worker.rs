@@ -23,11 +23,16 @@ pub const TARGET: &str = "lake/orders";
 /// The name that a new run gets whose key is there already, so that none is made.
 const NOBODY: u8 = 200;
 
+/// The target of a run: `Plan::target`.
+fn target(config: &Config, run: u8) -> String {
+    if config.apart { format!("{TARGET}/{}", ledger::key_of(run)) } else { TARGET.to_owned() }
+}
+
 /// What a run needs: `Plan::needs`.
-fn needs(config: &Config, edition: i32) -> Vec<Need> {
+fn needs(config: &Config, run: u8, edition: i32) -> Vec<Need> {
     let slot = config.slots.map(|most| Need::slot("shop", most));
     let cursor = (config.cursor && edition == 1).then(|| Need::cursor(CURSOR));
-    slot.into_iter().chain([Need::target(TARGET)]).chain(cursor).collect()
+    slot.into_iter().chain([Need::target(&target(config, run))]).chain(cursor).collect()
 }
 
 fn opening(config: &Config, hand: &Hand, worker: usize, run: u8, edition: i32) -> Command {
@@ -35,10 +40,10 @@ fn opening(config: &Config, hand: &Hand, worker: usize, run: u8, edition: i32) -
         run: ledger::id(run),
         worker: hand.name(worker),
         lease: LEASE,
-        needs: needs(config, edition),
+        needs: needs(config, run, edition),
         attempts: i32::try_from(config.attempts).unwrap(),
         cursor: (config.cursor && edition == 1).then(|| CURSOR.to_owned()),
-        target: Some(TARGET.to_owned()),
+        target: Some(target(config, run)),
         uses: vec!["shop".to_owned(), "lake".to_owned()],
     })
 }
@@ -363,7 +368,7 @@ impl World {
         let decision = Box::new((*hand.decided().0).clone());
         let delivery = Delivery {
             id: uuid::Uuid::nil(),
-            target: TARGET.to_owned(),
+            target: target(config, hand.run),
             manifest_sha256: decision.manifest.clone(),
         };
         let proof = match config.way {

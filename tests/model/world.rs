@@ -41,6 +41,8 @@ pub struct Config {
     pub placed: Vec<Job>,
     /// `if-exists = "replace"`.
     pub replace: bool,
+    /// Each key has a table of its own.
+    pub apart: bool,
     /// All runs go by one cursor.
     pub cursor: bool,
     /// `max-runs` of the connection.
