@@ -3,7 +3,7 @@ export CARGO_TARGET_DIR ?= $(HOME)/.cache/longshore/target
 
 SHELL := /bin/bash
 
-.PHONY: demo test check reference bench services services-stop
+.PHONY: demo test check reference model bench services services-stop
 
 # Four deliveries and one dead letter, with nothing but this checkout.
 demo:
@@ -25,6 +25,12 @@ check:
 # Writes the pages and schemas of docs/ anew that are generated from the code; tests hold them equal.
 reference:
 	LONGSHORE_REGENERATE=1 cargo test --locked --lib -- reference:: catalogue schema metrics::page
+
+# Every state of the larger worlds of the model, in some minutes. The dependencies are as in the
+# tests: it is Longshore's own code, and the model's, that has to be fast.
+model:
+	cargo test --locked --config 'profile.dev.package.longshore.opt-level=3' \
+		--test model -- --ignored --nocapture
 
 bench:
 	set -euo pipefail; \

@@ -118,16 +118,22 @@ impl Plan {
         let mut bindings = export.bindings(&run.order.params)?;
         let zone = window::zone(&export.timezone)?;
         let supplement = run.order.supplements.clone();
+        let from = house.connection(&export.source.connection)?;
+        let to = house.connection(&export.sink.connection)?;
+        if export.spreads(&run.order.params) {
+            return Plan::to_spread(export, run, house, bindings);
+        }
+        let whole = export;
+        let (params, values) = (whole.param_names(), whole.values(&bindings));
+        // As this run has them: with its one table, and beside what it supplements.
+        let export = match bindings.get(TABLE).filter(|_| whole.source.tables.is_some()) {
+            Some(table) => Arc::new(whole.of_table(&table.to_string())),
+            None => Arc::clone(&whole),
+        };
         let sink = match &supplement {
             None => export.sink.clone(),
             Some(supplement) => export.sink.supplement(supplement.number),
         };
-        let from = house.connection(&export.source.connection)?;
-        let to = house.connection(&sink.connection)?;
-        if export.spreads(&run.order.params) {
-            return Plan::to_spread(export, run, house, bindings);
-        }
-        let (params, values) = (export.param_names(), export.values(&bindings));
         // A supplement lies beside the delivery that was made without it.
         let named = supplement.as_ref().map_or(run.id, |supplement| supplement.first);
         let place = sink.place(&format!("part{}", run.id.0.simple()), |text| {
@@ -139,10 +145,6 @@ impl Plan {
                 values: &values,
             })
         })?;
-        let export = match bindings.get(TABLE).filter(|_| export.source.tables.is_some()) {
-            Some(table) => Arc::new(export.of_table(&table.to_string())),
-            None => export,
-        };
         let cursor = match supplement {
             None => cursor(&export, run, &bindings, from.kind),
             Some(_) => None,

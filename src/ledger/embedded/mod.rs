@@ -180,7 +180,7 @@ impl Ledger for EmbeddedLedger {
         self.file
             .with("read who holds a resource", move |connection| {
                 let sql = "SELECT run FROM holdings WHERE resource = ?1 ORDER BY run";
-                texts(connection, sql, [resource])?.iter().map(|run| Ok(run_id(run)?)).collect()
+                texts(connection, sql, [resource])?.iter().map(|run| run_id(run)).collect()
             })
             .await
     }

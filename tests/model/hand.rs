@@ -1,0 +1,215 @@
+//! What a worker has in hand: a message, what it knows of the run, and which step of `src/worker` and
+//! `src/pipeline` comes next. Each step is one thing that others can see, and names the function that
+//! it stands for.
+
+use std::hash::{Hash, Hasher};
+
+use longshore::error::Class;
+use longshore::job::machine::Refusal;
+use longshore::job::retry::{self, Next, RetryPolicy};
+use longshore::job::run::State;
+use longshore::units::Backoff;
+
+use crate::ledger::{self, LEASE};
+use crate::target::Answer;
+use crate::world::{Config, Decided, Message, Write};
+
+/// What comes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// `receive::claimed`, of a job or of a wake-up.
+    Claim,
+    /// `receive::claimed`: a done-mark that is not believed is set aside.
+    Forget,
+    /// `receive::accept`: accepted and, under a claim, opened in the same transaction.
+    Accept { held: bool },
+    /// `receive::wake_up`: the run is read.
+    Look,
+    /// `receive::leave_wake_up`; `held`: somebody has the claim, and nothing is to be released.
+    Leave { held: bool },
+    /// `job::begin`.
+    Open,
+    /// `Plan::begin`.
+    Begin,
+    /// `Ready::extract` to `Protected::stage`.
+    Stage,
+    /// `Staged::decide`.
+    Decide,
+    /// `sink::files::commit::commit`: it looks first.
+    Approach,
+    /// A write to the target.
+    Write(Write),
+    /// `settle::record`; `closing`: of what was found at the target by `settle::close`.
+    Record { closing: bool },
+    /// `settle::put_back`.
+    PutBack { counted: bool, wait: bool },
+    /// `settle::failed`: the run is to end.
+    Fail(Class),
+    /// `settle::close`: the commit point is blocked and read.
+    CloseTarget,
+    /// `settle::close`: the run ends.
+    CloseLedger,
+    /// `settle::clean`.
+    Clean { done: bool },
+    /// `settle::done_mark`.
+    Mark,
+    /// `receive::release`; `refused`: the message is set aside then.
+    Release { refused: bool },
+    /// `settle::refuse`.
+    Refuse,
+    /// `job::give_back`.
+    GiveBack,
+    /// `Unacked::ack`.
+    Ack,
+}
+
+/// A message in hand, and what the worker knows.
+#[derive(Debug, Clone)]
+pub struct Hand {
+    pub mail: Message,
+    /// Whether the message is still to be acked.
+    pub unacked: bool,
+    /// Whether its wake-up is in the ledger, so that it may be acked early.
+    pub letting_go: bool,
+    pub step: Step,
+    /// The run that it is about, as far as that is known, its epoch and its fence.
+    pub run: u8,
+    pub epoch: i32,
+    pub fence: i64,
+    /// Whether the accept was applied before, and its answer lost.
+    pub asked: bool,
+    /// The number of the opening, by which one is known again whose answer was lost.
+    pub opening: i64,
+    /// Whether the attempt can be stopped: from its opening until it has an ending.
+    pub beats: bool,
+    pub failures: i32,
+    pub waits: i32,
+    pub cursor: Option<String>,
+    pub predecessor: Option<String>,
+    pub decided: Option<Decided>,
+}
+
+impl Hash for Hand {
+    /// Whatever it still depends on.
+    fn hash<H: Hasher>(&self, to: &mut H) {
+        (self.step, self.unacked).hash(to);
+        let reads = matches!(self.step, Step::Claim | Step::Forget | Step::Accept { .. });
+        let refuses = matches!(self.step, Step::Refuse | Step::Release { refused: true });
+        if self.unacked || reads || refuses || self.step == Step::Look {
+            self.mail.hash(to);
+        }
+        if matches!(self.step, Step::Release { .. } | Step::Refuse | Step::GiveBack | Step::Ack) {
+            return;
+        }
+        (self.run, self.epoch, self.fence, self.asked, self.opening).hash(to);
+        (self.letting_go, self.beats, self.failures, self.waits).hash(to);
+        (&self.cursor, &self.predecessor, &self.decided).hash(to);
+    }
+}
+
+impl Hand {
+    /// A message that was just taken: `job::handle`.
+    pub fn new(mail: Message) -> Hand {
+        let (run, step) = match mail {
+            Message::Job(job) => (ledger::number(job.key, 1), Step::Claim),
+            Message::Wake { run, .. } => (run, Step::Look),
+        };
+        Hand {
+            mail,
+            unacked: true,
+            letting_go: false,
+            step,
+            run,
+            epoch: 0,
+            fence: 0,
+            asked: false,
+            opening: 0,
+            beats: false,
+            failures: 0,
+            waits: 0,
+            cursor: None,
+            predecessor: None,
+            decided: None,
+        }
+    }
+
+    /// By what the ledger knows this opening again.
+    pub fn name(&self, worker: usize) -> String {
+        format!("w{worker}/{}", self.opening)
+    }
+
+    /// The attempt has an ending: nothing stops it any more, and what it knew does not matter.
+    pub fn ends(&mut self, step: Step) {
+        self.beats = false;
+        self.settles(step);
+        self.decided = None;
+        (self.failures, self.waits) = (0, 0);
+    }
+
+    pub fn settles(&mut self, step: Step) {
+        self.step = step;
+        (self.cursor, self.predecessor) = (None, None);
+        self.letting_go = false;
+        (self.asked, self.opening) = (false, 0);
+    }
+
+    /// What an error is to the attempt: `settle::failed`, by the real rules.
+    pub fn failed(&mut self, config: &Config, class: Class) {
+        let backoff = Backoff { first: LEASE, last: LEASE };
+        let policy = RetryPolicy { attempts: config.attempts, backoff };
+        let (failures, waits) = (self.failures.unsigned_abs(), self.waits.unsigned_abs());
+        match retry::next(class, failures, waits, &policy, None, 0.5) {
+            Next::Retry { .. } => self.ends(Step::PutBack { counted: true, wait: true }),
+            Next::Wait { .. } => self.ends(Step::PutBack { counted: false, wait: true }),
+            Next::Stop(_) => self.ends(Step::Fail(class)),
+            Next::Leave => self.ends(Step::Leave { held: false }),
+        }
+    }
+
+    /// What a refusal by the ledger is to the attempt: `pipeline::refused` and `job::attempt`.
+    pub fn refused(&mut self, config: &Config, refusal: Refusal) {
+        match refusal {
+            Refusal::Stands(State::Closing) | Refusal::Superseded => self.ends(Step::CloseTarget),
+            Refusal::CursorMoved => self.failed(config, Class::Permanent),
+            _ => self.ends(Step::Leave { held: false }),
+        }
+    }
+
+    /// What the target's answer is to the attempt.
+    pub fn answered(&mut self, config: &Config, answer: Answer, then: Step) {
+        match answer {
+            Answer::Fine => self.step = then,
+            Answer::Fenced => self.ends(Step::Leave { held: false }),
+            Answer::Transient => self.failed(config, Class::Transient),
+            Answer::Refused => self.failed(config, Class::Refused),
+        }
+    }
+
+    /// What it would write to the target now.
+    pub fn write(&self) -> Option<Write> {
+        match self.step {
+            Step::Write(write) => Some(write),
+            _ => None,
+        }
+    }
+
+    /// Whether the next step is a transaction of the ledger.
+    pub fn asks_ledger(&self) -> bool {
+        matches!(
+            self.step,
+            Step::Accept { .. }
+                | Step::Leave { .. }
+                | Step::Open
+                | Step::Decide
+                | Step::Record { .. }
+                | Step::PutBack { .. }
+                | Step::Fail(_)
+                | Step::CloseLedger
+        )
+    }
+
+    /// What is decided, or is to be.
+    pub fn decided(&self) -> Decided {
+        self.decided.clone().unwrap()
+    }
+}
