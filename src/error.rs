@@ -177,6 +177,12 @@ impl Error {
         self
     }
 
+    /// Takes out what [`Error::with`] put there by this name, and gives its value.
+    pub fn take(&mut self, name: &str) -> Option<String> {
+        let at = self.0.context.iter().position(|(one, _)| *one == name)?;
+        Some(self.0.context.remove(at).1)
+    }
+
     /// Says what to do about it, as a full sentence.
     pub fn help(mut self, help: impl Into<String>) -> Error {
         self.0.help = Some(help.into());

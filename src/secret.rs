@@ -66,6 +66,13 @@ impl Secret {
                         .with("file", path)
                         .caused_by(cause)
                         .help("Check that it exists and that this user may read it.")
+                })
+                // One that is being written anew is cut to nothing first.
+                .and_then(|secret| match secret.expose_secret().is_empty() {
+                    false => Ok(secret),
+                    true => Err(Error::config("resolve a reference", "the file is empty")
+                        .with("file", path)
+                        .help("Put the secret into it; to change it, rename another file to it.")),
                 }),
             Secret::Literal(text) => Ok(SecretString::from(text.as_str())),
         }
@@ -135,6 +142,18 @@ mod tests {
         std::fs::write(&path, "pass word\n\n").unwrap();
         let secret = Secret::parse(&format!("${{file:{}}}", path.display())).unwrap();
         assert_eq!(secret.read().unwrap().expose_secret(), "pass word\n");
+    }
+
+    #[test]
+    fn an_empty_file_is_no_secret() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let secret = Secret::parse(&format!("${{file:{}}}", file.path().display())).unwrap();
+        for text in ["", "\n"] {
+            std::fs::write(file.path(), text).unwrap();
+            let error = secret.read_for_job().unwrap_err();
+            assert_eq!(error.class(), Class::Unavailable);
+            assert!(error.to_string().contains("the file is empty"), "{error}");
+        }
     }
 
     #[test]

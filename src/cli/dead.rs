@@ -262,7 +262,8 @@ impl Replay {
                 context.out.line(format!("stopped: {why}; the others stay where they are"))?;
             }
         }
-        Ok(if report.stopped.is_some() { Verdict::Found } else { Verdict::Done })
+        let in_vain = report.stopped.is_some() || report.failed > 0;
+        Ok(if in_vain { Verdict::Found } else { Verdict::Done })
     }
 
     async fn dry_run(
@@ -302,6 +303,9 @@ impl Replay {
         text.push_str(&self.revisions(parts, replayer, &letters).await?);
         if let Some(canary) = self.canary {
             text.push_str(&format!(", {canary} first as canary"));
+            if !letters.is_empty() && letters.iter().all(|letter| run_id(letter).is_none()) {
+                text.push_str("; none of them has a run that could be one: leave --canary out");
+            }
         }
         context.out.line(text)?;
         show_groups(context, &letters)?;

@@ -86,7 +86,7 @@ async fn serve(
     };
     let work = service::with_references(&config, &health, work);
     let listen = config.settings.http.listen;
-    service::with_http("dev", listen, Arc::clone(&health), metrics, work).await?;
+    Box::pin(service::with_http("dev", listen, Arc::clone(&health), metrics, work)).await?;
     Ok(changed)
 }
 

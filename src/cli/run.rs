@@ -1,6 +1,6 @@
 //! `longshore run`
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -141,11 +141,15 @@ impl Looks {
     /// Lets the worker look at a run that is due, and takes one that is parked off what is free
     /// already: no sweeper need be running.
     async fn at(&mut self, ledger: &dyn Ledger, run: &Record, now: Timestamp) -> Result<()> {
-        if let (true, Some(on)) = (self.alone, &run.parked) {
-            // Whoever holds what it waits for may have been left behind by a worker that is gone.
-            for holder in ledger.holders(on).await?.into_iter().filter(|one| *one != run.id) {
-                if let Some(left) = ledger.run(holder).await?.filter(|left| !left.alive(now)) {
+        // Whoever holds what it waits for may have been left behind by a worker that is gone, or wait
+        // for another that was.
+        let (mut waits, mut seen) = (run.parked.clone(), BTreeSet::from([run.id]));
+        while let (true, Some(on)) = (self.alone, waits.take()) {
+            for holder in ledger.holders(&on).await? {
+                let left = ledger.run(holder).await?.filter(|left| !left.alive(now));
+                if let Some(left) = left.filter(|left| seen.insert(left.id)) {
                     self.look(ledger, &left, now).await?;
+                    waits = left.parked;
                 }
             }
         }

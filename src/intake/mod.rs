@@ -191,6 +191,11 @@ pub fn rerun(
         .with("export", &bound.name)
         .help("Run the one again that it supplements; `longshore runs show` names it."));
     }
+    if run.parts.is_none() && bound.export.spreads(&run.order.params) {
+        return Err(Error::refused("run it again", "its export is of many tables now")
+            .with("export", &bound.name)
+            .help("Ask for a new run; this delivery stays as it is."));
+    }
     if run.parts.is_some() {
         let name = run.id.short();
         return Err(Error::refused("run it again", "it was spread into runs of its tables")
@@ -275,6 +280,8 @@ pub fn release(
         traceparent: None,
         requested_by: Some(by.to_owned()),
         cap: None,
+        parent: None,
+        after: Vec::new(),
         not_before: None,
         deadline: now.checked_add(export.retry.give_up_after).ok(),
         supplements: Some(Box::new(supplement)),

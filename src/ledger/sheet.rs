@@ -307,7 +307,11 @@ pub fn note_before(text: &str, known: &mut BTreeMap<String, Known>) -> Result<()
         Some((run, state)) => {
             known.runs.insert(run, Standing { key: one.key, edition: one.edition, state });
         }
-        None => known.without = Some(Without::of(&one.why)),
+        // Each combination of params may have one: what lacks a delivery counts.
+        None if known.without.is_none_or(|one| one == Without::Ended(State::Done)) => {
+            known.without = Some(Without::of(&one.why));
+        }
+        None => {}
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ mod letter;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use crate::error::{Class, Error, Result};
 use crate::export::RetryConfig;
-use crate::intake::Definitions;
+use crate::intake::{Bound, Definitions};
 use crate::job::RunId;
 use crate::job::changes::Audit;
 use crate::job::command::{Command, Outcome};
@@ -26,7 +26,7 @@ use crate::job::machine::Refusal;
 use crate::job::message::JobMessage;
 use crate::job::run::{Run, State};
 use crate::job::waiting::Need;
-use crate::ledger::{Ledger, apply_one};
+use crate::ledger::{Ledger, apply_one, one_run};
 use crate::queue::{DeadHeaders, Destination, Incoming, Outgoing, Queue};
 use crate::units::Rate;
 
@@ -71,6 +71,13 @@ pub struct Report {
     pub stopped: Option<String>,
 }
 
+impl Report {
+    /// Whether no letter was meant.
+    fn picked_none(&self) -> bool {
+        self.replayed + self.superseded + self.skipped == 0
+    }
+}
+
 pub use letter::{Filter, Letter, handle, look};
 
 /// What [`Replayer::replay`] does.
@@ -95,8 +102,6 @@ struct Walk {
     canaries: Option<u32>,
     /// Letters without a run, which wait until the canaries are done.
     held_back: Vec<Incoming>,
-    /// When was last looked at the runs.
-    looked: Instant,
 }
 
 /// Replays letters.
@@ -127,7 +132,6 @@ impl Replayer {
             open: Vec::new(),
             canaries: pass.canary,
             held_back: Vec::new(),
-            looked: Instant::now(),
         };
         let mut held = self.hold_one(REPLAY, pools, &pass.filter).await?;
         // What is held back can be settled for as long as the stream lives that it came from.
@@ -165,8 +169,11 @@ impl Replayer {
                 return Ok(walk.report);
             }
         }
+        if let (Some(ending), true) = (&pass.filter.run, walk.report.picked_none()) {
+            self.without_letter(ending, pass, &mut walk).await?;
+        }
         if pass.canary.is_some() || pass.stop_after.is_some() {
-            walk.report.stopped = self.await_all(&mut walk.open, &mut walk.report).await?;
+            walk.report.stopped = self.await_fewer(1, &mut walk.open, &mut walk.report).await?;
         }
         Ok(walk.report)
     }
@@ -180,7 +187,7 @@ impl Replayer {
             );
             return Ok(false);
         }
-        report.stopped = self.await_all(open, report).await?;
+        report.stopped = self.await_fewer(1, open, report).await?;
         if report.failed > 0 {
             report.stopped = Some(format!("{} of the canaries failed again", report.failed));
         }
@@ -202,15 +209,14 @@ impl Replayer {
         if let Some(rate) = pass.rate {
             tokio::time::sleep(rate.interval()).await;
         }
-        if let Some(most) = pass.stop_after
-            && walk.looked.elapsed() >= LOOK
-        {
-            walk.looked = Instant::now();
-            self.look_at(&mut walk.open, &mut walk.report).await?;
-            if walk.report.failed >= u64::from(most) {
-                walk.report.stopped = Some(format!("{} failed again", walk.report.failed));
-                return Ok(false);
+        if let Some(most) = pass.stop_after {
+            // No more are under way at once than may fail: else all would be before the first has.
+            let Walk { report, open, .. } = walk;
+            report.stopped = self.await_fewer(most as usize, open, report).await?;
+            if report.failed >= u64::from(most) {
+                report.stopped = Some(format!("{} failed again", report.failed));
             }
+            return Ok(report.stopped.is_none());
         }
         Ok(true)
     }
@@ -240,24 +246,7 @@ impl Replayer {
         let Some((run, epoch)) = run.zip(dead.epoch) else {
             return self.publish_again(letter, dead, pass, walk).await;
         };
-        let patience = active.as_ref().map_or_else(
-            || RetryConfig::default().give_up_after,
-            |bound| bound.export.retry.give_up_after,
-        );
-        let now = self.ledger.now().await?;
-        let deadline = now.checked_add(patience).ok().filter(|_| pass.cap.is_none());
-        // A job that pins its definition keeps it.
-        let pinned = JobMessage::read(&letter.body).is_ok_and(|job| job.definition.is_some());
-        let definition = active.filter(|_| !pass.as_failed && !pinned);
-        let command = Command::Replay {
-            run,
-            epoch,
-            definition: definition.map(|bound| (bound.hash.clone(), bound.revision)),
-            deadline,
-            cap: pass.cap.clone(),
-            by: pass.by.clone(),
-            reason: pass.reason.clone(),
-        };
+        let command = self.command((run, epoch), &letter.body, active.as_deref(), pass).await?;
         match apply_one(&*self.ledger, command).await? {
             Outcome::Done(_) => {
                 letter.settle.ack().await?;
@@ -275,6 +264,56 @@ impl Replayer {
             }
         }
         Ok(())
+    }
+
+    /// Replays a run whose letter is not there any more: somebody dropped it.
+    async fn without_letter(&self, ending: &str, pass: &Pass, walk: &mut Walk) -> Result<()> {
+        let run = one_run(&*self.ledger, ending).await?;
+        let refused = |why: String| Error::refused(REPLAY, why).with("run", run.id.short());
+        if !matches!(run.state, State::Dead | State::Expired) {
+            return Err(refused(format!("it has no dead letter, and is {}", run.state))
+                .help(format!("See `longshore runs show {}`.", run.id.short())));
+        }
+        self.definitions.forget(&run.order.export);
+        let active = self.definitions.active(&run.order.export).await?;
+        let body = run.order.body.as_bytes();
+        let command = self.command((run.id, run.epoch), body, Some(&active), pass).await?;
+        match apply_one(&*self.ledger, command).await? {
+            Outcome::Done(_) => {
+                walk.report.replayed += 1;
+                walk.open.push(run.id);
+                Ok(())
+            }
+            other => Err(refused(format!("the ledger did not allow it: {other:?}"))),
+        }
+    }
+
+    /// The command that replays a run in an epoch, whose job has this body.
+    async fn command(
+        &self,
+        (run, epoch): (RunId, i32),
+        body: &[u8],
+        active: Option<&Bound>,
+        pass: &Pass,
+    ) -> Result<Command> {
+        let patience = active.map_or_else(
+            || RetryConfig::default().give_up_after,
+            |bound| bound.export.retry.give_up_after,
+        );
+        let now = self.ledger.now().await?;
+        let deadline = now.checked_add(patience).ok().filter(|_| pass.cap.is_none());
+        // A job that pins its definition keeps it.
+        let pinned = JobMessage::read(body).is_ok_and(|job| job.definition.is_some());
+        let definition = active.filter(|_| !pass.as_failed && !pinned);
+        Ok(Command::Replay {
+            run,
+            epoch,
+            definition: definition.map(|bound| (bound.hash.clone(), bound.revision)),
+            deadline,
+            cap: pass.cap.clone(),
+            by: pass.by.clone(),
+            reason: pass.reason.clone(),
+        })
     }
 
     /// Publishes the message of a letter that has no run. What becomes of it cannot be seen, so
@@ -407,16 +446,18 @@ impl Replayer {
         Ok(still)
     }
 
-    /// Waits until these runs have ended. Answers why not, where waiting on would be in vain.
-    async fn await_all(
+    /// Waits until fewer than `most` of these runs are open. Answers why not, where waiting on would
+    /// be in vain.
+    async fn await_fewer(
         &self,
+        most: usize,
         open: &mut Vec<RunId>,
         report: &mut Report,
     ) -> Result<Option<String>> {
         let (mut alone, mut waited) = (0, 0);
         loop {
             let still = self.look_at(open, report).await?;
-            if still.is_empty() {
+            if still.len() < most {
                 return Ok(None);
             }
             let now = self.ledger.now().await?;

@@ -13,6 +13,9 @@ use crate::scrub::scrub;
 /// How often the dependencies are asked how they are.
 const ASK: Duration = Duration::from_secs(5);
 
+/// How long a dependency may be silent before it counts as away.
+const SILENT: Duration = Duration::from_secs(10);
+
 /// What the parts of a process last knew of its dependencies.
 pub struct Health(Mutex<State>);
 
@@ -73,7 +76,7 @@ impl Health {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            self.set(name, ask(ASK).await.as_ref().copied());
+            self.set(name, answer(SILENT, ask(ASK)).await.as_ref().copied());
         }
     }
 
@@ -98,9 +101,25 @@ impl Health {
     }
 }
 
+/// The answer, or that there was none in time: what hangs is away as well.
+async fn answer(within: Duration, asked: impl Future<Output = Result<()>>) -> Result<()> {
+    tokio::time::timeout(within, asked).await.unwrap_or_else(|_| {
+        let seconds = within.as_secs();
+        Err(Error::unavailable("ask how it is", format!("no answer within {seconds} s")))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn who_is_silent_is_away() {
+        let away = answer(Duration::from_millis(10), std::future::pending()).await.unwrap_err();
+        assert_eq!(away.class(), crate::error::Class::Unavailable);
+        assert!(away.to_string().contains("no answer within"), "{away}");
+        assert!(answer(SILENT, async { Ok(()) }).await.is_ok());
+    }
 
     #[test]
     fn ready_when_all_are_reached_and_nothing_drains() {

@@ -93,7 +93,7 @@ async fn failed(
     worker: &Worker,
     plan: Option<&Plan>,
     run: &Run,
-    error: Error,
+    mut error: Error,
     started: Instant,
 ) -> Result<bool> {
     let policy = match plan.map(|plan| &plan.export().retry) {
@@ -108,6 +108,7 @@ async fn failed(
         error.wait(),
         rand::random(),
     );
+    let quarantine = quarantined(&mut error);
     let why = (error.class(), told(&error));
     let class = error.class().as_str();
     match next {
@@ -140,7 +141,7 @@ async fn failed(
                 fence: run.fence,
                 end,
                 failure: why.clone(),
-                quarantine: quarantined(&error).map(str::to_owned),
+                quarantine,
             };
             match worker.apply("store the failure", command).await? {
                 Outcome::Done(_) => {

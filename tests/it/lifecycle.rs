@@ -401,7 +401,8 @@ async fn where_the_rows_are_that_a_run_failed_for_is_in_the_ledger() {
         let rows = quarantine::rows(&installation.lake().join(&place));
         assert!(rows.len() == 3 && rows.iter().all(|row| row["rule"] == "max 7"), "{rows:?}");
         let letters = installation.letters(1).await;
-        assert!(letters[0]["reason"].as_str().unwrap().contains(&place), "{letters:?}");
+        // The reason reads the same for all runs that fail so; where each one's rows are, it tells itself.
+        assert!(!letters[0]["reason"].as_str().unwrap().contains(&place), "{letters:?}");
         installation.end([worker, scheduler], 1).await;
     })
     .await;

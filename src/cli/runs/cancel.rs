@@ -64,7 +64,10 @@ pub async fn cancel(
 fn stands(run: &Run, state: State) -> Error {
     let error = Error::refused(CANCEL, format!("it is {state}")).with("run", run.id.short());
     match state {
-        State::Committing => error.help("It is decided, and is delivered in any case."),
+        State::Committing => error.help(
+            "It is decided, and is delivered in any case. If that can never be, see `longshore runs \
+             resolve --help`.",
+        ),
         State::Done if run.parts.is_some() => error.help(format!(
             "It was spread: cancel the runs of its tables, which `longshore runs --parent {}` lists.",
             run.id.short()

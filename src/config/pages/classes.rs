@@ -74,7 +74,8 @@ pub(super) fn of_class(class: Class) -> Page {
             "Somebody cancelled the run.",
             "`longshore runs cancel`; who did it and why stands in the audit trail.",
             "longshore runs cancel 7c2f9a1e --reason \"not needed\"",
-            "Nothing. Ask for the job again if it is wanted after all.",
+            "Nothing. If it is wanted after all, ask for it with another --key: a repeat with the same \
+             one finds the cancelled run.",
         ),
         Class::Expired => (
             "The run's deadline passed before it was delivered.",

@@ -48,7 +48,11 @@ impl Book {
     fn known(&self, before: &Predecessor) -> Known {
         let mut known = self.before.get(&before.resource()).cloned().unwrap_or_default();
         let own = self.runs.values().filter(|run| {
-            run.order.export == before.export && run.order.window == Some(before.window)
+            let order = &run.order;
+            // A supplement delivers nothing that the window lacks.
+            order.export == before.export
+                && order.window == Some(before.window)
+                && order.supplements.is_none()
         });
         known.runs.extend(own.map(|run| {
             let (key, edition) = (run.order.key.clone(), run.order.edition);

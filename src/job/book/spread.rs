@@ -41,7 +41,10 @@ impl Book {
         for (part, order) in orders {
             match self.latest.get(&order.key).copied() {
                 Some(there) => {
-                    if let Some(run) = self.runs.get_mut(&there) {
+                    // One that is a part of another run already stays that.
+                    if let Some(run) =
+                        self.runs.get_mut(&there).filter(|run| run.order.parent.is_none())
+                    {
                         run.order.parent = Some(id);
                         self.touched.insert(there);
                     }

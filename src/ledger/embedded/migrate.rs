@@ -48,14 +48,7 @@ pub fn migrate(connection: &mut Connection) -> Result<()> {
     let failed = |cause| classify(DOING, cause);
     let tx =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-    let have = version(&tx)?;
-    let newest = MIGRATIONS.iter().map(|(number, ..)| *number).max().unwrap_or(0);
-    if have > newest {
-        return Err(Error::refused("use the ledger", "it was migrated by a newer Longshore")
-            .with("ledger", have)
-            .with("binary", newest)
-            .help("Update this binary; an older one could damage what the newer one wrote."));
-    }
+    let have = known(version(&tx)?)?;
     for (number, _, sql) in MIGRATIONS.iter().filter(|(number, ..)| *number > have) {
         tx.execute_batch(sql).map_err(failed)?;
         tx.pragma_update(None, "user_version", number).map_err(failed)?;
@@ -69,7 +62,7 @@ pub fn status(path: &Path) -> Result<Vec<Migration>> {
     let have = if path.exists() {
         let connection = Connection::open(path).map_err(failed)?;
         connection.busy_timeout(BUSY).map_err(failed)?;
-        version(&connection)?
+        known(version(&connection)?)?
     } else {
         0
     };
@@ -81,6 +74,18 @@ pub fn status(path: &Path) -> Result<Vec<Migration>> {
             applied: *number <= have,
         })
         .collect())
+}
+
+/// Refuses a schema that is newer than this binary.
+fn known(have: i32) -> Result<i32> {
+    let newest = MIGRATIONS.iter().map(|(number, ..)| *number).max().unwrap_or(0);
+    if have > newest {
+        return Err(Error::refused("use the ledger", "it was migrated by a newer Longshore")
+            .with("ledger", have)
+            .with("binary", newest)
+            .help("Update this binary; an older one could damage what the newer one wrote."));
+    }
+    Ok(have)
 }
 
 fn version(connection: &Connection) -> Result<i32> {

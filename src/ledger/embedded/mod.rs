@@ -342,7 +342,9 @@ impl Ledger for EmbeddedLedger {
                 tx.execute(sql!(purge_resources), [limit])?;
                 let old = array(texts(
                     tx,
-                    "SELECT id FROM runs WHERE ended_at < ?1 ORDER BY ended_at LIMIT ?2",
+                    "SELECT id FROM runs WHERE ended_at < ?1 \
+                       AND NOT EXISTS (SELECT 1 FROM runs p WHERE p.parent = runs.id) \
+                     ORDER BY ended_at LIMIT ?2",
                     params![before.as_microsecond(), limit],
                 )?);
                 // A window whose history is gone was still delivered: no schedule may find it

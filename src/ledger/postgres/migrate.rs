@@ -57,8 +57,9 @@ async fn alone(client: &tokio_postgres::Client) -> Result<()> {
 
 /// The migrations that this binary knows, and whether the ledger has them.
 pub async fn status(url: &str, password: Option<&Secret>) -> Result<Vec<Migration>> {
-    let pool = Pool::new(url, password, 1)?;
-    known(&*pool.checkout().await?).await
+    let client = Pool::new(url, password, 1)?.checkout().await?;
+    check(&client).await?;
+    known(&client).await
 }
 
 /// Refuses a ledger that is newer than this binary, or not migrated yet.

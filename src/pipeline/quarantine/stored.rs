@@ -63,10 +63,13 @@ fn understood(store: &Store, meta: &ObjectMeta) -> Option<StoredRows> {
     let at = store.relative(&meta.location);
     let mut words = at.strip_prefix(FOLDER)?.split('/').skip(1);
     let run = RunId(words.next()?.parse().ok()?);
-    let fence = words.next()?.strip_suffix(".jsonl.age")?.parse().ok()?;
+    let name = words.next()?;
+    // Rows that were kept before they were encrypted go like the others.
+    let fence = name.strip_suffix(".age").unwrap_or(name).strip_suffix(".jsonl")?.parse().ok()?;
     let written_at = Timestamp::from_microsecond(meta.last_modified.timestamp_micros()).ok()?;
-    let place = place(run, fence);
-    (place == at).then_some(StoredRows { run, place, written_at })
+    let kept = place(run, fence);
+    let is_kept = kept == at || kept.strip_suffix(".age") == Some(&*at);
+    is_kept.then(|| StoredRows { run, place: at.to_string(), written_at })
 }
 
 async fn remove(store: &Store, file: &StoredRows) -> Result<()> {

@@ -161,7 +161,7 @@ async fn a_wrong_key_is_told_of_and_never_shown() {
     // A new key before an old one: both files can be read.
     bed.set_key(&format!("{new}{old}"));
     assert_eq!(bed.read(&place).await.unwrap().len(), 6);
-    for wrong in ["", "# a comment", CANARY, &format!("{new}{CANARY}"), &old.to_lowercase()[2..]] {
+    for wrong in ["# a comment", CANARY, &format!("{new}{CANARY}"), &old.to_lowercase()[2..]] {
         bed.set_key(wrong);
         for error in [
             bed.read(&place).await.unwrap_err(),

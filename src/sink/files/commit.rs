@@ -261,14 +261,15 @@ fn replace(written: &LocalPath, last: &LocalPath, decision: &Decision) -> Result
     fs::rename(written, last).map_err(put)
 }
 
-/// Locks a folder until the file that is given back is dropped.
-pub(super) fn lock(folder: &LocalPath) -> Result<fs::File> {
+/// Locks a folder until the file that is given back is dropped. `None` where the file system has no
+/// locks: there the reservation of the target must do.
+pub(super) fn lock(folder: &LocalPath) -> Result<Option<fs::File>> {
     let put = |cause| classify_io(PUT, cause);
     let folder = fs::File::open(folder).map_err(put)?;
     match folder.lock() {
-        // Where the file system has no locks, the reservation of the target must do.
-        Err(error) if error.kind() != ErrorKind::Unsupported => Err(put(error)),
-        _ => Ok(folder),
+        Err(error) if error.kind() == ErrorKind::Unsupported => Ok(None),
+        Err(error) => Err(put(error)),
+        Ok(()) => Ok(Some(folder)),
     }
 }
 

@@ -33,9 +33,12 @@ pub(super) async fn remove(
         Some(local) if !local.is_dir() => return Ok(0),
         Some(local) => {
             let locked = tokio::task::spawn_blocking(move || lock(&local)).await;
-            Some(locked.map_err(|cause| {
+            let locked = locked.map_err(|cause| {
                 Error::transient(REMOVE, "the work was cut off").caused_by(cause)
-            })??)
+            })??;
+            // Without a lock a delivery may begin to use what is removed here.
+            let Some(locked) = locked else { return Ok(0) };
+            Some(locked)
         }
         None => None,
     };

@@ -412,3 +412,29 @@ fn dropped_letters_are_gone() {
     assert!(told.contains("dropped 1 dead letter"), "{told}");
     assert_eq!(house.done(&["dead", "list", "--json"]), "");
 }
+
+#[tokio::test]
+async fn a_run_whose_letter_was_dropped_is_replayed_from_the_ledger() {
+    let (house, runs) = tokio::task::spawn_blocking(with_dead_runs).await.unwrap();
+    house.done(&["dead", "drop", "--all", "--reason", "a mistake"]);
+    let replay = ["dead", "replay", "--run", &runs[0], "--reason", "it is wanted"];
+    let told = house.done(&replay);
+    assert!(told.contains("replayed 1 dead letter"), "{told}");
+    assert_eq!(house.objects(&["runs", "show", &runs[0]])[0]["state"], "queued");
+    let error = house.fails(6, &replay);
+    assert!(error.contains("it has no dead letter, and is queued"), "{error}");
+    assert!(
+        house
+            .fails(5, &["dead", "replay", "--run", "00000000", "--reason", "x"])
+            .contains("no run's name")
+    );
+
+    // What fails again is told by the exit code.
+    let replay =
+        ["dead", "replay", "--run", &runs[1], "--reason", "again", "--stop-after-failures", "1"];
+    let dev = start(house.path(), "dev");
+    let told = house.run(&replay);
+    assert_eq!(told.0, 1, "{told:?}");
+    assert!(told.1.contains("1 failed again"), "{told:?}");
+    assert!(dev.end(Duration::from_secs(30)).await.success());
+}

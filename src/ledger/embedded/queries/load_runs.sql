@@ -23,6 +23,10 @@ SELECT json_object(
             WHERE n.key = r.key AND n.edition > r.edition AND (n.state IN ('committing', 'done')
               -- Of supplements only the newest edition may deliver at all.
               OR n.supplements IS NOT NULL))
+    -- And none whose rows were read and delivered anew.
+    OR r.supplements IS NOT NULL AND EXISTS (
+        SELECT 1 FROM runs b JOIN runs n ON n.key = b.key AND n.edition > b.edition
+        WHERE b.id = r.supplements ->> 'first' AND n.state IN ('committing', 'done'))
 FROM runs r LEFT JOIN waiters w ON w.run = r.id
 WHERE r.id IN (SELECT value FROM json_each(?1)) OR r.key IN (SELECT value FROM json_each(?2))
 ORDER BY r.id

@@ -12,6 +12,11 @@ FROM (
                    WHERE n.key = r.key AND n.edition > r.edition
                      -- Of supplements only the newest edition may deliver at all.
                      AND (n.state IN ('committing', 'done') OR n.supplements IS NOT NULL))
+               -- And none whose rows were read and delivered anew.
+               OR r.supplements IS NOT NULL AND EXISTS (
+                   SELECT 1 FROM runs b JOIN runs n ON n.key = b.key AND n.edition > b.edition
+                   WHERE b.id = (r.supplements ->> 'first')::uuid
+                     AND n.state IN ('committing', 'done'))
                AS superseded
     FROM runs r LEFT JOIN waiters w ON w.run = r.id
     WHERE r.id = ANY ($1) OR r.key = ANY ($2)

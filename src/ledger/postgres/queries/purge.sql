@@ -1,7 +1,10 @@
 WITH old AS (
     SELECT id, export, window_start, window_end, ended_at, state, params::text AS params, parent
     FROM runs
-    WHERE ended_at < $1 ORDER BY ended_at LIMIT $2 FOR UPDATE SKIP LOCKED
+    WHERE ended_at < $1
+      -- What was spread goes after its parts.
+      AND NOT EXISTS (SELECT 1 FROM runs p WHERE p.parent = runs.id)
+    ORDER BY ended_at LIMIT $2 FOR UPDATE SKIP LOCKED
 ), windows AS (
     -- A window whose history is gone was still delivered: no schedule may find it missing.
     -- One of which the same params were delivered stays so, whatever became of its other runs.
