@@ -13,6 +13,7 @@ mod docs;
 mod doctor;
 mod e2e;
 mod editions;
+mod everyday;
 mod files;
 mod layers;
 mod lifecycle;
