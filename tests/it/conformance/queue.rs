@@ -306,7 +306,10 @@ async fn looking_at_dead_letters_changes_nothing(home: &Home) {
     publish(&queue, numbered(&dead("a"), 600)).await;
     let expected: Vec<String> = (0..600).map(|n| n.to_string()).collect();
     for _ in 0..3 {
-        assert_eq!(look(&queue, "a").await, expected);
+        // Several consumers hold so many, and a broker puts each one's back as it hears of it.
+        let mut found = look(&queue, "a").await;
+        found.sort_by_key(|number| number.parse::<u32>().unwrap());
+        assert_eq!(found, expected);
         until_ready(&queue, &dead("a"), 600).await;
     }
 }
