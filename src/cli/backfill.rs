@@ -16,7 +16,7 @@ use crate::job::message::JobMessage;
 use crate::job::run::Order;
 use crate::job::waiting::Need;
 use crate::job::{RunId, Window, span};
-use crate::ledger::{Ledger, Which};
+use crate::ledger::Ledger;
 use crate::replay::{Filter, Pass, Replayer};
 use crate::scheduler::backfill::{self, PAGE, Plan};
 use crate::scheduler::survey::Survey;
@@ -81,7 +81,7 @@ impl Backfill {
     pub async fn run(self, context: &Context) -> Ended {
         let config = context.config(false)?;
         let ledger = wiring::existing_ledger(&config.settings).await?;
-        let bound = self.active(&*ledger).await?;
+        let bound = exports::active(DOING, &*ledger, &self.export).await?;
         let fixed = enqueue::typed(&bound.export.params, &self.params)?;
         let survey = Survey::begin(&*ledger, &bound, bound.export.combinations(&fixed)).await?;
         let span = span::parse_span(&self.window, Some(survey.spec), &survey.zone, survey.now)?;
@@ -142,13 +142,6 @@ impl Backfill {
         Ok(Verdict::Done)
     }
 
-    async fn active(&self, ledger: &dyn Ledger) -> Result<Bound, Failure> {
-        match ledger.definitions(Which::ActiveOf(&self.export)).await?.pop() {
-            Some(stored) => Ok(Bound::of(&stored)?),
-            None => Err(exports::unknown(DOING, ledger, &self.export).await?.into()),
-        }
-    }
-
     /// The job of a window, with these params.
     fn order(
         &self,
@@ -178,7 +171,7 @@ impl Backfill {
         cap: &Need,
     ) -> Result<u64, Failure> {
         for _ in 0..TRIES {
-            let bound = self.active(ledger).await?;
+            let bound = exports::active(DOING, ledger, &self.export).await?;
             let orders = jobs
                 .iter()
                 .map(|(window, params)| self.order(context, &bound, survey, (*window, params)))

@@ -10,7 +10,7 @@ use super::output::{clock, counted, plain};
 use super::{Context, Ended, Failure, Verdict, enqueue, exports};
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::intake::{self, Bound, Sender};
+use crate::intake::{self, Sender};
 use crate::job::RunId;
 use crate::job::command::{Command, Outcome};
 use crate::job::machine::Refusal;
@@ -121,10 +121,7 @@ impl Cursors {
 impl Of {
     /// The plan of a run by this cursor, as the export is now.
     async fn plan(&self, config: &Config, ledger: &dyn Ledger) -> Result<Plan> {
-        let Some(stored) = ledger.definitions(Which::ActiveOf(&self.export)).await?.pop() else {
-            return Err(exports::unknown(MOVE, ledger, &self.export).await?);
-        };
-        let bound = Bound::of(&stored)?;
+        let bound = exports::active(MOVE, ledger, &self.export).await?;
         let params = enqueue::typed(&bound.export.params, &self.params)?;
         let export = self.export.clone();
         let job = JobMessage { export, params, ..JobMessage::default() };

@@ -19,7 +19,7 @@ use crate::intake::{self, Bound, Definitions};
 use crate::job::command::Outcome;
 use crate::job::run::{Order, Run, State};
 use crate::job::{RunId, span, window};
-use crate::ledger::{Ledger, RunFilter, Which};
+use crate::ledger::{Ledger, RunFilter};
 use crate::wiring;
 
 const DOING: &str = "enqueue the job";
@@ -96,10 +96,7 @@ async fn orders(
     ledger: &dyn Ledger,
     job: &Job,
 ) -> Result<(Bound, Vec<Order>), Failure> {
-    let Some(stored) = ledger.definitions(Which::ActiveOf(&job.export)).await?.pop() else {
-        return Err(exports::unknown(DOING, ledger, &job.export).await?.into());
-    };
-    let bound = Bound::of(&stored)?;
+    let bound = exports::active(DOING, ledger, &job.export).await?;
     let now = ledger.now().await?;
     let mut orders = Vec::new();
     for message in job.messages(&bound.name, &bound.export, context.by(), now)? {

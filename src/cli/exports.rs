@@ -154,6 +154,17 @@ async fn show(context: &Context, ledger: &dyn Ledger, name: &str) -> Result<(), 
     Ok(())
 }
 
+/// The definition that new runs of an export are bound to.
+///
+/// # Errors
+/// `not-found` where it takes no jobs, with those that do.
+pub async fn active(doing: &'static str, ledger: &dyn Ledger, name: &str) -> Result<Bound> {
+    match ledger.definitions(Which::ActiveOf(name)).await?.pop() {
+        Some(stored) => Bound::of(&stored),
+        None => Err(unknown(doing, ledger, name).await?),
+    }
+}
+
 /// The error for an export that takes no jobs; it names those that do.
 pub async fn unknown(doing: &'static str, ledger: &dyn Ledger, name: &str) -> Result<Error> {
     let active = ledger.definitions(Which::Active).await?;

@@ -12,7 +12,7 @@ use crate::intake::{self, Bound, Definitions};
 use crate::job::command::Outcome;
 use crate::job::machine::Refusal;
 use crate::job::run::{Run, State};
-use crate::ledger::{Ledger, RunFilter, Which, apply_one, one_run};
+use crate::ledger::{Ledger, RunFilter, apply_one, one_run};
 use crate::wiring;
 
 const DOING: &str = "run it again";
@@ -121,10 +121,7 @@ impl Rerun {
             let bound = definitions.bound(&order.export, &order.definition).await?;
             return Ok((*bound).clone());
         }
-        match ledger.definitions(Which::ActiveOf(&order.export)).await?.pop() {
-            Some(stored) => Ok(Bound::of(&stored)?),
-            None => Err(exports::unknown(DOING, &**ledger, &order.export).await?.into()),
-        }
+        Ok(exports::active(DOING, &**ledger, &order.export).await?)
     }
 
     async fn tell_plan(

@@ -53,8 +53,8 @@ impl Alone {
 }
 
 /// Waits until all these runs have ended, and those that they are spread into, however long the ledger
-/// is away meanwhile. `look` is
-/// given each run that is still open, with the ledger's time, whenever it was asked.
+/// is away meanwhile. `look` is given each run that is still open, with the ledger's time, whenever it
+/// was asked.
 ///
 /// # Errors
 /// `not-found` where the ledger does not have a run any more; those of `look`.

@@ -13,7 +13,6 @@ use crate::intake::{Bound, Definitions};
 use crate::job::run::Run;
 use crate::job::window::Window;
 use crate::job::{RunId, span};
-use crate::ledger::{Ledger, Which};
 use crate::scheduler::survey::{Place, Standing, Survey, together};
 use crate::wiring;
 
@@ -25,8 +24,9 @@ const PAGE: usize = 1000;
 
 /// See the windows of an export: which are done, which are missing, and why
 ///
-/// Of each the combinations of its params. Done, running, waiting, dead: what became of the run; due: the schedule will ask for it;
-/// skipped: catch-up left it out; missing: nothing will ask for it; open: it has not ended.
+/// A line for each combination of `for-each`. Done, running, waiting, dead: what became of the run;
+/// due: the schedule will ask for it; skipped: catch-up left it out; missing: nothing will ask for it;
+/// open: it has not ended.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -46,7 +46,7 @@ impl Windows {
     pub async fn run(self, context: &Context) -> Ended {
         let config = context.config(false)?;
         let ledger = wiring::existing_ledger(&config.settings).await?;
-        let bound = active(&*ledger, &self.export).await?;
+        let bound = exports::active(DOING, &*ledger, &self.export).await?;
         let each = bound.export.combinations(&Map::new());
         let survey = Survey::begin(&*ledger, &bound, each).await?;
         let windows = match &self.window {
@@ -74,14 +74,6 @@ impl Windows {
             table(context, lines)?;
         }
         Ok(Verdict::Done)
-    }
-}
-
-/// The definition that is active.
-async fn active(ledger: &dyn Ledger, export: &str) -> Result<Bound, Failure> {
-    match ledger.definitions(Which::ActiveOf(export)).await?.pop() {
-        Some(stored) => Ok(Bound::of(&stored)?),
-        None => Err(exports::unknown(DOING, ledger, export).await?.into()),
     }
 }
 

@@ -36,7 +36,7 @@ impl Predecessor {
     }
 
     /// What others wait for that wait for a run of this order.
-    pub fn is(order: &Order) -> Option<Predecessor> {
+    pub fn of_own(order: &Order) -> Option<Predecessor> {
         Some(Predecessor { export: order.export.clone(), window: order.window? })
     }
 

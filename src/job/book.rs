@@ -467,7 +467,7 @@ impl Book {
             self.leave_list(id);
         }
         self.release(id, &run.needs, |_| true);
-        if let Some(own) = Predecessor::is(&run.order) {
+        if let Some(own) = Predecessor::of_own(&run.order) {
             self.wake_all(&own.resource());
         }
         self.changes.wakes.remove(&id);

@@ -125,7 +125,7 @@ impl Named {
 /// The resources that a run concerns: what it needs, what it is parked on and, while it has not
 /// ended, what those wait for that come after it.
 pub fn resources_of(run: &Run) -> impl Iterator<Item = String> {
-    let own = Predecessor::is(&run.order).filter(|_| !run.state.ended());
+    let own = Predecessor::of_own(&run.order).filter(|_| !run.state.ended());
     let names = run.needs.iter().chain(&run.parked).cloned();
     names.chain(own.map(|own| own.resource()))
 }

@@ -16,7 +16,7 @@ use crate::intake::{self, Bound, Definitions};
 use crate::job::command::{Command, Outcome};
 use crate::job::machine::Refusal;
 use crate::job::run::{Run, State};
-use crate::ledger::{Ledger, Which, apply_one, one_run};
+use crate::ledger::{Ledger, apply_one, one_run};
 use crate::wiring;
 
 const DOING: &str = "release the refused rows";
@@ -106,10 +106,7 @@ impl Release {
         done: &Run,
     ) -> Result<(Command, Bound), Failure> {
         let order = &done.order;
-        let Some(stored) = ledger.definitions(Which::ActiveOf(&order.export)).await?.pop() else {
-            return Err(exports::unknown(DOING, &**ledger, &order.export).await?.into());
-        };
-        let bound = Bound::of(&stored)?;
+        let bound = exports::active(DOING, &**ledger, &order.export).await?;
         let definitions = Definitions::new(Arc::clone(ledger));
         let before = definitions.bound(&order.export, &order.definition).await?;
         let delivery = ledger.delivery(done.id).await?.ok_or_else(|| {

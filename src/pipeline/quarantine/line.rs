@@ -2,7 +2,6 @@
 //! types stand its [`Columns`]; all others are rows.
 
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
 use crate::format::FieldType;
 use crate::job::RunId;
@@ -57,17 +56,4 @@ impl<'a> RowOut<'a> {
         let Refused { rule, column, row, schema: _ } = refused;
         RowOut { rule, column, of, row }
     }
-}
-
-/// A row as it is read.
-#[derive(Deserialize)]
-pub struct RowIn {
-    /// The rule that it broke.
-    pub rule: String,
-    /// The column that broke it, where one did.
-    pub column: Option<String>,
-    /// The number of its columns, where it has types.
-    pub of: Option<usize>,
-    /// Its values.
-    pub row: Box<RawValue>,
 }

@@ -8,12 +8,13 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use indexmap::IndexMap;
 use object_store::ObjectStoreExt;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tokio::runtime::Handle;
 
 use super::Vault;
-use super::line::{COLUMNS, Columns, FORMAT, Head, RowIn};
+use super::line::{COLUMNS, Columns, FORMAT, Head};
 use crate::connect::files::{Store, classify};
 use crate::error::{Error, Result};
 use crate::format::FieldType;
@@ -27,7 +28,8 @@ const LONGEST: usize = 8 * MAX_RECORD;
 /// The columns of rows and their types.
 pub type Types = IndexMap<String, FieldType>;
 
-/// A row that was refused.
+/// A row that was refused, as its line has it.
+#[derive(Deserialize)]
 pub struct KeptRow {
     /// The rule that it broke.
     pub rule: String,
@@ -126,11 +128,11 @@ impl KeptRows {
                 self.types.push(columns.into_iter().map(|one| (one.name, one.kind)).collect());
                 continue;
             }
-            let RowIn { rule, column, of, row } = self.parse()?;
-            if of.is_some_and(|of| of >= self.types.len()) {
+            let row: KeptRow = self.parse()?;
+            if row.of.is_some_and(|of| of >= self.types.len()) {
                 return Err(damaged());
             }
-            return Ok(Some(KeptRow { rule, column, of, row }));
+            return Ok(Some(row));
         }
         Ok(None)
     }
