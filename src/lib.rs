@@ -43,6 +43,8 @@ pub mod error;
 pub mod export;
 pub mod finding;
 pub mod format;
+#[cfg(test)]
+mod generated;
 pub mod http;
 pub mod intake;
 pub mod job;

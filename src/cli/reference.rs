@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use clap::{Arg, ArgAction, Command, CommandFactory};
 
 use super::Cli;
+use crate::generated::expect_committed;
 
 const HEAD: &str = "\
 # Command line
@@ -137,17 +138,7 @@ fn line(text: &str) -> String {
 
 #[test]
 fn the_page_of_the_command_line_is_committed() {
-    let path = format!("{}/docs/reference/cli.md", env!("CARGO_MANIFEST_DIR"));
-    #[expect(clippy::disallowed_methods, reason = "a test's own switch")]
-    let regenerate = std::env::var_os("LONGSHORE_REGENERATE").is_some();
-    if regenerate {
-        std::fs::write(&path, markdown()).unwrap();
-    }
-    let committed = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        committed == markdown(),
-        "{path} is out of date: run `LONGSHORE_REGENERATE=1 cargo test --lib reference`"
-    );
+    expect_committed("docs/reference/cli.md", &markdown());
 }
 
 #[test]

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use clap::Args;
-use jiff::Timestamp;
 use serde_json::json;
 
-use super::{Context, Ended, Failure, Verdict, arguments, exports, runs, signals, told, wait};
+use super::{Context, Ended, Failure, Verdict, arguments, exports, runs, signals, wait};
 use crate::error::{Error, Result};
 use crate::intake::{self, Bound, Definitions};
 use crate::job::command::Outcome;
@@ -57,17 +56,7 @@ impl Rerun {
         };
         let (ledger, placed) = stop.cuts(Box::pin(placing)).await?;
         let Some(run) = placed.filter(|_| self.wait) else { return Ok(Verdict::Done) };
-        let waiting = async {
-            let look = &mut async |_: &Run, _: Timestamp| Ok(());
-            let ended = wait::until_ended(&*ledger, vec![run.id], look).await?;
-            wait::tell(context, &ledger, &config, &ended).await
-        };
-        let waited = stop.cuts(Box::pin(waiting)).await;
-        if let Err(Failure::Interrupted) = waited {
-            let name = run.id.short();
-            told(&format!("run {name} goes on; see `longshore runs show {name}`\n"));
-        }
-        waited
+        wait::to_the_end(context, &config, &stop, &ledger, run.id).await
     }
 
     /// Asks for the run. Answers the new one; none, where it is only told what would be done.

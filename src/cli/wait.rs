@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::output::{counted, place, plain, took};
 use super::progress::Progress;
+use super::signals::Stop;
 use super::{Context, Failure, Verdict, enqueue, runs, told};
 use crate::config::Config;
 use crate::error::{Class, Error, Result};
@@ -82,6 +83,31 @@ pub async fn until_ended(
         }
         tokio::time::sleep(LOOK).await;
     }
+}
+
+/// Waits until a run has ended, and tells how; where that is cut short, that the run goes on.
+pub async fn to_the_end(
+    context: &Context,
+    config: &Config,
+    stop: &Stop,
+    ledger: &Arc<dyn Ledger>,
+    run: RunId,
+) -> Result<Verdict, Failure> {
+    let waiting = async {
+        let mut alone = Alone::default();
+        let look = &mut async |run: &Run, now: Timestamp| {
+            alone.look(run, now);
+            Ok(())
+        };
+        let ended = until_ended(&**ledger, vec![run], look).await?;
+        tell(context, ledger, config, &ended).await
+    };
+    let waited = stop.cuts(Box::pin(waiting)).await;
+    if let Err(Failure::Interrupted) = waited {
+        let name = run.short();
+        told(&format!("run {name} goes on; see `longshore runs show {name}`\n"));
+    }
+    waited
 }
 
 /// Takes the runs off the list that have ended. Answers what the first of the others does.

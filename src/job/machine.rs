@@ -247,7 +247,13 @@ pub fn record(
 ///
 /// # Errors
 /// An old fence, or a run that is not running (a cancel came first).
-pub fn spread(run: &mut Run, fence: i64, parts: u32, now: Timestamp) -> Result<(), Refusal> {
+pub fn spread(
+    run: &mut Run,
+    fence: i64,
+    parts: u32,
+    superseded: bool,
+    now: Timestamp,
+) -> Result<(), Refusal> {
     // The same again, since the answer was lost.
     if run.state == State::Done && run.fence == fence && run.parts.is_some() {
         return Ok(());
@@ -255,6 +261,10 @@ pub fn spread(run: &mut Run, fence: i64, parts: u32, now: Timestamp) -> Result<(
     held_by(run, fence)?;
     if run.state != State::Running {
         return Err(Refusal::Stands(run.state));
+    }
+    if superseded {
+        shut(run, End::Cancelled, Some(superseded_failure(now)));
+        return Err(Refusal::Superseded);
     }
     run.parts = Some(parts);
     run.failure = None;

@@ -6,6 +6,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Value as Json, json};
 
 use super::message::{JOB_TYPE, JobMessage};
+use crate::generated::expect_committed;
 
 /// The JSON Schema (2020-12) of `longshore.job.v1`: docs/schema/job.v1.json.
 fn job_schema() -> Json {
@@ -166,18 +167,8 @@ fn schema<T: JsonSchema>(settings: SchemaSettings) -> Json {
 /// The committed file says what the types say. After a change of the message:
 /// `LONGSHORE_REGENERATE=1 cargo test --lib schema`.
 fn same_as_committed(name: &str, generated: &Json) {
-    let path = format!("{}/docs/schema/{name}", env!("CARGO_MANIFEST_DIR"));
     let text = serde_json::to_string_pretty(generated).unwrap() + "\n";
-    #[expect(clippy::disallowed_methods, reason = "a test's own switch")]
-    let regenerate = std::env::var_os("LONGSHORE_REGENERATE").is_some();
-    if regenerate {
-        std::fs::write(&path, &text).unwrap();
-    }
-    let committed = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        committed == text,
-        "{path} is out of date: run `LONGSHORE_REGENERATE=1 cargo test --lib schema`"
-    );
+    expect_committed(&format!("docs/schema/{name}"), &text);
 }
 
 #[test]

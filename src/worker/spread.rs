@@ -7,9 +7,8 @@ use crate::error::{Class, Error, Result};
 use crate::intake;
 use crate::job::RunId;
 use crate::job::command::{Command, Outcome};
-use crate::job::machine::Refusal;
-use crate::job::run::{Run, State};
-use crate::pipeline::Plan;
+use crate::job::run::Run;
+use crate::pipeline::{Plan, refused};
 
 const DOING: &str = "spread the run";
 
@@ -47,10 +46,7 @@ async fn spread(worker: &Worker, plan: &Plan, run: &Run) -> Result<Box<Run>> {
                 .with("run", other.id.short())
                 .help(format!("See `longshore runs show {}`.", other.id.short())))
         }
-        Outcome::Refused(Refusal::Stands(State::Closing)) => {
-            Err(Error::new(Class::Cancelled, DOING, "the run is to end"))
-        }
-        Outcome::Refused(_) => Err(Error::new(Class::Fenced, DOING, "another worker has the run")),
+        Outcome::Refused(refusal) => Err(refused(DOING, refusal)),
         other => {
             Err(Error::permanent(DOING, format!("the ledger gave a strange outcome: {other:?}")))
         }

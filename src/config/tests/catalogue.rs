@@ -6,6 +6,7 @@ use super::super::*;
 use super::sample::{ORDERS, SETTINGS};
 use super::{CONNECTIONS, folder, variables};
 use crate::error::Class;
+use crate::generated::expect_committed;
 
 /// The codes of what is wrong with working files of which one is replaced by an example, or has it
 /// at its end.
@@ -67,18 +68,7 @@ fn pages_are_found_by_code_in_any_case_and_by_class() {
 /// `LONGSHORE_REGENERATE=1 cargo test --lib catalogue`.
 #[test]
 fn the_page_of_errors_is_committed() {
-    let path = format!("{}/docs/reference/errors.md", env!("CARGO_MANIFEST_DIR"));
-    #[expect(clippy::disallowed_methods, reason = "a test's own switch")]
-    let regenerate = std::env::var_os("LONGSHORE_REGENERATE").is_some();
-    if regenerate {
-        std::fs::create_dir_all(Path::new(&path).parent().unwrap()).unwrap();
-        std::fs::write(&path, markdown()).unwrap();
-    }
-    let committed = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        committed == markdown(),
-        "{path} is out of date: run `LONGSHORE_REGENERATE=1 cargo test --lib catalogue`"
-    );
+    expect_committed("docs/reference/errors.md", &markdown());
 }
 
 #[test]

@@ -16,6 +16,7 @@ use super::sample::{ORDERS, SETTINGS};
 use super::{CONNECTIONS, folder};
 use crate::connect::{Connection, System};
 use crate::export::Export;
+use crate::generated::expect_committed;
 use crate::{sink, source};
 
 const HEAD: &str = "\
@@ -62,17 +63,7 @@ fn markdown() -> String {
 /// The committed page says what the types say.
 #[test]
 fn the_page_of_the_configuration_is_committed() {
-    let path = format!("{}/docs/reference/config.md", env!("CARGO_MANIFEST_DIR"));
-    #[expect(clippy::disallowed_methods, reason = "a test's own switch")]
-    let regenerate = std::env::var_os("LONGSHORE_REGENERATE").is_some();
-    if regenerate {
-        std::fs::write(&path, markdown()).unwrap();
-    }
-    let committed = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        committed == markdown(),
-        "{path} is out of date: run `LONGSHORE_REGENERATE=1 cargo test --lib reference`"
-    );
+    expect_committed("docs/reference/config.md", &markdown());
 }
 
 /// The properties of a table, found by the names of the tables above it.

@@ -20,11 +20,13 @@ impl Book {
         let Some(mut parent) = self.runs.get(&id).cloned() else {
             return Outcome::Refused(Refusal::NoRun);
         };
-        if superseded && !parent.state.ended() {
-            return Outcome::Refused(Refusal::Superseded);
-        }
         let already = parent.state == State::Done;
-        if let Err(refusal) = machine::spread(&mut parent, fence, parts, now) {
+        if let Err(refusal) = machine::spread(&mut parent, fence, parts, superseded, now) {
+            if refusal == Refusal::Superseded {
+                // It is to end as cancelled.
+                self.runs.insert(id, parent);
+                self.touched.insert(id);
+            }
             return Outcome::Refused(refusal);
         }
         if already {

@@ -340,16 +340,17 @@ impl Ledger for EmbeddedLedger {
         self.file
             .transact("delete old history", move |tx| {
                 tx.execute(sql!(purge_resources), [limit])?;
-                let old = array(texts(
-                    tx,
-                    "SELECT id FROM runs WHERE ended_at < ?1 \
-                       AND NOT EXISTS (SELECT 1 FROM runs p WHERE p.parent = runs.id) \
-                     ORDER BY ended_at LIMIT ?2",
-                    params![before.as_microsecond(), limit],
-                )?);
+                let roots =
+                    array(texts(tx, sql!(purge_roots), params![before.as_microsecond(), limit])?);
                 // A window whose history is gone was still delivered: no schedule may find it
                 // missing.
-                tx.execute(sql!(remember_windows), [&old])?;
+                tx.execute(sql!(remember_windows), [&roots])?;
+                let old = array(texts(
+                    tx,
+                    "SELECT value FROM json_each(?1) UNION \
+                     SELECT id FROM runs WHERE parent IN (SELECT value FROM json_each(?1))",
+                    [&roots],
+                )?);
                 tx.execute(
                     "DELETE FROM outbox WHERE run IN (SELECT value FROM json_each(?1))",
                     [&old],

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::{ALL, Kind, LAG_SECONDS, Metric, RUN_SECONDS};
+use crate::generated::expect_committed;
 
 const HEAD: &str = "\
 # Metrics
@@ -72,15 +73,5 @@ pub fn holds(rendered: &str) {
 
 #[test]
 fn the_page_of_metrics_is_committed() {
-    let path = format!("{}/docs/reference/metrics.md", env!("CARGO_MANIFEST_DIR"));
-    #[expect(clippy::disallowed_methods, reason = "a test's own switch")]
-    let regenerate = std::env::var_os("LONGSHORE_REGENERATE").is_some();
-    if regenerate {
-        std::fs::write(&path, markdown()).unwrap();
-    }
-    let committed = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        committed == markdown(),
-        "{path} is out of date: run `LONGSHORE_REGENERATE=1 cargo test --lib metrics`"
-    );
+    expect_committed("docs/reference/metrics.md", &markdown());
 }

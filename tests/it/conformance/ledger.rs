@@ -90,6 +90,8 @@ suite! {
         a_stuck_run_is_resolved;
     spread:
         a_run_is_spread_once_and_its_parts_are_found,
+        what_was_spread_goes_with_its_parts_and_is_not_remembered_as_done,
+        a_run_whose_newer_edition_is_done_is_not_spread,
         a_conflict_spreads_nothing;
     history:
         definitions_are_numbered_by_content,

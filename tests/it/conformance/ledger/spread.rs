@@ -1,9 +1,12 @@
 //! A run that stands for many tables.
 
-use longshore::job::RunId;
+use std::time::Duration;
+
 use longshore::job::command::{Command, Outcome};
+use longshore::job::machine::Proof;
 use longshore::job::machine::Refusal;
 use longshore::job::run::{Order, State};
+use longshore::job::{RunId, Window};
 use longshore::ledger::RunFilter;
 
 use super::bed::*;
@@ -53,4 +56,41 @@ pub async fn a_conflict_spreads_nothing(bed: Bed) {
     assert_eq!(bed.ledger.runs(&filter).await.unwrap().len(), 2);
     let kept = bed.ledger.run(parent).await.unwrap().unwrap();
     assert_eq!((kept.state, kept.parts), (State::Running, None));
+}
+
+pub async fn what_was_spread_goes_with_its_parts_and_is_not_remembered_as_done(bed: Bed) {
+    let start = "2026-11-01T00:00:00Z".parse::<jiff::Timestamp>().unwrap();
+    let window = Window { start, end: start + jiff::SignedDuration::from_hours(24) };
+    let of_window = |key: &str| Order { window: Some(window), ..order(key) };
+    let parent = done(bed.apply(accept(of_window("all"))).await).id;
+    let fence = opened(bed.apply(open(parent, &[])).await).run.fence;
+    done(bed.apply(spread(parent, fence, &["a", "b"].map(of_window))).await);
+    let filter = RunFilter { parent: Some(parent), limit: 10, ..RunFilter::default() };
+    let parts: Vec<_> =
+        bed.ledger.runs(&filter).await.unwrap().into_iter().map(|run| run.id).collect();
+    let before = bed.ledger.now().await.unwrap() - Duration::from_secs(3_600);
+    // One is delivered, and the other given up; the run of all ended long before them.
+    opened(bed.apply(open(parts[0], &[])).await);
+    done(bed.apply(record(parts[0], "m", Proof::Target)).await);
+    done(bed.apply(cancel(parts[1])).await);
+    bed.age("runs", "ended_at", parent, LEASE * 120).await;
+    bed.age("runs", "ended_at", parts[0], LEASE * 120).await;
+    assert_eq!(bed.ledger.purge(before, 10).await.unwrap(), 0, "one of them is young");
+    bed.age("runs", "ended_at", parts[1], LEASE * 120).await;
+    assert_eq!(bed.ledger.purge(before, 1).await.unwrap(), 3);
+    let skipped = bed.ledger.skipped("orders", window).await.unwrap();
+    let states: Vec<_> = skipped.iter().map(|one| one.ended).collect();
+    assert_eq!(states, [Some(State::Dead)]);
+}
+
+pub async fn a_run_whose_newer_edition_is_done_is_not_spread(bed: Bed) {
+    let (old, fence) = bed.running("all", &[]).await;
+    bed.sql(&format!("UPDATE runs SET edition = 0 WHERE id = '{old}'")).await;
+    let newer = done(bed.apply(accept(order("all-again"))).await).id;
+    bed.sql(&format!("UPDATE runs SET key = 'all', state = 'done' WHERE id = '{newer}'")).await;
+    let outcome = bed.apply(spread(old, fence, &[order("a")])).await;
+    assert!(matches!(outcome, Outcome::Refused(Refusal::Superseded)), "{outcome:?}");
+    assert_eq!(bed.run(old).await.state, State::Closing);
+    done(bed.apply(Command::Close { run: old, fence }).await);
+    assert_eq!(bed.run(old).await.state, State::Cancelled);
 }
