@@ -9,7 +9,7 @@ use datafusion_expr::logical_plan::{Join, JoinConstraint, Projection};
 use datafusion_expr::utils::split_conjunction;
 use datafusion_expr::{Expr, ExprSchemable, JoinType, LogicalPlan, Operator};
 
-use super::plan::{foreign, not_row_wise, refuse};
+use super::plan::{ALLOWED, foreign, not_row_wise, refuse};
 use super::table::{Table, Tables, comparable};
 use crate::error::{Error, Result};
 
@@ -33,7 +33,7 @@ pub(super) fn reference(plan: &LogicalPlan) -> Option<(&str, &TableReference)> {
 /// Refuses the joins that are no lookups, as far as their form tells.
 pub(super) fn form(join: &Join) -> Result<()> {
     let Some((table, name)) = reference(&join.right) else {
-        return Err(not_row_wise("a join with anything but a reference"));
+        return Err(no_reference());
     };
     let instead = match join.join_type {
         JoinType::Inner | JoinType::Left => None,
@@ -53,6 +53,11 @@ pub(super) fn form(join: &Join) -> Result<()> {
             .help(format!("Write LEFT JOIN {table} ON input.column = {name}.column.")));
     }
     Ok(())
+}
+
+fn no_reference() -> Error {
+    not_row_wise("a join with anything but a reference")
+        .help(format!("Begin with FROM input, and join references by their names. {ALLOWED}"))
 }
 
 /// `plan` with lookups instead of joins: nothing is compared in them any more, and the left side of
@@ -77,7 +82,7 @@ fn rewrite(plan: LogicalPlan, tables: &Tables, number: &mut usize) -> Result<Log
     let left = rewrite(join.left.as_ref().clone(), tables, number)?;
     let named = reference(&join.right);
     let Some((table, name)) = named.and_then(|(one, name)| Some((tables.get(one)?, name))) else {
-        return Err(not_row_wise("a join with anything but a reference"));
+        return Err(no_reference());
     };
     let keys = keys(&join, &left, table, name)?;
     let own = left.schema().iter().map(|column| Expr::Column(Column::from(column)));
@@ -140,6 +145,7 @@ fn keys(
             _ => None,
         };
         let Some((at, value)) = sides else {
+            let condition = condition.human_display();
             let what = format!("{condition} does not compare a value of the row with a key");
             return Err(wrong(what));
         };
@@ -186,6 +192,7 @@ pub(super) fn unlike(value: &Expr, kind: &DataType, column: &str, key: &DataType
         DataType::Binary => "bytea".to_owned(),
         _ => "varchar".to_owned(),
     };
+    let value = value.human_display();
     refuse(format!("{value} is {}, and {column} is {}", told(kind), told(key)))
         .help(format!("Give both one type, if that is what is meant: CAST({value} AS {cast})."))
 }

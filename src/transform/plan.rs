@@ -28,7 +28,7 @@ use super::table::{Table, Tables, comparable};
 use super::{Lookup, Stage, Transform, check, output};
 use crate::error::{Error, Result};
 
-const ALLOWED: &str = "A transform is one SELECT … FROM input [LEFT JOIN reference ON …] [WHERE …], \
+pub(super) const ALLOWED: &str = "A transform is one SELECT … FROM input [LEFT JOIN reference ON …] [WHERE …], \
                        row by row; the rest belongs into the source's query.";
 
 /// In which line of the SQL an error is: the name in its context.
@@ -62,6 +62,7 @@ pub(super) fn foreign(cause: DataFusionError) -> Error {
     let words = match cause.find_root() {
         DataFusionError::SQL(cause, _) => cause.to_string().replace("sql parser error: ", ""),
         DataFusionError::SchemaError(cause, _) => cause.to_string(),
+        DataFusionError::Plan(words) => words.clone(),
         _ => cause.strip_backtrace(),
     };
     let words = words.replace('\n', " ");

@@ -52,7 +52,8 @@ pub fn references(export: &Export, tree: &Node, known: &Known<'_>, problems: &mu
                     };
                     fit(table, &what, &source::reference_keys(one.kind), problems);
                 }
-                let help = "name the columns and their types there";
+                let help =
+                    "name the columns and their types: `fields = { code = { type = \"string\" } }`";
                 check_read(config, export, one.kind, &at, Some(help), tree, problems);
             }
             _ => {}
