@@ -50,6 +50,10 @@ pub struct Export {
     pub params: Params,
     /// Where its rows come from.
     pub source: SourceConfig,
+    /// Small tables in which the transform looks rows up, by the names that its SQL calls them by.
+    /// Each is read whole at the start of an attempt, before the first row.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub reference: BTreeMap<String, SourceConfig>,
     /// What is done to each row. Without it, rows stay as they are read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transform: Option<TransformConfig>,
@@ -75,11 +79,22 @@ pub struct Export {
 }
 
 impl Export {
+    /// The names of the connections that it uses, where the rows come from first. One may be there
+    /// more than once.
+    pub fn connections(&self) -> impl Iterator<Item = &str> {
+        let references = self.reference.values().map(|one| &one.connection);
+        let read = [&self.source.connection].into_iter().chain(references);
+        read.chain([&self.sink.connection]).map(String::as_str)
+    }
+
     /// Where it uses the window of a job, if it does. A job without one can then never succeed.
     pub fn uses_window(&self) -> Option<&'static str> {
         let is_window = |name: &str| param::WINDOW.contains(&name);
         if self.source.uses().any(is_window) {
             return Some("[source]");
+        }
+        if self.reference.values().flat_map(SourceConfig::uses).any(is_window) {
+            return Some("[reference]");
         }
         if self.sink.mode == Some(Mode::ReplaceWindow) {
             return Some("[sink] mode");
@@ -212,7 +227,8 @@ pub enum CatchUp {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct LimitsConfig {
-    /// How much memory its rows may take on their way; not enforced yet.
+    /// How much memory its rows may take on their way. Its references may take half of it, and a run
+    /// fails whose references are larger; for other rows it is not enforced yet.
     pub memory: crate::units::Size,
     /// How long one attempt may take.
     #[serde(with = "crate::units::duration")]

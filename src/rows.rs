@@ -53,6 +53,16 @@ pub struct Refused {
     pub schema: Option<SchemaRef>,
 }
 
+impl Refused {
+    /// The rule with its column, as counts are kept of them; never a value.
+    pub fn named(&self) -> String {
+        match &self.column {
+            Some(column) => format!("{column}: {}", self.rule),
+            None => self.rule.clone(),
+        }
+    }
+}
+
 /// A lazy stream of batches that all have one schema.
 pub struct Rows {
     /// The schema of every batch.

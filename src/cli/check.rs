@@ -18,6 +18,7 @@ use crate::job::param::{Param, ParamType};
 use crate::job::window::{self, WindowSpec};
 use crate::pipeline::{House, Plan};
 use crate::scrub::scrub;
+use crate::source::SourceConfig;
 use crate::wiring;
 
 /// Check every file and every reference
@@ -174,14 +175,15 @@ fn tell(
     ))
 }
 
-/// What the path of the source's files has in it that only a job tells.
+/// What the paths of the files that it reads have in them that only a job tells.
 fn guessed<'a>(export: &'a Export, config: &Config) -> Option<&'a str> {
-    let connection = config.connections.get(&export.source.connection)?;
-    if connection.kind != System::Files {
-        return None;
-    }
     let told = |param: &Param| param.default.is_some() || param.values.is_some();
-    export.source.uses().find(|name| !export.params.get(*name).is_some_and(told))
+    let files = |one: &&SourceConfig| {
+        let connection = config.connections.get(&one.connection);
+        connection.is_some_and(|connection| connection.kind == System::Files)
+    };
+    let read = std::iter::once(&export.source).chain(export.reference.values()).filter(files);
+    read.flat_map(SourceConfig::uses).find(|name| !export.params.get(*name).is_some_and(told))
 }
 
 /// Tells that an export could not be looked at, since its files depend on the job.

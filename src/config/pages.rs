@@ -447,6 +447,27 @@ fn of_code(code: Code) -> Page {
             ),
             "Use drop, redact or hash, or CAST the column to varchar in [transform].",
         ),
+        Code::ReferenceKey => (
+            "The key of a reference must name columns that it has, each once: by their values a row \
+             is found.",
+            Wrong::File(
+                EXPORT,
+                "transform = { sql = \"SELECT o.* FROM input o JOIN countries c ON o.country = c.code\" }\n\
+                 [reference.countries]\nconnection = \"shop\"\ntable = \"countries\"\n\
+                 columns = [\"code\", \"name\"]\nkey = [\"cod\"]",
+            ),
+            "Name the columns by which a row is found.",
+        ),
+        Code::UnusedReference => (
+            "The SQL of [transform] does not join a reference, which is read whole all the same at \
+             the start of each attempt.",
+            Wrong::File(
+                EXPORT,
+                "[reference.countries]\nconnection = \"shop\"\ntable = \"countries\"\n\
+                 key = [\"code\"]",
+            ),
+            "Join it: LEFT JOIN countries ON input.country = countries.code. Or remove it.",
+        ),
         Code::LiteralSecret => (
             "A password or key stands in the configuration itself, where everybody reads it who \
              reads the repository.",

@@ -106,6 +106,10 @@ codes! {
     Promise = "LS0332",
     /// A column cannot be protected in that way.
     Protection = "LS0333",
+    /// A reference whose key is none.
+    ReferenceKey = "LS0345",
+    /// A reference that the transform does not use (a note).
+    UnusedReference = "LS0346",
     /// A secret stands in the configuration.
     LiteralSecret = "LS0401",
     /// A password stands in an address.

@@ -75,7 +75,7 @@ impl Sources {
             return Err(problems.sort().0);
         };
         let mut connections = Vec::new();
-        for name in [&export.source.connection, &export.sink.connection] {
+        for name in export.connections() {
             let there = connections.iter().any(|(one, _)| one == name);
             let Some(node) = self.connections.as_ref().and_then(|all| all.get(name)) else {
                 continue;
@@ -88,7 +88,7 @@ impl Sources {
                 continue;
             };
             values.retain(|_, value| !value.is_null());
-            connections.push((name.clone(), lines(&values, Some(node))));
+            connections.push((name.to_owned(), lines(&values, Some(node))));
         }
         if !problems.0.is_empty() {
             return Err(problems.sort().0);

@@ -292,9 +292,11 @@ fn place(old: &Export, new: &Export, effect: &mut impl FnMut(bool, String)) {
 /// What rows there are.
 fn rows(old: &Export, new: &Export, effect: &mut impl FnMut(bool, String)) {
     let promised = old.contract.is_some() && new.contract.is_some();
-    for (what, differs) in
-        [("source", old.source != new.source), ("transform", old.transform != new.transform)]
-    {
+    for (what, differs) in [
+        ("source", old.source != new.source),
+        ("references", old.reference != new.reference),
+        ("transform", old.transform != new.transform),
+    ] {
         if differs {
             let kept = if promised { "; the contract holds" } else { ", and no contract tells" };
             effect(!promised, format!("the rows may be others ({what}){kept}"));

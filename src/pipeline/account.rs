@@ -64,11 +64,7 @@ impl Account {
             counts.filtered += batch.filtered;
             counts.quarantined += refused.len() as u64;
             for row in &refused {
-                let rule = match &row.column {
-                    Some(column) => format!("{column}: {}", row.rule),
-                    None => row.rule.clone(),
-                };
-                *rules.entry(rule).or_default() += 1;
+                *rules.entry(row.named()).or_default() += 1;
             }
         }
         if !refused.is_empty()

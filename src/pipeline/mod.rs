@@ -11,9 +11,11 @@
 //! by a later one.
 
 mod account;
+mod manifest;
 mod plan;
 mod preview;
 mod quarantine;
+mod reference;
 mod stuck;
 
 use std::sync::Arc;
@@ -24,23 +26,21 @@ use uuid::Uuid;
 
 use crate::contract::{Contract, check_share};
 use crate::error::{Class, Error, Result};
-use crate::format::FieldType;
 use crate::job::RunId;
 use crate::job::command::{Command, Delivery, Outcome};
-use crate::job::decision::{CursorMove, Decision};
+use crate::job::decision::Decision;
 use crate::job::machine::{Proof, Refusal};
-use crate::job::manifest::{
-    MANIFEST_LIMIT, Manifest, ManifestColumn, ManifestCursor, ManifestFile,
-};
+use crate::job::manifest::{MANIFEST_LIMIT, Manifest, ManifestCursor, ManifestFile};
 use crate::job::run::{Run, State};
 use crate::protect::Protect;
 use crate::rows::{Counts, Rows};
 use crate::sink::{Begun, Empty, Holder, Way};
 use crate::source::{Delivered, Fresh, Since, Take, Taken};
-use crate::transform::Transform;
+use crate::transform::{Tables, Transform};
 
 use account::Account;
 pub use account::Progress;
+use manifest::columns;
 pub use plan::{House, Plan};
 pub use preview::Preview;
 pub use quarantine::{
@@ -105,31 +105,6 @@ impl Plan {
         })
     }
 
-    /// The manifest that this delivery takes the place of. What stands there must be what the
-    /// ledger recorded last for this target, or nothing: a decision that could never be carried
-    /// out must not be taken.
-    async fn replaced(&self, attempt: &Attempt) -> Result<Option<String>> {
-        if !self.replaces() {
-            return Ok(None);
-        }
-        let standing = self.sink.standing().await?;
-        if standing.is_none() || standing == attempt.predecessor {
-            return Ok(standing);
-        }
-        Err(Error::refused(
-            "replace the delivery",
-            "the delivery that stands there is not the last one that this ledger recorded",
-        )
-        .with("target", self.target())
-        .help("Find out who wrote it; move it away, or use another path."))
-    }
-
-    /// How the cursor moves over what was read, if it does.
-    fn moved(&self, range: Option<&ManifestCursor>) -> Option<CursorMove> {
-        let (name, range) = (self.cursor()?.to_owned(), range?);
-        Some(CursorMove { name, from: range.from.clone(), to: range.to.clone()? })
-    }
-
     /// Goes on with what an earlier attempt decided.
     pub fn resume(&self, attempt: &Attempt) -> Result<Decided<'_>> {
         let decision = attempt.run.decision.clone().ok_or_else(|| {
@@ -139,31 +114,10 @@ impl Plan {
     }
 }
 
-impl Plan {
-    /// Asks the source for its columns, plans every step on them, and asks the sink whether it
-    /// would take what comes of it. No row is read, and nothing is written.
-    ///
-    /// # Errors
-    /// What a run would fail with, as far as the columns tell.
-    pub async fn check(&self) -> Result<()> {
-        let mut schema = self.source.schema(&self.bindings).await?;
-        if let Some(config) = &self.export.transform {
-            schema = Transform::plan(config, schema)?.schema();
-        }
-        if let Some(config) = &self.export.contract {
-            schema = Contract::plan(config, schema)?.schema();
-        }
-        if !self.export.protect.is_empty() {
-            let key = self.pseudonyms()?;
-            schema = Protect::plan(&self.export.protect, schema, key.as_ref())?.schema();
-        }
-        self.sink.fits(&schema).await.map_err(|error| error.with("target", self.target()))
-    }
-}
-
-/// Rows as the source gives them.
+/// Rows as the source gives them, and what is looked up for them.
 pub struct Extracted<'a> {
     ready: Ready<'a>,
+    references: Tables,
     /// One stream of a source; of refused rows one for each kind of columns.
     rows: Vec<Rows>,
 }
@@ -189,17 +143,18 @@ pub struct Protected<'a> {
 }
 
 impl<'a> Ready<'a> {
-    /// Starts to read. Nothing is read before the sink pulls. What `delivered` knows is not taken
-    /// again by a cursor over files.
+    /// Reads the references, and starts to read the source. Nothing of that is read before the sink
+    /// pulls. What `delivered` knows is not taken again by a cursor over files.
     pub async fn extract(self, delivered: &dyn Delivered) -> Result<Extracted<'a>> {
         let plan = self.plan;
         if let Some(supplement) = &plan.supplement {
             let rows = quarantine::rows(plan.vault()?, supplement).await?;
-            return Ok(Extracted { ready: self, rows });
+            return Ok(Extracted { ready: self, references: Tables::new(), rows });
         }
+        let references = plan.read_references().await?;
         let Some(cursor) = &plan.cursor else {
             let rows = vec![plan.source.read(&plan.bindings).await?];
-            return Ok(Extracted { ready: self, rows });
+            return Ok(Extracted { ready: self, references, rows });
         };
         let since = &self.attempt.since;
         let (rows, to, files) = if cursor.files {
@@ -216,19 +171,21 @@ impl<'a> Ready<'a> {
         };
         let from = since.from.clone();
         let range = Some(ManifestCursor { column: cursor.column.clone(), from, to, files });
-        Ok(Extracted { ready: Ready { range, ..self }, rows })
+        Ok(Extracted { ready: Ready { range, ..self }, references, rows })
     }
 }
 
 impl<'a> Extracted<'a> {
     /// Applies the export's transform, if it has one. Refused rows have come through it.
     pub fn transform(self) -> Result<Transformed<'a>> {
-        let Extracted { ready, rows } = self;
+        let Extracted { ready, references, rows } = self;
+        let planned = |config, rows: Rows| {
+            Ok(Transform::plan(config, Arc::clone(&rows.schema), &references)?.rows(rows))
+        };
         let rows = match &ready.plan.export.transform {
-            Some(config) if ready.plan.supplement.is_none() => rows
-                .into_iter()
-                .map(|rows| Ok(Transform::plan(config, Arc::clone(&rows.schema))?.rows(rows)))
-                .collect::<Result<_>>()?,
+            Some(config) if ready.plan.supplement.is_none() => {
+                rows.into_iter().map(|rows| planned(config, rows)).collect::<Result<_>>()?
+            }
             _ => rows,
         };
         Ok(Transformed { ready, rows })
@@ -354,23 +311,7 @@ impl<'a> Protected<'a> {
             }
         }
         let counts = if staged.parts.is_empty() { Counts { bytes: 0, ..counts } } else { counts };
-        let fields = schema
-            .fields()
-            .iter()
-            .map(|field| {
-                let kind = FieldType::of_arrow(field.data_type()).ok_or_else(|| {
-                    Error::permanent("describe the delivery", "a column's type has no name")
-                        .with("column", field.name())
-                        .with("type", field.data_type())
-                        .help("Cast it in the source's query or in the transform.")
-                })?;
-                Ok(ManifestColumn {
-                    name: field.name().clone(),
-                    kind,
-                    nullable: field.is_nullable(),
-                })
-            })
-            .collect::<Result<_>>()?;
+        let fields = columns(&schema)?;
         let files = staged.parts.iter().map(ManifestFile::from).collect();
         let replaces = plan.replaced(&attempt).await?;
         let cursor = plan.moved(range.as_ref());

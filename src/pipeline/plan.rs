@@ -5,21 +5,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use secrecy::SecretString;
 
+use super::Progress;
 use super::quarantine::{Quarantine, Vault};
-use super::{Attempt, Progress};
+use super::reference::Reference;
 use crate::connect::{Connection, System};
 use crate::contract::ContractConfig;
 use crate::error::{Error, Result};
 use crate::export::{Export, TABLE};
-use crate::format::Format;
 use crate::intake::Bound;
 use crate::job::key::Content;
-use crate::job::manifest::{
-    MANIFEST_FORMAT, Manifest, ManifestColumn, ManifestCursor, ManifestFile, Supplemented,
-};
 use crate::job::param::{self, Bindings, Value};
 use crate::job::run::Run;
 use crate::job::supplement::Supplement;
@@ -27,7 +23,6 @@ use crate::job::template::{self, Template};
 use crate::job::waiting::Need;
 use crate::job::window;
 use crate::protect::Protection;
-use crate::rows::Counts;
 use crate::secret::Secret;
 use crate::sink::discard::DiscardSink;
 use crate::sink::{self, Holder, IfExists, Occasion, Sink};
@@ -69,7 +64,7 @@ impl House {
             .help("Set the variable, or put the file there; runs that need it wait until then."))
     }
 
-    fn connection(&self, name: &str) -> Result<&Arc<Connection>> {
+    pub(super) fn connection(&self, name: &str) -> Result<&Arc<Connection>> {
         self.connections.get(name).ok_or_else(|| {
             let known: Vec<&str> = self.connections.keys().map(String::as_str).collect();
             Error::config("plan the run", "the definition names a connection that is not there")
@@ -84,6 +79,7 @@ pub struct Plan {
     pub(super) export: Arc<Export>,
     pub(super) bindings: Bindings,
     pub(super) source: Box<dyn Source>,
+    pub(super) references: Vec<Reference>,
     pub(super) sink: Box<dyn Sink>,
     pub(super) progress: Arc<Progress>,
     pub(super) cursor: Option<Cursor>,
@@ -173,13 +169,23 @@ impl Plan {
             params: &bindings,
         };
         let sink = sink::build(&sink, to, occasion)?;
-        let mut uses = vec![Arc::clone(to)];
-        if to.name != from.name && supplement.is_none() {
-            uses.insert(0, Arc::clone(from));
+        // Refused rows have come through the transform.
+        let references = match supplement {
+            None => Reference::of(&export, house)?,
+            Some(_) => Vec::new(),
+        };
+        let read = supplement.is_none().then_some(from).into_iter();
+        let read = read.chain(references.iter().map(|one| &one.connection));
+        let mut uses: Vec<Arc<Connection>> = Vec::new();
+        for one in read.chain([to]) {
+            if uses.iter().all(|other| other.name != one.name) {
+                uses.push(Arc::clone(one));
+            }
         }
         Ok(Plan {
             bindings,
             source,
+            references,
             sink,
             progress: Arc::default(),
             cursor,
@@ -212,6 +218,7 @@ impl Plan {
         Ok(Plan {
             bindings,
             source: source::build(&export.source, from, None)?,
+            references: Vec::new(),
             // Nothing is ever staged in it, so that it is closed and cleaned as any other.
             sink: Box::new(DiscardSink::new(from, Some(&format!("tables/{}", run.id)))),
             progress: Arc::default(),
@@ -332,47 +339,6 @@ impl Plan {
 
     pub(super) fn quarantine(&self, holder: &Holder) -> Result<Option<Quarantine>> {
         self.quarantine.as_ref().map(|vault| Quarantine::new(vault, holder)).transpose()
-    }
-
-    pub(super) fn manifest(
-        &self,
-        attempt: &Attempt,
-        schema: Vec<ManifestColumn>,
-        cursor: Option<ManifestCursor>,
-        snapshot: Option<String>,
-        files: Vec<ManifestFile>,
-        counts: Counts,
-    ) -> Manifest {
-        let run = &attempt.run;
-        Manifest {
-            format: MANIFEST_FORMAT.to_owned(),
-            delivery: super::delivery_id(),
-            run: run.id,
-            key: run.order.key.clone(),
-            edition: run.order.edition,
-            supersedes: attempt.supersedes,
-            supplements: self.supplement.as_ref().map(|supplement| Supplemented {
-                run: supplement.first,
-                delivery: supplement.delivery,
-                key: supplement.key.clone(),
-            }),
-            export: run.order.export.clone(),
-            revision: run.order.revision,
-            definition: run.order.definition.clone(),
-            contract_version: self.export.contract.as_ref().and_then(|c| c.version.clone()),
-            window: run.order.window,
-            params: run.order.params.clone(),
-            schema,
-            csv: (self.export.sink.kind().0 == Format::Csv)
-                .then(|| self.export.sink.csv.clone())
-                .flatten(),
-            cursor,
-            snapshot,
-            files,
-            counts: counts.into(),
-            made_at: Timestamp::now(),
-            made_by: Manifest::maker(),
-        }
     }
 }
 

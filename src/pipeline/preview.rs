@@ -1,4 +1,5 @@
-//! The first rows as they would be delivered. Nothing is delivered, kept or recorded.
+//! What a run would do, found without one: whether it fits its systems, and the first rows as they
+//! would be delivered. Nothing is delivered, kept or recorded.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,6 +32,27 @@ pub struct Preview {
 }
 
 impl Plan {
+    /// Asks the source and the references for their columns, plans every step on them, and asks the
+    /// sink whether it would take what comes of it. No row is read, and nothing is written.
+    ///
+    /// # Errors
+    /// What a run would fail with, as far as the columns tell.
+    pub async fn check(&self) -> Result<()> {
+        let mut schema = self.source.schema(&self.bindings).await?;
+        let references = self.columns_of_references().await?;
+        if let Some(config) = &self.export.transform {
+            schema = Transform::plan(config, schema, &references)?.schema();
+        }
+        if let Some(config) = &self.export.contract {
+            schema = Contract::plan(config, schema)?.schema();
+        }
+        if !self.export.protect.is_empty() {
+            let key = self.pseudonyms()?;
+            schema = Protect::plan(&self.export.protect, schema, key.as_ref())?.schema();
+        }
+        self.sink.fits(&schema).await.map_err(|error| error.with("target", self.target()))
+    }
+
     /// Takes the first rows the way that a run takes all of them, up to where they would be staged.
     /// Nothing more is read when there are enough.
     ///
@@ -40,9 +62,10 @@ impl Plan {
     /// # Errors
     /// What a run would fail with on these rows, but for how many were refused.
     pub async fn preview(&self, most: usize) -> Result<Preview> {
+        let references = self.read_references().await?;
         let mut rows = self.source.read(&self.bindings).await?;
         if let Some(config) = &self.export.transform {
-            rows = Transform::plan(config, Arc::clone(&rows.schema))?.rows(rows);
+            rows = Transform::plan(config, Arc::clone(&rows.schema), &references)?.rows(rows);
         }
         if let Some(config) = &self.export.contract {
             rows = Contract::plan(config, Arc::clone(&rows.schema))?.rows(rows);

@@ -29,7 +29,7 @@ pub(crate) use self::sql::{parameters, placed};
 pub(crate) use self::tables::parts as table_parts;
 pub use self::tables::{Listed, Tables};
 
-/// What an export reads: the `[source]` of its definition.
+/// What an export reads: the `[source]` of its definition, or one of its `[reference.*]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -78,6 +78,10 @@ pub struct SourceConfig {
         schemars(with = "Option<std::collections::BTreeMap<String, crate::format::Field>>")
     )]
     pub fields: Option<Fields>,
+    /// References: the columns by which a row is found. No two rows may have the same values in them;
+    /// where one is NULL, the row is never found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Vec<String>>,
 }
 
 impl SourceConfig {
@@ -173,6 +177,12 @@ pub(crate) fn keys(kind: System) -> &'static [&'static str] {
     }
 }
 
+/// The keys of a `[reference.*]` that a kind of system has: a reference is one table, read whole.
+pub(crate) fn reference_keys(kind: System) -> Vec<&'static str> {
+    let kept = keys(kind).iter().filter(|key| !["tables", "cursor"].contains(key));
+    kept.copied().chain(["key"]).collect()
+}
+
 /// The source that `config` describes, at `connection`. Nothing is reached yet.
 ///
 /// `contract` is what the export's contract promises; types are taken from it where the system
@@ -185,8 +195,25 @@ pub fn build(
     connection: &Connection,
     contract: Option<&Types>,
 ) -> Result<Box<dyn Source>> {
-    let types = types(config, contract);
-    validate(config, connection.kind)
+    make(config, connection, keys(connection.kind), types(config, contract))
+}
+
+/// The source of a reference: as [`build`], but for the keys that it may have. Types come from its
+/// own fields alone.
+///
+/// # Errors
+/// As those of [`build`].
+pub fn build_reference(config: &SourceConfig, connection: &Connection) -> Result<Box<dyn Source>> {
+    make(config, connection, &reference_keys(connection.kind), types(config, None))
+}
+
+fn make(
+    config: &SourceConfig,
+    connection: &Connection,
+    keys: &[&str],
+    types: Types,
+) -> Result<Box<dyn Source>> {
+    validate(config, connection.kind, keys)
         .map_err(|error| error.with("connection", &connection.name))?;
     Ok(match connection.kind {
         System::Postgres => Box::new(postgres::PostgresSource::new(config, connection, types)),
@@ -196,7 +223,7 @@ pub fn build(
     })
 }
 
-fn validate(config: &SourceConfig, kind: System) -> Result<()> {
+fn validate(config: &SourceConfig, kind: System, keys: &[&str]) -> Result<()> {
     let wrong = |message: String, help: &str| {
         Err(Error::config("understand the source", message).help(help))
     };
@@ -212,6 +239,7 @@ fn validate(config: &SourceConfig, kind: System) -> Result<()> {
         ("compression", config.compression.is_some()),
         ("csv", config.csv.is_some()),
         ("fields", config.fields.is_some()),
+        ("key", config.key.is_some()),
     ];
     let help = match kind {
         System::Postgres | System::Sqlite => {
@@ -220,7 +248,7 @@ fn validate(config: &SourceConfig, kind: System) -> Result<()> {
         System::Files => "Files are read by `path`, `format`, `compression`, `csv`, `fields`.",
         System::Discard => "It has no rows; leave the key out.",
     };
-    let strange = |(key, given): &&(&str, bool)| *given && !keys(kind).contains(key);
+    let strange = |(key, given): &&(&str, bool)| *given && !keys.contains(key);
     if let Some((key, _)) = given.iter().find(strange) {
         return wrong(format!("`{key}` makes no sense for this kind of connection"), help);
     }

@@ -1,11 +1,14 @@
 //! What a row-wise SELECT may not say, and where it would lose digits.
 
+use std::collections::HashSet;
+
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion_common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion_common::{DFSchema, DataFusionError};
 use datafusion_expr::expr::Cast;
 use datafusion_expr::{Expr, ExprSchemable, LogicalPlan, Operator, Volatility};
 
+use super::join::{self, INPUT};
 use super::plan::{foreign, not_row_wise, refuse};
 use crate::error::{Error, Result};
 
@@ -16,7 +19,16 @@ const MAX_DEPTH: usize = 100;
 /// than its row. It goes by what is allowed, so that what DataFusion learns later is refused too.
 pub(super) fn row_wise(plan: &LogicalPlan) -> Result<()> {
     let found = match plan {
+        LogicalPlan::TableScan(scan) if scan.table_name.table() != INPUT => {
+            let name = &scan.table_name;
+            return Err(refuse(format!("the rows of `{name}` are looked up, and nothing else"))
+                .help(format!("Begin with the rows: SELECT … FROM input LEFT JOIN {name} ON ….")));
+        }
         LogicalPlan::TableScan(_) | LogicalPlan::Filter(_) | LogicalPlan::SubqueryAlias(_) => None,
+        LogicalPlan::Join(join) => {
+            join::form(join)?;
+            None
+        }
         LogicalPlan::Projection(projection) => {
             for expr in &projection.expr {
                 if !matches!(expr, Expr::Column(_) | Expr::Alias(_)) {
@@ -29,7 +41,6 @@ pub(super) fn row_wise(plan: &LogicalPlan) -> Result<()> {
         LogicalPlan::Aggregate(_) => Some("GROUP BY and aggregate functions"),
         LogicalPlan::Window(_) => Some("window functions"),
         LogicalPlan::Sort(_) => Some("ORDER BY"),
-        LogicalPlan::Join(_) => Some("a join"),
         LogicalPlan::Limit(_) => Some("LIMIT and OFFSET"),
         LogicalPlan::Distinct(_) => Some("DISTINCT"),
         LogicalPlan::Union(_) => Some("UNION"),
@@ -51,7 +62,11 @@ pub(super) fn row_wise(plan: &LogicalPlan) -> Result<()> {
         }
         expression(&expr)?;
     }
-    plan.inputs().into_iter().try_for_each(row_wise)
+    match plan {
+        // The right side is a reference.
+        LogicalPlan::Join(join) => row_wise(&join.left),
+        plan => plan.inputs().into_iter().try_for_each(row_wise),
+    }
 }
 
 fn depth(expr: &Expr) -> usize {
@@ -106,7 +121,8 @@ fn expression(expr: &Expr) -> Result<()> {
     refusal.map_or(Ok(()), Err)
 }
 
-/// Calls `visit` with every expression of the plan, however deep, and the schema it is over.
+/// Calls `visit` with every expression of the plan, however deep, and the schema it is over. Lookups
+/// have none of their own: what they compare is on their left side.
 fn each(
     plan: &LogicalPlan,
     visit: &mut impl FnMut(&Expr, &DFSchema) -> Result<(), DataFusionError>,
@@ -118,6 +134,18 @@ fn each(
         each(input, visit)?;
     }
     Ok(())
+}
+
+/// The names of all columns that the expressions of a plan use.
+pub(super) fn columns(plan: &LogicalPlan) -> Result<HashSet<String>, DataFusionError> {
+    let mut names = HashSet::new();
+    each(plan, &mut |expr, _| {
+        if let Expr::Column(column) = expr {
+            names.insert(column.name.clone());
+        }
+        Ok(())
+    })?;
+    Ok(names)
 }
 
 /// Refuses divisions of decimals: their quotient is cut off four digits after the dividend's, in

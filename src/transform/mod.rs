@@ -1,41 +1,48 @@
 //! The transform: one row-wise SELECT over `input`, by DataFusion's parser and expressions.
 //!
-//! One row in gives one row out, or none, and the same row always gives the same result.
+//! One row in gives one row out, or none, and the same row always gives the same result. In small
+//! tables, the references, it looks up at most one row for each by a join with their key.
 //! Whatever needs more than one row belongs into the source's query, where a database does it
 //! better. Numbers are exact: literals with a point are decimals, an overflow refuses its row
 //! instead of wrapping around, and what would round in silence is refused when planning.
 //! Integer division drops the remainder, as SQL says.
 
 mod check;
+mod context;
+mod join;
 mod output;
 mod plan;
+mod table;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch, RecordBatchOptions};
-use arrow::compute::{concat_batches, filter_record_batch};
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::compute::{concat_batches, filter, filter_record_batch, is_not_null, take};
+use arrow::datatypes::{DataType, SchemaRef, UInt32Type};
 use arrow::error::ArrowError;
 use datafusion_common::DataFusionError;
 use datafusion_physical_expr::PhysicalExpr;
-use futures::StreamExt;
+use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::format::row_json;
-use crate::rows::{Batch, Refused, Rows};
+use crate::rows::{BATCH_BYTES, Batch, Refused, Rows};
 
 pub(crate) use plan::{CHARACTER, LINE};
+pub use table::{Table, Tables, cost};
 
 /// The `[transform]` of a definition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct TransformConfig {
-    /// `SELECT … FROM input [WHERE …]`. One row in gives one row out, or none; joins, groups and order
-    /// belong into the query. Types are exact: what would lose digits is refused when planning.
+    /// `SELECT … FROM input [LEFT JOIN reference ON …] [WHERE …]`. One row in gives one row out, or none;
+    /// other joins, groups and order belong into the query. Types are exact: what would lose digits is
+    /// refused when planning.
     pub sql: String,
 }
 
@@ -46,6 +53,21 @@ enum Stage {
     Filter(Arc<dyn PhysicalExpr>),
     /// Computes the columns of a new batch.
     Project(Vec<Arc<dyn PhysicalExpr>>, SchemaRef),
+    /// Sets the columns of a reference beside those that are there.
+    Lookup(Lookup),
+}
+
+/// How a row of a reference is found for each row of a batch.
+#[derive(Debug)]
+struct Lookup {
+    table: Arc<Table>,
+    /// What is looked up, in the order of the key.
+    keys: Vec<Arc<dyn PhysicalExpr>>,
+    /// Whether rows without a counterpart stay, with NULLs; else they are left out.
+    whole: bool,
+    /// The columns of the reference that are wanted.
+    taken: Vec<usize>,
+    schema: SchemaRef,
 }
 
 /// A transform that was planned for one input schema.
@@ -56,20 +78,24 @@ pub struct Transform {
 }
 
 impl Transform {
-    /// Checks the form of the SELECT alone, where the schema of its input is not known.
+    /// Checks the form of the SELECT alone, where the schema of its input or of a reference is not
+    /// known. Answers which of the references it uses.
     ///
     /// # Errors
     /// `config`, with the place where the parser tells one.
-    pub fn parse(config: &TransformConfig) -> Result<()> {
-        plan::parse(&config.sql)
+    pub fn parse(
+        config: &TransformConfig,
+        references: &BTreeSet<&str>,
+    ) -> Result<BTreeSet<String>> {
+        plan::parse(&config.sql, references)
     }
 
-    /// Plans the SELECT against the schema of its input, without reading a row.
+    /// Plans the SELECT against the schema of its input and the references, without reading a row.
     ///
     /// Fails with class `config` if the SQL is wrong, is not row-wise, depends on anything but
-    /// the row, or would lose digits.
-    pub fn plan(config: &TransformConfig, input: SchemaRef) -> Result<Transform> {
-        let transform = plan::plan(&config.sql, input.clone())?;
+    /// the row and the references, or would lose digits.
+    pub fn plan(config: &TransformConfig, input: SchemaRef, tables: &Tables) -> Result<Transform> {
+        let transform = plan::plan(&config.sql, input.clone(), tables)?;
         // What fails without a row would fail for every row.
         transform.run(&RecordBatch::new_empty(input)).map_err(|failure| {
             let cause = failure.cause.strip_backtrace();
@@ -101,11 +127,30 @@ impl Transform {
         Ok(Batch { rows, read: batch.read, filtered: batch.filtered + left_out as u64, refused })
     }
 
-    /// Transforms a stream of batches, lazily.
+    /// Transforms a stream of batches, lazily. Where what is looked up is wide, batches become several.
     pub fn rows(self, rows: Rows) -> Rows {
         let schema = self.schema();
-        let stream = rows.stream.map(move |batch| batch.and_then(|batch| self.apply(batch)));
+        let most = self.rows_at_once();
+        let stream = rows
+            .stream
+            .flat_map(move |batch| match batch {
+                Ok(batch) => stream::iter(slices(batch, most)).map(Ok).left_stream(),
+                Err(error) => stream::iter([Err(error)]).right_stream(),
+            })
+            .map(move |batch| batch.and_then(|batch| self.apply(batch)));
         Rows { schema, stream: stream.boxed(), snapshot: rows.snapshot }
+    }
+
+    /// How many rows a batch may have, so that what is looked up for them stays within the bytes of a
+    /// batch whatever it is.
+    fn rows_at_once(&self) -> usize {
+        let widths = self.stages.iter().filter_map(|stage| match stage {
+            Stage::Lookup(Lookup { table, taken, .. }) => {
+                Some(taken.iter().map(|at| table.widest(*at)).sum::<usize>())
+            }
+            _ => None,
+        });
+        (BATCH_BYTES / widths.sum::<usize>().max(1)).max(1)
     }
 
     /// Evaluates the rows together, and where that fails, each half alone, down to the rows that
@@ -121,7 +166,7 @@ impl Transform {
             Err(failure) if rows.num_rows() <= 1 => {
                 refused.extend((0..rows.num_rows()).map(|row| Refused {
                     rule: failure.rule(),
-                    column: failure.column.clone(),
+                    column: failure.column(),
                     row: row_json(rows, row),
                     schema: None,
                 }));
@@ -144,7 +189,10 @@ impl Transform {
                         let mask = condition.evaluate(&rows)?.into_array(count)?;
                         Ok(filter_record_batch(&rows, mask.as_boolean())?)
                     };
-                    filtered().map_err(|cause| Failure { column: None, cause })?
+                    filtered().map_err(|cause| Failure { at: At::Where, cause })?
+                }
+                Stage::Lookup(lookup) => {
+                    lookup.apply(&rows).map_err(|cause| Failure { at: At::On, cause })?
                 }
                 Stage::Project(columns, schema) => {
                     let columns = columns
@@ -161,7 +209,7 @@ impl Transform {
                         .collect::<Result<Vec<_>, Failure>>()?;
                     let options = RecordBatchOptions::new().with_row_count(Some(count));
                     RecordBatch::try_new_with_options(schema.clone(), columns, &options)
-                        .map_err(|cause| Failure { column: None, cause: cause.into() })?
+                        .map_err(|cause| Failure { at: At::Where, cause: cause.into() })?
                 }
             };
         }
@@ -169,17 +217,77 @@ impl Transform {
     }
 }
 
+impl Lookup {
+    fn apply(&self, rows: &RecordBatch) -> Result<RecordBatch, DataFusionError> {
+        let keys = self
+            .keys
+            .iter()
+            .map(|key| {
+                let values = key.evaluate(rows)?.into_array(rows.num_rows())?;
+                digits(values.as_ref())?;
+                Ok(values)
+            })
+            .collect::<Result<Vec<_>, DataFusionError>>()?;
+        let mut places = self.table.find(&keys)?;
+        let mut kept = rows.clone();
+        if !self.whole && places.null_count() > 0 {
+            let there = is_not_null(&places)?;
+            kept = filter_record_batch(rows, &there)?;
+            places = filter(&places, &there)?.as_primitive::<UInt32Type>().clone();
+        }
+        let mut columns = kept.columns().to_vec();
+        for at in &self.taken {
+            columns.push(take(self.table.column(*at), &places, None)?);
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(kept.num_rows()));
+        Ok(RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?)
+    }
+}
+
+/// A batch in slices of at most so many rows. What was read and is no longer there is told by the
+/// first.
+fn slices(mut batch: Batch, most: usize) -> Vec<Batch> {
+    let count = batch.rows.num_rows();
+    if count <= most {
+        return vec![batch];
+    }
+    let rest = (most..count)
+        .step_by(most)
+        .map(|from| Batch::whole(batch.rows.slice(from, most.min(count - from))));
+    let rest: Vec<Batch> = rest.collect();
+    batch.rows = batch.rows.slice(0, most);
+    batch.read -= (count - most) as u64;
+    std::iter::once(batch).chain(rest).collect()
+}
+
 /// Why rows cannot be evaluated. The cause itself may quote values.
 #[derive(Debug)]
 struct Failure {
-    /// The column whose expression it was; none for the condition.
-    column: Option<String>,
+    at: At,
     cause: DataFusionError,
+}
+
+/// What could not be evaluated.
+#[derive(Debug)]
+enum At {
+    /// The expression of a column.
+    Column(String),
+    /// The condition.
+    Where,
+    /// What is looked up.
+    On,
 }
 
 impl Failure {
     fn of(column: &str, cause: impl Into<DataFusionError>) -> Failure {
-        Failure { column: Some(column.to_owned()), cause: cause.into() }
+        Failure { at: At::Column(column.to_owned()), cause: cause.into() }
+    }
+
+    fn column(&self) -> Option<String> {
+        match &self.at {
+            At::Column(name) => Some(name.clone()),
+            At::Where | At::On => None,
+        }
     }
 
     /// The rule that a row broke whose evaluation failed, in words without values.
@@ -193,9 +301,10 @@ impl Failure {
             },
             _ => "a function refuses a value",
         };
-        match self.column {
-            Some(_) => cause.to_owned(),
-            None => format!("WHERE: {cause}"),
+        match self.at {
+            At::Column(_) => cause.to_owned(),
+            At::Where => format!("WHERE: {cause}"),
+            At::On => format!("ON: {cause}"),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! From the types that DataFusion gives to those that rows have on their way.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::RecordBatchOptions;
@@ -10,13 +11,21 @@ use arrow::datatypes::{
 };
 use arrow::error::ArrowError;
 
-use super::Failure;
 use super::plan::refuse;
+use super::{At, Failure};
 use crate::error::Result;
 use crate::format::FieldType;
 
 /// The schema that rows of `schema` are given, or why a column has no exact type.
 pub(super) fn schema(schema: &Schema) -> Result<SchemaRef> {
+    let mut names = HashSet::new();
+    if let Some(field) = schema.fields().iter().find(|field| !names.insert(field.name())) {
+        let name = field.name();
+        return Err(refuse(format!("two columns are called `{name}`")).help(format!(
+            "Name the columns that are wanted, instead of `*`, and one of these by another name: … \
+             AS other_{name}."
+        )));
+    }
     let fields = schema
         .fields()
         .iter()
@@ -77,7 +86,7 @@ pub(super) fn convert(rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBa
         .collect::<Result<Vec<_>, Failure>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
     RecordBatch::try_new_with_options(schema.clone(), columns, &options)
-        .map_err(|cause| Failure { column: None, cause: cause.into() })
+        .map_err(|cause| Failure { at: At::Where, cause: cause.into() })
 }
 
 fn exact(column: &ArrayRef, target: &DataType) -> Result<ArrayRef, ArrowError> {

@@ -1,7 +1,6 @@
 //! From SQL to the stages of a transform.
 
-use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
@@ -10,30 +9,27 @@ use datafusion_common::tree_node::{Transformed, TreeNode};
 use datafusion_common::{DFSchema, DataFusionError, ScalarValue, TableReference};
 use datafusion_expr::execution_props::ExecutionProps;
 use datafusion_expr::expr::{Cast, ScalarFunction};
-use datafusion_expr::planner::{ContextProvider, ExprPlanner, TypePlanner};
+use datafusion_expr::logical_plan::Join;
 use datafusion_expr::simplify::{ExprSimplifyResult, SimplifyContext};
-use datafusion_expr::{
-    AggregateUDF, Expr, ExprSchemable, HigherOrderUDF, LogicalPlan, Operator, ScalarUDF,
-    TableSource, WindowUDF, binary_expr, lit,
-};
-use datafusion_functions::datetime::planner::DatetimeFunctionPlanner;
-use datafusion_functions::unicode::planner::UnicodeFunctionPlanner;
+use datafusion_expr::{Expr, ExprSchemable, JoinType, LogicalPlan, Operator, binary_expr, lit};
 use datafusion_optimizer::analyzer::Analyzer;
 use datafusion_physical_expr::expressions::BinaryExpr;
 use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
 use datafusion_sql::parser::{DFParser, Statement};
 use datafusion_sql::planner::SqlToRel;
-use datafusion_sql::sqlparser::ast::{
-    DataType as SqlType, Statement as SqlStatement, TimezoneInfo,
-};
+use datafusion_sql::resolve::resolve_table_references;
+use datafusion_sql::sqlparser::ast::Statement as SqlStatement;
 use datafusion_sql::sqlparser::dialect::GenericDialect;
 use datafusion_sql::sqlparser::tokenizer::{Token, Tokenizer};
 
-use super::{Stage, Transform, check, output};
+use super::context::{Context, no_table};
+use super::join::{self, INPUT};
+use super::table::{Table, Tables, comparable};
+use super::{Lookup, Stage, Transform, check, output};
 use crate::error::{Error, Result};
 
-const ALLOWED: &str = "A transform is one SELECT … FROM input [WHERE …], row by row; the rest \
-                       belongs into the source's query.";
+pub(super) const ALLOWED: &str = "A transform is one SELECT … FROM input [LEFT JOIN reference ON …] [WHERE …], \
+                       row by row; the rest belongs into the source's query.";
 
 /// In which line of the SQL an error is: the name in its context.
 pub(crate) const LINE: &str = "line";
@@ -66,6 +62,7 @@ pub(super) fn foreign(cause: DataFusionError) -> Error {
     let words = match cause.find_root() {
         DataFusionError::SQL(cause, _) => cause.to_string().replace("sql parser error: ", ""),
         DataFusionError::SchemaError(cause, _) => cause.to_string(),
+        DataFusionError::Plan(words) => words.clone(),
         _ => cause.strip_backtrace(),
     };
     let words = words.replace('\n', " ");
@@ -88,13 +85,29 @@ fn placed(error: Error, line: u64, character: u64) -> Error {
 }
 
 /// Plans `sql` over rows of `input`.
-pub(super) fn plan(sql: &str, input: SchemaRef) -> Result<Transform> {
-    deep(sql, || plan_here(sql, input))
+pub(super) fn plan(sql: &str, input: SchemaRef, tables: &Tables) -> Result<Transform> {
+    deep(sql, || plan_here(sql, input, tables))
 }
 
-/// Checks that `sql` is one SELECT, whatever its input is.
-pub(super) fn parse(sql: &str) -> Result<()> {
-    deep(sql, || select(sql).map(drop))
+/// Checks that `sql` is one SELECT of rows of `input` and of the references of these names, whatever
+/// their columns are. Answers which of the references it uses.
+pub(super) fn parse(sql: &str, references: &BTreeSet<&str>) -> Result<BTreeSet<String>> {
+    deep(sql, || {
+        let statement = Statement::Statement(Box::new(select(sql)?));
+        let (named, _) = resolve_table_references(&statement, true).map_err(foreign)?;
+        let mut used = BTreeSet::new();
+        for table in named {
+            let name = table.to_string();
+            match &table {
+                TableReference::Bare { table } if **table == *INPUT => {}
+                TableReference::Bare { table } if references.contains(&**table) => {
+                    used.insert(table.to_string());
+                }
+                _ => return Err(refuse(no_table(&name, references.iter().copied()))),
+            }
+        }
+        Ok(used)
+    })
 }
 
 /// Works on a stack of its own: parser and planner recurse as deep as the SQL is nested, and
@@ -165,73 +178,151 @@ fn select(sql: &str) -> Result<SqlStatement> {
     Ok(*statement)
 }
 
-fn plan_here(sql: &str, input: SchemaRef) -> Result<Transform> {
+fn plan_here(sql: &str, input: SchemaRef, tables: &Tables) -> Result<Transform> {
     let statement = select(sql)?;
-    let context = Context::new(input);
+    let context = Context::new(input, tables);
     let written = SqlToRel::new(&context)
         .sql_statement_to_plan(statement)
         .map_err(|cause| context.refused.get().map_or_else(|| foreign(cause), not_row_wise))?;
     check::row_wise(&written)?;
+    let written = join::lookups(written, tables)?;
     check::divisions(&written)?;
     let typed = Analyzer::new()
         .execute_and_check(written.clone(), &context.options, |_, _| {})
         .map_err(foreign)?;
     check::conversions(&written, &typed)?;
 
-    let mut stages = Vec::new();
-    let rows = build(&typed, &mut stages, &Arc::new(context.options)).map_err(foreign)?;
-    Ok(Transform { stages, schema: output::schema(rows.as_arrow())? })
+    let mut builder = Builder {
+        stages: Vec::new(),
+        options: Arc::new(context.options),
+        tables,
+        used: check::columns(&typed).map_err(foreign)?,
+    };
+    let rows = builder.build(&typed).map_err(foreign)?;
+    Ok(Transform { stages: builder.stages, schema: output::schema(rows.as_arrow())? })
 }
 
-/// Adds the stages of `plan`, innermost first, and gives the schema of their result. The schemas
-/// of the plan itself may be stale once functions are rewritten, so that each stage's is taken
-/// from its physical expressions.
-fn build(
-    plan: &LogicalPlan,
-    stages: &mut Vec<Stage>,
-    options: &Arc<ConfigOptions>,
-) -> Result<DFSchema, DataFusionError> {
-    match plan {
-        LogicalPlan::TableScan(scan) => Ok(scan.projected_schema.as_ref().clone()),
-        LogicalPlan::SubqueryAlias(alias) => {
-            let inner = build(&alias.input, stages, options)?;
-            named_as(&alias.schema, inner.fields().iter().cloned())
+/// Makes the stages of a plan.
+struct Builder<'a> {
+    stages: Vec<Stage>,
+    options: Arc<ConfigOptions>,
+    tables: &'a Tables,
+    /// The names of all columns that the SQL uses.
+    used: HashSet<String>,
+}
+
+impl Builder<'_> {
+    /// Adds the stages of `plan`, innermost first, and gives the schema of their result. The schemas
+    /// of the plan itself may be stale once functions are rewritten, so that each stage's is taken
+    /// from its physical expressions.
+    fn build(&mut self, plan: &LogicalPlan) -> Result<DFSchema, DataFusionError> {
+        match plan {
+            LogicalPlan::TableScan(scan) => Ok(scan.projected_schema.as_ref().clone()),
+            LogicalPlan::SubqueryAlias(alias) => {
+                let inner = self.build(&alias.input)?;
+                let name = Some(alias.alias.clone());
+                named(inner.fields().iter().map(|field| (name.clone(), Arc::clone(field))))
+            }
+            LogicalPlan::Filter(filter) => {
+                let input = self.build(&filter.input)?;
+                let condition = physical(filter.predicate.clone(), &input, &self.options)?;
+                self.stages.push(Stage::Filter(condition));
+                Ok(input)
+            }
+            LogicalPlan::Projection(projection) => {
+                let input = self.build(&projection.input)?;
+                let columns = projection
+                    .expr
+                    .iter()
+                    .map(|expr| physical(expr.clone(), &input, &self.options))
+                    .collect::<Result<Vec<_>, _>>()?;
+                let fields = columns
+                    .iter()
+                    .zip(projection.schema.fields())
+                    .map(|(column, named)| {
+                        let field = column.return_field(input.as_arrow())?;
+                        let kind = field.data_type().clone();
+                        Ok(Arc::new(Field::new(named.name(), kind, field.is_nullable())))
+                    })
+                    .collect::<Result<Vec<FieldRef>, DataFusionError>>()?;
+                let schema = Arc::new(Schema::new(fields.clone()));
+                self.stages.push(Stage::Project(columns, schema));
+                let names = projection.schema.iter().map(|(qualifier, _)| qualifier.cloned());
+                named(names.zip(fields))
+            }
+            LogicalPlan::Join(join) => self.lookup(join),
+            _ => Err(unexpected()),
         }
-        LogicalPlan::Filter(filter) => {
-            let input = build(&filter.input, stages, options)?;
-            stages.push(Stage::Filter(physical(filter.predicate.clone(), &input, options)?));
-            Ok(input)
+    }
+
+    /// A join as [`join::lookups`] leaves it.
+    fn lookup(&mut self, join: &Join) -> Result<DFSchema, DataFusionError> {
+        let (LogicalPlan::Projection(keyed), Some((name, _))) =
+            (&*join.left, join::reference(&join.right))
+        else {
+            return Err(unexpected());
+        };
+        let table = Arc::clone(self.tables.get(name).ok_or_else(unexpected)?);
+        let input = self.build(&keyed.input)?;
+        let own = keyed.expr.len() - table.key_names().count();
+        let keys = keyed
+            .expr
+            .iter()
+            .skip(own)
+            .map(|key| physical(key.clone(), &input, &self.options))
+            .collect::<Result<Vec<_>, _>>()?;
+        self.alike(&keys, &input, &table)?;
+        let taken: Vec<usize> = (0..table.schema().fields().len())
+            .filter(|at| self.used.contains(table.schema().field(*at).name()))
+            .collect();
+        let whole = join.join_type == JoinType::Left;
+        let right = join.right.schema();
+        let beside = taken.iter().map(|at| {
+            let (qualifier, field) = right.qualified_field(*at);
+            let nullable = whole || field.is_nullable();
+            let field = Field::new(field.name(), field.data_type().clone(), nullable);
+            (qualifier.cloned(), Arc::new(field))
+        });
+        let before = input.iter().map(|(qualifier, field)| (qualifier.cloned(), Arc::clone(field)));
+        let schema = named(before.chain(beside))?;
+        self.stages.push(Stage::Lookup(Lookup {
+            table,
+            keys,
+            whole,
+            taken,
+            schema: Arc::new(schema.as_arrow().clone()),
+        }));
+        Ok(schema)
+    }
+
+    /// The types of what is looked up were compared with the key's as they were written; this holds
+    /// what is evaluated against it.
+    fn alike(
+        &self,
+        keys: &[Arc<dyn PhysicalExpr>],
+        input: &DFSchema,
+        table: &Table,
+    ) -> Result<(), DataFusionError> {
+        for (key, wanted) in keys.iter().zip(table.key_kinds()) {
+            let kind = key.data_type(input.as_arrow())?;
+            if !comparable(&kind, wanted) {
+                return Err(DataFusionError::Plan(format!(
+                    "what is looked up is {kind}, and the key is {wanted}: write a CAST"
+                )));
+            }
         }
-        LogicalPlan::Projection(projection) => {
-            let input = build(&projection.input, stages, options)?;
-            let columns = projection
-                .expr
-                .iter()
-                .map(|expr| physical(expr.clone(), &input, options))
-                .collect::<Result<Vec<_>, _>>()?;
-            let fields = columns
-                .iter()
-                .zip(projection.schema.fields())
-                .map(|(column, named)| {
-                    let field = column.return_field(input.as_arrow())?;
-                    let kind = field.data_type().clone();
-                    Ok(Arc::new(Field::new(named.name(), kind, field.is_nullable())))
-                })
-                .collect::<Result<Vec<FieldRef>, DataFusionError>>()?;
-            let schema = Arc::new(Schema::new(fields.clone()));
-            stages.push(Stage::Project(columns, schema));
-            named_as(&projection.schema, fields.into_iter())
-        }
-        _ => Err(DataFusionError::Plan("an unexpected plan node".to_owned())),
+        Ok(())
     }
 }
 
-fn named_as(
-    names: &DFSchema,
-    fields: impl Iterator<Item = FieldRef>,
+fn unexpected() -> DataFusionError {
+    DataFusionError::Plan("an unexpected plan node".to_owned())
+}
+
+fn named(
+    fields: impl Iterator<Item = (Option<TableReference>, FieldRef)>,
 ) -> Result<DFSchema, DataFusionError> {
-    let qualified = names.iter().map(|(qualifier, _)| qualifier.cloned()).zip(fields).collect();
-    DFSchema::new_with_metadata(qualified, HashMap::new())
+    DFSchema::new_with_metadata(fields.collect(), HashMap::new())
 }
 
 /// The expression as it is evaluated: checked arithmetic, and no constant folded, since folding
@@ -296,155 +387,4 @@ fn physical(
             })
         })
         .map(|expr| expr.data)
-}
-
-/// The one table.
-struct Input(SchemaRef);
-
-impl TableSource for Input {
-    fn schema(&self) -> SchemaRef {
-        self.0.clone()
-    }
-}
-
-/// What names in the SQL mean.
-struct Context {
-    input: Arc<dyn TableSource>,
-    functions: HashMap<String, Arc<ScalarUDF>>,
-    planners: Vec<Arc<dyn ExprPlanner>>,
-    options: ConfigOptions,
-    /// What was asked for that is known, but not row-wise.
-    refused: Cell<Option<&'static str>>,
-}
-
-impl Context {
-    fn new(input: SchemaRef) -> Context {
-        let mut functions = HashMap::new();
-        for function in datafusion_functions::all_default_functions() {
-            for alias in function.aliases() {
-                functions.insert(alias.clone(), function.clone());
-            }
-            functions.insert(function.name().to_owned(), function);
-        }
-        let mut options = ConfigOptions::default();
-        options.sql_parser.parse_float_as_decimal = true;
-        options.sql_parser.collect_spans = true;
-        options.sql_parser.map_string_types_to_utf8view = false;
-        Context {
-            input: Arc::new(Input(input)),
-            functions,
-            planners: vec![Arc::new(DatetimeFunctionPlanner), Arc::new(UnicodeFunctionPlanner)],
-            options,
-            refused: Cell::new(None),
-        }
-    }
-}
-
-/// Names that people know as aggregates, so that their refusal says why.
-const AGGREGATES: &[&str] = &[
-    "array_agg",
-    "avg",
-    "bit_and",
-    "bit_or",
-    "bool_and",
-    "bool_or",
-    "count",
-    "every",
-    "first_value",
-    "last_value",
-    "listagg",
-    "max",
-    "mean",
-    "median",
-    "min",
-    "stddev",
-    "string_agg",
-    "sum",
-    "var",
-    "variance",
-];
-
-impl ContextProvider for Context {
-    fn get_table_source(
-        &self,
-        name: TableReference,
-    ) -> Result<Arc<dyn TableSource>, DataFusionError> {
-        if name.schema().is_none() && name.table() == "input" {
-            return Ok(self.input.clone());
-        }
-        Err(DataFusionError::Plan(format!("there is no table `{name}`; the one table is `input`")))
-    }
-
-    fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
-        &self.planners
-    }
-
-    fn get_type_planner(&self) -> Option<Arc<dyn TypePlanner>> {
-        Some(Arc::new(Microseconds))
-    }
-
-    fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
-        self.functions.get(name).cloned()
-    }
-
-    fn get_higher_order_meta(&self, _: &str) -> Option<Arc<HigherOrderUDF>> {
-        None
-    }
-
-    fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
-        if AGGREGATES.contains(&name) {
-            self.refused.set(Some("an aggregate function"));
-        }
-        None
-    }
-
-    fn get_window_meta(&self, _: &str) -> Option<Arc<WindowUDF>> {
-        self.refused.set(Some("a window function"));
-        None
-    }
-
-    fn get_variable_type(&self, _: &[String]) -> Option<DataType> {
-        None
-    }
-
-    fn options(&self) -> &ConfigOptions {
-        &self.options
-    }
-
-    fn udf_names(&self) -> Vec<String> {
-        self.functions.keys().cloned().collect()
-    }
-
-    fn higher_order_function_names(&self) -> Vec<String> {
-        Vec::new()
-    }
-
-    fn udaf_names(&self) -> Vec<String> {
-        Vec::new()
-    }
-
-    fn udwf_names(&self) -> Vec<String> {
-        Vec::new()
-    }
-}
-
-/// TIMESTAMP is a time in microseconds here. DataFusion's nanoseconds end in the year 2262, and a
-/// comparison with one would refuse every later row.
-#[derive(Debug)]
-struct Microseconds;
-
-impl TypePlanner for Microseconds {
-    fn plan_type_field(&self, kind: &SqlType) -> Result<Option<FieldRef>, DataFusionError> {
-        let zone = match kind {
-            SqlType::Timestamp(
-                None | Some(6),
-                TimezoneInfo::None | TimezoneInfo::WithoutTimeZone,
-            )
-            | SqlType::Datetime(None) => None,
-            SqlType::Timestamp(None | Some(6), _) => Some("UTC".into()),
-            _ => return Ok(None),
-        };
-        let kind = DataType::Timestamp(TimeUnit::Microsecond, zone);
-        Ok(Some(Arc::new(Field::new("", kind, true))))
-    }
 }

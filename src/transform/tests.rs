@@ -1,3 +1,5 @@
+mod lookups;
+
 use std::sync::Arc;
 
 use arrow::array::{
@@ -7,7 +9,7 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Decimal128Type, Int64Type, SchemaRef, TimeUnit};
 use proptest::prelude::*;
 
-use super::{Transform, TransformConfig};
+use super::{Tables, Transform, TransformConfig};
 use crate::error::{Class, Result};
 use crate::rows::Batch;
 
@@ -42,7 +44,7 @@ fn rows() -> RecordBatch {
 }
 
 fn plan(sql: &str, input: SchemaRef) -> Result<Transform> {
-    Transform::plan(&TransformConfig { sql: sql.to_owned() }, input)
+    Transform::plan(&TransformConfig { sql: sql.to_owned() }, input, &Tables::new())
 }
 
 fn run(sql: &str) -> Batch {

@@ -17,6 +17,7 @@ mod everyday;
 mod files;
 mod layers;
 mod lifecycle;
+mod lookups;
 mod night;
 mod notices;
 mod one_file;

@@ -50,6 +50,16 @@ fn daily(name: &str, line: &str) -> String {
     )
 }
 
+/// A CSV of orders with a reference of countries, whose lines are these, and this transform.
+fn of_reference(lines: &str, sql: &str) -> String {
+    of_rows(&format!("[reference.countries]\n{lines}\n[transform]\nsql = \"{sql}\"\n"))
+}
+
+const COUNTRIES: &str = "connection = \"lake\"\npath = \"countries.csv\"\nkey = [\"code\"]\n\
+    fields = { code = { type = \"string\" }, name = { type = \"string\" }, tax = { type = \"decimal(4,2)\" } }";
+const LOOKUP: &str =
+    "SELECT o.*, c.name AS country FROM input o LEFT JOIN countries c ON o.name = c.code";
+
 macro_rules! golden {
     ($($name:ident => $problems:expr;)*) => {
         $(#[test]
@@ -133,6 +143,20 @@ golden! {
     numbers_have_no_mask => of_rows("[protect]\nid = \"mask\"\nname = \"mask\"\n");
     protects_what_is_not_there => of_rows("[protect]\nnmae = \"mask\"\n");
     nothing_is_left => of_rows("[protect]\nid = \"drop\"\nname = \"drop\"\namount = \"drop\"\n");
+    reference_without_a_key => of_reference(&COUNTRIES.replace("key = [\"code\"]", ""), LOOKUP);
+    reference_by_nothing => of_reference(&COUNTRIES.replace("[\"code\"]", "[]"), LOOKUP);
+    reference_by_what_is_no_column => of_reference(&COUNTRIES.replace("[\"code\"]", "[\"cod\", \"name\", \"name\"]"), LOOKUP);
+    reference_with_a_cursor => of_reference(&format!("{COUNTRIES}\ncursor = \"file\""), LOOKUP);
+    reference_of_many_tables => of_reference("connection = \"shop\"\nkey = [\"code\"]\ntables = [\"public.*\"]", LOOKUP);
+    reference_without_types => of_reference("connection = \"lake\"\nkey = [\"code\"]\npath = \"countries.csv\"", LOOKUP);
+    reference_with_undeclared_params => of_reference("connection = \"shop\"\nkey = [\"code\"]\nquery = \"SELECT * FROM c WHERE day = :dya\"", LOOKUP);
+    reference_somewhere_unknown => of_reference(&COUNTRIES.replace("\"lake\"", "\"laek\""), LOOKUP);
+    reference_called_input => of_rows(&format!("[reference.input]\n{COUNTRIES}\n[reference.Tax-rates]\n{COUNTRIES}\n"));
+    reference_is_not_there => of_reference(COUNTRIES, &LOOKUP.replace("JOIN countries", "JOIN contries"));
+    reference_of_unknown_columns_is_not_there => of_reference("connection = \"shop\"\nkey = [\"code\"]\ntable = \"countries\"", &LOOKUP.replace("JOIN countries", "JOIN contries"));
+    lookup_by_another_type => of_reference(COUNTRIES, &LOOKUP.replace("o.name =", "o.id ="));
+    lookup_by_more_than_the_key => of_reference(COUNTRIES, &format!("{LOOKUP} AND c.tax > 0"));
+    lookup_that_is_a_right_join => of_reference(COUNTRIES, &LOOKUP.replace("LEFT", "RIGHT"));
     after_what_is_not_there => problems("exports/a.toml", &daily("a", "after = [\"oders\"]"));
     after_itself => problems("exports/a.toml", &daily("a", "after = [\"a\"]"));
     after_in_a_circle => problems_with(&[
@@ -195,6 +219,7 @@ fn every_table_suggests_the_key_that_was_meant() {
         (instead("table =", "tabel ="), "table"),
         (instead("table =", "csv = { delimeter = \";\" }, table ="), "delimiter"),
         (instead("table =", "fields = { id = { tpye = \"int64\" } }, table ="), "type"),
+        (export("[reference.c]\nconection = \"lake\"\n"), "connection"),
         (export("transform = { slq = \"SELECT\" }\n"), "sql"),
         (export("contract = { max-rejectd = \"1%\", fields = {} }\n"), "max-rejected"),
         (export("[contract.fields]\nid = { type = \"int64\", requird = true }\n"), "required"),

@@ -3,6 +3,7 @@
 use super::cursor::{check_cursor, check_files_cursor};
 use super::each::each;
 use super::files::{check_csv, check_files};
+use super::references::references;
 use super::{Known, fit, missing, no_connection, rows, system_name, table, tables, text};
 use crate::config::problem::{Code, Level, Problems, suggest};
 use crate::config::tree::Node;
@@ -87,6 +88,7 @@ pub(in crate::config) fn export(
     {
         check_apart(from, to, tree, problems);
     }
+    references(export, tree, known, problems);
     check_fields(export, tree, known, problems);
 }
 
@@ -199,66 +201,96 @@ fn check_keys(side: &str, fitting: &[&str], kind: System, tree: &Node, problems:
 fn check_source(export: &Export, kind: System, tree: &Node, problems: &mut Problems) {
     let source = &export.source;
     check_keys("source", source::keys(kind), kind, tree, problems);
+    if source.tables.is_some() && matches!(kind, System::Postgres | System::Sqlite) {
+        tables::source(export, kind, tree, problems);
+        check_sql(source, export, &["source"], tree, problems);
+        return;
+    }
+    if let (System::Files, Some(_), Some(cursor)) = (kind, &source.path, &source.cursor) {
+        check_files_cursor(cursor, tree, problems);
+    }
+    let typed = export.contract.is_some();
+    let help = "name the columns and their types there, or in [contract.fields]";
+    check_read(source, export, kind, &["source"], (!typed).then_some(help), tree, problems);
+}
+
+/// Checks what is read, and how: of a source, or of a reference. `untyped` says what is to be done
+/// where nothing else tells the types of files.
+pub(super) fn check_read(
+    source: &SourceConfig,
+    export: &Export,
+    kind: System,
+    at: &[&str],
+    untyped: Option<&str>,
+    tree: &Node,
+    problems: &mut Problems,
+) {
     match kind {
-        System::Postgres | System::Sqlite if source.tables.is_some() => {
-            tables::source(export, kind, tree, problems);
-        }
-        System::Postgres | System::Sqlite => check_select(source, tree, problems),
+        System::Postgres | System::Sqlite => check_select(source, at, tree, problems),
         System::Files => match &source.path {
-            None => missing("path", tree, &["source"], "add `path = \"in/*.csv\"`", problems),
+            None => missing("path", tree, at, "add `path = \"in/*.csv\"`", problems),
             Some(path) => {
-                text::pattern(path, export, tree.at(&["source", "path"]), problems);
-                if let Some(cursor) = &source.cursor {
-                    check_files_cursor(cursor, tree, problems);
-                }
+                text::pattern(path, export, tree.at(&[at, &["path"]].concat()), problems);
                 let format = source.format.or_else(|| Format::of_name(path).map(|(f, _)| f));
                 let typeless = matches!(format, Some(Format::Csv | Format::Jsonl));
-                if typeless && source.fields.is_none() && export.contract.is_none() {
-                    let help = "name the columns and their types there, or in [contract.fields]";
-                    missing("fields", tree, &["source"], help, problems);
+                if let (true, None, Some(help)) = (typeless, &source.fields, untyped) {
+                    missing("fields", tree, at, help, problems);
                 }
             }
         },
         System::Discard => {}
     }
-    check_csv(source.csv.as_ref(), "source", tree, problems);
+    check_csv(source.csv.as_ref(), at, tree, problems);
     let told = source.path.as_deref().and_then(Format::of_name).map(|(format, _)| format);
     if let Some(format) = source.format.or(told)
         && kind == System::Files
         && source.csv.is_some()
         && format != Format::Csv
     {
-        let place = tree.key_at(&["source", "csv"]);
+        let place = tree.key_at(&[at, &["csv"]].concat());
         problems
             .add(Code::Unfit, place, "the format is not csv", "remove it")
             .help("or set `format = \"csv\"`");
     }
+    check_sql(source, export, at, tree, problems);
+}
+
+fn check_sql(
+    source: &SourceConfig,
+    export: &Export,
+    at: &[&str],
+    tree: &Node,
+    problems: &mut Problems,
+) {
     for (key, sql) in [("query", &source.query), ("where", &source.filter)] {
         if let Some(sql) = sql {
-            text::sql(sql, export, tree.at(&["source", key]), problems);
+            text::sql(sql, export, tree.at(&[at, &[key]].concat()), problems);
         }
     }
 }
 
 /// Checks what is read of a database: a table, or a query.
-fn check_select(source: &SourceConfig, tree: &Node, problems: &mut Problems) {
-    let present = |key: &str| tree.key_at(&["source", key]);
+fn check_select(source: &SourceConfig, at: &[&str], tree: &Node, problems: &mut Problems) {
+    let present = |key: &str| tree.key_at(&[at, &[key]].concat());
     match (&source.table, &source.query) {
         (Some(_), Some(_)) => {
             let table = present("table");
-            let at = table.position().map(|at| format!(":{}", at.line)).unwrap_or_default();
+            let line = table.position().map(|at| format!(":{}", at.line)).unwrap_or_default();
             problems
                 .add(
                     Code::Unfit,
                     present("query"),
-                    "a source reads a table or a query",
+                    format!("a {} reads a table or a query", at.first().unwrap_or(&"source")),
                     "there is a `table` too",
                 )
-                .help(format!("remove one of them; `table` is in {}{at}", table.file.name));
+                .help(format!("remove one of them; `table` is in {}{line}", table.file.name));
         }
         (None, None) => {
-            let help = "add `table = \"…\"`, `tables = [\"…\"]` or `query = \"SELECT …\"`";
-            missing("table", tree, &["source"], help, problems);
+            let help = match at {
+                ["source"] => "add `table = \"…\"`, `tables = [\"…\"]` or `query = \"SELECT …\"`",
+                _ => "add `table = \"…\"` or `query = \"SELECT …\"`",
+            };
+            missing("table", tree, at, help, problems);
         }
         (None, Some(_)) => {
             for (key, is_there) in

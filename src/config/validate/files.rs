@@ -17,12 +17,12 @@ const COPIED: u64 = 4 << 30;
 /// Checks a dialect.
 pub(super) fn check_csv(
     csv: Option<&CsvOptions>,
-    side: &str,
+    at: &[&str],
     tree: &Node,
     problems: &mut Problems,
 ) {
     for (key, error) in csv.map(CsvOptions::mistakes).unwrap_or_default() {
-        let place = tree.at(&[side, "csv", key]);
+        let place = tree.at(&[at, &["csv", key]].concat());
         problems.add(Code::BadValue, place, error.message(), "").help =
             error.advice().map(str::to_owned);
     }
@@ -46,7 +46,7 @@ pub(super) fn check_files(
     }
     check_names(export, tree, problems);
     check_kind(export, tree, problems);
-    check_csv(sink.csv.as_ref(), "sink", tree, problems);
+    check_csv(sink.csv.as_ref(), &["sink"], tree, problems);
     if let Some(size) = sink.max_file_size {
         let place = tree.at(&["sink", "max-file-size"]);
         if size.0 < SMALLEST {

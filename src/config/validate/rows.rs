@@ -2,6 +2,8 @@
 //! columns: the transform against the source's, the contract against what comes of that, and the
 //! protection against what the contract promises.
 
+use std::sync::Arc;
+
 use arrow::datatypes::SchemaRef;
 use indexmap::IndexMap;
 use secrecy::SecretString;
@@ -14,8 +16,8 @@ use crate::error::{Class, Error};
 use crate::export::Export;
 use crate::format::decode::batcher::schema;
 use crate::protect::Protect;
-use crate::source;
-use crate::transform::{CHARACTER, LINE, Transform};
+use crate::source::{self, SourceConfig};
+use crate::transform::{CHARACTER, LINE, Table, Tables, Transform};
 
 /// Checks transform, contract and protection.
 pub fn rows(export: &Export, kind: System, tree: &Node, problems: &mut Problems) {
@@ -41,9 +43,14 @@ fn transformed(
     problems: &mut Problems,
 ) -> Option<SchemaRef> {
     let Some(config) = &export.transform else { return read };
-    let planned = match read {
-        Some(read) => Transform::plan(config, read).map(|transform| Some(transform.schema())),
-        None => Transform::parse(config).map(|()| None),
+    let planned = match (read, references(export)) {
+        (Some(read), Some(tables)) => {
+            Transform::plan(config, read, &tables).map(|transform| Some(transform.schema()))
+        }
+        _ => {
+            let names = export.reference.keys().map(String::as_str).collect();
+            Transform::parse(config, &names).map(|_| None)
+        }
     };
     planned.unwrap_or_else(|error| {
         let whole = tree.at(&["transform", "sql"]);
@@ -58,6 +65,17 @@ fn transformed(
         tell(Code::Transform, &place, &error, problems);
         None
     })
+}
+
+/// The references without rows, where the definition itself tells the columns of all of them.
+fn references(export: &Export) -> Option<Tables> {
+    let table = |(name, config): (&String, &SourceConfig)| {
+        let key = config.key.as_deref().unwrap_or_default();
+        // What is wrong with a key is told there.
+        let table = Table::new(name, &source::declared(config, None)?, key, &[]).ok()?;
+        Some((name.clone(), Arc::new(table)))
+    };
+    export.reference.iter().map(table).collect()
 }
 
 /// Every field is planned alone, so that all that do not fit are told.

@@ -22,7 +22,7 @@ password = "${env:LONGSHORE_CLAIMS_PASSWORD}"
 "#;
 
 /// The file, the section, and the example.
-pub const ALL: [(&str, &str, &str); 29] = [
+pub const ALL: [(&str, &str, &str); 30] = [
     (SETTINGS, "[queue]", QUEUE),
     (SETTINGS, "[ledger]", "[ledger]\nurl = \"sqlite:longshore.db\"\n"),
     (SETTINGS, "[claims]", SERVERS),
@@ -191,6 +191,20 @@ path       = "in/orders.csv"
 [source.fields]
 id      = { type = "int64" }
 ordered = { type = "date" }
+"#,
+    ),
+    (
+        EXPORT,
+        "[reference.<name>]",
+        r#"
+[reference.countries]
+connection = "lake"
+path       = "reference/countries.csv"
+key        = ["code"]
+fields     = { code = { type = "string" }, name = { type = "string" } }
+
+[transform]
+sql = "SELECT o.*, c.name AS country_name FROM input o LEFT JOIN countries c ON o.country = c.code"
 "#,
     ),
     (

@@ -38,6 +38,14 @@ fn tables(text: &mut String, schema: &Json, file: &str, path: &str) {
             text.push_str("\n`[source.csv]` has the same keys: what is written in a dialect reads back in it.\n");
         }
         match below {
+            Some(below) if path == "reference.<name>" => {
+                text.push_str("\nIt has the keys of `[source]` but for `tables` and `cursor`, `[reference.<name>.csv]` and `[reference.<name>.fields]` among them, and:\n");
+                let mut own = below.clone();
+                let properties = own["properties"].as_object_mut().unwrap();
+                properties.retain(|name, _| name == "key");
+                own["required"] = serde_json::json!(["key"]);
+                keys(text, &own, file, &heading);
+            }
             Some(below) => {
                 keys(text, below, file, &heading);
                 tables(text, below, file, &path);
@@ -58,6 +66,10 @@ pub fn keys(text: &mut String, schema: &Json, file: &str, heading: &str) {
     text.push_str("\n| key | type | default | meaning |\n|---|---|---|---|\n");
     for (name, key) in schema["properties"].as_object().unwrap() {
         if heading == "top of the file" && (table(key).is_some() || entries(key).is_some()) {
+            continue;
+        }
+        // Only references have one.
+        if heading == "[source]" && name == "key" {
             continue;
         }
         let needed = schema["required"].as_array();
