@@ -66,8 +66,12 @@ impl Apply {
                 context.out.line(diff::text(&comparison))?;
             }
             context.out.line("")?;
-            let all = if doubtful { ", and with --all" } else { "" };
-            context.out.line(format!("Nothing was changed. Run again without --dry-run{all}."))?;
+            match doubtful {
+                true => context
+                    .out
+                    .line("Nothing was changed. Run again without --dry-run, and with --all.")?,
+                false => context.out.nothing_changed()?,
+            }
         }
         Ok(Verdict::Done)
     }

@@ -267,7 +267,7 @@ impl Backfill {
             }
         }
         if self.dry_run {
-            out.line("Nothing was changed. Run again without --dry-run.")?;
+            out.nothing_changed()?;
         }
         Ok(())
     }

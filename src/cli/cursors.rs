@@ -215,7 +215,7 @@ impl Change {
                 return Err(reserved(&name, run).into());
             }
             context.out.line(format!("would move {name} from {from} to {at}"))?;
-            return context.out.line("Nothing was changed. Run again without --dry-run.");
+            return context.out.nothing_changed();
         }
         let reason = self.reason.unwrap_or_default();
         let command =

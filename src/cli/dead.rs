@@ -316,7 +316,7 @@ impl Replay {
                 "cannot be replayed: {count} of {export}, and no export of this name is active"
             ))?;
         }
-        context.out.line("Nothing was changed. Run again without --dry-run.")?;
+        context.out.nothing_changed()?;
         Ok(Verdict::Done)
     }
 
@@ -392,7 +392,7 @@ async fn drop_letters(
         } else {
             context.out.line(format!("would drop {}", how_many(letters.len(), &looked)))?;
             show_groups(context, letters)?;
-            context.out.line("Nothing was changed. Run again without --dry-run.")?;
+            context.out.nothing_changed()?;
         }
         return Ok(Verdict::Done);
     }

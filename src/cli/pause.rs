@@ -157,7 +157,7 @@ impl Pause {
                     counted(queued, "queued run")
                 ))?;
             }
-            context.out.line("Nothing was changed. Run again without --dry-run.")?;
+            context.out.nothing_changed()?;
             return Ok(Verdict::Done);
         }
         ledger.pause(&pause).await?;
@@ -196,7 +196,7 @@ impl Resume {
             }
             let waiting = counted(waiting as u64, "run");
             context.out.line(format!("would resume {scope}, and wake {waiting}"))?;
-            context.out.line("Nothing was changed. Run again without --dry-run.")?;
+            context.out.nothing_changed()?;
             return Ok(Verdict::Done);
         }
         let reason = self.reason.unwrap_or_default();

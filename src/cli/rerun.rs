@@ -142,7 +142,7 @@ impl Rerun {
             done.order.edition,
             done.order.revision
         ))?;
-        context.out.line("Nothing was changed. Run again without --dry-run.")
+        context.out.nothing_changed()
     }
 }
 

@@ -203,7 +203,8 @@ pub struct Run {
     /// those that it last failed for.
     pub quarantine: Option<String>,
     /// What became of those rows, where they are not there any more.
-    pub kept: Option<Gone>,
+    #[serde(rename = "kept")]
+    pub gone: Option<Gone>,
     /// When it was accepted.
     pub accepted_at: Timestamp,
     /// When it was first opened, in this epoch.
@@ -241,7 +242,7 @@ impl Run {
             parts: None,
             counts: None,
             quarantine: None,
-            kept: None,
+            gone: None,
             accepted_at: now,
             opened_at: None,
             ended_at: None,

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::super::output::counted;
 use super::super::{Context, Ended, Failure, Verdict, arguments, exports, runs, signals, wait};
-use super::{place_of, refused, rows_of, state_of};
+use super::{Refused, place_of, refused, rows_of, state_of};
 use crate::error::{Error, Result};
 use crate::intake::{self, Bound, Definitions};
 use crate::job::command::{Command, Outcome};
@@ -114,7 +114,7 @@ impl Release {
         done: &Run,
         bound: &Bound,
     ) -> Result<(), Failure> {
-        if state_of(ledger, done).await? == "released" {
+        if state_of(ledger, done).await? == Refused::Released {
             return Err(refused(DOING, done, Refusal::Released).into());
         }
         let rows = rows_of(done).unwrap_or_default();
@@ -134,7 +134,7 @@ impl Release {
             bound.revision,
             done.order.revision
         ))?;
-        context.out.line("Nothing was changed. Run again without --dry-run.")
+        context.out.nothing_changed()
     }
 }
 

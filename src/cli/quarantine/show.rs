@@ -73,7 +73,7 @@ impl Show {
         let now = ledger.now().await?;
         let all = rows_of(&run)
             .map_or_else(|| "refused rows".to_owned(), |rows| counted(rows, "refused row"));
-        let state = state_of(&*ledger, &run).await?;
+        let state = state_of(&*ledger, &run).await?.as_str();
         let until = kept_until(&config, &run);
         let until = until.map(|until| format!(" until {}", clock(until, now))).unwrap_or_default();
         let (name, export) = (run.id.short(), &run.order.export);

@@ -80,7 +80,7 @@ impl Resolve {
                 "would ask the target of run {name} of {}, which is {}, and resolve it as {end}",
                 run.order.export, run.state
             ))?;
-            return context.out.line("Nothing was changed. Run again without --dry-run.");
+            return context.out.nothing_changed();
         }
         let by = context.by();
         let seize = Command::Seize { run: run.id, by: by.clone(), lease: LEASE };

@@ -149,9 +149,9 @@ pub async fn what_became_of_refused_rows_is_kept(bed: Bed) {
     bed.queued("c").await;
     for (run, how) in [(&dropped, Gone::Dropped), (&expired, Gone::Expired)] {
         for _ in 0..2 {
-            assert_eq!(done(bed.apply(discard(run.id, how)).await).kept, Some(how));
+            assert_eq!(done(bed.apply(discard(run.id, how)).await).gone, Some(how));
         }
-        assert_eq!(bed.run(run.id).await.kept, Some(how));
+        assert_eq!(bed.run(run.id).await.gone, Some(how));
         assert_eq!(refused(bed.apply(release(run)).await), Refusal::Gone(how));
         let trail = bed.ledger.audit_trail(Some(&run.id.to_string()), 10).await.unwrap();
         assert_eq!(trail.len(), 1, "{trail:?}");
@@ -166,5 +166,5 @@ pub async fn what_became_of_refused_rows_is_kept(bed: Bed) {
     done(bed.apply(discard(dead, Gone::Dropped)).await);
     done(bed.apply(replay(dead, 0)).await);
     let fence = opened(bed.apply(open(dead, &[])).await).run.fence;
-    assert_eq!(done(bed.apply(fail(dead, fence)).await).kept, None);
+    assert_eq!(done(bed.apply(fail(dead, fence)).await).gone, None);
 }
