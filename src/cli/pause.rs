@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde_json::{Value as Json, json};
 
-use super::arguments::future;
+use super::arguments::{future, reason};
 use super::output::{clock, counted};
 use super::{Context, Ended, Failure, Verdict, exports};
 use crate::config::{Config, suggest};
@@ -71,7 +71,7 @@ pub struct Pause {
     #[arg(long, value_name = "WHEN", value_parser = future)]
     until: Option<Timestamp>,
     /// Why, for whoever finds it and for the audit trail
-    #[arg(long)]
+    #[arg(long, value_parser = reason)]
     reason: Option<String>,
     /// Only tell what would be paused
     #[arg(long)]
@@ -97,7 +97,7 @@ pub struct Resume {
     #[command(flatten)]
     pick: Pick,
     /// Why, for the audit trail
-    #[arg(long, required_unless_present = "dry_run")]
+    #[arg(long, required_unless_present = "dry_run", value_parser = reason)]
     reason: Option<String>,
     /// Only tell what would be resumed
     #[arg(long)]

@@ -18,7 +18,7 @@ pub use self::describe::{
 };
 pub use self::record::object;
 pub use self::show::is_skipped;
-use super::arguments::past;
+use super::arguments::{past, reason};
 use super::output::{plain, thousands, took};
 use super::{Context, Ended, Failure, Verdict, told};
 use crate::config::suggest;
@@ -72,7 +72,7 @@ enum What {
         /// The ending of the run's name, as tables show it
         run: String,
         /// Why, for the audit trail
-        #[arg(long, required_unless_present = "dry_run")]
+        #[arg(long, required_unless_present = "dry_run", value_parser = reason)]
         reason: Option<String>,
         /// Only tell what would be cancelled
         #[arg(long)]

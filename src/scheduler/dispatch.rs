@@ -211,7 +211,7 @@ mod tests {
             hash: "d".to_owned(),
             content: "{}".to_owned(),
         };
-        ledger.activate(&[definition], false, "test", false).await.unwrap();
+        ledger.activate(&[definition], false, "test", "", false).await.unwrap();
         let scheduler = Scheduler {
             queue: queue.clone(),
             ledger: ledger.clone(),

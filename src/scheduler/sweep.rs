@@ -147,7 +147,7 @@ mod tests {
         };
         let (hash, content) = ("d".to_owned(), "{}".to_owned());
         let definition = NewDefinition { export: "orders".to_owned(), hash, content };
-        ledger.activate(&[definition], false, "test", false).await.unwrap();
+        ledger.activate(&[definition], false, "test", "", false).await.unwrap();
         stick(&*ledger, &file, "a").await;
 
         let (log, _logging) = Log::start();

@@ -186,7 +186,7 @@ mod tests {
             quarantine: None,
         };
         let apply = async |definitions: &[NewDefinition], retire| {
-            ledger.activate(definitions, retire, "test", false).await.unwrap();
+            ledger.activate(definitions, retire, "test", "", false).await.unwrap();
         };
         let (broken, (log, _logging)) = (Broken::default(), Log::start());
         let look = async || {

@@ -16,7 +16,7 @@ use crate::intake::Definitions;
 use crate::job::after::Predecessor;
 use crate::job::pause::Scope;
 use crate::job::run::{Run, State};
-use crate::ledger::{Ledger, RunFilter, one_run};
+use crate::ledger::{AuditFilter, Ledger, RunFilter, one_run};
 use crate::units::Size;
 
 /// Everything that is known about a run.
@@ -29,7 +29,7 @@ pub async fn show(
     let run = one_run(&*ledger, ending).await?;
     let attempts = ledger.attempts(run.id).await?;
     let delivery = ledger.delivery(run.id).await?;
-    let audit = ledger.audit_trail(Some(&run.id.to_string()), 100).await?;
+    let audit = ledger.audit_trail(&AuditFilter::about(&run.id.to_string(), 100)).await?;
     if context.out.json {
         let object = record::whole(&run, &attempts, delivery.as_ref(), &audit, config)?;
         return context.out.object(&object);

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use longshore::ledger::Ledger;
 use longshore::ledger::embedded::EmbeddedLedger;
+use longshore::ledger::{AuditFilter, Ledger};
 use longshore::queue::embedded::Embedded;
 use longshore::queue::{DeadHeaders, Destination, Outgoing, Properties, Queue};
 use serde_json::Value as Json;
@@ -255,7 +255,7 @@ async fn a_letter_without_a_run_is_replayed_once_the_canary_is_done() {
     let ledger = EmbeddedLedger::open(&house.path().join("longshore.db")).unwrap();
     let canary = ledger.run(runs[0].parse().unwrap()).await.unwrap().unwrap();
     let message = format!("message {}", EMPTY.1);
-    let trail = ledger.audit_trail(Some(&message), 10).await.unwrap();
+    let trail = ledger.audit_trail(&AuditFilter::about(&message, 10)).await.unwrap();
     assert_eq!(trail.len(), 1, "{trail:?}");
     assert!(trail[0].action == "replay" && Some(trail[0].at) >= canary.ended_at, "{trail:?}");
 }

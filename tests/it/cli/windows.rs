@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use longshore::ledger::Ledger;
 use longshore::ledger::embedded::EmbeddedLedger;
+use longshore::ledger::{AuditFilter, Ledger};
 use serde_json::{Value as Json, json};
 
 use super::House;
@@ -257,7 +257,7 @@ async fn what_catch_up_left_out_is_backfilled() {
     let at = |run: &Json| run["at"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
     assert!(runs.is_sorted_by_key(at), "{runs:?}");
     let ledger = EmbeddedLedger::open(&house.path().join("longshore.db")).unwrap();
-    let trail = ledger.audit_trail(Some("late"), 10).await.unwrap();
+    let trail = ledger.audit_trail(&AuditFilter::about("late", 10)).await.unwrap();
     let told: Vec<_> = trail.iter().filter(|line| line.action == "backfill").collect();
     assert!(
         told.len() == 1 && told[0].reason.starts_with("they ask for it (2026-11-01"),

@@ -146,7 +146,7 @@ async fn callers_share_transactions_and_keep_their_faults_to_themselves() {
     bed::in_schema(|url| async move {
         migrate(&url, None).await.unwrap();
         let ledger = PostgresLedger::open(&url, None, 4).unwrap();
-        ledger.activate(&[bed::definition("orders", "d1")], false, "test", false).await.unwrap();
+        ledger.activate(&[bed::definition("orders", "d1")], false, "test", "", false).await.unwrap();
         let ask = async |number: usize| {
             let mut order = bed::order(&format!("key-{number}"));
             // No text of PostgreSQL's can hold it.

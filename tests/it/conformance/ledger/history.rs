@@ -11,7 +11,7 @@ use longshore::job::machine::Proof;
 use longshore::job::run::State;
 use longshore::job::waiting::Need;
 use longshore::job::{RunId, Window};
-use longshore::ledger::{Change, DeliveryFilter, RunFilter, Which, one_delivery, one_run};
+use longshore::ledger::{AuditFilter, Change, DeliveryFilter, RunFilter, Which, one_delivery, one_run};
 use serde_json::{Map, json};
 
 use super::bed::*;
@@ -20,7 +20,7 @@ pub async fn definitions_are_numbered_by_content(bed: Bed) {
     let ledger = &bed.ledger;
     let apply = async |hashes: &[(&str, &str)], retire, dry_run| {
         let new: Vec<_> = hashes.iter().map(|(export, hash)| definition(export, hash)).collect();
-        let applied = ledger.activate(&new, retire, "ann", dry_run).await.unwrap();
+        let applied = ledger.activate(&new, retire, "ann", "", dry_run).await.unwrap();
         applied
             .into_iter()
             .map(|line| (line.export, line.revision, line.change))
@@ -66,7 +66,7 @@ pub async fn definitions_are_numbered_by_content(bed: Bed) {
     let names: Vec<String> =
         ledger.definitions(Which::Active).await.unwrap().into_iter().map(|d| d.export).collect();
     assert_eq!(names, ["customers"]);
-    let trail = ledger.audit_trail(Some("orders"), 10).await.unwrap();
+    let trail = ledger.audit_trail(&AuditFilter::about("orders", 10)).await.unwrap();
     let reasons: Vec<&str> = trail.iter().map(|line| line.reason.as_str()).collect();
     assert_eq!(reasons, ["revision 0", "revision 1", "revision 3", "revision 2", "revision 1"]);
 }
@@ -76,7 +76,7 @@ pub async fn runs_are_found_by_what_is_asked(bed: Bed) {
     for n in 0..5 {
         ids.push(bed.queued(&format!("k{n}")).await);
     }
-    bed.ledger.activate(&[definition("other", "d1")], false, "test", false).await.unwrap();
+    bed.ledger.activate(&[definition("other", "d1")], false, "test", "", false).await.unwrap();
     let mut other = order("other");
     other.export = "other".to_owned();
     let other = done(bed.apply(accept(other)).await);
@@ -327,9 +327,9 @@ pub async fn the_audit_trail_tells_who_and_why(bed: Bed) {
     let line = |by: &str, action: &str, reason: &str| {
         (by.to_owned(), action.to_owned(), reason.to_owned())
     };
-    let trail = bed.ledger.audit_trail(Some(&run.to_string()), 10).await.unwrap();
+    let trail = bed.ledger.audit_trail(&AuditFilter::about(&run.to_string(), 10)).await.unwrap();
     assert_eq!(told(trail), [line("ann", "cancel", "not needed"), line("ann", "replay", "mended")]);
-    let newest = bed.ledger.audit_trail(None, 1).await.unwrap();
+    let newest = bed.ledger.audit_trail(&AuditFilter { limit: 1, ..AuditFilter::default() }).await.unwrap();
     assert_eq!(told(newest), [line("bob", "drop", "malformed for good")]);
 }
 

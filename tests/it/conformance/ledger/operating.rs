@@ -9,7 +9,7 @@ use longshore::job::machine::{Closed, Proof, Refusal};
 use longshore::job::pause::{Pause, Scope};
 use longshore::job::run::State;
 use longshore::job::waiting::Need;
-use longshore::ledger::{Adrift, Notice, Noticed, Posting, lift};
+use longshore::ledger::{Adrift, AuditFilter, Notice, Noticed, Posting, lift};
 
 use super::bed::*;
 
@@ -68,7 +68,7 @@ pub async fn a_paused_run_waits_until_it_is_resumed(bed: Bed) {
     woken.sort();
     assert_eq!(woken, [first, second]);
     assert_eq!(bed.ledger.pauses().await.unwrap(), []);
-    let trail = bed.ledger.audit_trail(Some(&shop.resource()), 9).await.unwrap();
+    let trail = bed.ledger.audit_trail(&AuditFilter::about(&shop.resource(), 9)).await.unwrap();
     let told: Vec<(&str, &str, &str)> =
         trail.iter().map(|line| (&*line.by, &*line.action, &*line.reason)).collect();
     assert_eq!(told, [("bob", "resume", "moved"), ("ann", "pause", "moving")]);
@@ -155,7 +155,7 @@ pub async fn a_stuck_run_is_resolved(bed: Bed) {
     assert_eq!(bed.run(other).await.state, State::Done);
     assert!(bed.ledger.delivery(other).await.unwrap().is_some());
     for run in [dead, other] {
-        let trail = bed.ledger.audit_trail(Some(&run.to_string()), 9).await.unwrap();
+        let trail = bed.ledger.audit_trail(&AuditFilter::about(&run.to_string(), 9)).await.unwrap();
         assert_eq!((trail[0].action.as_str(), trail[0].by.as_str()), ("resolve", "ann"));
     }
 }
