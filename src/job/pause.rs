@@ -63,6 +63,15 @@ impl Scope {
         }
     }
 
+    /// Whether the schedule of an export asks for nothing meanwhile.
+    pub fn holds_schedule_of(&self, export: &str) -> bool {
+        match self {
+            Scope::All | Scope::Schedules => true,
+            Scope::Export(name) => name == export,
+            Scope::Connection(_) | Scope::Pool(_) => false,
+        }
+    }
+
     /// What a resource that runs are parked on holds back, where it is a pause.
     pub fn of_resource(resource: &str) -> Option<Scope> {
         let rest = resource.strip_prefix(PREFIX)?;
@@ -102,7 +111,8 @@ impl Pause {
     pub fn audited(&self, before: Option<&Pause>) -> String {
         let until = self.until.map(|until| format!("until {until}"));
         let before = before.map(|before| {
-            let until = before.until.map_or_else(|| "resumed".to_owned(), |until| until.to_string());
+            let until =
+                before.until.map_or_else(|| "resumed".to_owned(), |until| until.to_string());
             let Pause { by, reason, .. } = before;
             format!("in the place of that by {by} until {until}: {reason}")
         });

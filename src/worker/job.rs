@@ -254,11 +254,11 @@ async fn open(
     match outcome {
         Outcome::Opened(opened) => {
             let span = tracing::Span::current();
-            let (id, attempt) = (opened.run.id, opened.run.fence);
+            let attempt = opened.run.fence;
             span.record("attempt", attempt);
             span.record("fence", attempt);
             if let Some(silent) = &opened.silent {
-                tracing::warn!("{silent} fell silent; run {id} goes on as attempt {attempt}");
+                tell_of_silence(silent, &opened.run);
             }
             let target = plan.as_ref().ok().map(Plan::target);
             tracing::info!(delivers_to = target, "began");
@@ -300,6 +300,25 @@ async fn open(
             format!("the ledger gave a strange outcome: {other:?}"),
         )),
     }
+}
+
+/// Tells that whoever had the run last has left no outcome, and what becomes of it.
+fn tell_of_silence(silent: &str, run: &Run) {
+    let (id, attempt) = (run.id, run.fence);
+    let is_poison = run.failure.as_ref().is_some_and(|failure| failure.class == Class::Poison);
+    if run.state != State::Closing || !is_poison {
+        tracing::warn!("{silent} fell silent; run {id} goes on as attempt {attempt}");
+        return;
+    }
+    tracing::error!(
+        crashes = run.crashes,
+        class = Class::Poison.as_str(),
+        "{silent} fell silent, and so did others that had run {id} before: it is given up before it \
+         ends more of them. Nothing of it is delivered, and nothing is lost: it becomes a dead \
+         letter. See what ended them, most often a want of memory; then `longshore dead replay \
+         --run {}`",
+        run.id.short()
+    );
 }
 
 /// Works on an opened run until the attempt ends, and settles it. A message that is held too long
@@ -378,8 +397,7 @@ mod tests {
         let mut order = order("k");
         order.after = vec!["customers".to_owned()];
         let (start, end) = ("2026-11-19T00:00:00Z", "2026-11-20T00:00:00Z");
-        order.window =
-            Some(Window { start: start.parse().unwrap(), end: end.parse().unwrap() });
+        order.window = Some(Window { start: start.parse().unwrap(), end: end.parse().unwrap() });
         let run = Run::new(RunId::new(), order, jiff::Timestamp::now());
         for (word, policy) in [("run", AfterFailed::Run), ("skip", AfterFailed::Skip)] {
             let export: Export = toml::from_str(&format!(

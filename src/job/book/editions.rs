@@ -48,9 +48,8 @@ impl Book {
     /// what supplements one of them, since its rows were read and delivered anew. What is loaded
     /// tells the same of later transactions.
     pub(super) fn supersede(&mut self, by: &Run) {
-        let is_older = |run: &Run| {
-            run.order.key == by.order.key && run.order.edition < by.order.edition
-        };
+        let is_older =
+            |run: &Run| run.order.key == by.order.key && run.order.edition < by.order.edition;
         let superseded = self.runs.values().filter(|run| {
             let first = run.order.supplements.as_ref().filter(|one| one.key == by.order.key);
             is_older(run)

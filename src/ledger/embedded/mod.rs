@@ -29,9 +29,9 @@ use tokio::sync::Notify;
 
 use super::sheet::run_of;
 use super::{
-    Adrift, Applied, Attempt, AuditFilter, Audited, Delivered, DeliveryFilter, KnownWindows, Ledger,
-    NewDefinition, Posting, RecordedDelivery, RunFilter, Skipped, StoredCursor, StoredDefinition,
-    Which, picked,
+    Adrift, Applied, Attempt, AuditFilter, Audited, Delivered, DeliveryFilter, KnownWindows,
+    Ledger, NewDefinition, Posting, RecordedDelivery, RunFilter, Skipped, StoredCursor,
+    StoredDefinition, Which, picked,
 };
 use crate::error::Result;
 use crate::job::changes::Audit;

@@ -57,7 +57,7 @@ fn windows_tell_what_stands_in_each() {
     assert_eq!(
         standing_of(&found, "SE"),
         [
-            ("2026-10-31", "missing"),
+            ("2026-10-31", "before-start"),
             ("2026-11-01", "due"),
             ("2026-11-02", "done"),
             ("2026-11-03", "skipped"),
@@ -68,7 +68,7 @@ fn windows_tell_what_stands_in_each() {
     assert_eq!(
         standing_of(&found, "NO"),
         [
-            ("2026-10-31", "missing"),
+            ("2026-10-31", "before-start"),
             ("2026-11-01", "due"),
             ("2026-11-02", "queued"),
             ("2026-11-03", "due"),
@@ -83,7 +83,7 @@ fn windows_tell_what_stands_in_each() {
     let table = house.done(&asked);
     for words in [
         "WINDOW",
-        "no schedule asks for it",
+        "the schedule begins on 2026-11-01",
         "asked for in",
         "2026-11-02 country=SE",
         "2026-11-05 country=NO",

@@ -75,6 +75,32 @@ pub async fn a_paused_run_waits_until_it_is_resumed(bed: Bed) {
     opened(bed.apply(open(first, &needs)).await);
 }
 
+pub async fn a_pause_tells_what_it_took_the_place_of(bed: Bed) {
+    let now = bed.ledger.now().await.unwrap();
+    let orders = Scope::Export("orders".to_owned());
+    let first = pause(orders.clone(), None);
+    assert_eq!(bed.ledger.pause(&first).await.unwrap(), None);
+    assert_eq!(bed.ledger.pause(&pause(Scope::All, None)).await.unwrap(), None);
+    let until = now + HOUR;
+    let (by, reason) = ("bob".to_owned(), "still moving".to_owned());
+    let second = Pause { scope: orders.clone(), until: Some(until), by, reason, at: now };
+    let replaced = bed.ledger.pause(&second).await.unwrap().unwrap();
+    assert_eq!(
+        (replaced.scope, replaced.by, replaced.reason),
+        (first.scope, first.by, first.reason)
+    );
+    assert_eq!(bed.ledger.pauses().await.unwrap().len(), 2);
+    let trail = bed.ledger.audit_trail(&AuditFilter::about(&orders.resource(), 9)).await.unwrap();
+    assert_eq!(trail.len(), 2);
+    for words in ["still moving (until ", "; in the place of that by ann until resumed: moving)"] {
+        assert!(trail[0].reason.contains(words), "{}", trail[0].reason);
+    }
+    // One that is over is not there any more.
+    let over = Pause { until: Some(now - HOUR), ..second.clone() };
+    bed.ledger.pause(&over).await.unwrap();
+    assert_eq!(bed.ledger.pause(&second).await.unwrap(), None);
+}
+
 pub async fn a_pause_ends_at_its_time_and_the_sweeper_finds_who_waits(bed: Bed) {
     let run = bed.queued("k").await;
     bed.send().await;

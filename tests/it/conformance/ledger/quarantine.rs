@@ -153,7 +153,8 @@ pub async fn what_became_of_refused_rows_is_kept(bed: Bed) {
         }
         assert_eq!(bed.run(run.id).await.gone, Some(how));
         assert_eq!(refused(bed.apply(release(run)).await), Refusal::Gone(how));
-        let trail = bed.ledger.audit_trail(&AuditFilter::about(&run.id.to_string(), 10)).await.unwrap();
+        let trail =
+            bed.ledger.audit_trail(&AuditFilter::about(&run.id.to_string(), 10)).await.unwrap();
         assert_eq!(trail.len(), 1, "{trail:?}");
     }
     let other = refused(bed.apply(discard(dropped.id, Gone::Expired)).await);
