@@ -5,7 +5,7 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
-use super::arguments::{self, pair};
+use super::arguments::{self, pair, reason};
 use super::output::{clock, counted, plain};
 use super::{Context, Ended, Failure, Verdict, enqueue, exports};
 use crate::config::Config;
@@ -76,7 +76,7 @@ struct Of {
 #[derive(Debug, Args)]
 struct Change {
     /// Why, for the audit trail
-    #[arg(long, required_unless_present = "dry_run")]
+    #[arg(long, required_unless_present = "dry_run", value_parser = reason)]
     reason: Option<String>,
     /// Only tell what would be changed
     #[arg(long)]
@@ -215,7 +215,7 @@ impl Change {
                 return Err(reserved(&name, run).into());
             }
             context.out.line(format!("would move {name} from {from} to {at}"))?;
-            return context.out.line("Nothing was changed. Run again without --dry-run.");
+            return context.out.nothing_changed();
         }
         let reason = self.reason.unwrap_or_default();
         let command =

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use self::letters::{groups, how_many, list, looked, run_id, show, show_groups};
-use super::arguments::{past, rate};
+use super::arguments::{past, rate, reason};
 use super::output::{counted, thousands};
 use super::progress::Progress;
 use super::{Context, Ended, Verdict};
@@ -120,7 +120,7 @@ struct Changing {
     #[arg(long)]
     all: bool,
     /// Why, for the audit trail
-    #[arg(long, required_unless_present = "dry_run")]
+    #[arg(long, required_unless_present = "dry_run", value_parser = reason)]
     reason: Option<String>,
 }
 
@@ -316,7 +316,7 @@ impl Replay {
                 "cannot be replayed: {count} of {export}, and no export of this name is active"
             ))?;
         }
-        context.out.line("Nothing was changed. Run again without --dry-run.")?;
+        context.out.nothing_changed()?;
         Ok(Verdict::Done)
     }
 
@@ -392,7 +392,7 @@ async fn drop_letters(
         } else {
             context.out.line(format!("would drop {}", how_many(letters.len(), &looked)))?;
             show_groups(context, letters)?;
-            context.out.line("Nothing was changed. Run again without --dry-run.")?;
+            context.out.nothing_changed()?;
         }
         return Ok(Verdict::Done);
     }

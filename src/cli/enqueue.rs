@@ -154,7 +154,7 @@ async fn dry_run(context: &Context, ledger: &Arc<dyn Ledger>, job: &Job) -> Resu
             }
         }
     }
-    if out.json { Ok(()) } else { out.line("Nothing was changed. Run again without --dry-run.") }
+    if out.json { Ok(()) } else { out.nothing_changed() }
 }
 
 /// What was understood: `3 jobs of daily-orders (revision 5), 2026-11-17T00:00:00+01:00 to …`

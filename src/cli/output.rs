@@ -48,6 +48,11 @@ impl Out {
         Ok(out.flush()?)
     }
 
+    /// Ends what a dry run tells to people.
+    pub fn nothing_changed(&self) -> Result<(), Failure> {
+        self.line("Nothing was changed. Run again without --dry-run.")
+    }
+
     /// Prints one object on a line of its own.
     pub fn object(&self, object: &impl Serialize) -> Result<(), Failure> {
         let text = serde_json::to_string(object).map_err(|cause| {

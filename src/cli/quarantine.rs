@@ -10,8 +10,9 @@ use jiff::{SignedDuration, Timestamp};
 use secrecy::ExposeSecret;
 use serde_json::{Value as Json, json};
 
+use super::arguments::reason;
 use super::output::{clock, counted, thousands};
-use super::runs::{endings, window_of};
+use super::runs::{endings, what_of};
 use super::{Context, Ended, Failure, Verdict, interruptible, told};
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -65,7 +66,7 @@ enum What {
         #[arg(long)]
         dry_run: bool,
         /// Why, for the audit trail
-        #[arg(long, required_unless_present = "dry_run")]
+        #[arg(long, required_unless_present = "dry_run", value_parser = reason)]
         reason: Option<String>,
     },
     /// Make a key for `[quarantine] key`, and print it; nothing else has it
@@ -98,15 +99,38 @@ fn key(context: &Context) -> Ended {
     Ok(Verdict::Done)
 }
 
-/// What became of the refused rows of a run, in a word.
-async fn state_of(ledger: &dyn Ledger, run: &Run) -> Result<&'static str> {
-    if let Some(gone) = run.kept {
-        return Ok(gone.as_str());
+/// What became of the refused rows of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refused {
+    /// They are there, and can be released.
+    Kept,
+    /// A run is about to deliver them.
+    Releasing,
+    /// They were delivered.
+    Released,
+    /// They are not there any more.
+    Gone(Gone),
+}
+
+impl Refused {
+    fn as_str(self) -> &'static str {
+        match self {
+            Refused::Kept => "kept",
+            Refused::Releasing => "releasing",
+            Refused::Released => "released",
+            Refused::Gone(gone) => gone.as_str(),
+        }
+    }
+}
+
+async fn state_of(ledger: &dyn Ledger, run: &Run) -> Result<Refused> {
+    if let Some(gone) = run.gone {
+        return Ok(Refused::Gone(gone));
     }
     Ok(match supplement_of(ledger, run.id).await? {
-        Some(supplement) if supplement.state == State::Done => "released",
-        Some(supplement) if !supplement.state.ended() => "releasing",
-        _ => "kept",
+        Some(supplement) if supplement.state == State::Done => Refused::Released,
+        Some(supplement) if !supplement.state.ended() => Refused::Releasing,
+        _ => Refused::Kept,
     })
 }
 
@@ -121,7 +145,7 @@ async fn supplement_of(ledger: &dyn Ledger, run: RunId) -> Result<Option<Run>> {
 /// Until when the refused rows of a run are kept, where that is known.
 fn kept_until(config: &Config, run: &Run) -> Option<Timestamp> {
     let keep = SignedDuration::try_from(config.settings.quarantine.as_ref()?.keep).ok()?;
-    run.ended_at.filter(|_| run.kept.is_none())?.checked_add(keep).ok()
+    run.ended_at.filter(|_| run.gone.is_none())?.checked_add(keep).ok()
 }
 
 /// How many rows a run has refused, where its record tells.
@@ -149,8 +173,10 @@ async fn list(context: &Context, export: Option<String>, limit: u32) -> Ended {
                 "run": run.id,
                 "export": run.order.export,
                 "window": run.order.window,
+                "params": run.order.params,
+                "edition": run.order.edition,
                 "rows": rows_of(run),
-                "state": state,
+                "state": state.as_str(),
                 "until": until,
                 "place": run.quarantine,
             }))?;
@@ -159,9 +185,9 @@ async fn list(context: &Context, export: Option<String>, limit: u32) -> Ended {
         rows.push(vec![
             ending,
             run.order.export.clone(),
-            window_of(run, &definitions).await,
+            what_of(run, &definitions).await,
             rows_of(run).map_or_else(|| "-".to_owned(), thousands),
-            state.to_owned(),
+            state.as_str().to_owned(),
             until.map_or_else(|| "-".to_owned(), |until| clock(until, now)),
         ]);
     }
@@ -186,7 +212,7 @@ fn vault(config: &Config, doing: &'static str) -> Result<Vault> {
 /// Where the refused rows of a run are.
 fn place_of<'a>(run: &'a Run, doing: &'static str) -> Result<&'a str> {
     let name = run.id.short();
-    match (&run.quarantine, run.kept) {
+    match (&run.quarantine, run.gone) {
         (Some(place), None) => Ok(place),
         (_, gone) => Err(not_there(doing, &name, gone)),
     }
@@ -243,7 +269,7 @@ async fn discard(context: &Context, ending: &str, dry_run: bool, reason: &str) -
         if !run.state.ended() {
             return Err(refused(DROP, &run, Refusal::Stands(run.state)).into());
         }
-        if state_of(&*ledger, &run).await? == "releasing" {
+        if state_of(&*ledger, &run).await? == Refused::Releasing {
             return Err(refused(DROP, &run, Refusal::Releasing).into());
         }
         if context.out.json {
@@ -252,7 +278,7 @@ async fn discard(context: &Context, ending: &str, dry_run: bool, reason: &str) -
             context.out.object(&object)?;
         } else {
             context.out.line(format!("would drop {rows} of run {name}: {place}"))?;
-            context.out.line("Nothing was changed. Run again without --dry-run.")?;
+            context.out.nothing_changed()?;
         }
         return Ok(Verdict::Done);
     }

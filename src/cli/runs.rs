@@ -1,28 +1,31 @@
 //! `longshore runs`
 
 mod cancel;
+mod describe;
 mod record;
 mod resolve;
+mod show;
 mod watch;
 
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
-use jiff::{SignedDuration, Timestamp};
-use serde_json::{Map, Value as Json, json};
+use jiff::Timestamp;
 
+use self::describe::{dash, took_of, waits};
+pub use self::describe::{
+    endings, in_few_words, params, state_of, what_of, when, window_by, window_of, window_under,
+};
 pub use self::record::object;
-use super::arguments::past;
-use super::output::{ahead, clock, counted, cut, place, plain, thousands, took};
-use super::{Context, Ended, Failure, Verdict, pause, told};
-use crate::config::{Config, suggest};
-use crate::connect::System;
+pub use self::show::is_skipped;
+use super::arguments::{past, reason};
+use super::output::{plain, thousands, took};
+use super::{Context, Ended, Failure, Verdict, told};
+use crate::config::suggest;
 use crate::error::{Error, Result};
 use crate::intake::Definitions;
-use crate::job::after::Predecessor;
-use crate::job::pause::Scope;
-use crate::job::run::{Run, State};
-use crate::job::{RunId, Window, span, window};
+use crate::job::RunId;
+use crate::job::run::State;
 use crate::ledger::{Ledger, RunFilter, Which, one_run};
 use crate::units::Size;
 use crate::wiring;
@@ -31,8 +34,6 @@ use crate::wiring;
 const LIMIT: u32 = 20;
 /// How many runs a list has at the most.
 pub const LIMITS: u32 = 10_000;
-/// How wide window and params of a run may be in a table.
-const WIDE: usize = 60;
 
 /// See runs, and cancel them
 ///
@@ -71,7 +72,7 @@ enum What {
         /// The ending of the run's name, as tables show it
         run: String,
         /// Why, for the audit trail
-        #[arg(long, required_unless_present = "dry_run")]
+        #[arg(long, required_unless_present = "dry_run", value_parser = reason)]
         reason: Option<String>,
         /// Only tell what would be cancelled
         #[arg(long)]
@@ -133,7 +134,7 @@ impl Runs {
         let ledger = wiring::existing_ledger(&config.settings).await?;
         match self.command.unwrap_or(What::List(self.list)) {
             What::List(list) => list.run(context, ledger).await?,
-            What::Show { run } => show(context, &config, ledger, &run).await?,
+            What::Show { run } => show::show(context, &config, ledger, &run).await?,
             What::Watch(watch) => return watch.run(context, ledger).await,
             What::Resolve(resolve) => {
                 Box::pin(resolve.run(context, &config, ledger)).await?;
@@ -200,7 +201,7 @@ impl List {
                 run.order.export.clone(),
                 what_of(run, &definitions).await,
                 state_of(run, now).to_owned(),
-                run.fence.to_string(),
+                run.tries().to_string(),
                 run.counts.map_or_else(dash, |counts| thousands(counts.written)),
                 run.counts.map_or_else(dash, |counts| Size(counts.bytes).human()),
                 took_of(run, now).map_or_else(dash, took),
@@ -210,10 +211,6 @@ impl List {
         let header = ["RUN", "EXPORT", "WINDOW", "STATE", "TRY", "ROWS", "BYTES", "TOOK", "WHEN"];
         context.out.table(&header, rows)
     }
-}
-
-fn dash() -> String {
-    "-".to_owned()
 }
 
 /// What is said where a list ends before the runs do.
@@ -244,308 +241,9 @@ pub async fn tell_unknown(ledger: &dyn Ledger, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Whether a queued run is not to be started now.
-fn waits(run: &Run, now: Timestamp) -> bool {
-    run.state == State::Queued && (run.parked.is_some() || run.wake_at(now) > now)
-}
-
-/// The state, as tables show it.
-pub fn state_of(run: &Run, now: Timestamp) -> &'static str {
-    if waits(run, now) { "waiting" } else { run.state.as_str() }
-}
-
-/// The span of time that it delivers, as its export writes windows.
-pub async fn window_of(run: &Run, definitions: &Definitions) -> String {
-    let order = &run.order;
-    window_under(order.window.as_ref(), &order.export, &order.definition, definitions).await
-}
-
-/// A window, as this definition of its export writes windows.
-pub async fn window_under(
-    window: Option<&Window>,
-    export: &str,
-    definition: &str,
-    definitions: &Definitions,
-) -> String {
-    let Some(given) = window else { return dash() };
-    let bound = definitions.bound(export, definition).await.ok();
-    let zone = bound.as_ref().and_then(|bound| window::zone(&bound.export.timezone).ok());
-    let spec = bound.as_ref().and_then(|bound| bound.export.schedule.as_ref()?.window);
-    span::show(given, spec, &zone.unwrap_or(jiff::tz::TimeZone::UTC))
-}
-
-/// What a run delivers, in few words: its window, its params as the job gave them, and its edition
-/// where that is not the first.
-pub async fn what_of(run: &Run, definitions: &Definitions) -> String {
-    let window = match run.order.window {
-        Some(_) => Some(window_of(run, definitions).await),
-        None => None,
-    };
-    let words = in_few_words(window, &run.order.params, run.order.edition);
-    match &run.order.supplements {
-        None => words,
-        Some(one) if words == dash() => format!("supplement {}", one.number),
-        Some(one) => format!("{words} supplement {}", one.number),
-    }
-}
-
-/// Window, params and edition as tables show them.
-pub fn in_few_words(window: Option<String>, given: &Map<String, Json>, edition: i32) -> String {
-    let edition = Some(edition).filter(|edition| *edition > 1);
-    let edition = edition.map(|edition| format!("edition {edition}"));
-    let words: Vec<String> = window.into_iter().chain(params(given)).chain(edition).collect();
-    if words.is_empty() { dash() } else { cut(&words.join(" "), WIDE) }
-}
-
-/// Params in few words, one each: `country=SE`.
-pub fn params(params: &Map<String, Json>) -> impl Iterator<Item = String> {
-    params.iter().map(|(name, value)| match value {
-        Json::String(text) => format!("{name}={text}"),
-        value => format!("{name}={value}"),
-    })
-}
-
-fn took_of(run: &Run, now: Timestamp) -> Option<SignedDuration> {
-    let since = run.opened_at.filter(|_| run.state != State::Queued)?;
-    Some(run.ended_at.unwrap_or(now).duration_since(since))
-}
-
-/// When it ended, began or goes on, and what went wrong last.
-pub fn when(run: &Run, now: Timestamp) -> String {
-    if let Some(parts) = run.parts {
-        let ended = clock(run.ended_at.unwrap_or(run.changed_at), now);
-        return format!("{ended}: spread into {}", counted(parts.into(), "run"));
-    }
-    let wrong = run
-        .failure
-        .as_ref()
-        .filter(|_| run.state != State::Done)
-        .map(|failure| format!(": {} ({})", first_line(&failure.message), failure.class));
-    let when = match run.state {
-        State::Queued => match &run.parked {
-            Some(on) => match Predecessor::of_resource(on) {
-                Some(before) => format!("waits for {} of the same window", before.export),
-                None => pause::paused(on).unwrap_or_else(|| format!("until {on} is free")),
-            },
-            None if waits(run, now) => {
-                let at = run.wake_at(now);
-                let open = run.order.window.is_some_and(|window| window.end == at);
-                ahead(at, now) + if open { ", when its window ends" } else { "" }
-            }
-            None => clock(run.accepted_at, now),
-        },
-        state if state.ended() => clock(run.ended_at.unwrap_or(run.changed_at), now),
-        _ => clock(run.opened_at.unwrap_or(run.changed_at), now),
-    };
-    when + &wrong.unwrap_or_default()
-}
-
-fn first_line(text: &str) -> String {
-    plain(text.lines().next().unwrap_or_default())
-}
-
-/// The shortest endings, of at least eight characters, by which these runs can be told apart.
-pub fn endings(runs: &[RunId]) -> Vec<String> {
-    let names: Vec<String> = runs.iter().map(|run| run.0.simple().to_string()).collect();
-    let ending = |name: &str, length: usize| name[name.len() - length..].to_owned();
-    names
-        .iter()
-        .map(|name| {
-            let length = (8..name.len())
-                .find(|length| {
-                    let own = ending(name, *length);
-                    names.iter().filter(|other| other.ends_with(&own)).count() == 1
-                })
-                .unwrap_or(name.len());
-            ending(name, length)
-        })
-        .collect()
-}
-
-async fn show(
-    context: &Context,
-    config: &Config,
-    ledger: Arc<dyn Ledger>,
-    ending: &str,
-) -> Result<(), Failure> {
-    let run = one_run(&*ledger, ending).await?;
-    let attempts = ledger.attempts(run.id).await?;
-    let delivery = ledger.delivery(run.id).await?;
-    let audit = ledger.audit_trail(Some(&run.id.to_string()), 100).await?;
-    if context.out.json {
-        let object = record::whole(&run, &attempts, delivery.as_ref(), &audit, config)?;
-        return context.out.object(&object);
-    }
-    let now = ledger.now().await?;
-    let definitions = Definitions::new(Arc::clone(&ledger));
-    let order = &run.order;
-    let line =
-        |name: &str, value: String| context.out.line(format!("{name:<11} {}", plain(&value)));
-    let optional = |name: &str, value: Option<String>| match value {
-        Some(value) => line(name, value),
-        None => Ok(()),
-    };
-    line("run", run.id.to_string())?;
-    line("export", format!("{}, revision {}", order.export, order.revision))?;
-    let shown = window_of(&run, &definitions).await;
-    optional("window", order.window.map(|w| format!("{shown} ({} to {})", w.start, w.end)))?;
-    line("state", format!("{}, {}", state_of(&run, now), when(&run, now)))?;
-    if let Some(on) = &run.parked {
-        let holders = ledger.holders(on).await?;
-        let names: Vec<String> = holders.iter().map(|run| run.short()).collect();
-        optional("held by", (!names.is_empty()).then(|| format!("run {}", names.join(", "))))?;
-    }
-    if let Some(scope) = run.parked.as_deref().and_then(Scope::of_resource) {
-        let pauses = ledger.pauses().await?;
-        let pause = pauses.iter().find(|pause| pause.scope == scope);
-        optional("paused", pause.map(|pause| pause::told(pause, now)))?;
-    }
-    for (number, before) in comes_after(&*ledger, &run, &shown, now).await?.into_iter().enumerate()
-    {
-        line(if number == 0 { "waits for" } else { "" }, before)?;
-    }
-    line("key", format!("{}, edition {}", order.key, order.edition))?;
-    if !order.params.is_empty() {
-        line("params", json!(order.params).to_string())?;
-    }
-    if run.parts.is_some() {
-        let name = run.id.short();
-        line("parts", format!("see `longshore runs --parent {name}`"))?;
-    }
-    optional("part of", order.parent.map(|run| format!("run {}", run.short())))?;
-    optional("recipient", order.recipient.clone())?;
-    line("pool", order.pool.clone())?;
-    let by = order.requested_by.as_ref().map(|by| format!(" for {by}")).unwrap_or_default();
-    line("accepted", format!("{}{by}", clock(run.accepted_at, now)))?;
-    optional("not before", order.not_before.map(|at| clock(at, now)))?;
-    optional("deadline", order.deadline.map(|at| clock(at, now)))?;
-    optional("worker", run.worker.clone())?;
-    optional("took", took_of(&run, now).map(took))?;
-    optional(
-        "rows",
-        run.counts.map(|counts| {
-            let told = format!(
-                "{} read = {} written + {} filtered + {} quarantined",
-                thousands(counts.read),
-                thousands(counts.written),
-                thousands(counts.filtered),
-                thousands(counts.quarantined)
-            );
-            match counts.deleted {
-                0 => told,
-                deleted => {
-                    format!("{told}; {} of the written delete their key", thousands(deleted))
-                }
-            }
-        }),
-    )?;
-    optional("bytes", run.counts.map(|counts| Size(counts.bytes).human()))?;
-    let decision = run.decision.as_ref();
-    let refused = decision.map_or(&run.quarantine, |decision| &decision.quarantine);
-    optional("quarantine", refused.clone())?;
-    optional(
-        "supplements",
-        order
-            .supplements
-            .as_ref()
-            .map(|one| format!("run {}: {} that it refused", one.run, counted(one.rows, "row"))),
-    )?;
-    if let Some(delivery) = &delivery {
-        let target = place(&delivery.target, &config.connections);
-        if is_skipped(&run, &delivery.target, config) {
-            line("delivery", "nothing: there were no rows (empty = \"skip\")".to_owned())?;
-            line("target", target)?;
-        } else {
-            line("delivery", delivery.id.to_string())?;
-            line("target", target)?;
-            line("manifest", format!("SHA-256 {}", delivery.manifest_sha256))?;
-        }
-    } else if let Some(decision) = decision {
-        line("decided", format!("{} files, not recorded yet", decision.parts.len()))?;
-    }
-    if !attempts.is_empty() {
-        context.out.line("")?;
-        let rows = attempts
-            .iter()
-            .map(|attempt| {
-                let wrong = attempt.message.as_deref().map(first_line);
-                let class = attempt.class.as_ref().map(|class| format!(" ({class})"));
-                let time = attempt.ended_at.unwrap_or(now).duration_since(attempt.opened_at);
-                vec![
-                    attempt.fence.to_string(),
-                    attempt.worker.clone(),
-                    clock(attempt.opened_at, now),
-                    took(time),
-                    attempt.outcome.clone().unwrap_or_else(|| "running".to_owned()),
-                    wrong.map_or_else(dash, |wrong| wrong + &class.unwrap_or_default()),
-                ]
-            })
-            .collect();
-        let header = ["ATTEMPT", "WORKER", "BEGAN", "TOOK", "OUTCOME", "WHY"];
-        context.out.table(&header, rows)?;
-    }
-    if !audit.is_empty() {
-        context.out.line("")?;
-        let rows = audit
-            .into_iter()
-            .map(|line| vec![clock(line.at, now), line.by, line.action, line.reason])
-            .collect();
-        context.out.table(&["WHEN", "WHO", "WHAT", "WHY"], rows)?;
-    }
-    Ok(())
-}
-
-/// Whether there was nothing to deliver, and nothing was: of files there is one at least otherwise.
-pub fn is_skipped(run: &Run, target: &str, config: &Config) -> bool {
-    let connection = target.split('/').next().unwrap_or_default();
-    let of_files = config.connections.get(connection).is_some_and(|one| one.kind == System::Files);
-    of_files && run.decision.as_ref().is_some_and(|decision| decision.parts.is_empty())
-}
-
-/// What a run that has not begun comes after, each with how that stands.
-async fn comes_after(
-    ledger: &dyn Ledger,
-    run: &Run,
-    window: &str,
-    now: Timestamp,
-) -> Result<Vec<String>> {
-    if run.state != State::Queued || run.opened_at.is_some() {
-        return Ok(Vec::new());
-    }
-    let mut lines = Vec::new();
-    for before in Predecessor::of(&run.order) {
-        let filter = RunFilter {
-            export: Some(before.export.clone()),
-            window: Some(before.window),
-            limit: LIMIT,
-            ..RunFilter::default()
-        };
-        let runs = ledger.runs(&filter).await?;
-        let runs = runs.iter().filter(|one| one.order.window == Some(before.window));
-        let told: Vec<String> =
-            runs.map(|one| format!("run {} is {}", one.id.short(), state_of(one, now))).collect();
-        let told = if told.is_empty() { "no run yet".to_owned() } else { told.join(", ") };
-        lines.push(format!("{} {window}: {told}", before.export));
-    }
-    Ok(lines)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn endings_are_as_short_as_they_can_be() {
-        let runs: Vec<RunId> = [
-            "01990000-0000-7000-8000-00007c2f9a1e",
-            "01990000-0000-7000-8000-0000a0b411d7",
-            "01990000-0000-7000-8000-0001a0b411d7",
-        ]
-        .iter()
-        .map(|name| name.parse().unwrap())
-        .collect();
-        assert_eq!(endings(&runs), ["7c2f9a1e", "0a0b411d7", "1a0b411d7"]);
-    }
 
     #[test]
     fn states_are_words() {

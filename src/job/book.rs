@@ -5,6 +5,7 @@
 //! both ledgers, and a model checker, run exactly the same rules.
 
 mod after;
+mod editions;
 mod operator;
 mod quarantine;
 mod resources;
@@ -193,29 +194,6 @@ impl Book {
         self.insert(id, order, wake)
     }
 
-    fn rerun(&mut self, of: RunId, id: RunId, order: Order, pinned: bool) -> Outcome {
-        let Some(done) = self.runs.get(&of) else {
-            return Outcome::Refused(Refusal::NoRun);
-        };
-        if done.state != State::Done {
-            return Outcome::Refused(Refusal::Stands(done.state));
-        }
-        let key = done.order.key.clone();
-        let latest = self.latest.get(&key).and_then(|id| self.runs.get(id)).unwrap_or(done);
-        if latest.id == id {
-            // This very command, whose answer was lost.
-            return Outcome::Duplicate(Box::new(latest.clone()));
-        }
-        if !latest.state.ended() {
-            return Outcome::Refused(Refusal::EditionOpen);
-        }
-        if !pinned && self.active.get(&order.export) != Some(&order.definition) {
-            return Outcome::Stale;
-        }
-        let edition = latest.order.edition + 1;
-        self.insert(id, Order { key, edition, ..order }, true)
-    }
-
     fn insert(&mut self, id: RunId, order: Order, wake: bool) -> Outcome {
         let mut run = Run::new(id, order, self.now);
         run.needs.extend(run.order.cap.iter().map(|cap| cap.name.clone()));
@@ -388,28 +366,6 @@ impl Book {
                 self.cursors.remove(&name)
             }
         })
-    }
-
-    fn decide(&mut self, id: RunId, fence: i64, decision: Decision) -> Outcome {
-        let (now, superseded) = (self.now, self.superseded.contains(&id));
-        let outcome = self.change(id, |run| machine::decide(run, fence, decision, superseded, now));
-        match &outcome {
-            Outcome::Done(run) => self.supersede(run),
-            Outcome::Refused(Refusal::Superseded) => {
-                self.touched.insert(id);
-            }
-            _ => {}
-        }
-        outcome
-    }
-
-    /// Older editions of the key, as far as this transaction has them, must not be decided now.
-    fn supersede(&mut self, by: &Run) {
-        let older = self
-            .runs
-            .values()
-            .filter(|run| run.order.key == by.order.key && run.order.edition < by.order.edition);
-        self.superseded.extend(older.map(|run| run.id));
     }
 
     fn retry(

@@ -235,7 +235,7 @@ pub fn record(
     }
     run.counts = Some(decision.counts);
     run.quarantine.clone_from(&decision.quarantine);
-    run.kept = None;
+    run.gone = None;
     run.decision = Some(decision);
     run.failure = None;
     run.end = None;
@@ -322,7 +322,7 @@ pub fn fail(
     }
     run.failures += 1;
     if quarantine.is_some() {
-        (run.quarantine, run.kept) = (quarantine, None);
+        (run.quarantine, run.gone) = (quarantine, None);
     }
     shut(run, end, Some(failure));
     Ok(())

@@ -90,7 +90,7 @@ fn fate(file: &StoredRows, run: Option<&Run>, keep: SignedDuration, now: Timesta
     };
     let Some(ended) = run.ended_at.filter(|_| run.state.ended()) else { return Fate::Stays };
     if run.quarantine.as_deref() == Some(file.place.as_str()) {
-        return match run.kept {
+        return match run.gone {
             Some(_) => Fate::Goes,
             None if passed(ended, keep, now) => Fate::Expires,
             None => Fate::Stays,
@@ -119,12 +119,12 @@ mod tests {
         let keep = SignedDuration::from_hours(240);
         let id = RunId::new();
         let file = |hours| StoredRows { run: id, place: "mine".to_owned(), written_at: ago(hours) };
-        let run = |state: State, hours: i64, named: &str, kept| {
+        let run = |state: State, hours: i64, named: &str, gone| {
             let mut run = Run::new(id, order("k"), ago(hours));
             run.state = state;
             run.ended_at = state.ended().then(|| ago(hours));
             run.quarantine = Some(named.to_owned());
-            run.kept = kept;
+            run.gone = gone;
             run
         };
         for (run, written, expected) in [

@@ -6,31 +6,26 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use futures::FutureExt;
 use tracing::Instrument;
 
 use super::Worker;
+use super::attempt::attempt;
 use super::heart::Stop;
 use super::receive::{self, Received, leave_wake_up, release};
 use super::settle::{self, Ending};
-use super::spread;
 use crate::claims::Claim;
 use crate::error::{Class, Error, Result};
 use crate::intake::Bound;
-use crate::job::after::Predecessor;
+use crate::job::after::{AfterFailed, Predecessor};
 use crate::job::command::{Command, Open, Opened, Outcome};
 use crate::job::machine::Closed;
-use crate::job::manifest::{MANIFEST_LIMIT, Manifest, ManifestCursor, SourceFile};
 use crate::job::message::WakeMessage;
 use crate::job::run::{Run, State};
 use crate::job::waiting::Need;
-use crate::ledger::RunFilter;
-use crate::limits::local::Pass;
-use crate::pipeline::{Attempt, Plan, Recorded, Start};
+use crate::pipeline::Plan;
 use crate::queue::{Incoming, Properties, Settle, WAKE_TYPE};
-use crate::source::{Delivered, Since};
 use crate::telemetry::metrics;
 
 /// What a message says.
@@ -185,6 +180,16 @@ impl Opening {
     /// Plans the run by its definition. Where that fails the run is opened all the same, so that
     /// the failure is its outcome.
     pub fn of(worker: &Worker, run: &Run, bound: Result<Arc<Bound>>) -> Opening {
+        // What it waits for, and what if that fails, is said by the definition alone. Without one
+        // there is nothing to wait for: the failure is the outcome.
+        let (before, after_failed) = match &bound {
+            Ok(bound) => {
+                let schedule = bound.export.schedule.as_ref();
+                let policy = schedule.map(|schedule| schedule.after_failed);
+                (Predecessor::of(&run.order), policy.unwrap_or_default())
+            }
+            Err(_) => (Vec::new(), AfterFailed::default()),
+        };
         let plan = bound.and_then(|bound| Plan::new(Arc::clone(&bound.export), run, &worker.house));
         let attempts = plan.as_ref().map_or(1, |plan| plan.export().retry.attempts);
         let number = worker.jobs.fetch_add(1, Ordering::Relaxed);
@@ -200,13 +205,8 @@ impl Opening {
                 .as_ref()
                 .map(|plan| plan.uses().map(str::to_owned).collect())
                 .unwrap_or_default(),
-            before: Predecessor::of(&run.order),
-            after_failed: plan
-                .as_ref()
-                .ok()
-                .and_then(|plan| plan.export().schedule.as_ref())
-                .map(|schedule| schedule.after_failed)
-                .unwrap_or_default(),
+            before,
+            after_failed,
         };
         Opening { plan, ask }
     }
@@ -254,11 +254,11 @@ async fn open(
     match outcome {
         Outcome::Opened(opened) => {
             let span = tracing::Span::current();
-            let (id, attempt) = (opened.run.id, opened.run.fence);
+            let attempt = opened.run.fence;
             span.record("attempt", attempt);
             span.record("fence", attempt);
             if let Some(silent) = &opened.silent {
-                tracing::warn!("{silent} fell silent; run {id} goes on as attempt {attempt}");
+                tell_of_silence(silent, &opened.run);
             }
             let target = plan.as_ref().ok().map(Plan::target);
             tracing::info!(delivers_to = target, "began");
@@ -300,6 +300,25 @@ async fn open(
             format!("the ledger gave a strange outcome: {other:?}"),
         )),
     }
+}
+
+/// Tells that whoever had the run last has left no outcome, and what becomes of it.
+fn tell_of_silence(silent: &str, run: &Run) {
+    let (id, attempt) = (run.id, run.fence);
+    let is_poison = run.failure.as_ref().is_some_and(|failure| failure.class == Class::Poison);
+    if run.state != State::Closing || !is_poison {
+        tracing::warn!("{silent} fell silent; run {id} goes on as attempt {attempt}");
+        return;
+    }
+    tracing::error!(
+        crashes = run.crashes,
+        class = Class::Poison.as_str(),
+        "{silent} fell silent, and so did others that had run {id} before: it is given up before it \
+         ends more of them. Nothing of it is delivered, and nothing is lost: it becomes a dead \
+         letter. See what ended them, most often a want of memory; then `longshore dead replay \
+         --run {}`",
+        run.id.short()
+    );
 }
 
 /// Works on an opened run until the attempt ends, and settles it. A message that is held too long
@@ -360,145 +379,47 @@ async fn let_message_go(worker: &Worker, run: &Run, message: &mut Unacked) -> In
     }
 }
 
-/// One attempt, and how it ends.
-async fn attempt(worker: &Worker, plan: Result<&Plan, &Error>, opened: Opened) -> Ending {
-    let since = Since { from: opened.cursor, ..Since::default() };
-    let run = Box::new(opened.run);
-    let attempt = Attempt { run, predecessor: opened.predecessor, supersedes: None, since };
-    let plan = match plan {
-        Ok(plan) => plan,
-        Err(error) if attempt.run.state == State::Running => {
-            return Ending::Failed(error.again());
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::claims::embedded::EmbeddedClaims;
+    use crate::export::Export;
+    use crate::job::RunId;
+    use crate::job::run::tests::order;
+    use crate::job::window::Window;
+    use crate::worker::tests::worker;
+
+    #[tokio::test]
+    async fn what_a_run_comes_after_is_as_its_definition_says_even_where_that_cannot_be_planned() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("longshore.db");
+        let worker = worker(&file, Arc::new(EmbeddedClaims::open(&file).unwrap()));
+        let mut order = order("k");
+        order.after = vec!["customers".to_owned()];
+        let (start, end) = ("2026-11-19T00:00:00Z", "2026-11-20T00:00:00Z");
+        order.window = Some(Window { start: start.parse().unwrap(), end: end.parse().unwrap() });
+        let run = Run::new(RunId::new(), order, jiff::Timestamp::now());
+        for (word, policy) in [("run", AfterFailed::Run), ("skip", AfterFailed::Skip)] {
+            let export: Export = toml::from_str(&format!(
+                "source = {{ connection = \"gone\", table = \"t\" }}\n\
+                 sink = {{ connection = \"gone\", path = \"p\" }}\n\
+                 [schedule]\ncron = \"15 4 * * *\"\nwindow = \"day\"\n\
+                 start = \"2026-11-01\"\nafter = [\"customers\"]\nafter-failed = \"{word}\"\n"
+            ))
+            .unwrap();
+            let bound = Bound {
+                name: "orders".to_owned(),
+                revision: 1,
+                hash: "d".to_owned(),
+                applied_at: jiff::Timestamp::now(),
+                export: Arc::new(export),
+            };
+            let opening = Opening::of(&worker, &run, Ok(Arc::new(bound)));
+            assert!(opening.plan.is_err(), "there is no such connection");
+            assert_eq!((opening.ask.before.len(), opening.ask.after_failed), (1, policy));
         }
-        Err(error) => {
-            tracing::error!(error = error.chain(), "the run cannot be planned any more");
-            return Ending::Close;
-        }
-    };
-    let result = match attempt.run.state {
-        State::Closing => return Ending::Close,
-        State::Committing => resume(worker, plan, &attempt).await,
-        _ => match pass(worker, plan).await {
-            Ok(Pass::Go) if plan.spreads().is_some() => {
-                return spread::attempt(worker, plan, &attempt.run).await;
-            }
-            Ok(Pass::Go) => match after_edition(worker, plan, attempt).await {
-                Ok(attempt) => deliver(worker, plan, attempt).await,
-                Err(error) => Err(error),
-            },
-            Ok(Pass::Later(wait)) => return Ending::Snooze(wait),
-            Err(error) => Err(error),
-        },
-    };
-    match result {
-        Ok(recorded) => Ending::Done(recorded),
-        Err(error) if error.class() == Class::Fenced => {
-            tracing::warn!(error = error.chain(), "overtaken");
-            Ending::Lost
-        }
-        Err(error) if error.class() == Class::Cancelled => Ending::Close,
-        Err(error) => Ending::Failed(error),
+        // Without a definition nobody knows the policy: its own failure is the outcome.
+        let unknown = Err(Error::permanent("read the definition", "it is gone"));
+        assert_eq!(Opening::of(&worker, &run, unknown).ask.before, []);
     }
-}
-
-/// A turn of every connection that has a rate limit.
-async fn pass(worker: &Worker, plan: &Plan) -> Result<Pass> {
-    for (name, rate) in plan.rates() {
-        // Whatever is wrong with the limits is no fault of the job.
-        let pass = worker.gate.pass(name, rate).await;
-        if let Pass::Later(wait) = pass.map_err(|error| error.reclass(Class::Unavailable))? {
-            return Ok(Pass::Later(wait));
-        }
-    }
-    Ok(Pass::Go)
-}
-
-/// What an edition takes from the one that was done before it: which delivery it supersedes and,
-/// where the export goes by a cursor, the range that it reads again. A first edition takes nothing.
-async fn after_edition(worker: &Worker, plan: &Plan, mut attempt: Attempt) -> Result<Attempt> {
-    if attempt.run.order.edition == 1 {
-        return Ok(attempt);
-    }
-    let filter = RunFilter {
-        key: Some(attempt.run.order.key.clone()),
-        states: vec![State::Done],
-        limit: 1,
-        ..RunFilter::default()
-    };
-    let find = || worker.ledger.runs(&filter);
-    let done = worker.patiently("ledger", "read the edition before", find).await?;
-    let decision = done.into_iter().next().and_then(|run| run.decision);
-    let before = decision
-        .map(|decision| Manifest::parse(decision.manifest.as_bytes(), MANIFEST_LIMIT))
-        .transpose()?;
-    attempt.supersedes = before.as_ref().map(|manifest| manifest.delivery);
-    if plan.reads_again() {
-        attempt.since = match before.and_then(|manifest| manifest.cursor) {
-            Some(ManifestCursor { from, to, files, .. })
-                if files.is_some() == plan.goes_by_files() && (to.is_some() || files.is_some()) =>
-            {
-                Since { from, to, files }
-            }
-            _ => {
-                return Err(Error::permanent(
-                    "read the range of the cursor again",
-                    "no edition before this one has read anything",
-                )
-                .help(
-                    "Enqueue the export instead: what is new is read from where the cursor stands.",
-                ));
-            }
-        };
-    }
-    Ok(attempt)
-}
-
-/// The way of the rows, from source to recorded delivery.
-async fn deliver(worker: &Worker, plan: &Plan, attempt: Attempt) -> Result<Recorded> {
-    // Up to the decision an attempt may be cut off; a decided one only goes forward.
-    let limit = plan.timeout();
-    let known = Known { worker, cursor: plan.cursor().unwrap_or_default() };
-    let staged = tokio::time::timeout(limit, async {
-        Ok(match plan.begin(attempt).await? {
-            Start::Committed(committed) => Err(committed),
-            Start::Ready(ready) => {
-                Ok(ready.extract(&known).await?.transform()?.check()?.protect()?.stage().await?)
-            }
-        })
-    })
-    .await
-    .map_err(|_| {
-        Error::transient("run the export", "it took longer than its timeout")
-            .with("timeout", crate::units::show_duration(limit))
-            .help("Raise `[limits] timeout`, or make the export smaller.")
-    })??;
-    let committed = match staged {
-        Ok(staged) => {
-            let decided = staged.decide(|command| worker.apply("decide the delivery", command));
-            decided.await?.commit().await?
-        }
-        Err(committed) => committed,
-    };
-    settle::record(worker, committed).await
-}
-
-/// What the ledger knows of the files that a cursor has delivered.
-struct Known<'a> {
-    worker: &'a Worker,
-    cursor: &'a str,
-}
-
-#[async_trait]
-impl Delivered for Known<'_> {
-    async fn sift(&self, files: Vec<SourceFile>) -> Result<Vec<SourceFile>> {
-        let Known { worker, cursor } = self;
-        let sift = || worker.ledger.undelivered(cursor, &files);
-        worker.patiently("ledger", "look for files that are new", sift).await
-    }
-}
-
-/// Rolls a decided delivery forward.
-async fn resume(worker: &Worker, plan: &Plan, attempt: &Attempt) -> Result<Recorded> {
-    tracing::info!("going on with what an earlier attempt decided");
-    settle::record(worker, plan.resume(attempt)?.commit().await?).await
 }

@@ -5,6 +5,7 @@
 //! claim, ledger and pipeline; `settle` says what became of it, always in the order: the
 //! ledger's transaction, the claim, the ack. `heart` keeps what is held alive.
 
+mod attempt;
 mod heart;
 mod job;
 mod lanes;

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::json;
 
+use super::super::arguments::reason;
 use super::super::output::counted;
 use super::super::{Context, Ended, Failure, Verdict, arguments, exports, runs, signals, wait};
-use super::{place_of, refused, rows_of, state_of};
+use super::{Refused, place_of, refused, rows_of, state_of};
 use crate::error::{Error, Result};
 use crate::intake::{self, Bound, Definitions};
 use crate::job::command::{Command, Outcome};
@@ -33,7 +34,7 @@ pub struct Release {
     #[arg(long)]
     dry_run: bool,
     /// Why, for the audit trail
-    #[arg(long, required_unless_present = "dry_run")]
+    #[arg(long, required_unless_present = "dry_run", value_parser = reason)]
     reason: Option<String>,
 }
 
@@ -114,7 +115,7 @@ impl Release {
         done: &Run,
         bound: &Bound,
     ) -> Result<(), Failure> {
-        if state_of(ledger, done).await? == "released" {
+        if state_of(ledger, done).await? == Refused::Released {
             return Err(refused(DOING, done, Refusal::Released).into());
         }
         let rows = rows_of(done).unwrap_or_default();
@@ -134,7 +135,7 @@ impl Release {
             bound.revision,
             done.order.revision
         ))?;
-        context.out.line("Nothing was changed. Run again without --dry-run.")
+        context.out.nothing_changed()
     }
 }
 

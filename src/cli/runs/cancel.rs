@@ -33,7 +33,7 @@ pub async fn cancel(
             "would cancel run {name} of {}, which is {}",
             run.order.export, run.state
         ))?;
-        return context.out.line("Nothing was changed. Run again without --dry-run.");
+        return context.out.nothing_changed();
     }
     let command =
         Command::Cancel { run: run.id, by: context.by(), reason: reason.unwrap_or_default() };

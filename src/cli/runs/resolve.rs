@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::object;
+use crate::cli::arguments::reason;
 use crate::cli::output::clock;
 use crate::cli::{Context, Failure, told};
 use crate::config::Config;
@@ -32,7 +33,7 @@ pub struct Resolve {
     #[arg(long = "as", value_name = "END")]
     end: End,
     /// Why, for the audit trail
-    #[arg(long, required_unless_present = "dry_run")]
+    #[arg(long, required_unless_present = "dry_run", value_parser = reason)]
     reason: Option<String>,
     /// Only tell what would be resolved
     #[arg(long)]
@@ -80,7 +81,7 @@ impl Resolve {
                 "would ask the target of run {name} of {}, which is {}, and resolve it as {end}",
                 run.order.export, run.state
             ))?;
-            return context.out.line("Nothing was changed. Run again without --dry-run.");
+            return context.out.nothing_changed();
         }
         let by = context.by();
         let seize = Command::Seize { run: run.id, by: by.clone(), lease: LEASE };

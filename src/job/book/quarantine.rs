@@ -62,7 +62,7 @@ impl Book {
         if !run.state.ended() {
             return Outcome::Refused(Refusal::Stands(run.state));
         }
-        if run.kept == Some(how) && run.quarantine.is_some() {
+        if run.gone == Some(how) && run.quarantine.is_some() {
             // This very command, whose answer was lost.
             return Outcome::Done(Box::new(run.clone()));
         }
@@ -72,7 +72,7 @@ impl Book {
         if releasing {
             return Outcome::Refused(Refusal::Releasing);
         }
-        run.kept = Some(how);
+        run.gone = Some(how);
         let run = run.clone();
         self.touched.insert(of);
         let action = match how {
@@ -86,7 +86,7 @@ impl Book {
 
 /// What refuses to do something with the rows of a run that are not there.
 fn gone(run: &Run) -> Option<Refusal> {
-    match (&run.quarantine, run.kept) {
+    match (&run.quarantine, run.gone) {
         (None, _) => Some(Refusal::NothingKept),
         (Some(_), Some(how)) => Some(Refusal::Gone(how)),
         (Some(_), None) => None,

@@ -3,6 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::file::{Trouble, array, now, texts};
+use crate::ledger::audit::of_applied;
 use crate::ledger::{Applied, Change, NewDefinition};
 
 /// See [`Ledger::activate`](crate::ledger::Ledger::activate).
@@ -10,7 +11,7 @@ pub fn activate(
     connection: &Connection,
     definitions: &[NewDefinition],
     retire: bool,
-    by: &str,
+    (by, reason): (&str, &str),
 ) -> Result<Vec<Applied>, Trouble> {
     let at = now().as_microsecond();
     let mut applied = Vec::new();
@@ -61,7 +62,7 @@ pub fn activate(
         connection.execute(
             r#"INSERT INTO audit (at, "by", action, subject, reason)
                VALUES (?1, ?2, 'apply', ?3, ?4)"#,
-            params![at, by, line.export, format!("revision {}", line.revision)],
+            params![at, by, line.export, of_applied(line, reason)],
         )?;
     }
     Ok(applied)

@@ -4,6 +4,7 @@ use deadpool_postgres::Object;
 
 use super::{classify, column};
 use crate::error::Result;
+use crate::ledger::audit::of_applied;
 use crate::ledger::{Applied, Change, NewDefinition};
 
 /// See [`Ledger::activate`](crate::ledger::Ledger::activate).
@@ -11,7 +12,7 @@ pub async fn activate(
     client: &mut Object,
     definitions: &[NewDefinition],
     retire: bool,
-    by: &str,
+    (by, reason): (&str, &str),
     dry_run: bool,
 ) -> Result<Vec<Applied>> {
     const DOING: &str = "apply the definitions";
@@ -55,7 +56,7 @@ pub async fn activate(
         }
     }
     for line in applied.iter().filter(|line| line.change != Change::Unchanged) {
-        let reason = format!("revision {}", line.revision);
+        let reason = of_applied(line, reason);
         tx.execute(
             r#"INSERT INTO audit ("by", action, subject, reason) VALUES ($1, 'apply', $2, $3)"#,
             &[&by, &line.export, &reason],
