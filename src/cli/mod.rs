@@ -12,6 +12,7 @@ mod cursors;
 mod dead;
 mod deliveries;
 mod demo;
+mod detokenize;
 mod dev;
 mod doctor;
 mod enqueue;
@@ -128,6 +129,7 @@ enum Command {
     Deliveries(deliveries::Deliveries),
     Dead(dead::Dead),
     Quarantine(quarantine::Quarantine),
+    Detokenize(detokenize::Detokenize),
     Cursors(cursors::Cursors),
     Exports(exports::Exports),
     Verify(verify::Verify),
@@ -244,6 +246,7 @@ pub async fn run(cli: Cli) -> u8 {
         Command::Deliveries(command) => interruptible(command.run(&context)).await,
         Command::Dead(command) => interruptible(command.run(&context)).await,
         Command::Quarantine(command) => Box::pin(command.run(&context)).await,
+        Command::Detokenize(command) => interruptible(command.run(&context)).await,
         Command::Cursors(command) => interruptible(command.run(&context)).await,
         Command::Exports(command) => interruptible(Box::pin(command.run(&context))).await,
         Command::Verify(command) => interruptible(command.run(&context)).await,
@@ -396,6 +399,7 @@ mod tests {
             "quarantine release abcd --reason r",
             "quarantine drop abcd --reason r",
             "quarantine key",
+            "detokenize tok_x --reason r",
             "cursors show e",
             "cursors set e --to 7 --reason r",
             "cursors reset e --reason r",

@@ -6,6 +6,7 @@ mod each;
 mod export;
 mod files;
 mod meeting;
+mod protect;
 mod rows;
 mod table;
 mod tables;
