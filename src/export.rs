@@ -61,7 +61,8 @@ pub struct Export {
     /// the source has is delivered as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contract: Option<ContractConfig>,
-    /// What happens to columns that tell too much: column = protection.
+    /// What happens to columns that tell too much: column = protection. A protection is a word in
+    /// quotes, its `method`, or a table with the keys below.
     #[serde(default, skip_serializing_if = "ProtectConfig::is_empty")]
     #[cfg_attr(
         test,

@@ -313,7 +313,7 @@ pub async fn migrate(settings: &Settings, apply: bool) -> Result<Vec<Migration>>
 pub fn house(config: &Config) -> House {
     House {
         connections: config.connections.clone(),
-        pseudonyms: config.settings.pseudonyms.clone(),
+        keys: config.settings.keys.clone(),
         quarantine: vault(config),
     }
 }

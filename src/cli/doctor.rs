@@ -12,6 +12,7 @@ use crate::config::{Backing, Config};
 use crate::connect::Connection;
 use crate::finding::{Clock, Finding, Level};
 use crate::pipeline::{self, Vault};
+use crate::protect::{self, PSEUDONYMS};
 use crate::scrub::scrub;
 use crate::secret::Secret;
 use crate::wiring;
@@ -61,7 +62,10 @@ impl Doctor {
             rows.push(Row { part: "clocks", finding });
         }
         rows.extend(secrets(&config).into_iter().map(|finding| Row { part: "secrets", finding }));
-        rows.push(Row { part: "keys", finding: pseudonyms(config.settings.pseudonyms.as_ref()) });
+        let keys = &config.settings.keys;
+        rows.push(Row { part: "keys", finding: pseudonyms(keys.get(PSEUDONYMS)) });
+        let others = keys.iter().filter(|(name, _)| *name != PSEUDONYMS);
+        rows.extend(others.map(|(name, key)| Row { part: "keys", finding: encryption(name, key) }));
         if let Some(vault) = wiring::vault(&config) {
             rows.push(Row { part: "quarantine", finding: quarantine(&vault.connection).await });
             rows.push(Row { part: "quarantine", finding: quarantine_key(&vault) });
@@ -202,25 +206,39 @@ fn secrets(config: &Config) -> Vec<Finding> {
     }
 }
 
+/// Whether another key of `[keys]` is fit for encrypting.
+fn encryption(name: &str, key: &Secret) -> Finding {
+    match key.read().and_then(|key| protect::check_key(&key)) {
+        Ok(()) => Finding::ok(name, "there is a key"),
+        Err(error) => Finding::error(
+            name,
+            format!("{key}: {}", error.message()),
+            "Runs of exports that encrypt with it wait for it.",
+            error.advice().unwrap_or("Correct the reference."),
+        ),
+    }
+}
+
 /// Whether `[keys] pseudonyms` is fit for hashing.
 fn pseudonyms(key: Option<&Secret>) -> Finding {
     const CHECK: &str = "pseudonyms";
-    const RISK: &str = "Whoever has the hashes can try values and find out whose they are.";
+    const RISK: &str =
+        "Whoever has hashes or tokens can try keys, and find out whose the values are.";
     let Some(key) = key else {
-        return Finding::ok(CHECK, "no key: no export may hash");
+        return Finding::ok(CHECK, "no key: no export may hash or tokenize");
     };
     match key.read() {
         Err(error) => Finding::error(
             CHECK,
             format!("{key} leads nowhere: {}", error.message()),
-            "Runs of exports that hash wait for it.",
+            "Runs of exports that hash or tokenize wait for it.",
             error.advice().unwrap_or("Correct the reference."),
         ),
         Ok(key) if key.expose_secret().len() < SHORT => Finding::warning(
             CHECK,
             format!("the key is shorter than {SHORT} bytes"),
             RISK,
-            "Make one with `openssl rand -hex 32`. Hashes made with another key differ.",
+            "Make one with `openssl rand -hex 32`. Hashes and tokens made with another key differ.",
         ),
         Ok(_) => Finding::ok(CHECK, "there is a key"),
     }
@@ -280,5 +298,11 @@ mod tests {
         }
         let missing = Secret::File("/nowhere/key".to_owned());
         assert_eq!(pseudonyms(Some(&missing)).level, Level::Error);
+        assert_eq!(encryption("acme", &missing).level, Level::Error);
+        for (key, level) in [("0a".repeat(64), Level::Ok), ("0a".repeat(32), Level::Error)] {
+            let finding = encryption("acme", &Secret::Literal(key.clone()));
+            assert_eq!(finding.level, level);
+            assert!(!finding.found.contains(&key), "{}", finding.found);
+        }
     }
 }

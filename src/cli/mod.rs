@@ -13,6 +13,7 @@ mod cursors;
 mod dead;
 mod deliveries;
 mod demo;
+mod detokenize;
 mod dev;
 mod doctor;
 mod enqueue;
@@ -130,6 +131,7 @@ enum Command {
     Deliveries(deliveries::Deliveries),
     Dead(dead::Dead),
     Quarantine(quarantine::Quarantine),
+    Detokenize(detokenize::Detokenize),
     Cursors(cursors::Cursors),
     Exports(exports::Exports),
     Verify(verify::Verify),
@@ -247,6 +249,7 @@ pub async fn run(cli: Cli) -> u8 {
         Command::Deliveries(command) => interruptible(command.run(&context)).await,
         Command::Dead(command) => interruptible(command.run(&context)).await,
         Command::Quarantine(command) => Box::pin(command.run(&context)).await,
+        Command::Detokenize(command) => interruptible(command.run(&context)).await,
         Command::Cursors(command) => interruptible(command.run(&context)).await,
         Command::Exports(command) => interruptible(Box::pin(command.run(&context))).await,
         Command::Verify(command) => interruptible(command.run(&context)).await,
@@ -399,6 +402,7 @@ mod tests {
             "quarantine release abcd --reason r",
             "quarantine drop abcd --reason r",
             "quarantine key",
+            "detokenize tok_x --reason r",
             "cursors show e",
             "cursors set e --to 7 --reason r",
             "cursors reset e --reason r",

@@ -33,8 +33,11 @@ impl Base {
             }
         };
         let notify = settings.notify.as_mut().map(|notify| &mut notify.secret);
-        for secret in passwords.into_iter().chain([&mut settings.pseudonyms]).chain(notify) {
+        for secret in passwords.into_iter().chain(notify) {
             self.secret(secret.as_mut());
+        }
+        for secret in settings.keys.values_mut() {
+            self.secret(Some(secret));
         }
         self.secret(settings.quarantine.as_mut().map(|quarantine| &mut quarantine.key));
     }

@@ -263,8 +263,8 @@ fn of_code(code: Code) -> Page {
             "Correct the name, or add the column to [contract.fields].",
         ),
         Code::NoPseudonyms => (
-            "`hash` makes the same value the same pseudonym by a key of the installation, and \
-             there is none.",
+            "`hash` and `tokenize` make the same value the same pseudonym by a key of the \
+             installation, and there is none.",
             // Shown without the [keys] that would make it right.
             Wrong::File(EXPORT, "protect = { email = \"hash\" }"),
             "Add `pseudonyms = \"${file:/run/secrets/pseudonyms}\"` under [keys] in \
@@ -292,7 +292,8 @@ fn of_code(code: Code) -> Page {
                 EXPORT,
                 "[contract.fields]\nemail = { type = \"string\", classification = \"personal\" }",
             ),
-            "Say under [protect] what happens to it: drop, mask, redact or hash.",
+            "Say under [protect] what happens to it: drop, mask, redact, hash, tokenize, generalize \
+             or encrypt.",
         ),
         Code::NoWindow => (
             "The export uses the window of its job, and the jobs of its schedule have none. All of \
@@ -438,14 +439,43 @@ fn of_code(code: Code) -> Page {
              promised type.",
         ),
         Code::Protection => (
-            "A column cannot be protected in that way: only text can be masked, and something \
-             must be left to deliver.",
+            "A column cannot be protected in that way: only text can be masked, each type is \
+             generalized by an option of its own, and something must be left to deliver.",
             Wrong::File(
                 EXPORT,
                 "contract = { fields = { id = { type = \"int64\" } } }\n\
                  protect = { id = \"mask\" }",
             ),
-            "Use drop, redact or hash, or CAST the column to varchar in [transform].",
+            "Use drop, redact or hash, or CAST the column in [transform].",
+        ),
+        Code::ProtectOption => (
+            "An option stands at a protection that does not have it, or one that it needs is \
+             missing: `generalize` needs `step`, `to` or `keep`, and `encrypt` a `key`.",
+            Wrong::File(EXPORT, "protect = { email = { method = \"hash\", keep = 4 } }"),
+            "Remove the option, or add the one that is missing. Without options a protection is a \
+             word: `email = \"hash\"`.",
+        ),
+        Code::NoKey => (
+            "`encrypt` names a key that longshore.toml does not have.",
+            Wrong::File(EXPORT, "protect = { email = { method = \"encrypt\", key = \"acme\" } }"),
+            "Correct the name, or make a key with `openssl rand -hex 64` and refer to it under \
+             [keys] in longshore.toml: `acme = \"${file:/run/secrets/acme}\"`. Every worker needs \
+             it.",
+        ),
+        Code::ProtectedKey => (
+            "A table is brought up to date by columns of the rows that are delivered, and a \
+             protection changes what one of them tells: different rows would be taken for one, or \
+             the same row for another.",
+            Wrong::File(
+                EXPORT,
+                "source = { connection = \"shop\", table = \"orders\" }\n\
+                 sink = { connection = \"shop\", table = \"copy\", mode = \"upsert\" }\n\
+                 protect = { id = \"mask\" }\n\
+                 [contract]\nprimary-key = [\"id\"]\nfields = { id = { type = \"string\" } }",
+            ),
+            "Deliver the column as it is. For the primary key of an upsert and for `deleted`, \
+             `hash` and `tokenize` will do, which keep equal values equal; `window-column` and \
+             `scope` must be as they are.",
         ),
         Code::ReferenceKey => (
             "The key of a reference must name columns that it has, each once: by their values a row \

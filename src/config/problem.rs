@@ -72,7 +72,7 @@ codes! {
     NoPrimaryKey = "LS0311",
     /// A field is not in the contract.
     NoSuchField = "LS0312",
-    /// Hashing without a key for pseudonyms.
+    /// Hashes or tokens without a key for pseudonyms.
     NoPseudonyms = "LS0313",
     /// An export may use more memory than its worker has.
     Memory = "LS0314",
@@ -106,6 +106,12 @@ codes! {
     Promise = "LS0332",
     /// A column cannot be protected in that way.
     Protection = "LS0333",
+    /// A protection has an option too many, or lacks one.
+    ProtectOption = "LS0340",
+    /// Encryption under a key that nobody has named.
+    NoKey = "LS0341",
+    /// A protected column is one that the sink goes by.
+    ProtectedKey = "LS0342",
     /// A reference whose key is none.
     ReferenceKey = "LS0345",
     /// A reference that the transform does not use (a note).

@@ -1,5 +1,6 @@
 //! `longshore.toml`: how an installation runs.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -30,8 +31,8 @@ pub struct Settings {
     pub worker: WorkerSettings,
     /// `[http]`
     pub http: HttpSettings,
-    /// `[keys] pseudonyms`: the key from which hashes are made. Without it, nothing can be hashed.
-    pub pseudonyms: Option<Secret>,
+    /// `[keys]`: the keys of protections by name.
+    pub keys: BTreeMap<String, Secret>,
     /// `[quarantine]`: where refused rows are kept. Without it, one refused row fails its run.
     pub quarantine: Option<QuarantineSettings>,
     /// `[notify]`: who is told of runs that are dead, late or stuck. Without it, nobody is.
@@ -167,7 +168,8 @@ pub(super) struct SettingsFile {
     http: HttpSettings,
     /// Keys of the installation.
     #[serde(default)]
-    keys: Keys,
+    #[cfg_attr(test, schemars(with = "KeysTable"))]
+    keys: BTreeMap<String, Secret>,
     /// Where refused rows are kept. Without it, one refused row fails its run.
     #[serde(default)]
     quarantine: Option<Quarantine>,
@@ -228,13 +230,19 @@ struct Claims {
     password: Option<Secret>,
 }
 
-#[derive(Default, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-struct Keys {
-    /// The key from which hashes are made. Whoever has it can tell whose a hash is. Without it nothing
-    /// can be hashed, and with another one hashes differ from those of old deliveries.
+/// What `[keys]` may have, for the reference.
+#[cfg(test)]
+#[derive(schemars::JsonSchema)]
+#[expect(dead_code, reason = "only its schema is used")]
+struct KeysTable {
+    /// The key from which hashes and tokens are made. Whoever has it can tell whose they are. Without
+    /// it nothing can be hashed or made a token, and with another one they differ from those of old
+    /// deliveries.
     pseudonyms: Option<Secret>,
+    /// A key by a name of your own, for `encrypt`: 128 hex digits, as `openssl rand -hex 64` makes
+    /// them. The recipient of what is encrypted under it has it too.
+    #[schemars(rename = "<name>")]
+    name: Option<Secret>,
 }
 
 #[derive(Deserialize)]
@@ -266,8 +274,12 @@ impl SettingsFile {
         ] {
             super::validate::secret(secret.as_ref(), tree, &[section, "password"], problems);
         }
-        let keys = &["keys", "pseudonyms"];
-        super::validate::secret(self.keys.pseudonyms.as_ref(), tree, keys, problems);
+        for (name, secret) in &self.keys {
+            super::validate::secret(Some(secret), tree, &["keys", name], problems);
+            if !super::is_name(name) {
+                super::bad_name("key", name, tree.key_at(&["keys", name]), problems);
+            }
+        }
         self.worker(tree, problems);
         self.posts(tree, problems);
         let quarantine = self.quarantine(tree, problems);
@@ -279,7 +291,7 @@ impl SettingsFile {
             keep: self.ledger.keep,
             worker: self.worker,
             http: self.http,
-            pseudonyms: self.keys.pseudonyms,
+            keys: self.keys,
             quarantine,
             notify: self.notify,
             log: self.log,

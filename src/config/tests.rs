@@ -10,6 +10,7 @@ mod catalogue;
 mod cursors;
 mod exports;
 mod mistakes;
+mod protections;
 mod reading;
 mod reference;
 #[path = "../../tests/it/support/sample.rs"]

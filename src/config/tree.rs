@@ -269,6 +269,13 @@ pub(super) fn parse(name: String, text: String, problems: &mut Problems) -> Opti
     };
     let mut hidden = Vec::new();
     find_secrets(&table, &mut hidden);
+    // Of `[keys]` whatever is no reference, by whatever name.
+    if let Some(keys) = table.get("keys").and_then(|keys| keys.get_ref().as_table()) {
+        let plain = |value: &&Spanned<DeValue<'_>>| {
+            !value.get_ref().as_str().is_some_and(|text| text.starts_with("${"))
+        };
+        hidden.extend(keys.values().filter(plain).map(Spanned::span));
+    }
     let file = Arc::new(SourceFile { name, text: text.clone(), hidden });
     let place = Place { file: file.clone(), span: None };
     Some(Node { place, key: None, value: convert_table(table, &file, problems) })
@@ -338,7 +345,9 @@ fn find_secrets(table: &DeTable<'_>, found: &mut Vec<Range<usize>>) {
         match value.get_ref() {
             DeValue::Table(table) => find_secrets(table, found),
             DeValue::Array(items) => items.iter().for_each(|item| visit("", item, found)),
-            DeValue::String(text) if holds_password(text) => found.push(value.span()),
+            DeValue::String(text) if holds_password(text) || holds_key(text) => {
+                found.push(value.span());
+            }
             DeValue::String(text) if text.starts_with("${") => {}
             _ if is_sensitive(key) => found.push(value.span()),
             _ => {}
@@ -360,6 +369,11 @@ pub(super) fn holds_password(text: &str) -> bool {
         || rest.split(['?', '&']).skip(1).any(|pair| pair.starts_with("password="))
 }
 
+/// Whether a text has so many hex digits at a stretch that they may well be a key.
+fn holds_key(text: &str) -> bool {
+    text.split(|c: char| !c.is_ascii_hexdigit()).any(|digits| digits.len() >= 32)
+}
+
 /// In a file that cannot be parsed: what follows the first `=` of lines that look like secrets.
 fn suspicious_lines(text: &str) -> Vec<Range<usize>> {
     let mut hidden = Vec::new();
@@ -368,7 +382,7 @@ fn suspicious_lines(text: &str) -> Vec<Range<usize>> {
         if let Some(at) = line.find('=') {
             let value = &line[at + 1..];
             let spoken = line.split(['=', ',', '{', '}']).any(|part| is_sensitive(part.trim()));
-            if spoken || holds_password(value) || value.contains('@') {
+            if spoken || holds_password(value) || holds_key(value) || value.contains('@') {
                 let from = start + line.len() - value.trim_start().len();
                 // What a string of several lines holds is hidden to the end of the file.
                 let long = value.contains("\"\"\"") || value.contains("'''");

@@ -6,6 +6,7 @@ mod each;
 mod export;
 mod files;
 mod meeting;
+mod protect;
 mod references;
 mod rows;
 mod table;

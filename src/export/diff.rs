@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use super::Export;
 use crate::contract::{Classification, ContractConfig, ContractField};
 use crate::format::Format;
-use crate::protect::Protection;
+use crate::protect::Method;
 use crate::sink::SinkConfig;
 
 /// A key whose value differs.
@@ -128,13 +128,20 @@ fn differences(path: &str, old: &Json, new: &Json, found: &mut Vec<Difference>) 
 
 /// The columns that recipients are promised: those that protection does not leave out.
 fn delivered<'a>(export: &'a Export, contract: &'a ContractConfig) -> Vec<&'a str> {
-    let dropped = |name: &str| export.protect.get(name) == Some(&Protection::Drop);
+    let dropped =
+        |name: &str| export.protect.get(name).is_some_and(|how| how.method == Method::Drop);
     contract.fields.keys().map(String::as_str).filter(|name| !dropped(name)).collect()
 }
 
 fn columns(old: &Export, new: &Export, effect: &mut impl FnMut(bool, String)) {
     let (before, after) = match (&old.contract, &new.contract) {
-        (None, None) => return,
+        (None, None) => {
+            let added = new.protect.keys().filter(|name| !old.protect.contains_key(*name));
+            for name in old.protect.keys().chain(added) {
+                protection(name, old, new, effect);
+            }
+            return;
+        }
         (None, Some(_)) => return effect(false, "there is a contract now".to_owned()),
         (Some(_), None) => return effect(true, "nothing is promised any more".to_owned()),
         (Some(before), Some(after)) => (before, after),
@@ -167,14 +174,7 @@ fn columns(old: &Export, new: &Export, effect: &mut impl FnMut(bool, String)) {
             (true, false) => effect(false, format!("column `{name}` is never NULL now")),
             _ => {}
         }
-        match (old.protect.get(name), new.protect.get(name)) {
-            (one, other) if one == other => {}
-            (_, None) => {
-                let what = format!("column `{name}` is delivered as it is, without protection");
-                effect(true, what);
-            }
-            (_, Some(_)) => effect(true, format!("column `{name}` is protected in another way")),
-        }
+        protection(name, old, new, effect);
         let told = |field: &ContractField| {
             matches!(field.classification, Some(Classification::Personal | Classification::Secret))
         };
@@ -192,6 +192,21 @@ fn columns(old: &Export, new: &Export, effect: &mut impl FnMut(bool, String)) {
         }
         (_, None) => effect(false, "no row may be missing from a delivery".to_owned()),
     }
+}
+
+fn protection(name: &str, old: &Export, new: &Export, effect: &mut impl FnMut(bool, String)) {
+    let what = match (old.protect.get(name), new.protect.get(name)) {
+        (one, other) if one == other => return,
+        (_, None) => format!("column `{name}` is delivered as it is, without protection"),
+        (None, Some(new)) => format!("column `{name}` is protected now: {new}"),
+        (Some(old), Some(new)) if new.tells_more_than(old) => {
+            format!("column `{name}` tells more than before: {new} instead of {old}")
+        }
+        (Some(old), Some(new)) => {
+            format!("column `{name}` is protected in another way: {new} instead of {old}")
+        }
+    };
+    effect(true, what);
 }
 
 fn column(

@@ -224,26 +224,25 @@ fn one_after_another(rows: Vec<Rows>) -> Result<Rows> {
 }
 
 impl<'a> Checked<'a> {
-    /// Masks, hashes, redacts and drops what the definition says; refuses what the format of the
-    /// delivery cannot hold; and takes all refused rows, as they were, out.
+    /// Protects the columns that the definition names; refuses what the format of the delivery cannot
+    /// hold; and takes all refused rows, as they were, out.
     pub fn protect(self) -> Result<Protected<'a>> {
         let plan = self.ready.plan;
         let mut schema = Arc::clone(&self.rows.schema);
         let protect = if plan.export.protect.is_empty() {
             None
         } else {
-            let key = plan.pseudonyms()?;
-            let protect = Protect::plan(&plan.export.protect, schema, key.as_ref())?;
+            let keys = plan.keys()?;
+            let protect = Protect::plan(&plan.export.protect, schema, &keys)?;
             schema = protect.schema();
             Some(protect)
         };
         let fit = plan.sink.fit(&schema)?;
         let stream = self.rows.stream.map(move |batch| {
             let batch = batch?;
-            let before = batch.rows.clone();
-            let batch = match &protect {
+            let (before, batch) = match &protect {
                 Some(protect) => protect.apply(batch)?,
-                None => batch,
+                None => (batch.rows.clone(), batch),
             };
             match &fit {
                 Some(fit) => fit.check(&before, batch),

@@ -5,14 +5,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use secrecy::SecretString;
 
 use super::Progress;
 use super::quarantine::{Quarantine, Vault};
 use super::reference::Reference;
 use crate::connect::{Connection, System};
 use crate::contract::ContractConfig;
-use crate::error::{Error, Result};
+use crate::error::{Class, Error, Result};
 use crate::export::{Export, TABLE};
 use crate::intake::Bound;
 use crate::job::key::Content;
@@ -22,7 +21,7 @@ use crate::job::supplement::Supplement;
 use crate::job::template::{self, Template};
 use crate::job::waiting::Need;
 use crate::job::window;
-use crate::protect::Protection;
+use crate::protect::{self, Keys, Method};
 use crate::secret::Secret;
 use crate::sink::discard::DiscardSink;
 use crate::sink::{self, Holder, IfExists, Occasion, Sink};
@@ -34,8 +33,8 @@ use crate::units::Rate;
 pub struct House {
     /// The connections by name.
     pub connections: BTreeMap<String, Arc<Connection>>,
-    /// The key for hashing, if there is one.
-    pub pseudonyms: Option<Secret>,
+    /// The keys of protections, by their names under `[keys]`.
+    pub keys: BTreeMap<String, Secret>,
     /// Where refused rows are kept, if anywhere.
     pub quarantine: Option<Vault>,
 }
@@ -49,8 +48,10 @@ impl House {
         let of_connections = self.connections.iter().flat_map(|(name, connection)| {
             connection.secrets().map(move |secret| (name.as_str(), secret))
         });
-        let of_keys = self.pseudonyms.iter().map(|secret| ("[keys] pseudonyms", secret));
-        let quarantine = self.quarantine.iter().map(|vault| ("[quarantine] key", &vault.key));
+        let of_connections = of_connections.map(|(name, secret)| (name.to_owned(), secret));
+        let of_keys = self.keys.iter().map(|(name, secret)| (format!("[keys] {name}"), secret));
+        let quarantine =
+            self.quarantine.iter().map(|vault| ("[quarantine] key".to_owned(), &vault.key));
         let missing: Vec<String> = of_connections
             .chain(of_keys)
             .chain(quarantine)
@@ -86,7 +87,7 @@ pub struct Plan {
     /// What is read instead of the source, where the run delivers refused rows.
     pub(super) supplement: Option<Box<Supplement>>,
     if_exists: IfExists,
-    pseudonyms: Option<Secret>,
+    keys: BTreeMap<String, Secret>,
     quarantine: Option<Vault>,
     uses: Vec<Arc<Connection>>,
     spreads: Option<Bound>,
@@ -191,7 +192,7 @@ impl Plan {
             cursor,
             supplement,
             if_exists,
-            pseudonyms: house.pseudonyms.clone(),
+            keys: house.keys.clone(),
             quarantine: house.quarantine.clone(),
             uses,
             export,
@@ -225,7 +226,7 @@ impl Plan {
             cursor: None,
             supplement: None,
             if_exists: IfExists::Fail,
-            pseudonyms: None,
+            keys: BTreeMap::new(),
             quarantine: None,
             uses: vec![Arc::clone(from)],
             export,
@@ -321,12 +322,28 @@ impl Plan {
         self.if_exists == IfExists::Replace
     }
 
-    /// The key for pseudonyms, where a column is hashed.
-    pub(super) fn pseudonyms(&self) -> Result<Option<SecretString>> {
-        if !self.export.protect.values().any(|how| *how == Protection::Hash) {
-            return Ok(None);
+    /// The keys that the definition's protections need.
+    ///
+    /// # Errors
+    /// `unavailable` where one is not to be had, or unfit: the run waits until somebody puts it there.
+    pub(super) fn keys(&self) -> Result<Keys> {
+        let mut keys = Keys::new();
+        for how in self.export.protect.values() {
+            let Some(name) = how.key().filter(|name| !keys.contains_key(*name)) else { continue };
+            let secret = self.keys.get(name).ok_or_else(|| {
+                let known: Vec<&str> = self.keys.keys().map(String::as_str).collect();
+                Error::unavailable("read the keys", "longshore.toml has no such key here")
+                    .with("key", name)
+                    .help(format!("Add it under [keys]; there are: {}.", known.join(", ")))
+            })?;
+            let key = secret.read_for_job()?;
+            if how.method == Method::Encrypt {
+                let fit = protect::check_key(&key);
+                fit.map_err(|error| error.with("key", name).reclass(Class::Unavailable))?;
+            }
+            keys.insert(name.to_owned(), key);
         }
-        self.pseudonyms.as_ref().map(Secret::read_for_job).transpose()
+        Ok(keys)
     }
 
     /// Where refused rows are read from.
@@ -396,16 +413,21 @@ mod tests {
         ] {
             house.connections.insert(name.to_owned(), connection(settings));
         }
-        house.pseudonyms = Some(Secret::Env("LONGSHORE_TEST_NOT_SET_EITHER".to_owned()));
+        house.keys = BTreeMap::from([
+            ("acme".to_owned(), Secret::File("/nowhere/acme".to_owned())),
+            ("pseudonyms".to_owned(), Secret::Env("LONGSHORE_TEST_NOT_SET_EITHER".to_owned())),
+            ("there".to_owned(), Secret::parse(&there).unwrap()),
+        ]);
         let error = house.references().unwrap_err();
         assert_eq!(error.class(), Class::Unavailable);
         assert_eq!(
             crate::scrub::scrub(&error.chain()),
             "cannot resolve the references: lake lacks ${file:/nowhere/key}, shop lacks \
-             ${env:LONGSHORE_TEST_NOT_SET}, [keys] pseudonyms lacks \
+             ${env:LONGSHORE_TEST_NOT_SET}, [keys] acme lacks ${file:/nowhere/acme}, \
+             [keys] pseudonyms lacks \
              ${env:LONGSHORE_TEST_NOT_SET_EITHER}"
         );
-        house.pseudonyms = None;
+        house.keys.clear();
         house.connections.retain(|name, _| name == "crm" || name == "files");
         house.references().unwrap();
     }

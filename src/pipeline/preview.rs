@@ -47,8 +47,8 @@ impl Plan {
             schema = Contract::plan(config, schema)?.schema();
         }
         if !self.export.protect.is_empty() {
-            let key = self.pseudonyms()?;
-            schema = Protect::plan(&self.export.protect, schema, key.as_ref())?.schema();
+            let keys = self.keys()?;
+            schema = Protect::plan(&self.export.protect, schema, &keys)?.schema();
         }
         self.sink.fits(&schema).await.map_err(|error| error.with("target", self.target()))
     }
@@ -71,9 +71,9 @@ impl Plan {
             rows = Contract::plan(config, Arc::clone(&rows.schema))?.rows(rows);
         }
         if !self.export.protect.is_empty() {
-            let key = self.pseudonyms()?;
+            let keys = self.keys()?;
             let schema = Arc::clone(&rows.schema);
-            rows = Protect::plan(&self.export.protect, schema, key.as_ref())?.rows(rows);
+            rows = Protect::plan(&self.export.protect, schema, &keys)?.rows(rows);
         }
         let fit = self.sink.fit(&rows.schema)?;
         let mut preview = Preview {

@@ -1,78 +1,78 @@
 //! Protection: what happens to columns that tell too much, after the contract and before encoding.
 
+mod config;
+mod encrypt;
+mod generalize;
 mod hash;
+mod mask;
+mod siv;
+mod step;
 #[cfg(test)]
 mod tests;
+mod text;
+mod token;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, StringArray, StringBuilder,
-    new_null_array,
+    Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, StringArray, new_null_array,
 };
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use futures::StreamExt;
-use indexmap::IndexMap;
-use secrecy::SecretString;
-use serde::{Deserialize, Serialize};
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::error::{Error, Result};
-use crate::rows::{Batch, Rows};
+use crate::format::row_json;
+use crate::rows::{Batch, Refused, Rows};
 use crate::suggest::suggest;
 
-/// The `[protect]` of a definition: column → what is done to it.
-pub type ProtectConfig = IndexMap<String, Protection>;
+pub use config::{Method, ProtectConfig, Protection, Unit};
+pub use encrypt::check_key;
+pub use step::Step;
+pub use token::Tokens;
 
-/// What is done to a column.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(rename_all = "kebab-case")]
-pub enum Protection {
-    /// The column is left out.
-    Drop,
-    /// All but the last four characters become `*`; text of eight characters or fewer is masked
-    /// whole. NULL stays NULL. Only for text.
-    Mask,
-    /// Every value of text becomes `[redacted]`, NULL too, so that not even its absence shows; a
-    /// column that is not text becomes NULL throughout.
-    Redact,
-    /// HMAC-SHA-256 of the value under the installation's key for pseudonyms, as 64 hex digits.
-    /// Equal values stay equal; NULL stays NULL.
-    ///
-    /// What is hashed is a string's UTF-8, the bytes of `bytes`, and the canonical text of
-    /// everything else: `true` and `false`, integers in decimal, decimals with all digits of
-    /// their scale (`12.30`), floats with the fewest digits that read back, `2026-01-31`,
-    /// `23:59:00.000001`, `2026-01-31T23:59:00`, and instants in UTC with a `Z`; a fraction of a
-    /// second has three or six digits, or is left out if it is zero.
-    Hash,
-}
+/// The keys of an installation, by their names under `[keys]`.
+pub type Keys = BTreeMap<String, SecretString>;
+
+/// The name of the key that `hash` and `tokenize` use.
+pub const PSEUDONYMS: &str = "pseudonyms";
 
 const TEXT: &str = "[redacted]";
 
-/// A protection that was planned for one input schema. It holds the key and prints nothing of it.
+/// A protection that was planned for one input schema. It holds keys and prints nothing of them.
 pub struct Protect {
-    columns: Vec<(usize, Step)>,
+    columns: Vec<Planned>,
     schema: SchemaRef,
 }
 
-enum Step {
+/// A column that is left.
+struct Planned {
+    /// Where it stands among those before protection.
+    index: usize,
+    action: Action,
+    /// What a row is told to have broken that cannot be protected so.
+    rule: String,
+}
+
+enum Action {
     Keep,
-    Mask,
+    Mask(usize),
     RedactText,
     Null(DataType),
     Hash(hash::Pseudonyms),
+    Tokenize(Tokens),
+    Generalize(generalize::Coarse),
+    Encrypt(encrypt::Encryption),
 }
 
 impl Protect {
-    /// Plans the protection of rows of `input`. `key` is the installation's key for pseudonyms.
+    /// Plans the protection of rows of `input`, with the installation's keys.
     ///
     /// Fails with class `config` if a column is not there, cannot be protected that way, if no
-    /// column would be left, or if `hash` is asked for without a key.
-    pub fn plan(
-        config: &ProtectConfig,
-        input: SchemaRef,
-        key: Option<&SecretString>,
-    ) -> Result<Protect> {
+    /// column would be left, or if a key is missing or unfit.
+    pub fn plan(config: &ProtectConfig, input: SchemaRef, keys: &Keys) -> Result<Protect> {
         for name in config.keys() {
             if input.column_with_name(name).is_none() {
                 let names = input.fields().iter().map(|field| field.name().as_str());
@@ -84,31 +84,14 @@ impl Protect {
         let mut columns = Vec::new();
         let mut fields = Vec::new();
         for (index, field) in input.fields().iter().enumerate() {
-            let name = field.name();
-            let is_text = *field.data_type() == DataType::Utf8;
-            let (step, field) = match config.get(name) {
-                None => (Step::Keep, field.as_ref().clone()),
-                Some(Protection::Drop) => continue,
-                Some(Protection::Mask) if is_text => (Step::Mask, field.as_ref().clone()),
-                Some(Protection::Mask) => {
-                    return Err(refuse(format!(
-                        "column `{name}` is not text and has no characters"
-                    ))
-                    .help("Use drop, redact or hash, or CAST it to varchar in [transform]."));
-                }
-                Some(Protection::Redact) if is_text => {
-                    (Step::RedactText, Field::new(name, DataType::Utf8, false))
-                }
-                Some(Protection::Redact) => {
-                    let kind = field.data_type().clone();
-                    (Step::Null(kind.clone()), Field::new(name, kind, true))
-                }
-                Some(Protection::Hash) => {
-                    let step = hash::Pseudonyms::new(key, field)?;
-                    (Step::Hash(step), Field::new(name, DataType::Utf8, field.is_nullable()))
-                }
+            let (action, field, rule) = match config.get(field.name()) {
+                None => (Action::Keep, field.as_ref().clone(), String::new()),
+                Some(how) => match Action::plan(how, field, keys)? {
+                    Some((action, field)) => (action, field, how.to_string()),
+                    None => continue,
+                },
             };
-            columns.push((index, step));
+            columns.push(Planned { index, action, rule });
             fields.push(field);
         }
         if fields.is_empty() {
@@ -123,62 +106,119 @@ impl Protect {
         self.schema.clone()
     }
 
-    /// Protects one batch. The rows that were refused before stay as they are: they go to
-    /// quarantine.
-    pub fn apply(&self, batch: Batch) -> Result<Batch> {
-        let count = batch.rows.num_rows();
-        let columns = self
-            .columns
-            .iter()
-            .map(|(index, step)| {
-                let column = batch.rows.columns().get(*index).ok_or_else(unplanned)?;
-                step.apply(column)
-            })
-            .collect::<Result<Vec<_>>>()?;
-        let options = RecordBatchOptions::new().with_row_count(Some(count));
-        let rows = RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)
+    /// Protects one batch, and answers the same rows as they were beside it. A row whose protected
+    /// value would leave its column's type is refused. Those that were refused before stay as they
+    /// are: they go to quarantine.
+    pub fn apply(&self, mut batch: Batch) -> Result<(RecordBatch, Batch)> {
+        let mut before = batch.rows;
+        let mut misfits = Vec::new();
+        let mut columns = Vec::with_capacity(self.columns.len());
+        for (place, planned) in self.columns.iter().enumerate() {
+            let column = before.columns().get(planned.index).ok_or_else(unplanned)?;
+            columns.push(planned.action.apply(column, &mut |row| misfits.push((row, place)))?);
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(before.num_rows()));
+        let mut rows = RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)
             .map_err(|cause| unplanned().caused_by(cause))?;
-        Ok(Batch { rows, ..batch })
+        if !misfits.is_empty() {
+            let mut keep = vec![true; before.num_rows()];
+            misfits.sort_unstable();
+            misfits.dedup_by_key(|(row, _)| *row);
+            for (row, place) in misfits {
+                let planned = self.columns.get(place).ok_or_else(unplanned)?;
+                *keep.get_mut(row).ok_or_else(unplanned)? = false;
+                batch.refused.push(Refused {
+                    rule: planned.rule.clone(),
+                    column: Some(self.schema.field(place).name().clone()),
+                    row: row_json(&before, row),
+                    schema: Some(before.schema()),
+                });
+            }
+            let keep = keep.into();
+            let kept = |rows: &RecordBatch| {
+                filter_record_batch(rows, &keep).map_err(|cause| unplanned().caused_by(cause))
+            };
+            (rows, before) = (kept(&rows)?, kept(&before)?);
+        }
+        Ok((before, Batch { rows, ..batch }))
     }
 
     /// Protects a stream of batches, lazily.
     pub fn rows(self, rows: Rows) -> Rows {
         let schema = self.schema();
-        let stream = rows.stream.map(move |batch| batch.and_then(|batch| self.apply(batch)));
-        Rows { schema, stream: stream.boxed(), snapshot: rows.snapshot }
+        let protected =
+            move |batch: Result<Batch>| batch.and_then(|batch| Ok(self.apply(batch)?.1));
+        Rows { schema, stream: rows.stream.map(protected).boxed(), snapshot: rows.snapshot }
     }
 }
 
-impl Step {
-    fn apply(&self, column: &ArrayRef) -> Result<ArrayRef> {
+impl Action {
+    /// What is done to a column, and what it is then; none where it is left out.
+    fn plan(how: &Protection, field: &Field, keys: &Keys) -> Result<Option<(Action, Field)>> {
+        if let Some((_, mistake)) = how.mistakes().into_iter().next() {
+            return Err(mistake.with("column", field.name()));
+        }
+        let name = field.name();
+        let is_text = *field.data_type() == DataType::Utf8;
+        let same = || field.clone();
+        let text = || Field::new(name, DataType::Utf8, field.is_nullable());
+        Ok(Some(match how.method {
+            Method::Drop => return Ok(None),
+            Method::Mask if is_text => (Action::Mask(how.kept()), same()),
+            Method::Mask => {
+                return Err(refuse(format!(
+                    "column `{name}` is not text and has no characters"
+                ))
+                .help(
+                    "Use drop, redact, hash or generalize, or CAST it to varchar in [transform].",
+                ));
+            }
+            Method::Redact if is_text => {
+                (Action::RedactText, Field::new(name, DataType::Utf8, false))
+            }
+            Method::Redact => {
+                let kind = field.data_type().clone();
+                (Action::Null(kind.clone()), Field::new(name, kind, true))
+            }
+            Method::Hash => (Action::Hash(hash::Pseudonyms::new(keys, field)?), text()),
+            Method::Tokenize => (Action::Tokenize(Tokens::plan(keys, field)?), text()),
+            Method::Generalize => {
+                (Action::Generalize(generalize::Coarse::plan(how, field)?), same())
+            }
+            Method::Encrypt => {
+                let key = how.key().unwrap_or_default();
+                (Action::Encrypt(encrypt::Encryption::plan(key, keys, field)?), text())
+            }
+        }))
+    }
+
+    /// The column protected. `refuse` is told the rows that cannot be.
+    fn apply(&self, column: &ArrayRef, refuse: &mut impl FnMut(usize)) -> Result<ArrayRef> {
         Ok(match self {
-            Step::Keep => column.clone(),
-            Step::Mask => Arc::new(mask(column.as_string_opt().ok_or_else(unplanned)?)),
-            Step::RedactText => {
+            Action::Keep => column.clone(),
+            Action::Mask(keep) => {
+                Arc::new(mask::mask(column.as_string_opt().ok_or_else(unplanned)?, *keep))
+            }
+            Action::RedactText => {
                 Arc::new(StringArray::from_iter_values(std::iter::repeat_n(TEXT, column.len())))
             }
-            Step::Null(kind) => new_null_array(kind, column.len()),
-            Step::Hash(pseudonyms) => Arc::new(pseudonyms.apply(column)?),
+            Action::Null(kind) => new_null_array(kind, column.len()),
+            Action::Hash(pseudonyms) => Arc::new(pseudonyms.apply(column)?),
+            Action::Tokenize(tokens) => Arc::new(tokens.apply(column)?),
+            Action::Generalize(coarse) => coarse.apply(column, refuse)?,
+            Action::Encrypt(encryption) => Arc::new(encryption.apply(column)?),
         })
     }
 }
 
-fn mask(values: &StringArray) -> StringArray {
-    let mut masked = StringBuilder::with_capacity(values.len(), values.value_data().len());
-    let mut text = String::new();
-    for value in values {
-        let Some(value) = value else {
-            masked.append_null();
-            continue;
-        };
-        let count = value.chars().count();
-        let hidden = if count <= 8 { count } else { count - 4 };
-        text.clear();
-        text.extend(std::iter::repeat_n('*', hidden));
-        text.extend(value.chars().skip(hidden));
-        masked.append_value(&text);
-    }
-    masked.finish()
+/// The key for pseudonyms, which this column needs.
+fn pseudonyms<'a>(keys: &'a Keys, field: &Field) -> Result<&'a SecretString> {
+    let key = keys.get(PSEUDONYMS).filter(|key| !key.expose_secret().is_empty());
+    key.ok_or_else(|| {
+        let column = field.name();
+        refuse(format!("column `{column}` is to have pseudonyms, and there is no key for them"))
+            .help("Set `pseudonyms` under [keys] in longshore.toml.")
+    })
 }
 
 fn refuse(message: String) -> Error {

@@ -10,8 +10,10 @@ use proptest::prelude::*;
 use secrecy::SecretString;
 use sha2::Sha256;
 
-use super::{Protect, ProtectConfig, Protection};
+use super::{Keys, Method, PSEUDONYMS, Protect, ProtectConfig, Protection, Step, Tokens};
 use crate::error::{Class, Result};
+use crate::format::FieldType;
+use crate::format::types::page;
 use crate::rows::Batch;
 
 const KEY: &str = "a key of some length";
@@ -30,16 +32,26 @@ fn rows() -> RecordBatch {
     .unwrap()
 }
 
-fn config(columns: &[(&str, Protection)]) -> ProtectConfig {
-    columns.iter().map(|(name, how)| ((*name).to_owned(), *how)).collect()
+fn config<P: Clone + Into<Protection>>(columns: &[(&str, P)]) -> ProtectConfig {
+    columns.iter().map(|(name, how)| ((*name).to_owned(), how.clone().into())).collect()
 }
 
-fn protect(columns: &[(&str, Protection)], rows: RecordBatch) -> Result<RecordBatch> {
-    let key = SecretString::from(KEY);
-    let protect = Protect::plan(&config(columns), rows.schema(), Some(&key))?;
+fn keys() -> Keys {
+    Keys::from([
+        (PSEUDONYMS.to_owned(), SecretString::from(KEY)),
+        ("acme".to_owned(), SecretString::from("0f".repeat(64))),
+    ])
+}
+
+fn protect<P: Clone + Into<Protection>>(
+    columns: &[(&str, P)],
+    rows: RecordBatch,
+) -> Result<RecordBatch> {
+    let protect = Protect::plan(&config(columns), rows.schema(), &keys())?;
     let batch = Batch { read: 9, filtered: 7, ..Batch::whole(rows) };
     let count = batch.rows.num_rows();
-    let done = protect.apply(batch)?;
+    let (before, done) = protect.apply(batch)?;
+    assert_eq!(before.num_rows(), count);
     assert_eq!(done.rows.schema(), protect.schema());
     assert_eq!((done.read, done.filtered, done.rows.num_rows()), (9, 7, count));
     Ok(done.rows)
@@ -53,7 +65,7 @@ fn pseudonym(value: &[u8]) -> String {
 
 #[test]
 fn dropped_columns_are_gone() {
-    let done = protect(&[("email", Protection::Drop)], rows()).unwrap();
+    let done = protect(&[("email", Method::Drop)], rows()).unwrap();
     assert!(done.column_by_name("email").is_none());
     assert_eq!(done.num_columns(), 2);
 }
@@ -64,7 +76,7 @@ fn masks_go_by_characters() {
     let column = StringArray::from_iter(texts.iter().map(Some).chain([None]));
     let rows =
         RecordBatch::try_from_iter_with_nullable([("t", Arc::new(column) as ArrayRef, true)]);
-    let done = protect(&[("t", Protection::Mask)], rows.unwrap()).unwrap();
+    let done = protect(&[("t", Method::Mask)], rows.unwrap()).unwrap();
     let masked: Vec<_> = done.column(0).as_string::<i32>().iter().collect();
     assert_eq!(
         masked[..5],
@@ -76,7 +88,7 @@ fn masks_go_by_characters() {
 
 #[test]
 fn redaction_shows_nothing() {
-    let columns = [("email", Protection::Redact), ("amount", Protection::Redact)];
+    let columns = [("email", Method::Redact), ("amount", Method::Redact)];
     let done = protect(&columns, rows()).unwrap();
     let texts: Vec<_> = done.column(1).as_string::<i32>().iter().collect();
     assert_eq!(texts, [Some("[redacted]"); 2]);
@@ -112,8 +124,11 @@ fn hashes_are_hmacs_of_the_canonical_text() {
     .unwrap();
     let names: Vec<String> =
         all.schema().fields().iter().map(|field| field.name().clone()).collect();
-    let columns: Vec<_> = names.iter().map(|name| (name.as_str(), Protection::Hash)).collect();
-    let done = protect(&columns, all).unwrap();
+    let by = |method| names.iter().map(|name| (name.as_str(), method)).collect::<Vec<_>>();
+    let done = protect(&by(Method::Hash), all.clone()).unwrap();
+    let made = protect(&by(Method::Tokenize), all.clone()).unwrap();
+    let page = page::rows("Canonical text");
+    let tokens = Tokens::new(&SecretString::from(KEY)).unwrap();
     for (index, text) in [
         &b"-9223372036854775808"[..],
         "åse".as_bytes(),
@@ -130,8 +145,16 @@ fn hashes_are_hmacs_of_the_canonical_text() {
     .enumerate()
     {
         assert_eq!(done.column(index).as_string::<i32>().value(0), pseudonym(text), "{index}");
+        let token = made.column(index).as_string::<i32>().value(0);
+        assert_eq!(tokens.open(token).as_deref(), Some(*text), "{index}");
+        let kind = FieldType::of_arrow(all.column(index).data_type()).unwrap().to_string();
+        let told = page.iter().find(|row| row[0].contains(&kind.as_str())).unwrap();
+        assert!(
+            kind == "bytes" || told[2][0].as_bytes() == *text,
+            "the page says of {kind}: {told:?}"
+        );
     }
-    assert!(done.column(10).is_null(0));
+    assert!(done.column(10).is_null(0) && made.column(10).is_null(0));
 }
 
 /// RFC 4231, test case 2.
@@ -142,10 +165,9 @@ fn a_hash_is_the_published_one() {
         Arc::new(StringArray::from(vec!["what do ya want for nothing?"])) as ArrayRef,
     )])
     .unwrap();
-    let key = SecretString::from("Jefe");
-    let protect =
-        Protect::plan(&config(&[("t", Protection::Hash)]), rows.schema(), Some(&key)).unwrap();
-    let done = protect.apply(Batch::whole(rows)).unwrap();
+    let keys = Keys::from([(PSEUDONYMS.to_owned(), SecretString::from("Jefe"))]);
+    let protect = Protect::plan(&config(&[("t", Method::Hash)]), rows.schema(), &keys).unwrap();
+    let (_, done) = protect.apply(Batch::whole(rows)).unwrap();
     assert_eq!(
         done.rows.column(0).as_string::<i32>().value(0),
         "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
@@ -154,20 +176,141 @@ fn a_hash_is_the_published_one() {
 
 #[test]
 fn what_cannot_be_protected_is_refused_when_planning() {
-    let said = |columns: &[(&str, Protection)], key: Option<&SecretString>| {
-        let error = Protect::plan(&config(columns), rows().schema(), key).map(|_| ()).unwrap_err();
+    let said = |columns: &[(&str, Protection)], keys: &Keys| {
+        let error = Protect::plan(&config(columns), rows().schema(), keys).map(|_| ()).unwrap_err();
         assert_eq!(error.class(), Class::Config);
         format!("{error} {}", error.advice().unwrap_or_default())
     };
-    let key = SecretString::from(KEY);
-    assert!(said(&[("emial", Protection::Drop)], None).contains("`email`?"));
-    assert!(said(&[("amount", Protection::Mask)], None).contains("`amount`"));
-    for key in [None, Some(&SecretString::from(""))] {
-        let said = said(&[("email", Protection::Hash)], key);
-        assert!(said.contains("[keys]") && said.contains("longshore.toml"), "{said}");
+    let none = Keys::new();
+    assert!(said(&[("emial", Method::Drop.into())], &none).contains("`email`?"));
+    assert!(said(&[("amount", Method::Mask.into())], &none).contains("`amount`"));
+    for keys in [none, Keys::from([(PSEUDONYMS.to_owned(), SecretString::from(""))])] {
+        for method in [Method::Hash, Method::Tokenize] {
+            let said = said(&[("email", method.into())], &keys);
+            assert!(said.contains("[keys]") && said.contains("longshore.toml"), "{said}");
+        }
     }
-    let all = ["id", "email", "amount"].map(|name| (name, Protection::Drop));
-    assert!(said(&all, Some(&key)).contains("every column"));
+    let all = ["id", "email", "amount"].map(|name| (name, Method::Drop.into()));
+    assert!(said(&all, &keys()).contains("every column"));
+    let under = |key: &str| {
+        let encrypt = Protection { key: Some(key.to_owned()), ..Protection::from(Method::Encrypt) };
+        said(&[("email", encrypt)], &keys())
+    };
+    assert!(under("acmee").contains("there is no key `acmee`"), "{}", under("acmee"));
+    assert!(under(PSEUDONYMS).contains("is the key of `hash`"), "{}", under(PSEUDONYMS));
+    let generalize = said(&[("email", Method::Generalize.into())], &keys());
+    assert!(generalize.contains("has to know"), "{generalize}");
+}
+
+/// A token of this form is in recipients' hands: it must always be turned back.
+#[test]
+fn the_form_of_a_token_never_changes() {
+    let token = "tok_A5otxWF3FbYurUh_JZpa0w7BivSCrMg6QkwiaJQytnAuqNHYhxAdr7QKnWg";
+    let rows = RecordBatch::try_from_iter([(
+        "t",
+        Arc::new(StringArray::from(vec!["what do ya want for nothing?"])) as ArrayRef,
+    )])
+    .unwrap();
+    let keys = Keys::from([(PSEUDONYMS.to_owned(), SecretString::from("Jefe"))]);
+    let protect = Protect::plan(&config(&[("t", Method::Tokenize)]), rows.schema(), &keys).unwrap();
+    let (_, done) = protect.apply(Batch::whole(rows)).unwrap();
+    assert_eq!(done.rows.column(0).as_string::<i32>().value(0), token);
+    let tokens = Tokens::new(&keys[PSEUDONYMS]).unwrap();
+    assert_eq!(tokens.open(token).unwrap(), b"what do ya want for nothing?");
+    let cut = &token[..token.len() - 2];
+    let changed = token.replace('A', "B");
+    for other in ["", "tok_", "tok_AAAA", &token[4..], cut, &changed, &format!("{token}=")] {
+        assert_eq!(tokens.open(other), None, "{other}");
+    }
+    let others = Tokens::new(&SecretString::from("Geoff")).unwrap();
+    assert_eq!(others.open(token), None);
+}
+
+#[test]
+fn a_mask_leaves_as_many_characters_as_it_says() {
+    for (keep, text, shown) in [
+        (0, "0123456789", "**********"),
+        (2, "0123", "****"),
+        (2, "01234", "***34"),
+        (6, "0123456789ab", "************"),
+        (6, "0123456789abc", "*******789abc"),
+        (u32::MAX, "0123456789abc", "*************"),
+    ] {
+        let column = Arc::new(StringArray::from(vec![text])) as ArrayRef;
+        let rows = RecordBatch::try_from_iter([("t", column)]).unwrap();
+        let mask = Protection { keep: Some(keep), ..Protection::from(Method::Mask) };
+        let done = protect(&[("t", mask)], rows).unwrap();
+        assert_eq!(done.column(0).as_string::<i32>().value(0), shown);
+    }
+}
+
+#[test]
+fn a_row_whose_class_would_leave_the_type_is_refused_as_it_was() {
+    let step = Protection { step: Step::parse("10"), ..Protection::from(Method::Generalize) };
+    let columns = [("id", step), ("email", Protection::from(Method::Hash))];
+    let protect = Protect::plan(&config(&columns), rows().schema(), &keys()).unwrap();
+    let (before, batch) = protect.apply(Batch::whole(rows())).unwrap();
+    assert_eq!((batch.read, batch.rows.num_rows(), before.num_rows()), (2, 1, 1));
+    assert_eq!(before, rows().slice(1, 1));
+    let [refused] = &batch.refused[..] else { panic!("{:?}", batch.refused) };
+    assert_eq!(refused.rule, "generalize, step = 10");
+    assert_eq!(refused.column.as_deref(), Some("id"));
+    assert_eq!(refused.row["email"], "åse@x.no!");
+    assert_eq!(refused.schema, Some(rows().schema()));
+}
+
+#[test]
+fn what_is_written_in_two_ways_has_one_content() {
+    let content = |toml: &str| {
+        let read: ProtectConfig = toml::from_str(toml).unwrap();
+        serde_json::to_string(&read).unwrap()
+    };
+    for (toml, json) in [
+        ("a = \"hash\"\nb = \"drop\"", r#"{"a":"hash","b":"drop"}"#),
+        ("a = { method = \"hash\" }", r#"{"a":"hash"}"#),
+        ("a = { method = \"mask\", keep = 4 }", r#"{"a":"mask"}"#),
+        ("a = { keep = 2, method = \"mask\" }", r#"{"a":{"method":"mask","keep":2}}"#),
+        (
+            "a = { method = \"generalize\", step = 0.50 }",
+            r#"{"a":{"method":"generalize","step":"0.5"}}"#,
+        ),
+        (
+            "a = { method = \"generalize\", to = \"day\" }",
+            r#"{"a":{"method":"generalize","to":"day"}}"#,
+        ),
+        (
+            "a = { method = \"encrypt\", key = \"acme\" }",
+            r#"{"a":{"method":"encrypt","key":"acme"}}"#,
+        ),
+    ] {
+        assert_eq!(content(toml), json);
+        let again: ProtectConfig = serde_json::from_str(json).unwrap();
+        assert_eq!(serde_json::to_string(&again).unwrap(), json);
+    }
+}
+
+#[test]
+fn what_tells_more_is_known() {
+    let of = |toml: &str| {
+        let read: ProtectConfig = toml::from_str(&format!("a = {toml}")).unwrap();
+        read["a"].clone()
+    };
+    let generalize = |option: &str| format!("{{ method = \"generalize\", {option} }}");
+    let mask = |keep: u32| format!("{{ method = \"mask\", keep = {keep} }}");
+    for (less, more) in [
+        ("\"hash\"".to_owned(), "\"mask\"".to_owned()),
+        ("\"mask\"".to_owned(), mask(5)),
+        (mask(3), "\"mask\"".to_owned()),
+        (generalize("step = 10"), generalize("step = 9.5")),
+        (generalize("to = \"year\""), generalize("to = \"month\"")),
+        (generalize("to = \"day\""), generalize("to = \"hour\"")),
+        (generalize("keep = 2"), generalize("keep = 3")),
+        ("\"drop\"".to_owned(), generalize("keep = 3")),
+    ] {
+        assert!(of(&more).tells_more_than(&of(&less)), "{less} {more}");
+        assert!(!of(&less).tells_more_than(&of(&more)), "{less} {more}");
+        assert!(!of(&less).tells_more_than(&of(&less)), "{less}");
+    }
 }
 
 #[test]
@@ -177,7 +320,7 @@ fn a_date_that_cannot_be_written_is_not_quoted() {
         Arc::new(Date32Array::from(vec![i32::MAX])) as ArrayRef,
     )])
     .unwrap();
-    let error = protect(&[("d", Protection::Hash)], rows).unwrap_err();
+    let error = protect(&[("d", Method::Hash)], rows).unwrap_err();
     assert!(!error.chain().contains(&i32::MAX.to_string()), "{}", error.chain());
 }
 
@@ -190,8 +333,11 @@ proptest! {
         let rows = RecordBatch::try_from_iter_with_nullable([
             ("m", Arc::new(column.clone()) as ArrayRef, true),
             ("h", Arc::new(column.clone()) as ArrayRef, true),
+            ("t", Arc::new(column.clone()) as ArrayRef, true),
         ]).unwrap();
-        let done = protect(&[("m", Protection::Mask), ("h", Protection::Hash)], rows).unwrap();
+        let columns = [("m", Method::Mask), ("h", Method::Hash), ("t", Method::Tokenize)];
+        let done = protect(&columns, rows).unwrap();
+        let tokens = Tokens::new(&SecretString::from(KEY)).unwrap();
         let masked = done.column(0).as_string::<i32>();
         let hashed = done.column(1).as_string::<i32>();
         for (row, text) in texts.iter().enumerate() {
@@ -202,6 +348,8 @@ proptest! {
             prop_assert!(masked.value(row).trim_start_matches('*').len() <= tail.len());
             prop_assert!(masked.value(row).ends_with(&tail));
             prop_assert_eq!(hashed.value(row), pseudonym(text.as_bytes()));
+            let token = done.column(2).as_string::<i32>().value(row);
+            prop_assert_eq!(tokens.open(token), Some(text.clone().into_bytes()));
         }
     }
 }

@@ -5,6 +5,7 @@ mod check;
 mod dead;
 mod definitions;
 mod deliveries;
+mod detokenize;
 mod operating;
 mod quarantine;
 mod rerun;

@@ -23,6 +23,7 @@ mod notices;
 mod one_file;
 mod pause;
 mod probes;
+mod protect;
 mod quarantine;
 mod signals;
 mod sink_files_s3;

@@ -299,7 +299,7 @@ fn a_table_has_what_its_mode_needs() {
         (
             &scope("country"),
             &format!("protect = {{ country = \"mask\" }}\n{fields}"),
-            "error[LS0302]: `country` is protected",
+            "error[LS0342]: `country` is protected",
         ),
         (
             window,

@@ -225,6 +225,7 @@ fn every_table_suggests_the_key_that_was_meant() {
         (export("[contract.fields]\nid = { type = \"int64\", requird = true }\n"), "required"),
         (instead("path =", "if-exist = \"fail\", path ="), "if-exists"),
         (instead("path =", "csv = { heder = true }, path ="), "header"),
+        (export("[protect]\nemail = { method = \"mask\", kep = 2 }\n"), "keep"),
         (export("limits = { timeuot = \"2h\" }\n"), "timeout"),
         (export("retry = { attemps = 3 }\n"), "attempts"),
     ] {

@@ -89,7 +89,7 @@ fn relative_paths_begin_beside_the_folder_of_the_configuration() {
     let path = beside("longshore.db").into();
     assert_eq!(config.settings.backing, Backing::Embedded { path });
     assert_eq!(config.connections["lake"].url, format!("file:{}", beside("lake")));
-    let pseudonyms = config.settings.pseudonyms.unwrap().to_string();
+    let pseudonyms = config.settings.keys["pseudonyms"].to_string();
     assert_eq!(pseudonyms, format!("${{file:{}}}", beside("keys/pseudonyms")));
 }
 

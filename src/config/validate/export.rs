@@ -4,7 +4,7 @@ use super::cursor::{check_cursor, check_files_cursor};
 use super::each::each;
 use super::files::{check_csv, check_files};
 use super::references::references;
-use super::{Known, fit, missing, no_connection, rows, system_name, table, tables, text};
+use super::{Known, fit, missing, no_connection, protect, rows, system_name, table, tables, text};
 use crate::config::problem::{Code, Level, Problems, suggest};
 use crate::config::tree::Node;
 use crate::connect::{Connection, System, sqlite};
@@ -14,7 +14,6 @@ use crate::format::Format;
 use crate::job::cron::Cron;
 use crate::job::param::{Value, WINDOW};
 use crate::job::{template, window};
-use crate::protect::Protection;
 use crate::sink;
 use crate::source::{self, SourceConfig};
 
@@ -89,7 +88,8 @@ pub(in crate::config) fn export(
         check_apart(from, to, tree, problems);
     }
     references(export, tree, known, problems);
-    check_fields(export, tree, known, problems);
+    check_fields(export, tree, problems);
+    protect::protect(export, tree, known, problems);
 }
 
 /// Refuses to read from and write to one SQLite file: the reading locks the writing out, which
@@ -324,7 +324,7 @@ fn check_sink(export: &Export, one: &Connection, tree: &Node, problems: &mut Pro
     }
 }
 
-fn check_fields(export: &Export, tree: &Node, known: &Known<'_>, problems: &mut Problems) {
+fn check_fields(export: &Export, tree: &Node, problems: &mut Problems) {
     if let Some(contract) = &export.contract {
         let fields = || contract.fields.keys().map(String::as_str);
         let keys = contract.primary_key.iter();
@@ -359,16 +359,5 @@ fn check_fields(export: &Export, tree: &Node, known: &Known<'_>, problems: &mut 
                     .help(format!("say under [protect] what happens to it: `{name} = \"hash\"`"));
             }
         }
-    }
-    let keyless = known.settings.is_some_and(|settings| settings.pseudonyms.is_none());
-    for (name, _) in export.protect.iter().filter(|(_, how)| keyless && **how == Protection::Hash) {
-        problems
-            .add(
-                Code::NoPseudonyms,
-                tree.at(&["protect", name]),
-                "hashing needs a key for pseudonyms",
-                "",
-            )
-            .help("add `pseudonyms = \"${file:/run/secrets/pseudonyms}\"` under [keys] in longshore.toml");
     }
 }

@@ -15,7 +15,7 @@ use crate::contract::{self, Contract, ContractConfig, ExtraColumns};
 use crate::error::{Class, Error};
 use crate::export::Export;
 use crate::format::decode::batcher::schema;
-use crate::protect::Protect;
+use crate::protect::{Keys, Protect, Protection};
 use crate::source::{self, SourceConfig};
 use crate::transform::{CHARACTER, LINE, Table, Tables, Transform};
 
@@ -106,10 +106,17 @@ fn promised(config: &ContractConfig, made: SchemaRef, tree: &Node, problems: &mu
 }
 
 fn protected(export: &Export, kept: &SchemaRef, tree: &Node, problems: &mut Problems) {
-    // Whether there is a key is another question.
-    let key = SecretString::from("-");
+    // Whether there are keys is another question: any that are fit will do.
+    let names = export.protect.values().filter_map(Protection::key);
+    let keys: Keys =
+        names.map(|name| (name.to_owned(), SecretString::from("0".repeat(128)))).collect();
     let mut fit = true;
     for (name, how) in &export.protect {
+        // Told with the other mistakes in options.
+        if !how.mistakes().is_empty() {
+            fit = false;
+            continue;
+        }
         let known = kept.column_with_name(name).is_some();
         let with_contract = export.contract.is_some();
         if !known && with_contract {
@@ -122,8 +129,8 @@ fn protected(export: &Export, kept: &SchemaRef, tree: &Node, problems: &mut Prob
         columns
             .push(arrow::datatypes::Field::new("", arrow::datatypes::DataType::Null, true).into());
         let wider = SchemaRef::new(arrow::datatypes::Schema::new(columns));
-        let alone = [(name.clone(), *how)].into_iter().collect();
-        if let Err(error) = Protect::plan(&alone, wider, Some(&key)) {
+        let alone = [(name.clone(), how.clone())].into_iter().collect();
+        if let Err(error) = Protect::plan(&alone, wider, &keys) {
             fit = false;
             let code = if known { Code::Protection } else { Code::NoSuchField };
             tell(code, tree.key_at(&["protect", name]), &error, problems);
@@ -131,7 +138,7 @@ fn protected(export: &Export, kept: &SchemaRef, tree: &Node, problems: &mut Prob
     }
     if fit
         && !export.protect.is_empty()
-        && let Err(error) = Protect::plan(&export.protect, kept.clone(), Some(&key))
+        && let Err(error) = Protect::plan(&export.protect, kept.clone(), &keys)
     {
         tell(Code::Protection, tree.key_at(&["protect"]), &error, problems);
     }

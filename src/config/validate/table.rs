@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use jiff::civil::Date;
 
-use super::{each, missing};
+use super::{each, missing, protect};
 use crate::config::problem::{Code, Problems, suggest};
 use crate::config::tree::Node;
 use crate::export::Export;
@@ -42,6 +42,7 @@ pub fn table(export: &Export, tree: &Node, problems: &mut Problems) {
         }
     }
     each::rows(export, tree, problems);
+    protect::upsert(export, tree, problems);
     if sink.mode == Some(Mode::ReplaceWindow) {
         span(export, tree, problems);
     }
@@ -67,7 +68,7 @@ fn span(export: &Export, tree: &Node, problems: &mut Problems) {
         if export.protect.contains_key(name) {
             let message = format!("`{name}` is protected, and no longer tells which rows give way");
             problems
-                .add(Code::Unfit, place, message, "see [protect]")
+                .add(Code::ProtectedKey, place, message, "see [protect]")
                 .help("name a column that is delivered as it is");
         }
         if key == "scope" && !export.params.contains_key(name) {

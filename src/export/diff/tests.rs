@@ -77,7 +77,19 @@ fn every_change_of_the_contract_is_classified() {
             "email = \"mask\"",
             "email = \"hash\"",
             true,
-            "column `email` is protected in another way",
+            "column `email` is protected in another way: hash instead of mask",
+        ),
+        (
+            "email = \"mask\"",
+            "email = { method = \"mask\", keep = 6 }",
+            true,
+            "column `email` tells more than before: mask, keep = 6 instead of mask",
+        ),
+        (
+            "email = \"mask\"",
+            "email = \"mask\"\nday = { method = \"generalize\", to = \"month\" }",
+            true,
+            "column `day` is protected now: generalize, to = month",
         ),
         (
             "[protect]\nemail = \"mask\"",

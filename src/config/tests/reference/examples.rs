@@ -37,7 +37,11 @@ drain       = "30s"
 "#,
     ),
     (SETTINGS, "[http]", "[http]\nlisten = \"0.0.0.0:8640\"\n"),
-    (SETTINGS, "[keys]", "[keys]\npseudonyms = \"${file:/run/secrets/pseudonyms}\"\n"),
+    (
+        SETTINGS,
+        "[keys]",
+        "[keys]\npseudonyms = \"${file:/run/secrets/pseudonyms}\"\nacme       = \"${file:/run/secrets/acme}\"\n",
+    ),
     (
         SETTINGS,
         "[quarantine]",
@@ -242,11 +246,16 @@ country  = { type = "string", values = ["NO", "SE"] }
     ),
     (
         EXPORT,
-        "[protect]",
+        "[protect.<name>]",
         r#"
 [protect]
+customer_id    = "tokenize"
 customer_email = "hash"
 comment        = "drop"
+phone          = { method = "mask", keep = 3 }
+amount         = { method = "generalize", step = 100 }
+ordered_at     = { method = "generalize", to = "month" }
+postcode       = { method = "generalize", keep = 2 }
 "#,
     ),
     (

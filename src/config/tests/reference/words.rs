@@ -8,6 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use crate::contract::Share;
 use crate::format::FieldType;
 use crate::job::window::WindowSpec;
+use crate::protect::Step;
 use crate::secret::Secret;
 use crate::units::written::{Day, Length, Template};
 use crate::units::{Backoff, Rate, Size};
@@ -40,6 +41,7 @@ words! {
         again at each new connection, so that rotating needs no restart", "\"${env:SHOP_PASSWORD}\"";
     Day => "day", "a day of the calendar, without quotes", "2026-11-01";
     WindowSpec => "window", "`hour`, `day`, `week`, `month`, or minutes that divide a day", "\"15m\"";
+    Step => "step", "a number above zero; in quotes where it has more than 15 digits", "\"0.05\"";
     FieldType => "column type", "see [types](types.md)", "\"decimal(15,2)\"";
     Template => "template", "text with placeholders: `{window_start}` and `{window_end}` (with a \
         strftime format: `{window_start:%Y-%m-%d}`), `{run}`, `{export}`, and params by their names; see \
@@ -73,6 +75,7 @@ fn the_examples_are_understood() {
             "secret" => matches!(Secret::parse(text), Ok(Secret::Env(_))),
             "day" => text.parse::<jiff::civil::Date>().is_ok(),
             "window" => serde_json::from_value::<WindowSpec>(text.into()).is_ok(),
+            "step" => Step::parse(text).is_some(),
             "column type" => FieldType::parse(text).is_ok(),
             "template" => crate::job::template::Template::parse(text, &["country"]).is_ok(),
             _ => false,
