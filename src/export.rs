@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value as Json;
 
 use crate::contract::ContractConfig;
+use crate::digest;
 use crate::error::{Error, Result};
 use crate::job::after::AfterFailed;
 use crate::job::param::{self, Params};
@@ -100,7 +101,7 @@ impl Export {
         if self.sink.mode == Some(Mode::ReplaceWindow) {
             return Some("[sink] mode");
         }
-        let named = [("[sink] path", self.sink.path.clone()), ("[sink] file", self.sink.target())];
+        let named = [("[sink] path", self.sink.path.clone()), ("[sink] file", self.sink.template())];
         named.into_iter().find_map(|(place, text)| {
             let text = text?;
             let (template, _) = Template::read(&text, &self.param_names());
@@ -135,7 +136,7 @@ impl Definition {
         let content = serde_json::to_string(&export).map_err(|cause| {
             Error::config("write the definition", "it has no form in JSON").caused_by(cause)
         })?;
-        let hash = hash_of(&content);
+        let hash = digest::sha256(&content);
         Ok(Definition { name, file, export, content, hash })
     }
 }
@@ -148,11 +149,6 @@ impl From<&Definition> for NewDefinition {
             content: definition.content.clone(),
         }
     }
-}
-
-fn hash_of(content: &str) -> String {
-    use sha2::Digest;
-    hex::encode(sha2::Sha256::digest(content.as_bytes()))
 }
 
 fn default_pool() -> String {

@@ -39,6 +39,7 @@ pub mod connect;
 pub mod contract;
 pub mod delivery;
 pub mod demo;
+pub mod digest;
 pub mod error;
 pub mod export;
 pub mod finding;

@@ -1,5 +1,5 @@
 //! The reference of the command line, generated from the commands and held against the committed
-//! page. After a change: `LONGSHORE_REGENERATE=1 cargo test --lib reference`.
+//! page. After a change: `make reference`.
 
 use std::fmt::Write as _;
 
@@ -15,8 +15,8 @@ Generated from the program; `longshore COMMAND --help` shows the same.
 
 Results go to standard output, as tables for people or with `--json` as one object a line; logs and
 errors go to standard error. Colour and progress are for terminals alone; `NO_COLOR` is honoured.
-Runs are told by the shortest unique ending of their id, of at least eight characters, and every
-command takes it.
+Runs are told by the shortest unique ending of their name, of at least eight characters in tables; every
+command takes one of four or more.
 
 ";
 

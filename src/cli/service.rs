@@ -50,7 +50,7 @@ async fn serving(
     }
     let (end, ended) = oneshot::channel::<()>();
     let ended = async move { drop(ended.await) };
-    let server = tokio::spawn(http::serve_on(listener, health, metrics, ended));
+    let server = tokio::spawn(http::serve(listener, health, metrics, ended));
     let result = work.await;
     drop(end);
     if let Err(error) = server.await {

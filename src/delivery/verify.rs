@@ -15,6 +15,7 @@ use uuid::Uuid;
 use self::count::{Count, Counter, parquet_rows};
 use crate::connect::Connection;
 use crate::connect::files::{Store, classify};
+use crate::digest;
 use crate::error::{Class, Error, Result};
 use crate::format::{CsvOptions, Format};
 use crate::job::RunId;
@@ -194,7 +195,7 @@ async fn check(store: &Store, folder: &str, name: &str, place: &str) -> Result<V
 
     let mut found = Verified {
         manifest: place.to_owned(),
-        manifest_sha256: hex::encode(Sha256::digest(&bytes)),
+        manifest_sha256: digest::sha256(&bytes),
         delivery: manifest.delivery,
         run: manifest.run,
         export: manifest.export.clone(),
@@ -377,7 +378,7 @@ mod tests {
             encoder.write(&rows, &mut bytes).unwrap();
             encoder.finish(&mut bytes).unwrap();
             std::fs::write(folder.join(&name), &bytes).unwrap();
-            let sha256 = hex::encode(Sha256::digest(&bytes));
+            let sha256 = digest::sha256(&bytes);
             files.push(ManifestFile { name, bytes: bytes.len() as u64, rows: 2, sha256 });
         }
         let mut manifest = sample(RunId::new(), files);
@@ -470,7 +471,7 @@ mod tests {
         encoder.write(&rows, &mut bytes).unwrap();
         encoder.finish(&mut bytes).unwrap();
         std::fs::write(dir.path().join("o.csv.gz"), &bytes).unwrap();
-        let (name, sha256) = ("o.csv.gz".to_owned(), hex::encode(Sha256::digest(&bytes)));
+        let (name, sha256) = ("o.csv.gz".to_owned(), digest::sha256(&bytes));
         let file = ManifestFile { name, bytes: bytes.len() as u64, rows: 2, sha256 };
         let mut manifest = sample(RunId::new(), vec![file]);
         manifest.csv = Some(csv);

@@ -12,7 +12,7 @@ use axum::{Json, Router};
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::telemetry::Health;
-pub use server::{bind, serve, serve_on};
+pub use server::{bind, serve};
 
 /// `/healthz`, `/readyz` and `/metrics`.
 pub fn router(health: Arc<Health>, metrics: PrometheusHandle) -> Router {

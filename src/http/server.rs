@@ -42,20 +42,9 @@ pub async fn bind(listen: SocketAddr) -> Result<TcpListener> {
     })
 }
 
-/// [`bind`], then [`serve_on`].
-pub async fn serve(
-    listen: SocketAddr,
-    health: Arc<Health>,
-    metrics: PrometheusHandle,
-    stop: impl Future<Output = ()>,
-) -> Result<()> {
-    serve_on(bind(listen).await?, health, metrics, stop).await;
-    Ok(())
-}
-
 /// Serves [`router`] until `stop` is ready; then lets open requests end, for at most five seconds.
 /// It also keeps the metrics' memory bounded, so that every process that lives long must run it.
-pub async fn serve_on(
+pub async fn serve(
     listener: TcpListener,
     health: Arc<Health>,
     metrics: PrometheusHandle,
@@ -131,7 +120,7 @@ mod tests {
         });
         let (stop, stopped) = oneshot::channel::<()>();
         let stopped = async move { drop(stopped.await) };
-        let ended = tokio::spawn(serve_on(listener, health.clone(), handle, stopped));
+        let ended = tokio::spawn(serve(listener, health.clone(), handle, stopped));
         Server { at, health, stop, ended }
     }
 

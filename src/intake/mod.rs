@@ -88,7 +88,8 @@ pub fn order_at_any_time(
     if let Some(recipient) = &job.recipient {
         return Err(Error::malformed(DOING, "there is no such recipient")
             .with("recipient", recipient)
-            .with("export", &bound.name));
+            .with("export", &bound.name)
+            .help("Leave it out: there are no recipients yet, and the export is run for nobody in particular."));
     }
     check_window(&job, bound)?;
     check_path(&job, &params, bound)?;
@@ -309,7 +310,7 @@ fn can_supplement(before: &Export, export: &Export) -> Result<()> {
             help,
         );
     }
-    let place = |sink: &SinkConfig| (sink.connection.clone(), sink.target(), sink.table.clone());
+    let place = |sink: &SinkConfig| (sink.connection.clone(), sink.template(), sink.table.clone());
     if place(&before.sink) != place(&export.sink) {
         let help = "`longshore rerun` delivers the run again, whole, by the new definition.";
         return refuse("the export delivers to another place now", help);
@@ -390,7 +391,7 @@ fn check_window(job: &JobMessage, bound: &Bound) -> Result<()> {
 /// its window were there.
 fn check_path(job: &JobMessage, params: &Bindings, bound: &Bound) -> Result<()> {
     let export = &bound.export;
-    let Some(text) = export.sink.target() else { return Ok(()) };
+    let Some(text) = export.sink.template() else { return Ok(()) };
     let template = Template::parse(&text, &export.param_names())?;
     let zone = window::zone(&export.timezone)?;
     let (run, values) = (RunId::new(), export.values(params));

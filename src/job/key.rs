@@ -33,10 +33,10 @@
 
 use jiff::Timestamp;
 use serde_json::{Map, Value as Json};
-use sha2::{Digest, Sha256};
 
 use super::Window;
 use super::param::{Bindings, Params, Value};
+use crate::digest;
 
 /// The largest whole number that every JSON reader holds exactly.
 const SAFE: u64 = (1 << 53) - 1;
@@ -148,7 +148,7 @@ fn json(value: &Value) -> Json {
 }
 
 fn hash(members: Map<String, Json>) -> String {
-    hex::encode(Sha256::digest(canonical(&members)))
+    digest::sha256(canonical(&members))
 }
 
 #[expect(clippy::expect_used, reason = "strings, bools and safe integers always have a JSON form")]
@@ -159,7 +159,8 @@ fn canonical(members: &Map<String, Json>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::message::JobMessage;
+    use crate::digest;
+use crate::job::message::JobMessage;
     use crate::job::param;
     use proptest::prelude::*;
     use serde_json::json;

@@ -46,7 +46,7 @@ pub struct JobMessage {
     #[cfg_attr(test, schemars(length(min = 1, max = 100)))]
     #[cfg_attr(test, schemars(regex(pattern = r"^[a-z0-9][a-z0-9_-]*(/[a-z0-9][a-z0-9_-]*)*$")))]
     pub export: String,
-    /// The span of time to deliver: one of the export's windows, or any where it has no schedule.
+    /// The span of time to deliver: one of the export's windows, or any where its schedule has none.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "body::window")]
     pub window: Option<Window>,
     /// Values of the export's parameters, by name. Those left out take their default.
@@ -57,7 +57,7 @@ pub struct JobMessage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(length(min = 1, max = 512)))]
     pub key: Option<String>,
-    /// Who receives the delivery. Required where the export has recipients.
+    /// Who receives the delivery. Reserved: there are no recipients yet, and one that is named is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(
         test,

@@ -43,7 +43,7 @@ pub struct StoredDefinition {
     pub revision: i32,
     /// SHA-256 (hex) of the content.
     pub hash: String,
-    /// The definition as canonical JSON.
+    /// The definition as JSON, with every default written out.
     pub content: String,
     /// When it was first applied.
     pub applied_at: Timestamp,
@@ -60,7 +60,7 @@ pub struct NewDefinition {
     pub export: String,
     /// SHA-256 (hex) of the content.
     pub hash: String,
-    /// The definition as canonical JSON.
+    /// The definition as JSON, with every default written out.
     pub content: String,
 }
 

@@ -3,6 +3,7 @@
 
 use arrow::datatypes::Schema;
 use jiff::Timestamp;
+use uuid::Uuid;
 
 use super::{Attempt, Plan};
 use crate::error::{Error, Result};
@@ -51,7 +52,7 @@ impl Plan {
         let run = &attempt.run;
         Manifest {
             format: MANIFEST_FORMAT.to_owned(),
-            delivery: super::delivery_id(),
+            delivery: Uuid::now_v7(),
             run: run.id,
             key: run.order.key.clone(),
             edition: run.order.edition,

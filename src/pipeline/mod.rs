@@ -16,15 +16,15 @@ mod plan;
 mod preview;
 mod quarantine;
 mod reference;
-mod stuck;
+pub mod stuck;
 
 use std::sync::Arc;
 
 use futures::StreamExt;
-use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::contract::{Contract, check_share};
+use crate::digest::sha256;
 use crate::error::{Class, Error, Result};
 use crate::job::RunId;
 use crate::job::command::{Command, Delivery, Outcome};
@@ -47,7 +47,6 @@ pub use quarantine::{
     KeptRow, KeptRows, NewKey, StoredRows, Types, Vault, new_key, quarantined, remove_kept,
     remove_stored, stored_rows, try_quarantine,
 };
-pub use stuck::{Found, delivery as delivery_of, find};
 
 /// A run whose target knows its fence.
 pub struct Ready<'a> {
@@ -421,7 +420,7 @@ impl Committed<'_> {
     ) -> Result<Recorded> {
         const DOING: &str = "record the delivery";
         let manifest = Manifest::parse(self.decision.manifest.as_bytes(), MANIFEST_LIMIT)?;
-        let mine = sha256(self.decision.manifest.as_bytes());
+        let mine = sha256(&self.decision.manifest);
         let manifest_sha256 = match &self.decision.replaces {
             // Nothing was delivered: what stood there still does, and the next run replaces that.
             Some(standing) if self.is_skipped() => standing.clone(),
@@ -456,14 +455,4 @@ pub fn refused(doing: &'static str, refusal: Refusal) -> Error {
 
 fn unexpected(doing: &'static str, outcome: &Outcome) -> Error {
     Error::permanent(doing, format!("the ledger gave an unexpected outcome: {outcome:?}"))
-}
-
-/// SHA-256 in hex.
-pub fn sha256(bytes: &[u8]) -> String {
-    hex::encode(Sha256::digest(bytes))
-}
-
-/// A new delivery's name.
-pub fn delivery_id() -> Uuid {
-    Uuid::now_v7()
 }

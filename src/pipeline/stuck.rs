@@ -1,6 +1,7 @@
 //! What became of a run that is stuck between its decision and its end, as its target tells.
 
-use super::{Plan, sha256};
+use super::Plan;
+use crate::digest::sha256;
 use crate::error::{Error, Result};
 use crate::job::command::Delivery;
 use crate::job::decision::Decision;
@@ -38,7 +39,7 @@ async fn ask(plan: &Plan, run: &Run) -> Result<Option<(Box<Decision>, Proof)>> {
     // Decided: it is there if its manifest, which comes last, is the one that stands there.
     let Some(decision) = &run.decision else { return Ok(None) };
     let standing = plan.sink().standing().await?;
-    let there = standing.is_some_and(|standing| standing == sha256(decision.manifest.as_bytes()));
+    let there = standing.is_some_and(|standing| standing == sha256(&decision.manifest));
     Ok(there.then(|| (Box::new(decision.clone()), Proof::Decision)))
 }
 
@@ -53,7 +54,7 @@ pub fn delivery(run: &Run, decision: &Decision) -> Result<Delivery> {
     Ok(Delivery {
         id: manifest.delivery,
         target: target.unwrap_or_default().to_owned(),
-        manifest_sha256: sha256(decision.manifest.as_bytes()),
+        manifest_sha256: sha256(&decision.manifest),
         files: manifest.sources(),
     })
 }

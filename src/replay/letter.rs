@@ -74,7 +74,7 @@ impl Filter {
 /// By what a letter is known: the name of its run, or, where it has none, the beginning of the
 /// SHA-256 (hex) of its body, which is its name in the audit trail too.
 pub fn handle(dead: &DeadHeaders, body: &[u8]) -> String {
-    dead.run.clone().unwrap_or_else(|| crate::pipeline::sha256(body)[..16].to_owned())
+    dead.run.clone().unwrap_or_else(|| crate::digest::sha256(body)[..16].to_owned())
 }
 
 /// A letter, as it is shown.

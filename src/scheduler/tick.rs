@@ -164,7 +164,7 @@ mod tests {
             "sink": {"connection": "lake", "path": "orders/{window_start:%Y-%m}"},
         });
         let content = content.to_string();
-        let hash = crate::pipeline::sha256(content.as_bytes());
+        let hash = crate::digest::sha256(&content);
         NewDefinition { export: export.to_owned(), hash, content }
     }
 

@@ -90,7 +90,7 @@ impl SinkConfig {
     }
 
     /// The template that tells deliveries apart: their folder, or their file in it.
-    pub fn target(&self) -> Option<String> {
+    pub fn template(&self) -> Option<String> {
         let path = self.path.as_deref()?;
         Some(match self.base() {
             Some(base) => format!("{path}/{base}"),
@@ -187,7 +187,7 @@ mod tests {
             assert_eq!(with_word(name, "supplement-2"), expected);
         }
         let folder = config(serde_json::json!({})).supplement(1);
-        assert!(folder.target().unwrap().ends_with("/supplement-1"));
+        assert!(folder.template().unwrap().ends_with("/supplement-1"));
         let named = config(serde_json::json!({"file": "a.csv", "trigger": "{file}.done"}));
         assert_eq!(named.supplement(1).trigger.unwrap(), "{file}.done");
         let fixed = config(serde_json::json!({"file": "a.csv", "trigger": "ready.txt"}));
@@ -209,7 +209,7 @@ mod tests {
             ("{part}_ORDERS.csv", "ORDERS.csv", "00007_ORDERS.csv"),
         ] {
             let config = config(serde_json::json!({"file": file, "trigger": "{file}.done"}));
-            assert_eq!(config.target().unwrap(), format!("in/{base}"));
+            assert_eq!(config.template().unwrap(), format!("in/{base}"));
             let place = config.place("MARK", |text| Ok(text.to_owned())).unwrap().unwrap();
             let names = place.file.unwrap();
             assert_eq!((names.part(7).as_str(), names.base.as_str()), (first, base));

@@ -8,7 +8,7 @@ use std::path::Path;
 /// From the bottom to the top: a module uses only those of the lines before its own.
 const LAYERS: [&[&str]; 18] = [
     &["error"],
-    &["finding", "generated", "rows", "scrub", "secret", "suggest", "tls", "units"],
+    &["digest", "finding", "generated", "rows", "scrub", "secret", "suggest", "tls", "units"],
     // Below `job`, since a manifest names the types of its columns; it knows nothing of jobs.
     &["format"],
     &["job"],

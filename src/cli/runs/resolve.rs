@@ -17,7 +17,7 @@ use crate::job::command::{Command, Outcome};
 use crate::job::machine::{Closed, Proof, Refusal};
 use crate::job::run::{Run, State};
 use crate::ledger::{Ledger, apply_one, one_run};
-use crate::pipeline::{Found, Plan, delivery_of, find};
+use crate::pipeline::{Plan, stuck};
 use crate::scrub::scrub;
 use crate::wiring;
 
@@ -135,22 +135,22 @@ impl Resolve {
         ledger: &Arc<dyn Ledger>,
     ) -> Result<Option<Box<Delivered>>> {
         let found = match plan(run, config, ledger).await {
-            Ok(plan) => find(&plan, run).await,
-            Err(error) => Found::Unknown(error),
+            Ok(plan) => stuck::find(&plan, run).await,
+            Err(error) => stuck::Found::Unknown(error),
         };
         let refuse = |message: &str| Error::refused(DOING, message).with("run", run.id.short());
         let delivered = |decision: Decided, proof| {
-            let delivery = delivery_of(run, &decision)?;
+            let delivery = stuck::delivery(run, &decision)?;
             Ok(Some(Box::new((*decision, proof, delivery))))
         };
         match (self.end, found) {
-            (End::Done, Found::Delivered(decision, proof)) => delivered(decision, proof),
-            (End::Dead, Found::Delivered(..)) => Err(refuse("the target has the delivery")
+            (End::Done, stuck::Found::Delivered(decision, proof)) => delivered(decision, proof),
+            (End::Dead, stuck::Found::Delivered(..)) => Err(refuse("the target has the delivery")
                 .help("Resolve it as done; a recipient may have taken it already.")),
-            (End::Done, Found::Nothing) => Err(refuse("the target does not have the delivery")
+            (End::Done, stuck::Found::Nothing) => Err(refuse("the target does not have the delivery")
                 .help("Resolve it as dead, or mend what keeps it from being delivered.")),
-            (End::Dead, Found::Nothing) => Ok(None),
-            (end, Found::Unknown(error)) => {
+            (End::Dead, stuck::Found::Nothing) => Ok(None),
+            (end, stuck::Found::Unknown(error)) => {
                 told(&format!("the target cannot be asked: {}\n", scrub(&error.to_string())));
                 match (end, &run.decision) {
                     (End::Dead, _) => Ok(None),

@@ -60,7 +60,7 @@ pub(super) fn source(export: &Export, kind: System, tree: &Node, problems: &mut 
 /// Checks that no two tables are delivered to one place.
 fn places(export: &Export, tables: &Tables, tree: &Node, problems: &mut Problems) {
     let sink = &export.sink;
-    let (text, key) = match (&sink.table, sink.target()) {
+    let (text, key) = match (&sink.table, sink.template()) {
         (Some(table), _) => (table.clone(), "table"),
         (None, Some(text)) => (text, if sink.file.is_some() { "file" } else { "path" }),
         // What lacks is said elsewhere.

@@ -13,6 +13,7 @@ use object_store::{GetOptions, ObjectStoreExt, PutMode, UpdateVersion};
 use sha2::{Digest, Sha256};
 
 use crate::connect::files::{Store, classify, classify_io, create_durably, sync_up};
+use crate::digest;
 use crate::error::{Error, Result};
 use crate::job::decision::{Decision, Part};
 use crate::job::manifest::{MANIFEST_LIMIT, MANIFEST_NAME};
@@ -35,7 +36,7 @@ pub(super) struct Standing {
 impl Standing {
     /// One in a folder of this machine.
     pub fn here(bytes: Vec<u8>) -> Standing {
-        Standing { sha256: hex::encode(Sha256::digest(&bytes)), bytes, version: None }
+        Standing { sha256: digest::sha256(&bytes), bytes, version: None }
     }
 }
 
@@ -58,7 +59,7 @@ pub(super) async fn standing(store: &Store, folder: &str, name: &str) -> Result<
         .clone()
         .map(|tag| UpdateVersion { e_tag: Some(tag), version: answer.meta.version.clone() });
     let bytes = answer.bytes().await.map_err(|e| classify(READ, e))?.to_vec();
-    Ok(Some(Standing { sha256: hex::encode(Sha256::digest(&bytes)), bytes, version }))
+    Ok(Some(Standing { sha256: digest::sha256(&bytes), bytes, version }))
 }
 
 /// What is to be done about the manifest that stands at the target.
@@ -255,7 +256,7 @@ fn replace(written: &LocalPath, last: &LocalPath, decision: &Decision) -> Result
     if standing == decision.manifest.as_bytes() {
         return Ok(());
     }
-    if Some(hex::encode(Sha256::digest(&standing))) != decision.replaces {
+    if Some(digest::sha256(&standing)) != decision.replaces {
         return Err(between(last));
     }
     fs::rename(written, last).map_err(put)
@@ -368,7 +369,7 @@ mod tests {
     fn a_worker_that_stalled_before_the_rename_brings_nothing_back() {
         let dir = tempfile::tempdir().unwrap();
         let (written, last) = (dir.path().join("written"), dir.path().join(MANIFEST_NAME));
-        let sha256 = |text: &str| hex::encode(Sha256::digest(text));
+        let sha256 = |text: &str| digest::sha256(text);
         let decision = Decision {
             manifest: "mine".to_owned(),
             parts: Vec::new(),

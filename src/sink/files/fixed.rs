@@ -18,6 +18,7 @@ use super::commit::{
     put_manifest, size, standing,
 };
 use crate::connect::files::{Store, classify, classify_io, create_durably, sync_up};
+use crate::digest;
 use crate::error::{Error, Result};
 use crate::job::decision::{Decision, Part, Upload};
 use crate::job::manifest::{MANIFEST_LIMIT, Manifest, ManifestFile};
@@ -97,7 +98,7 @@ fn is_replaced(files: &[ManifestFile], part: &Part, bytes: u64) -> bool {
 
 /// What the trigger says: the manifest that it stands for, as `sha256sum` writes it.
 fn words(names: &FileNames, decision: &Decision) -> String {
-    let sha256 = hex::encode(Sha256::digest(decision.manifest.as_bytes()));
+    let sha256 = digest::sha256(&decision.manifest);
     format!("{sha256}  {}\n", names.manifest())
 }
 

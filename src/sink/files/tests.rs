@@ -6,10 +6,10 @@ use std::sync::Arc;
 use arrow::array::{Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema};
 use futures::stream;
-use sha2::{Digest, Sha256};
 
 use super::*;
 use crate::delivery::verify::verify;
+use crate::digest;
 use crate::error::Class;
 use crate::job::manifest::tests::sample;
 use crate::job::manifest::{MANIFEST_NAME, ManifestFile};
@@ -73,7 +73,7 @@ fn text(rows: std::ops::Range<u64>) -> Vec<u8> {
 }
 
 fn trigger(decision: &Decision) -> Vec<u8> {
-    let sha256 = hex::encode(Sha256::digest(decision.manifest.as_bytes()));
+    let sha256 = digest::sha256(&decision.manifest);
     format!("{sha256}  O.csv.manifest.json\n").into_bytes()
 }
 
@@ -316,7 +316,7 @@ async fn a_delivery_is_staged_unseen_committed_whole_and_verified() {
     let found = verify(place.to_str().unwrap()).await.unwrap();
     assert!(found.is_intact(), "{:?}", found.mismatches);
     assert_eq!((found.rows, found.files), (700, decision.parts.len() as u64));
-    let hash = hex::encode(Sha256::digest(decision.manifest.as_bytes()));
+    let hash = digest::sha256(&decision.manifest);
     assert_eq!(sink.current_manifest().await.unwrap(), Some(hash));
 }
 

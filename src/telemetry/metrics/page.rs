@@ -1,5 +1,5 @@
 //! The page of metrics, generated from the table and held against the committed one. After a change:
-//! `LONGSHORE_REGENERATE=1 cargo test --lib metrics`.
+//! `make reference`.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
