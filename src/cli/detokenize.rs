@@ -46,7 +46,12 @@ impl Detokenize {
                 .help("Set `pseudonyms` under [keys] to the key that the tokens were made with.")
         })?;
         let tokens = Tokens::new(&key.read()?)?;
-        let asked = given(self.tokens, std::io::stdin().lock())?;
+        // Apart from here, so that it can be interrupted.
+        let reading =
+            tokio::task::spawn_blocking(move || given(self.tokens, std::io::stdin().lock()));
+        let asked = reading.await.map_err(|cause| {
+            Error::permanent(DOING, "the tokens were not read").caused_by(cause)
+        })??;
         let values: Vec<Option<Vec<u8>>> = asked.iter().map(|token| tokens.open(token)).collect();
         let ledger = wiring::existing_ledger(&config.settings).await?;
         // Before anything is shown: what cannot be written down is not looked at.

@@ -21,7 +21,7 @@ use crate::job::supplement::Supplement;
 use crate::job::template::{self, Template};
 use crate::job::waiting::Need;
 use crate::job::window;
-use crate::protect::{self, Keys, Method};
+use crate::protect::{self, Keys, Method, ProtectConfig};
 use crate::secret::Secret;
 use crate::sink::discard::DiscardSink;
 use crate::sink::{self, Holder, IfExists, Occasion, Sink};
@@ -327,23 +327,7 @@ impl Plan {
     /// # Errors
     /// `unavailable` where one is not to be had, or unfit: the run waits until somebody puts it there.
     pub(super) fn keys(&self) -> Result<Keys> {
-        let mut keys = Keys::new();
-        for how in self.export.protect.values() {
-            let Some(name) = how.key().filter(|name| !keys.contains_key(*name)) else { continue };
-            let secret = self.keys.get(name).ok_or_else(|| {
-                let known: Vec<&str> = self.keys.keys().map(String::as_str).collect();
-                Error::unavailable("read the keys", "longshore.toml has no such key here")
-                    .with("key", name)
-                    .help(format!("Add it under [keys]; there are: {}.", known.join(", ")))
-            })?;
-            let key = secret.read_for_job()?;
-            if how.method == Method::Encrypt {
-                let fit = protect::check_key(&key);
-                fit.map_err(|error| error.with("key", name).reclass(Class::Unavailable))?;
-            }
-            keys.insert(name.to_owned(), key);
-        }
-        Ok(keys)
+        keys(&self.export.protect, &self.keys)
     }
 
     /// Where refused rows are read from.
@@ -357,6 +341,25 @@ impl Plan {
     pub(super) fn quarantine(&self, holder: &Holder) -> Result<Option<Quarantine>> {
         self.quarantine.as_ref().map(|vault| Quarantine::new(vault, holder)).transpose()
     }
+}
+
+fn keys(config: &ProtectConfig, known: &BTreeMap<String, Secret>) -> Result<Keys> {
+    let mut keys = Keys::new();
+    for how in config.values() {
+        let Some(name) = how.key().filter(|name| !keys.contains_key(*name)) else { continue };
+        let secret = known.get(name).ok_or_else(|| {
+            Error::unavailable("read the keys", "longshore.toml has no such key here")
+                .with("key", name)
+                .help("Add it under [keys]; runs that need it wait until then.")
+        })?;
+        let key = secret.read_for_job()?;
+        if how.method == Method::Encrypt {
+            let fit = protect::check_key(&key);
+            fit.map_err(|error| error.with("key", name).reclass(Class::Unavailable))?;
+        }
+        keys.insert(name.to_owned(), key);
+    }
+    Ok(keys)
 }
 
 /// The cursor that a run reads by, if its export has one. A run with a window reads by its window
@@ -430,5 +433,33 @@ mod tests {
         house.keys.clear();
         house.connections.retain(|name, _| name == "crm" || name == "files");
         house.references().unwrap();
+    }
+
+    #[test]
+    fn a_key_that_is_missing_or_unfit_is_waited_for_and_never_told() {
+        let config: ProtectConfig = serde_json::from_value(serde_json::json!({
+            "a": "tokenize", "b": {"method": "encrypt", "key": "acme"}, "c": "hash", "d": "drop",
+        }))
+        .unwrap();
+        let literal = |text: &str| Secret::Literal(text.to_owned());
+        let known = |acme: Option<Secret>| {
+            let acme = acme.map(|acme| ("acme".to_owned(), acme));
+            let others =
+                ["pseudonyms", "borealis"].map(|name| (name.to_owned(), literal("pepper")));
+            others.into_iter().chain(acme).collect::<BTreeMap<_, _>>()
+        };
+        for (acme, said) in [
+            (None, "no such key here (key acme)"),
+            (Some(Secret::File("/nowhere/acme".to_owned())), "/nowhere/acme"),
+            (Some(literal("hunter2")), "128 hex digits (key acme)"),
+        ] {
+            let error = keys(&config, &known(acme)).unwrap_err();
+            assert_eq!(error.class(), Class::Unavailable);
+            let told = error.chain();
+            assert!(told.contains(said) && !told.contains("hunter2"), "{told}");
+        }
+        let found = keys(&config, &known(Some(literal(&"0f".repeat(64))))).unwrap();
+        assert_eq!(found.keys().collect::<Vec<_>>(), ["acme", "pseudonyms"]);
+        assert!(keys(&ProtectConfig::new(), &BTreeMap::new()).unwrap().is_empty());
     }
 }

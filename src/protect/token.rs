@@ -16,7 +16,7 @@ use crate::error::Result;
 /// How a token begins.
 const PREFIX: &str = "tok_";
 /// What the key for tokens is made of, besides the key for pseudonyms.
-const LABEL: &[u8] = b"longshore tokenize v1";
+const LABEL: &[u8] = b"longshore/tokenize/v1";
 
 /// Makes tokens, and turns them back.
 pub struct Tokens(Key);

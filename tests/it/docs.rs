@@ -14,7 +14,7 @@
 //! gives it a PostgreSQL database of its own, for `psql` and for the connection `shop`, wherever that
 //! says that it leads. `<!-- test: servers -->`, with or without names of connections, gives it RabbitMQ
 //! and Redis besides, on which queue, ledger and claims stand then. A page with a command that says
-//! `python` has one with pika.
+//! `python` has one with pika and cryptography.
 
 mod page;
 

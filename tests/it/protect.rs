@@ -80,6 +80,7 @@ number   = { method = "encrypt", key = "acme" }
 connection = "warehouse"
 table = "customers"
 mode = "upsert"
+new-columns = "add"
 "#;
 
 fn filled(text: &str) -> String {

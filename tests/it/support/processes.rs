@@ -120,8 +120,8 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A Python with pika, pyarrow, fastavro and moto: that of `LONGSHORE_TEST_PYTHON`, else one that
-/// the script makes.
+/// A Python with pika, pyarrow, fastavro, moto and cryptography: that of `LONGSHORE_TEST_PYTHON`,
+/// else one that the script makes.
 #[expect(clippy::disallowed_methods, reason = "tests are told where their tools are")]
 pub fn interpreter() -> &'static str {
     static FOUND: OnceLock<String> = OnceLock::new();
