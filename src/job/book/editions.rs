@@ -44,12 +44,20 @@ impl Book {
         outcome
     }
 
-    /// Older editions of the key, as far as this transaction has them, must not be decided now.
+    /// Older editions of the key, as far as this transaction has them, must not be decided now; nor
+    /// what supplements one of them, since its rows were read and delivered anew. What is loaded
+    /// tells the same of later transactions.
     pub(super) fn supersede(&mut self, by: &Run) {
-        let older = self
-            .runs
-            .values()
-            .filter(|run| run.order.key == by.order.key && run.order.edition < by.order.edition);
-        self.superseded.extend(older.map(|run| run.id));
+        let is_older =
+            |run: &Run| run.order.key == by.order.key && run.order.edition < by.order.edition;
+        let superseded = self.runs.values().filter(|run| {
+            let first = run.order.supplements.as_ref().filter(|one| one.key == by.order.key);
+            is_older(run)
+                || first.is_some_and(|one| {
+                    one.first != by.id && self.runs.get(&one.first).is_none_or(is_older)
+                })
+        });
+        let superseded: Vec<RunId> = superseded.map(|run| run.id).collect();
+        self.superseded.extend(superseded);
     }
 }

@@ -9,6 +9,7 @@ use super::*;
 use crate::job::after::AfterFailed;
 use crate::job::decision::CursorMove;
 use crate::job::run::tests::order;
+use crate::job::supplement::Supplement;
 use crate::job::waiting::Need;
 use crate::rows::Counts;
 
@@ -114,8 +115,8 @@ impl Shelf {
         }
     }
 
-    fn open(&mut self, run: RunId, needs: &[Need]) -> Outcome {
-        self.apply(Command::Open(Open {
+    fn ask(&self, run: RunId, needs: &[Need]) -> Command {
+        Command::Open(Open {
             run,
             worker: "w".to_owned(),
             lease: LEASE,
@@ -126,7 +127,11 @@ impl Shelf {
             uses: vec!["shop".to_owned()],
             before: Vec::new(),
             after_failed: AfterFailed::Skip,
-        }))
+        })
+    }
+
+    fn open(&mut self, run: RunId, needs: &[Need]) -> Outcome {
+        self.apply(self.ask(run, needs))
     }
 
     fn opened(&mut self, run: RunId, needs: &[Need]) -> i64 {
@@ -549,4 +554,38 @@ fn an_older_edition_is_not_decided_in_one_transaction_with_a_newer_one() {
     assert_eq!(shelf.run(old).end, Some(End::Cancelled));
     yes(shelf.apply(Command::Close { run: old, fence: a }));
     assert_eq!(shelf.run(old).state, State::Cancelled);
+}
+
+#[test]
+fn a_supplement_is_not_opened_in_one_transaction_with_the_end_of_a_newer_edition() {
+    let supplement_to = |first: RunId, key: &str| Supplement {
+        run: first,
+        place: "q".to_owned(),
+        rows: 1,
+        first,
+        delivery: Uuid::nil(),
+        key: key.to_owned(),
+        number: 1,
+    };
+    // The end of the rerun frees the table, which the supplement waits for.
+    let table = [Need::target("dw/orders")];
+    for (key, overtaken) in [("k", true), ("other", false)] {
+        let mut shelf = Shelf::new();
+        let (first, beside) = (shelf.accept("k"), shelf.accept("beside"));
+        shelf.opened(first, &table);
+        yes(shelf.apply(record(first, Proof::Target, None)));
+        let of = shelf.run(first).clone();
+        let Outcome::Accepted(newer) = shelf.apply(rerun(&of)) else { panic!() };
+        let waits = shelf.facts.runs.iter_mut().find(|run| run.id == beside).unwrap();
+        waits.order.supplements = Some(Box::new(supplement_to(first, key)));
+        shelf.opened(newer.id, &table);
+        // The run that it supplements is not among those that the transaction has loaded.
+        let mut facts = shelf.facts.clone();
+        facts.runs.retain(|run| run.id != first);
+        let mut book = Book::new(facts);
+        yes(book.apply(record(newer.id, Proof::Target, None)));
+        let opened = book.apply(shelf.ask(beside, &table));
+        let Outcome::Opened(opened) = opened else { panic!("{opened:?}") };
+        assert_eq!(opened.run.end, overtaken.then_some(End::Cancelled), "{key}");
+    }
 }
