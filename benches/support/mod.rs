@@ -113,7 +113,7 @@ pub fn load(folder: &Path) -> Done<Config> {
 /// Makes all definitions of a configuration active.
 pub async fn activate(ledger: &dyn Ledger, config: &Config) -> Done {
     let definitions: Vec<_> = config.exports.values().map(NewDefinition::from).collect();
-    ledger.activate(&definitions, true, "bench", false).await?;
+    ledger.activate(&definitions, true, "bench", "", false).await?;
     Ok(())
 }
 

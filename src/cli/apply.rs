@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::{Value as Json, json};
 
+use super::arguments::reason;
 use super::exports::diff;
 use super::output::thousands;
 use super::{Context, Ended, Failure, Verdict};
@@ -23,11 +24,15 @@ use crate::wiring;
 #[command(after_help = "\
 Examples:
   longshore apply --dry-run
+  longshore apply --reason 'release 41: the partner takes a new column'
   longshore apply --config /etc/longshore")]
 pub struct Apply {
     /// Only tell what would change, and whom it would break
     #[arg(long)]
     dry_run: bool,
+    /// Why, for the audit trail: a ticket, or the commit that is deployed
+    #[arg(long, value_parser = reason)]
+    reason: Option<String>,
     /// Retire every export that is active, where the folder has none of them
     #[arg(long)]
     all: bool,
@@ -46,15 +51,16 @@ impl Apply {
         wiring::reach(&config.settings).await?;
         let ledger = wiring::ledger(&config.settings)?;
         let by = context.by();
+        let reason = self.reason.as_deref().unwrap_or_default();
         let before = ledger.definitions(Which::Active).await?;
-        let mut applied = activate(&*ledger, &config, &by, true).await?;
+        let mut applied = activate(&*ledger, &config, (&by, reason), true).await?;
         // More likely the wrong folder than the end of everything.
         let doubtful = !self.all && retires_all(&applied);
         if doubtful && !self.dry_run {
             return Err(everything(context, &config, &applied).into());
         }
         if !self.dry_run {
-            applied = activate(&*ledger, &config, &by, false).await?;
+            applied = activate(&*ledger, &config, (&by, reason), false).await?;
         }
         if self.dry_run && context.out.json {
             return dry_run_for_programs(context, &config, &before, &applied);
@@ -137,12 +143,12 @@ fn everything(context: &Context, config: &Config, applied: &[Applied]) -> Error 
 pub async fn activate(
     ledger: &dyn Ledger,
     config: &Config,
-    by: &str,
+    (by, reason): (&str, &str),
     dry_run: bool,
 ) -> Result<Vec<Applied>> {
     let definitions: Vec<NewDefinition> =
         config.exports.values().map(NewDefinition::from).collect();
-    ledger.activate(&definitions, true, by, dry_run).await
+    ledger.activate(&definitions, true, by, reason, dry_run).await
 }
 
 /// Makes one definition active, and leaves the others as they are. Answers what changed.
@@ -151,7 +157,7 @@ pub async fn activate_one(
     definition: &Definition,
     by: &str,
 ) -> Result<Option<Applied>> {
-    let applied = ledger.activate(&[NewDefinition::from(definition)], false, by, false).await?;
+    let applied = ledger.activate(&[NewDefinition::from(definition)], false, by, "", false).await?;
     Ok(applied.into_iter().find(|one| one.change != Change::Unchanged))
 }
 

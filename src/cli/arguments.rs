@@ -45,6 +45,14 @@ fn instant(
     Some(day.to_zoned(TimeZone::system()).ok()?.timestamp())
 }
 
+/// A reason: something must stand there.
+pub fn reason(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" => Err("say why, for whoever reads the audit trail".to_owned()),
+        text => Ok(text.to_owned()),
+    }
+}
+
 /// `10/s`, `600/m`, `1000/h`.
 pub fn rate(text: &str) -> Result<Rate, String> {
     Rate::parse(text).ok_or_else(|| Rate::HELP.to_owned())

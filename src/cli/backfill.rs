@@ -6,6 +6,7 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value as Json, json};
 
+use super::arguments::reason;
 use super::output::{counted, thousands};
 use super::{Context, Ended, Failure, Verdict, arguments, dead, enqueue, exports, told};
 use crate::config::Config;
@@ -58,7 +59,7 @@ pub struct Backfill {
     #[arg(long)]
     dry_run: bool,
     /// Why, for the audit trail
-    #[arg(long, required_unless_present = "dry_run")]
+    #[arg(long, required_unless_present = "dry_run", value_parser = reason)]
     reason: Option<String>,
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
-use super::arguments::{self, pair};
+use super::arguments::{self, pair, reason};
 use super::output::{clock, counted, plain};
 use super::{Context, Ended, Failure, Verdict, enqueue, exports};
 use crate::config::Config;
@@ -76,7 +76,7 @@ struct Of {
 #[derive(Debug, Args)]
 struct Change {
     /// Why, for the audit trail
-    #[arg(long, required_unless_present = "dry_run")]
+    #[arg(long, required_unless_present = "dry_run", value_parser = reason)]
     reason: Option<String>,
     /// Only tell what would be changed
     #[arg(long)]

@@ -136,7 +136,7 @@ async fn apply_all(context: &Context, ledger: &dyn Ledger, config: &Config) -> R
         }
         return Ok(());
     }
-    for applied in apply::activate(ledger, config, &context.by(), false).await? {
+    for applied in apply::activate(ledger, config, (&context.by(), ""), false).await? {
         if applied.change != Change::Unchanged {
             tracing::info!(
                 export = applied.export,

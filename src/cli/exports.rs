@@ -9,11 +9,15 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde_json::{Value as Json, json};
 
-use super::output::clock;
+use super::output::{ahead, clock};
 use super::{Context, Ended, Failure, Verdict};
 use crate::error::{Error, Result};
 use crate::intake::Bound;
+use crate::job::cron::Cron;
+use crate::job::pause::Scope;
+use crate::job::window;
 use crate::ledger::{Ledger, StoredDefinition, Which};
+use crate::suggest::nearest;
 use crate::wiring;
 
 /// See the definitions that are active
@@ -72,14 +76,26 @@ async fn ledger(context: &Context) -> Result<Arc<dyn Ledger>, Failure> {
 
 async fn list(context: &Context, ledger: &dyn Ledger) -> Result<(), Failure> {
     let now = ledger.now().await?;
+    let paused: Vec<Scope> = ledger.pauses().await?.into_iter().map(|one| one.scope).collect();
     let mut rows = Vec::new();
     for stored in ledger.definitions(Which::Active).await? {
+        let bound = Bound::of(&stored).ok();
+        let next = bound.as_ref().map(|bound| next(bound, &paused, now));
         if context.out.json {
-            context.out.object(&object(&stored)?)?;
+            let mut object = object(&stored)?;
+            let export = bound.as_ref().map(|bound| &bound.export);
+            object["description"] = json!(export.and_then(|one| one.description.as_ref()));
+            object["owner"] = json!(export.and_then(|one| one.owner.as_ref()));
+            object["paused"] = json!(matches!(next, Some(Next::Paused)));
+            object["next_look"] = json!(match next {
+                Some(Next::At(at)) => Some(at),
+                _ => None,
+            });
+            context.out.object(&object)?;
             continue;
         }
-        rows.push(match Bound::of(&stored) {
-            Ok(bound) => {
+        rows.push(match bound {
+            Some(bound) => {
                 let export = &bound.export;
                 let schedule = export.schedule.as_ref();
                 let window = schedule.and_then(|schedule| schedule.window);
@@ -91,27 +107,64 @@ async fn list(context: &Context, ledger: &dyn Ledger) -> Result<(), Failure> {
                     stored.revision.to_string(),
                     schedule.map_or_else(|| "-".to_owned(), |schedule| schedule.cron.clone()),
                     window.map_or_else(|| "-".to_owned(), |window| window.to_string()),
+                    match next {
+                        Some(Next::At(at)) => ahead(at, now),
+                        Some(Next::Paused) => "paused".to_owned(),
+                        Some(Next::Never) | None => "-".to_owned(),
+                    },
                     from.clone(),
                     place.map_or_else(
                         || to.connection.clone(),
                         |place| format!("{}/{place}", to.connection),
                     ),
                     clock(stored.applied_at, now),
+                    export.description.clone().unwrap_or_else(|| "-".to_owned()),
                 ]
             }
-            Err(_) => {
-                let unknown = || "?".to_owned();
-                let applied = clock(stored.applied_at, now);
-                let revision = stored.revision.to_string();
-                vec![stored.export, revision, unknown(), unknown(), unknown(), unknown(), applied]
+            None => {
+                let (applied, revision) =
+                    (clock(stored.applied_at, now), stored.revision.to_string());
+                let mut row = vec!["?".to_owned(); 9];
+                (row[0], row[1], row[7]) = (stored.export, revision, applied);
+                row
             }
         });
     }
     if context.out.json {
         return Ok(());
     }
-    let header = ["EXPORT", "REVISION", "CRON", "WINDOW", "SOURCE", "SINK", "APPLIED"];
+    let header = [
+        "EXPORT",
+        "REVISION",
+        "CRON",
+        "WINDOW",
+        "NEXT",
+        "SOURCE",
+        "SINK",
+        "APPLIED",
+        "DESCRIPTION",
+    ];
     context.out.table(&header, rows)
+}
+
+/// When a schedule looks next for what is due.
+enum Next {
+    At(Timestamp),
+    /// It does not, for as long as it is paused.
+    Paused,
+    /// There is none, or its cron names no time to come.
+    Never,
+}
+
+fn next(bound: &Bound, paused: &[Scope], now: Timestamp) -> Next {
+    let Some(schedule) = &bound.export.schedule else { return Next::Never };
+    if paused.iter().any(|scope| scope.holds_schedule_of(&bound.name)) {
+        return Next::Paused;
+    }
+    let zone = window::zone(&bound.export.timezone);
+    let cron = Cron::parse(&schedule.cron);
+    let at = zone.ok().zip(cron.ok()).and_then(|(zone, cron)| cron.next_after(now, &zone));
+    at.map_or(Next::Never, Next::At)
 }
 
 async fn show(context: &Context, ledger: &dyn Ledger, name: &str) -> Result<(), Failure> {
@@ -168,11 +221,14 @@ pub async fn active(doing: &'static str, ledger: &dyn Ledger, name: &str) -> Res
 /// The error for an export that takes no jobs; it names those that do.
 pub async fn unknown(doing: &'static str, ledger: &dyn Ledger, name: &str) -> Result<Error> {
     let active = ledger.definitions(Which::Active).await?;
-    let names: Vec<&str> = active.iter().map(|one| one.export.as_str()).take(20).collect();
+    let names: Vec<&str> = active.iter().map(|one| one.export.as_str()).collect();
     let help = if names.is_empty() {
         "None is active yet: `longshore apply` makes definitions active.".to_owned()
     } else {
-        format!("Active are: {}. `longshore apply` makes others active.", names.join(", "))
+        let meant = nearest(name, names.iter().copied());
+        let meant = meant.map(|one| format!("Did you mean `{one}`? ")).unwrap_or_default();
+        let listed = &names[..names.len().min(20)];
+        format!("{meant}Active are: {}. `longshore apply` makes others active.", listed.join(", "))
     };
     Ok(Error::not_found(doing, "no export of this name is active").with("export", name).help(help))
 }

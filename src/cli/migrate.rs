@@ -3,6 +3,10 @@
 use clap::Args;
 
 use super::{Context, Ended, Verdict};
+use crate::config::Settings;
+use crate::error::Result;
+use crate::job::changes::Audit;
+use crate::ledger::Migration;
 use crate::wiring;
 
 /// Bring the ledger's schema up to date
@@ -22,8 +26,13 @@ pub struct Migrate {
 impl Migrate {
     pub async fn run(self, context: &Context) -> Ended {
         let config = context.config(false)?;
+        // Of a ledger that is not there yet, none.
+        let before = wiring::migrate(&config.settings, false).await.unwrap_or_default();
         let mut migrations = wiring::migrate(&config.settings, !self.status).await?;
         migrations.sort_by_key(|migration| migration.version);
+        if !self.status {
+            audit(context, &config.settings, &before, &migrations).await?;
+        }
         let missing = migrations.iter().any(|migration| !migration.applied);
         if context.out.json {
             for migration in &migrations {
@@ -41,4 +50,28 @@ impl Migrate {
         }
         Ok(if missing { Verdict::Found } else { Verdict::Done })
     }
+}
+
+/// Notes what was done to the schema, once it can be noted there.
+async fn audit(
+    context: &Context,
+    settings: &Settings,
+    before: &[Migration],
+    after: &[Migration],
+) -> Result<()> {
+    let new: Vec<String> = after
+        .iter()
+        .filter(|one| one.applied && !before.contains(one))
+        .map(|one| format!("{} {}", one.version, one.name))
+        .collect();
+    if new.is_empty() {
+        return Ok(());
+    }
+    let line = Audit {
+        by: context.by(),
+        action: "migrate".to_owned(),
+        subject: "ledger".to_owned(),
+        reason: format!("longshore {}: {}", env!("CARGO_PKG_VERSION"), new.join(", ")),
+    };
+    wiring::ledger(settings)?.audit(line).await
 }

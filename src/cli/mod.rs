@@ -6,6 +6,7 @@
 
 mod apply;
 mod arguments;
+mod audit;
 mod backfill;
 mod check;
 mod cursors;
@@ -125,6 +126,7 @@ enum Command {
     Runs(runs::Runs),
     Pause(pause::Pause),
     Resume(pause::Resume),
+    Audit(audit::Audit),
     Deliveries(deliveries::Deliveries),
     Dead(dead::Dead),
     Quarantine(quarantine::Quarantine),
@@ -241,6 +243,7 @@ pub async fn run(cli: Cli) -> u8 {
         Command::Runs(command) => interruptible(command.run(&context)).await,
         Command::Pause(command) => interruptible(command.run(&context)).await,
         Command::Resume(command) => interruptible(command.run(&context)).await,
+        Command::Audit(command) => interruptible(command.run(&context)).await,
         Command::Deliveries(command) => interruptible(command.run(&context)).await,
         Command::Dead(command) => interruptible(command.run(&context)).await,
         Command::Quarantine(command) => Box::pin(command.run(&context)).await,

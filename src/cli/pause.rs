@@ -1,16 +1,17 @@
 //! `longshore pause` and `longshore resume`
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde_json::{Value as Json, json};
 
-use super::arguments::future;
+use super::arguments::{future, reason};
 use super::output::{clock, counted};
 use super::{Context, Ended, Failure, Verdict, exports};
 use crate::config::{Config, suggest};
 use crate::error::{Error, Result};
+use crate::intake::Bound;
 use crate::job::pause::{Pause as Paused, Scope};
 use crate::job::run::State;
 use crate::ledger::{self, Ledger, RunFilter, Which};
@@ -71,7 +72,7 @@ pub struct Pause {
     #[arg(long, value_name = "WHEN", value_parser = future)]
     until: Option<Timestamp>,
     /// Why, for whoever finds it and for the audit trail
-    #[arg(long)]
+    #[arg(long, value_parser = reason)]
     reason: Option<String>,
     /// Only tell what would be paused
     #[arg(long)]
@@ -97,7 +98,7 @@ pub struct Resume {
     #[command(flatten)]
     pick: Pick,
     /// Why, for the audit trail
-    #[arg(long, required_unless_present = "dry_run")]
+    #[arg(long, required_unless_present = "dry_run", value_parser = reason)]
     reason: Option<String>,
     /// Only tell what would be resumed
     #[arg(long)]
@@ -121,7 +122,7 @@ impl Pause {
             return Ok(Verdict::Done);
         }
         let scope = scope.ok_or_else(|| nothing_picked(PAUSE))?;
-        known(&config, &ledger, &scope).await?;
+        known(&config, &*ledger, &scope).await?;
         let at = ledger.now().await?;
         if self.until.is_some_and(|until| until <= at) {
             return Err(Error::usage(PAUSE, "--until has passed by the ledger's clock")
@@ -140,11 +141,13 @@ impl Pause {
         let pause = Paused { scope, until: self.until, by: context.by(), reason, at };
         let until = until(&pause, at);
         if self.dry_run {
+            let standing = ledger.pauses().await?.into_iter().find(|one| one.scope == pause.scope);
             let running = open(&*ledger, &pause.scope, &[State::Running]).await?;
             let queued = open(&*ledger, &pause.scope, &[State::Queued]).await?;
             if context.out.json {
                 let mut object = object(&pause);
                 object["dry_run"] = json!(true);
+                object["replaces"] = json!(standing.as_ref().map(self::object));
                 object["queued"] = json!(queued);
                 object["running"] = json!(running);
                 context.out.object(&object)?;
@@ -157,14 +160,22 @@ impl Pause {
                     counted(queued, "queued run")
                 ))?;
             }
+            if let Some(standing) = standing {
+                context.out.line(format!("  in the place of: {}", told(&standing, at)))?;
+            }
             context.out.nothing_changed()?;
             return Ok(Verdict::Done);
         }
-        ledger.pause(&pause).await?;
+        let replaced = ledger.pause(&pause).await?;
         if context.out.json {
-            context.out.object(&object(&pause))?;
-        } else {
-            context.out.line(format!("paused: {} {until}; what runs finishes", pause.scope))?;
+            let mut object = object(&pause);
+            object["replaces"] = json!(replaced.as_ref().map(self::object));
+            context.out.object(&object)?;
+            return Ok(Verdict::Done);
+        }
+        context.out.line(format!("paused: {} {until}; what runs finishes", pause.scope))?;
+        if let Some(replaced) = replaced {
+            context.out.line(format!("in the place of: {}", told(&replaced, at)))?;
         }
         Ok(Verdict::Done)
     }
@@ -219,22 +230,35 @@ fn nothing_picked(doing: &'static str) -> Error {
 }
 
 /// Refuses a name that nothing has: a pause with a mistake in it holds nothing back.
-async fn known(config: &Config, ledger: &Arc<dyn Ledger>, scope: &Scope) -> Result<()> {
-    match scope {
-        Scope::Export(name) if ledger.definitions(Which::RevisionsOf(name)).await?.is_empty() => {
-            Err(exports::unknown(PAUSE, &**ledger, name).await?)
+async fn known(config: &Config, ledger: &dyn Ledger, scope: &Scope) -> Result<()> {
+    let (kind, name, what, known): (_, _, _, BTreeSet<String>) = match scope {
+        Scope::All | Scope::Schedules => return Ok(()),
+        Scope::Export(name) => {
+            if !ledger.definitions(Which::RevisionsOf(name)).await?.is_empty() {
+                return Ok(());
+            }
+            return Err(exports::unknown(PAUSE, ledger, name).await?);
         }
-        Scope::Connection(name) if !config.connections.contains_key(name) => {
-            let known = config.connections.keys().map(String::as_str);
-            let error = Error::not_found(PAUSE, "connections.toml has no such connection")
-                .with("connection", name);
-            Err(match suggest(name, known) {
-                Some(help) => error.help(help),
-                None => error,
-            })
+        Scope::Connection(name) => {
+            let known = config.connections.keys().cloned().collect();
+            ("connection", name, "connections.toml has no such connection", known)
         }
-        _ => Ok(()),
+        Scope::Pool(name) => {
+            let active = ledger.definitions(Which::Active).await?;
+            let bound = active.iter().filter_map(|stored| Bound::of(stored).ok());
+            let of_exports = bound.map(|bound| bound.export.pool.clone());
+            let known = config.settings.worker.pools.keys().cloned().chain(of_exports).collect();
+            ("pool", name, "no export uses such a pool, and [worker] pools has none", known)
+        }
+    };
+    if known.contains(name) {
+        return Ok(());
     }
+    let error = Error::not_found(PAUSE, what).with(kind, name);
+    Err(match suggest(name, known.iter().map(String::as_str)) {
+        Some(help) => error.help(help),
+        None => error,
+    })
 }
 
 /// How many runs a scope has in these states, where that can be told by their records.
@@ -261,7 +285,8 @@ fn until(pause: &Paused, now: Timestamp) -> String {
     }
 }
 
-fn object(pause: &Paused) -> Json {
+/// A pause as programs see it.
+pub fn object(pause: &Paused) -> Json {
     let (scope, name) = pause.scope.parts();
     json!({
         "scope": scope,

@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use secrecy::ExposeSecret;
 use serde_json::{Value as Json, json};
 
+use super::arguments::reason;
 use super::output::{clock, counted, thousands};
 use super::runs::{endings, what_of};
 use super::{Context, Ended, Failure, Verdict, interruptible, told};
@@ -65,7 +66,7 @@ enum What {
         #[arg(long)]
         dry_run: bool,
         /// Why, for the audit trail
-        #[arg(long, required_unless_present = "dry_run")]
+        #[arg(long, required_unless_present = "dry_run", value_parser = reason)]
         reason: Option<String>,
     },
     /// Make a key for `[quarantine] key`, and print it; nothing else has it

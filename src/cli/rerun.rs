@@ -5,6 +5,7 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::json;
 
+use super::arguments::reason;
 use super::{Context, Ended, Failure, Verdict, arguments, exports, runs, signals, wait};
 use crate::error::{Error, Result};
 use crate::intake::{self, Bound, Definitions};
@@ -41,7 +42,7 @@ pub struct Rerun {
     #[arg(long)]
     dry_run: bool,
     /// Why, for the audit trail
-    #[arg(long, required_unless_present = "dry_run")]
+    #[arg(long, required_unless_present = "dry_run", value_parser = reason)]
     reason: Option<String>,
 }
 

@@ -150,7 +150,7 @@ impl Demo {
     async fn jobs(&self, watch: &mut dyn FnMut(&[Step])) -> Result<Vec<Step>> {
         let ledger = &*self.parts.ledger;
         let definitions: Vec<_> = self.config.exports.values().map(NewDefinition::from).collect();
-        ledger.activate(&definitions, true, "demo", false).await?;
+        ledger.activate(&definitions, true, "demo", "", false).await?;
         let mut steps = Vec::new();
         for (export, window, about) in JOBS {
             let run = enqueue(ledger, export, window).await?;

@@ -63,6 +63,15 @@ impl Scope {
         }
     }
 
+    /// Whether the schedule of an export asks for nothing meanwhile.
+    pub fn holds_schedule_of(&self, export: &str) -> bool {
+        match self {
+            Scope::All | Scope::Schedules => true,
+            Scope::Export(name) => name == export,
+            Scope::Connection(_) | Scope::Pool(_) => false,
+        }
+    }
+
     /// What a resource that runs are parked on holds back, where it is a pause.
     pub fn of_resource(resource: &str) -> Option<Scope> {
         let rest = resource.strip_prefix(PREFIX)?;
@@ -94,6 +103,25 @@ pub struct Pause {
     pub reason: String,
     /// When. The ledger's own clock says it.
     pub at: Timestamp,
+}
+
+impl Pause {
+    /// Why, as the audit trail has it: with when it ends by itself, and with what it takes the place
+    /// of, since that is not there any more.
+    pub fn audited(&self, before: Option<&Pause>) -> String {
+        let until = self.until.map(|until| format!("until {until}"));
+        let before = before.map(|before| {
+            let until =
+                before.until.map_or_else(|| "resumed".to_owned(), |until| until.to_string());
+            let Pause { by, reason, .. } = before;
+            format!("in the place of that by {by} until {until}: {reason}")
+        });
+        let more: Vec<String> = until.into_iter().chain(before).collect();
+        if more.is_empty() {
+            return self.reason.clone();
+        }
+        format!("{} ({})", self.reason, more.join("; "))
+    }
 }
 
 /// A pause as both ledgers' statements give it.
@@ -154,6 +182,29 @@ mod tests {
         for other in ["slot/shop", "target/pause/all", "pause/moon"] {
             assert_eq!(Scope::of_resource(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn the_audit_trail_tells_until_when_and_what_was_replaced() {
+        let pause = |by: &str, reason: &str, until: Option<&str>| Pause {
+            scope: Scope::All,
+            until: until.map(|until| until.parse().unwrap()),
+            by: by.to_owned(),
+            reason: reason.to_owned(),
+            at: Timestamp::UNIX_EPOCH,
+        };
+        let first = pause("ann", "moving", None);
+        assert_eq!(first.audited(None), "moving");
+        let second = pause("bob", "still moving", Some("2026-11-21T12:00:00Z"));
+        assert_eq!(second.audited(None), "still moving (until 2026-11-21T12:00:00Z)");
+        assert_eq!(
+            second.audited(Some(&first)),
+            "still moving (until 2026-11-21T12:00:00Z; in the place of that by ann until resumed: moving)"
+        );
+        assert_eq!(
+            first.audited(Some(&second)),
+            "moving (in the place of that by bob until 2026-11-21T12:00:00Z: still moving)"
+        );
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! under locks, lets [`crate::job::book::Book`] apply them, and stores what changed, all in one
 //! transaction. Everything else here reads, or keeps what has no state machine.
 
+mod audit;
 mod deliveries;
 pub mod embedded;
 mod notices;
@@ -28,6 +29,7 @@ use crate::job::run::{Run, State};
 use crate::job::{self, RunId, Window};
 use crate::rows::Counts;
 
+pub use audit::{AuditFilter, Audited};
 pub use deliveries::{Delivered, DeliveryFilter, one_delivery};
 pub use notices::{Notice, Noticed, Notices};
 pub use pauses::{Pauses, lift, wake_waiters};
@@ -71,6 +73,22 @@ pub struct Applied {
     pub revision: i32,
     /// What happened.
     pub change: Change,
+}
+
+impl Applied {
+    /// Why, as the audit trail has it: with what it came to.
+    fn audited(&self, reason: &str) -> String {
+        let what = match self.change {
+            Change::Retired => "retired".to_owned(),
+            Change::New | Change::Changed | Change::Unchanged => {
+                format!("revision {}", self.revision)
+            }
+        };
+        match reason {
+            "" => what,
+            reason => format!("{what}: {reason}"),
+        }
+    }
 }
 
 /// What applying does to an export.
@@ -253,21 +271,6 @@ pub struct StoredCursor {
     pub held_by: Option<RunId>,
 }
 
-/// A line of the audit trail, as it was written.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Audited {
-    /// When.
-    pub at: Timestamp,
-    /// Who did it.
-    pub by: String,
-    /// What was done.
-    pub action: String,
-    /// To what.
-    pub subject: String,
-    /// Why.
-    pub reason: String,
-}
-
 /// Why the sweeper looks at a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Adrift {
@@ -293,12 +296,14 @@ pub trait Ledger: Notices + Pauses + Send + Sync {
     /// repeated safely.
     async fn apply(&self, commands: Vec<Command>) -> Result<Vec<Outcome>>;
 
-    /// Makes definitions active. With `retire`, exports that are not among them take no new jobs.
+    /// Makes definitions active. With `retire`, exports that are not among them take no new jobs. What
+    /// changes is audited; `reason` may be empty.
     async fn activate(
         &self,
         definitions: &[NewDefinition],
         retire: bool,
         by: &str,
+        reason: &str,
         dry_run: bool,
     ) -> Result<Vec<Applied>>;
 
@@ -347,8 +352,8 @@ pub trait Ledger: Notices + Pauses + Send + Sync {
     /// The cursors of an export that stand somewhere, or that an open run has reserved.
     async fn cursors(&self, export: &str) -> Result<Vec<StoredCursor>>;
 
-    /// The audit trail about a subject (all, if none is given), newest first.
-    async fn audit_trail(&self, subject: Option<&str>, limit: u32) -> Result<Vec<Audited>>;
+    /// The lines of the audit trail that a filter picks, newest first.
+    async fn audit_trail(&self, filter: &AuditFilter) -> Result<Vec<Audited>>;
 
     /// Adds to the audit trail what was done outside of the state machine.
     async fn audit(&self, line: Audit) -> Result<()>;

@@ -18,8 +18,8 @@ pub trait Pauses: Send + Sync {
     /// The pauses that are in force, the oldest first.
     async fn pauses(&self) -> Result<Vec<Pause>>;
 
-    /// Makes a pause, or gives the one that is there another end and reason. Audited.
-    async fn pause(&self, pause: &Pause) -> Result<()>;
+    /// Makes a pause. Answers the one that it took the place of, if that was in force. Audited.
+    async fn pause(&self, pause: &Pause) -> Result<Option<Pause>>;
 
     /// Lifts a pause; answers whether there was one. Audited. Its waiters are still to be woken:
     /// see [`lift`].

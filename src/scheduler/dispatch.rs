@@ -110,7 +110,7 @@ fn letter(run: Run) -> Outgoing {
         export: Some(run.order.export.clone()),
         run: Some(run.id.to_string()),
         epoch: Some(run.epoch),
-        attempts: i32::try_from(run.fence).unwrap_or(i32::MAX),
+        attempts: run.tries(),
         worker: run.worker.clone().unwrap_or_default(),
         first_failed_at: at(run.first_failed_at),
         last_failed_at: at(failure.map(|failure| failure.at)),
@@ -211,7 +211,7 @@ mod tests {
             hash: "d".to_owned(),
             content: "{}".to_owned(),
         };
-        ledger.activate(&[definition], false, "test", false).await.unwrap();
+        ledger.activate(&[definition], false, "test", "", false).await.unwrap();
         let scheduler = Scheduler {
             queue: queue.clone(),
             ledger: ledger.clone(),

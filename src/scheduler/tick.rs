@@ -37,12 +37,9 @@ pub async fn tick(scheduler: &Scheduler, broken: &Broken) -> Result<()> {
     let now = ledger.now().await?;
     let active = ledger.definitions(Which::Active).await?;
     let paused: Vec<Scope> = ledger.pauses().await?.into_iter().map(|pause| pause.scope).collect();
-    if paused.iter().any(|scope| matches!(scope, Scope::All | Scope::Schedules)) {
-        return Ok(());
-    }
     for stored in &active {
         // When it is resumed, catch-up decides about the windows that closed meanwhile.
-        if paused.contains(&Scope::Export(stored.export.clone())) {
+        if paused.iter().any(|scope| scope.holds_schedule_of(&stored.export)) {
             continue;
         }
         let followed = async { follow(scheduler, &Bound::of(stored)?, now).await }.await;
@@ -186,7 +183,7 @@ mod tests {
             quarantine: None,
         };
         let apply = async |definitions: &[NewDefinition], retire| {
-            ledger.activate(definitions, retire, "test", false).await.unwrap();
+            ledger.activate(definitions, retire, "test", "", false).await.unwrap();
         };
         let (broken, (log, _logging)) = (Broken::default(), Log::start());
         let look = async || {

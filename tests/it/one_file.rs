@@ -98,7 +98,7 @@ async fn with(test: impl AsyncFnOnce(&mut House)) {
             content: one.content.clone(),
         })
         .collect();
-    parts.ledger.activate(&definitions, true, "test", false).await.unwrap();
+    parts.ledger.activate(&definitions, true, "test", "", false).await.unwrap();
     let health = wiring::health();
     let worker = wiring::worker(&config, &parts, &health);
     let scheduler = wiring::scheduler(&config, &parts, &health).unwrap();

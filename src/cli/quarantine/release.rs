@@ -5,6 +5,7 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::json;
 
+use super::super::arguments::reason;
 use super::super::output::counted;
 use super::super::{Context, Ended, Failure, Verdict, arguments, exports, runs, signals, wait};
 use super::{Refused, place_of, refused, rows_of, state_of};
@@ -33,7 +34,7 @@ pub struct Release {
     #[arg(long)]
     dry_run: bool,
     /// Why, for the audit trail
-    #[arg(long, required_unless_present = "dry_run")]
+    #[arg(long, required_unless_present = "dry_run", value_parser = reason)]
     reason: Option<String>,
 }
 

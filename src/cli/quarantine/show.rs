@@ -4,6 +4,7 @@ use clap::Args;
 use serde_json::value::RawValue;
 use serde_json::{Value as Json, json};
 
+use super::super::arguments::reason;
 use super::super::output::{clock, counted, plain};
 use super::super::{Context, Ended, Verdict};
 use super::{Told, kept_until, object, place_of, rows_of, state_of, vault};
@@ -31,7 +32,7 @@ pub struct Show {
     #[arg(long, requires = "reason")]
     reveal: bool,
     /// Why the values are looked at
-    #[arg(long, requires = "reveal")]
+    #[arg(long, requires = "reveal", value_parser = reason)]
     reason: Option<String>,
 }
 

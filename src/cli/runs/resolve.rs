@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::object;
+use crate::cli::arguments::reason;
 use crate::cli::output::clock;
 use crate::cli::{Context, Failure, told};
 use crate::config::Config;
@@ -32,7 +33,7 @@ pub struct Resolve {
     #[arg(long = "as", value_name = "END")]
     end: End,
     /// Why, for the audit trail
-    #[arg(long, required_unless_present = "dry_run")]
+    #[arg(long, required_unless_present = "dry_run", value_parser = reason)]
     reason: Option<String>,
     /// Only tell what would be resolved
     #[arg(long)]

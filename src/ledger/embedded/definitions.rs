@@ -10,7 +10,7 @@ pub fn activate(
     connection: &Connection,
     definitions: &[NewDefinition],
     retire: bool,
-    by: &str,
+    (by, reason): (&str, &str),
 ) -> Result<Vec<Applied>, Trouble> {
     let at = now().as_microsecond();
     let mut applied = Vec::new();
@@ -61,7 +61,7 @@ pub fn activate(
         connection.execute(
             r#"INSERT INTO audit (at, "by", action, subject, reason)
                VALUES (?1, ?2, 'apply', ?3, ?4)"#,
-            params![at, by, line.export, format!("revision {}", line.revision)],
+            params![at, by, line.export, line.audited(reason)],
         )?;
     }
     Ok(applied)

@@ -29,9 +29,9 @@ use tokio::sync::Notify;
 
 use super::sheet::run_of;
 use super::{
-    Adrift, Applied, Attempt, Audited, Delivered, DeliveryFilter, KnownWindows, Ledger,
-    NewDefinition, Posting, RecordedDelivery, RunFilter, Skipped, StoredCursor, StoredDefinition,
-    Which, picked,
+    Adrift, Applied, Attempt, AuditFilter, Audited, Delivered, DeliveryFilter, KnownWindows,
+    Ledger, NewDefinition, Posting, RecordedDelivery, RunFilter, Skipped, StoredCursor,
+    StoredDefinition, Which, picked,
 };
 use crate::error::Result;
 use crate::job::changes::Audit;
@@ -91,13 +91,14 @@ impl Ledger for EmbeddedLedger {
         definitions: &[NewDefinition],
         retire: bool,
         by: &str,
+        reason: &str,
         dry_run: bool,
     ) -> Result<Vec<Applied>> {
-        let (new, by) = (definitions.to_vec(), by.to_owned());
+        let (new, by, reason) = (definitions.to_vec(), by.to_owned(), reason.to_owned());
         self.file
             .with("apply the definitions", move |connection| {
                 let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-                let applied = definitions::activate(&tx, &new, retire, &by)?;
+                let applied = definitions::activate(&tx, &new, retire, (&by, &reason))?;
                 if dry_run {
                     tx.rollback()?
                 } else {
@@ -213,9 +214,11 @@ impl Ledger for EmbeddedLedger {
         self.file.records("read the cursors", sql!(cursors), [export.to_owned()]).await
     }
 
-    async fn audit_trail(&self, subject: Option<&str>, limit: u32) -> Result<Vec<Audited>> {
-        let subject = subject.map(str::to_owned);
-        self.file.records("read the audit trail", sql!(audit_trail), (subject, limit)).await
+    async fn audit_trail(&self, filter: &AuditFilter) -> Result<Vec<Audited>> {
+        let AuditFilter { subject, ending, export, by, action, since, limit } = filter.clone();
+        let since = since.map(Timestamp::as_microsecond);
+        let params = (subject, ending, export, by, action, since, limit);
+        self.file.records("read the audit trail", sql!(audit_trail), params).await
     }
 
     async fn audit(&self, line: Audit) -> Result<()> {

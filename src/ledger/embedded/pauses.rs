@@ -13,20 +13,13 @@ use crate::ledger::Pauses;
 #[async_trait]
 impl Pauses for EmbeddedLedger {
     async fn pauses(&self) -> Result<Vec<Pause>> {
-        let records: Vec<Record> = self
-            .file
-            .records(
-                "read the pauses",
-                "SELECT json_object('scope', scope, 'name', name, 'until', stamp(until), \
-                                    'by', \"by\", 'reason', reason, 'at', stamp(at)) \
-                 FROM pauses WHERE until IS NULL OR until > ?1 ORDER BY at, scope, name",
-                [now().as_microsecond()],
-            )
-            .await?;
+        let now = now().as_microsecond();
+        let records: Vec<Record> =
+            self.file.records("read the pauses", sql!(pauses), [now]).await?;
         Ok(records.into_iter().filter_map(Record::pause).collect())
     }
 
-    async fn pause(&self, pause: &Pause) -> Result<()> {
+    async fn pause(&self, pause: &Pause) -> Result<Option<Pause>> {
         let pause = pause.clone();
         self.file
             .with("pause", move |connection| {
@@ -34,6 +27,11 @@ impl Pauses for EmbeddedLedger {
                 let (scope, name) = pause.scope.parts();
                 let until = pause.until.map(|until| until.as_microsecond());
                 let at = now().as_microsecond();
+                let standing = texts(&tx, sql!(pauses), [at])?;
+                let before = standing
+                    .iter()
+                    .filter_map(|text| serde_json::from_str::<Record>(text).ok()?.pause())
+                    .find(|one| one.scope == pause.scope);
                 tx.execute(
                     "INSERT OR REPLACE INTO pauses (scope, name, until, \"by\", reason, at) \
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
@@ -42,9 +40,10 @@ impl Pauses for EmbeddedLedger {
                 tx.execute(
                     "INSERT INTO audit (at, \"by\", action, subject, reason) \
                  VALUES (?1, ?2, 'pause', ?3, ?4)",
-                    params![at, pause.by, pause.scope.resource(), pause.reason],
+                    params![at, pause.by, pause.scope.resource(), pause.audited(before.as_ref())],
                 )?;
-                Ok(tx.commit()?)
+                tx.commit()?;
+                Ok(before)
             })
             .await
     }

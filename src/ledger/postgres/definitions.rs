@@ -11,7 +11,7 @@ pub async fn activate(
     client: &mut Object,
     definitions: &[NewDefinition],
     retire: bool,
-    by: &str,
+    (by, reason): (&str, &str),
     dry_run: bool,
 ) -> Result<Vec<Applied>> {
     const DOING: &str = "apply the definitions";
@@ -55,7 +55,7 @@ pub async fn activate(
         }
     }
     for line in applied.iter().filter(|line| line.change != Change::Unchanged) {
-        let reason = format!("revision {}", line.revision);
+        let reason = line.audited(reason);
         tx.execute(
             r#"INSERT INTO audit ("by", action, subject, reason) VALUES ($1, 'apply', $2, $3)"#,
             &[&by, &line.export, &reason],

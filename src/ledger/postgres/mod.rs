@@ -30,9 +30,9 @@ use tokio_postgres::types::{FromSql, ToSql};
 
 use super::sheet::run_of;
 use super::{
-    Adrift, Applied, Attempt, Audited, Delivered, DeliveryFilter, KnownWindows, Ledger,
-    NewDefinition, Posting, RecordedDelivery, RunFilter, Skipped, StoredCursor, StoredDefinition,
-    Which, picked,
+    Adrift, Applied, Attempt, AuditFilter, Audited, Delivered, DeliveryFilter, KnownWindows,
+    Ledger, NewDefinition, Posting, RecordedDelivery, RunFilter, Skipped, StoredCursor,
+    StoredDefinition, Which, picked,
 };
 use crate::connect::postgres as server;
 use crate::error::{Class, Error, Result};
@@ -167,9 +167,11 @@ impl Ledger for PostgresLedger {
         definitions: &[NewDefinition],
         retire: bool,
         by: &str,
+        reason: &str,
         dry_run: bool,
     ) -> Result<Vec<Applied>> {
-        definitions::activate(&mut self.client().await?, definitions, retire, by, dry_run).await
+        let mut client = self.client().await?;
+        definitions::activate(&mut client, definitions, retire, (by, reason), dry_run).await
     }
 
     async fn definitions(&self, wanted: Which<'_>) -> Result<Vec<StoredDefinition>> {
@@ -264,9 +266,15 @@ impl Ledger for PostgresLedger {
         self.records(sql!(cursors), &[&export], "read the cursors").await
     }
 
-    async fn audit_trail(&self, subject: Option<&str>, limit: u32) -> Result<Vec<Audited>> {
-        self.records(sql!(audit_trail), &[&subject, &i64::from(limit)], "read the audit trail")
-            .await
+    async fn audit_trail(&self, filter: &AuditFilter) -> Result<Vec<Audited>> {
+        let AuditFilter { subject, ending, export, by, action, since, limit } = filter;
+        let limit = i64::from(*limit);
+        self.records(
+            sql!(audit_trail),
+            &[subject, ending, export, by, action, since, &limit],
+            "read the audit trail",
+        )
+        .await
     }
 
     async fn audit(&self, line: Audit) -> Result<()> {

@@ -22,15 +22,25 @@ impl Pauses for PostgresLedger {
         Ok(records.into_iter().filter_map(Record::pause).collect())
     }
 
-    async fn pause(&self, pause: &Pause) -> Result<()> {
+    async fn pause(&self, pause: &Pause) -> Result<Option<Pause>> {
+        let failed = |cause| classify("pause", cause);
         let (scope, name) = pause.scope.parts();
-        self.execute(
+        let mut client = self.client().await?;
+        let tx = client.transaction().await.map_err(failed)?;
+        let row = tx.query_opt(sql!(standing_pause), &[&scope, &name]).await.map_err(failed)?;
+        let text: Option<String> = row.map(|row| column(&row, 0)).transpose()?;
+        let record: Option<Record> = text.and_then(|text| serde_json::from_str(&text).ok());
+        let before = record.and_then(Record::pause);
+        let audited = pause.audited(before.as_ref());
+        let (until, resource) = (pause.until, pause.scope.resource());
+        tx.execute(
             sql!(pause),
-            &[&scope, &name, &pause.until, &pause.by, &pause.reason, &pause.scope.resource()],
-            "pause",
+            &[&scope, &name, &until, &pause.by, &pause.reason, &resource, &audited],
         )
         .await
-        .map(drop)
+        .map_err(failed)?;
+        tx.commit().await.map_err(failed)?;
+        Ok(before)
     }
 
     async fn unpause(&self, scope: &Scope, by: &str, reason: &str) -> Result<bool> {

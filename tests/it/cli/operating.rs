@@ -23,7 +23,11 @@ fn a_pause_is_made_seen_and_lifted() {
         (2, &["pause", "--all", "--until", "2020-01-01T00:00:00Z", "--reason", "x"], "has passed"),
         (2, &["pause", "--all", "list"], "takes none of these options"),
         (5, &["pause", "--export", "ordres", "--reason", "x"], "no export of this name"),
+        (5, &["pause", "--export", "order", "--reason", "x"], "Did you mean `orders`?"),
         (5, &["pause", "--connection", "lak", "--reason", "x"], "did you mean `lake`?"),
+        (5, &["pause", "--pool", "defalt", "--reason", "x"], "did you mean `default`?"),
+        (5, &["pause", "--pool", "defalt", "--dry-run"], "did you mean `default`?"),
+        (2, &["pause", "--all", "--reason", " "], "say why"),
         (2, &["resume", "--all"], "--reason"),
         (5, &["resume", "--all", "--reason", "x"], "Nothing is paused."),
     ] {
@@ -38,12 +42,106 @@ fn a_pause_is_made_seen_and_lifted() {
     for words in ["PAUSED", "pool default", "export orders", "ole@", "upgrade", "wrong numbers"] {
         assert!(listed.contains(words), "no {words} in {listed}");
     }
+    // A second one takes the place of the first, and says so.
+    let again = ["pause", "--export", "orders", "--until", "1h"];
+    let dry = house.done(&[&again[..], &["--dry-run"]].concat());
+    assert!(dry.contains("in the place of: export orders by ole@"), "{dry}");
+    assert!(dry.contains("until it is resumed: wrong numbers"), "{dry}");
+    let told = house.done(&[&again[..], &["--reason", "still wrong"]].concat());
+    assert!(told.contains("in the place of: export orders by ole@"), "{told}");
+    let replaced = house.objects(&[&again[..], &["--reason", "still wrong"]].concat()).remove(0);
+    assert_eq!(replaced["replaces"]["reason"], "still wrong");
+    let trail = house.objects(&["audit", "--export", "orders", "--action", "pause"]);
+    let reason = trail[1]["reason"].as_str().unwrap();
+    assert!(
+        reason.starts_with("still wrong (until ") && reason.contains("wrong numbers"),
+        "{reason}"
+    );
     let error = house.fails(5, &["resume", "--all", "--reason", "x"]);
     assert!(error.contains("Paused: pool default, export orders."), "{error}");
     let told = house.done(&["resume", "--pool", "default", "--reason", "done"]);
     assert_eq!(told, "resumed: pool default; 0 runs woken\nstill paused: export orders\n");
     // A trial has no ledger, and is nobody's business.
     house.done(&["run", "orders", "--to", "trial"]);
+}
+
+#[test]
+fn a_paused_schedule_and_what_lies_before_it_are_told() {
+    let house = House::new();
+    house.done(&["apply"]);
+    let asked = ["windows", "daily", "--window", "2026-10-31..2026-11-02"];
+    let states = |found: &[serde_json::Value]| -> Vec<String> {
+        found.iter().map(|one| one["state"].as_str().unwrap().to_owned()).collect()
+    };
+    let (before, due, paused) = ("before-start", "due", "paused");
+    assert_eq!(states(&house.objects(&asked)), [before, before, due, due, due, due]);
+    let next = |export: &str| {
+        let listed = house.objects(&["exports"]);
+        let one = listed.into_iter().find(|one| one["export"] == export).unwrap();
+        (one["paused"] == true, one["next_look"].is_string())
+    };
+    assert_eq!((next("daily"), next("orders")), ((false, true), (false, false)));
+    let pauses: [&[&str]; 3] = [&["--export", "daily"], &["--schedules"], &["--all"]];
+    for pick in pauses {
+        house.done(&[&["pause"], pick, &["--until", "2h", "--reason", "wrong numbers"]].concat());
+        let found = house.objects(&asked);
+        assert_eq!(states(&found), [before, before, paused, paused, paused, paused]);
+        assert_eq!(found[2]["paused"]["reason"], "wrong numbers");
+        assert!(found[2]["paused"]["until"].is_string() && found[2]["at"].is_null());
+        let table = house.done(&asked);
+        for words in [": wrong numbers", ", until ", "the schedule begins on 2026-11-01"] {
+            assert!(table.contains(words), "{words}\n{table}");
+        }
+        assert_eq!(next("daily"), (true, false));
+        house.done(&[&["resume"], pick, &["--reason", "mended"]].concat());
+    }
+    // A pause of a pool leaves schedules alone: their runs wait.
+    house.done(&["pause", "--pool", "default", "--reason", "upgrade"]);
+    assert_eq!(states(&house.objects(&asked))[2..], [due; 4]);
+}
+
+#[test]
+fn the_audit_trail_is_found_by_what_is_asked() {
+    let house = House::new();
+    house.done(&["apply", "--reason", "release 41"]);
+    house.done(&["enqueue", "orders", "--key", "k"]);
+    let run = house.objects(&["runs"])[0]["run"].as_str().unwrap().to_owned();
+    house.done(&["runs", "cancel", &run, "--reason", "not needed"]);
+    house.done(&["pause", "--connection", "lake", "--reason", "upgrade"]);
+    let trail = house.objects(&["audit"]);
+    let actions: Vec<&str> = trail.iter().map(|one| one["action"].as_str().unwrap()).collect();
+    assert_eq!(actions[..2], ["pause", "cancel"]);
+    assert!(trail.iter().all(|one| one["by"].as_str().unwrap().starts_with("ole@")), "{trail:?}");
+    let applied = house.objects(&["audit", "--action", "apply"]);
+    assert!(applied.iter().all(|one| one["reason"] == "revision 1: release 41"), "{applied:?}");
+    assert_eq!(applied.len(), 2);
+    let table = house.done(&["audit"]);
+    let short = &run[28..];
+    for words in [
+        "WHEN",
+        "WHO",
+        "WHAT",
+        "OF",
+        "WHY",
+        &format!("run {short} of orders"),
+        "connection lake",
+        "not needed",
+    ] {
+        assert!(table.contains(words), "{words}\n{table}");
+    }
+    let of_run = house.objects(&["audit", "--run", short]);
+    assert_eq!((of_run.len(), &of_run[0]["export"]), (1, &json!("orders")));
+    let of_export = house.objects(&["audit", "--export", "orders"]);
+    let actions: Vec<&str> = of_export.iter().map(|one| one["action"].as_str().unwrap()).collect();
+    assert_eq!(actions, ["cancel", "apply"]);
+    assert_eq!(house.objects(&["audit", "--actor", "nobody"]).len(), 0);
+    assert_eq!(house.objects(&["audit", "--since", "2030-01-01"]).len(), 0);
+    let (_, out, told) = house.run(&["audit", "--limit", "1"]);
+    assert!(out.lines().count() == 2 && told.contains("there are older ones"), "{out}{told}");
+    house.fails(5, &["audit", "--run", "ffffffff"]);
+    house.fails(2, &["audit", "--run", "xyz"]);
+    let (code, _, told) = house.run(&["audit", "--export", "ordres"]);
+    assert!(code == 0 && told.contains("did you mean `orders`?"), "{told}");
 }
 
 /// A run that was decided as `like` was, with this manifest, and that nobody works on.

@@ -85,6 +85,7 @@ suite! {
         a_scheduled_run_that_takes_too_long_is_told_of_once_in_each_epoch,
         a_stuck_run_is_told_of_once,
         a_paused_run_waits_until_it_is_resumed,
+        a_pause_tells_what_it_took_the_place_of,
         a_pause_ends_at_its_time_and_the_sweeper_finds_who_waits,
         none_is_forgotten_who_is_parked_while_a_pause_is_lifted,
         a_stuck_run_is_resolved;
@@ -100,6 +101,7 @@ suite! {
         old_runs_go_with_all_that_is_theirs,
         windows_ticks_and_what_is_skipped_are_remembered,
         the_audit_trail_tells_who_and_why,
+        the_audit_trail_is_looked_through,
         the_clock_is_told;
 }
 
@@ -146,7 +148,10 @@ async fn callers_share_transactions_and_keep_their_faults_to_themselves() {
     bed::in_schema(|url| async move {
         migrate(&url, None).await.unwrap();
         let ledger = PostgresLedger::open(&url, None, 4).unwrap();
-        ledger.activate(&[bed::definition("orders", "d1")], false, "test", false).await.unwrap();
+        ledger
+            .activate(&[bed::definition("orders", "d1")], false, "test", "", false)
+            .await
+            .unwrap();
         let ask = async |number: usize| {
             let mut order = bed::order(&format!("key-{number}"));
             // No text of PostgreSQL's can hold it.

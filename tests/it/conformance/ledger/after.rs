@@ -21,7 +21,7 @@ fn day(number: i64) -> Window {
 
 /// Accepts a run of an export for a window.
 async fn accepted(bed: &Bed, export: &str, key: &str, window: Window, after: &[&str]) -> RunId {
-    bed.ledger.activate(&[definition(export, "d1")], false, "test", false).await.unwrap();
+    bed.ledger.activate(&[definition(export, "d1")], false, "test", "", false).await.unwrap();
     let after = after.iter().map(|&name| name.to_owned()).collect();
     let order = Order {
         export: export.to_owned(),

@@ -199,7 +199,10 @@ pub fn opened(outcome: Outcome) -> Opened {
 
 impl Bed {
     async fn activate(&self) {
-        self.ledger.activate(&[definition("orders", "d1")], false, "test", false).await.unwrap();
+        self.ledger
+            .activate(&[definition("orders", "d1")], false, "test", "", false)
+            .await
+            .unwrap();
     }
 
     pub async fn apply(&self, command: Command) -> Outcome {

@@ -11,7 +11,9 @@ use longshore::job::machine::Proof;
 use longshore::job::run::State;
 use longshore::job::waiting::Need;
 use longshore::job::{RunId, Window};
-use longshore::ledger::{Change, DeliveryFilter, RunFilter, Which, one_delivery, one_run};
+use longshore::ledger::{
+    AuditFilter, Change, DeliveryFilter, RunFilter, Which, one_delivery, one_run,
+};
 use serde_json::{Map, json};
 
 use super::bed::*;
@@ -20,7 +22,7 @@ pub async fn definitions_are_numbered_by_content(bed: Bed) {
     let ledger = &bed.ledger;
     let apply = async |hashes: &[(&str, &str)], retire, dry_run| {
         let new: Vec<_> = hashes.iter().map(|(export, hash)| definition(export, hash)).collect();
-        let applied = ledger.activate(&new, retire, "ann", dry_run).await.unwrap();
+        let applied = ledger.activate(&new, retire, "ann", "", dry_run).await.unwrap();
         applied
             .into_iter()
             .map(|line| (line.export, line.revision, line.change))
@@ -66,9 +68,9 @@ pub async fn definitions_are_numbered_by_content(bed: Bed) {
     let names: Vec<String> =
         ledger.definitions(Which::Active).await.unwrap().into_iter().map(|d| d.export).collect();
     assert_eq!(names, ["customers"]);
-    let trail = ledger.audit_trail(Some("orders"), 10).await.unwrap();
+    let trail = ledger.audit_trail(&AuditFilter::about("orders", 10)).await.unwrap();
     let reasons: Vec<&str> = trail.iter().map(|line| line.reason.as_str()).collect();
-    assert_eq!(reasons, ["revision 0", "revision 1", "revision 3", "revision 2", "revision 1"]);
+    assert_eq!(reasons, ["retired", "revision 1", "revision 3", "revision 2", "revision 1"]);
 }
 
 pub async fn runs_are_found_by_what_is_asked(bed: Bed) {
@@ -76,7 +78,7 @@ pub async fn runs_are_found_by_what_is_asked(bed: Bed) {
     for n in 0..5 {
         ids.push(bed.queued(&format!("k{n}")).await);
     }
-    bed.ledger.activate(&[definition("other", "d1")], false, "test", false).await.unwrap();
+    bed.ledger.activate(&[definition("other", "d1")], false, "test", "", false).await.unwrap();
     let mut other = order("other");
     other.export = "other".to_owned();
     let other = done(bed.apply(accept(other)).await);
@@ -327,10 +329,78 @@ pub async fn the_audit_trail_tells_who_and_why(bed: Bed) {
     let line = |by: &str, action: &str, reason: &str| {
         (by.to_owned(), action.to_owned(), reason.to_owned())
     };
-    let trail = bed.ledger.audit_trail(Some(&run.to_string()), 10).await.unwrap();
+    let trail = bed.ledger.audit_trail(&AuditFilter::about(&run.to_string(), 10)).await.unwrap();
     assert_eq!(told(trail), [line("ann", "cancel", "not needed"), line("ann", "replay", "mended")]);
-    let newest = bed.ledger.audit_trail(None, 1).await.unwrap();
+    let newest =
+        bed.ledger.audit_trail(&AuditFilter { limit: 1, ..AuditFilter::default() }).await.unwrap();
     assert_eq!(told(newest), [line("bob", "drop", "malformed for good")]);
+}
+
+pub async fn the_audit_trail_is_looked_through(bed: Bed) {
+    let start = bed.ledger.now().await.unwrap();
+    let run = bed.dead("k").await;
+    done(bed.apply(replay(run, 0)).await);
+    let audit = async |by: &str, action: &str, subject: &str| {
+        let [by, action, subject] = [by, action, subject].map(str::to_owned);
+        let line = Audit { by, action, subject, reason: "because".to_owned() };
+        bed.ledger.audit(line).await.unwrap();
+    };
+    audit("bob@laptop", "reveal 3 refused rows", &run.to_string()).await;
+    audit("bob@laptop", "set cursor", "cursor/orders:shop.id").await;
+    audit("bob@laptop", "set cursor", "cursor/orders-2:shop.id").await;
+    audit("eve%@laptop", "drop", "message 44136fa355b3678a").await;
+    audit("eve%@laptop", "pause", "pause/export/orders").await;
+    let found = async |filter: AuditFilter| -> Vec<(String, Option<String>)> {
+        let trail = bed.ledger.audit_trail(&AuditFilter { limit: 99, ..filter }).await.unwrap();
+        assert!(trail.is_sorted_by_key(|line| std::cmp::Reverse(line.at)), "{trail:?}");
+        let told = trail.into_iter().map(|line| (line.action, line.export));
+        told.filter(|(action, _)| action != "apply").collect()
+    };
+    let all = AuditFilter::default;
+    let text = |text: &str| Some(text.to_owned());
+    let of_run = |action: &str| (action.to_owned(), text("orders"));
+    let other = |action: &str| (action.to_owned(), None);
+    let name = run.0.simple().to_string();
+    for (filter, expected) in [
+        (
+            AuditFilter { ending: text(&name[20..]), ..all() },
+            vec![of_run("reveal 3 refused rows"), of_run("replay")],
+        ),
+        (AuditFilter { ending: text("678a"), ..all() }, vec![other("drop")]),
+        (AuditFilter { ending: text("dead"), ..all() }, vec![]),
+        (
+            AuditFilter { export: text("orders"), ..all() },
+            vec![
+                other("pause"),
+                other("set cursor"),
+                of_run("reveal 3 refused rows"),
+                of_run("replay"),
+            ],
+        ),
+        (AuditFilter { export: text("orders-2"), ..all() }, vec![other("set cursor")]),
+        (AuditFilter { by: text("eve%"), ..all() }, vec![other("pause"), other("drop")]),
+        (AuditFilter { by: text("e_e"), ..all() }, vec![]),
+        (AuditFilter { action: text("reveal"), ..all() }, vec![of_run("reveal 3 refused rows")]),
+        (AuditFilter { action: text("cursor"), ..all() }, vec![other("set cursor"); 2]),
+        (AuditFilter { action: text("play"), ..all() }, vec![]),
+        (
+            AuditFilter { action: text("set cursor"), by: text("bob"), ..all() },
+            vec![other("set cursor"); 2],
+        ),
+        (AuditFilter { since: Some(start + Duration::from_secs(3600)), ..all() }, vec![]),
+    ] {
+        let told = format!("{filter:?}");
+        assert_eq!(found(filter).await, expected, "{told}");
+    }
+    assert_eq!(found(AuditFilter { since: Some(start), ..all() }).await.len(), 6);
+    // Definitions tell who applied them and why; the run's lines outlive its history.
+    let new = definition("late", "h1");
+    bed.ledger.activate(&[new], false, "ann", "release 41", false).await.unwrap();
+    let trail = bed.ledger.audit_trail(&AuditFilter::about("late", 9)).await.unwrap();
+    assert_eq!(
+        (trail[0].action.as_str(), trail[0].reason.as_str()),
+        ("apply", "revision 1: release 41")
+    );
 }
 
 pub async fn the_clock_is_told(bed: Bed) {

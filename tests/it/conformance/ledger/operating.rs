@@ -9,7 +9,7 @@ use longshore::job::machine::{Closed, Proof, Refusal};
 use longshore::job::pause::{Pause, Scope};
 use longshore::job::run::State;
 use longshore::job::waiting::Need;
-use longshore::ledger::{Adrift, Notice, Noticed, Posting, lift};
+use longshore::ledger::{Adrift, AuditFilter, Notice, Noticed, Posting, lift};
 
 use super::bed::*;
 
@@ -68,11 +68,37 @@ pub async fn a_paused_run_waits_until_it_is_resumed(bed: Bed) {
     woken.sort();
     assert_eq!(woken, [first, second]);
     assert_eq!(bed.ledger.pauses().await.unwrap(), []);
-    let trail = bed.ledger.audit_trail(Some(&shop.resource()), 9).await.unwrap();
+    let trail = bed.ledger.audit_trail(&AuditFilter::about(&shop.resource(), 9)).await.unwrap();
     let told: Vec<(&str, &str, &str)> =
         trail.iter().map(|line| (&*line.by, &*line.action, &*line.reason)).collect();
     assert_eq!(told, [("bob", "resume", "moved"), ("ann", "pause", "moving")]);
     opened(bed.apply(open(first, &needs)).await);
+}
+
+pub async fn a_pause_tells_what_it_took_the_place_of(bed: Bed) {
+    let now = bed.ledger.now().await.unwrap();
+    let orders = Scope::Export("orders".to_owned());
+    let first = pause(orders.clone(), None);
+    assert_eq!(bed.ledger.pause(&first).await.unwrap(), None);
+    assert_eq!(bed.ledger.pause(&pause(Scope::All, None)).await.unwrap(), None);
+    let until = now + HOUR;
+    let (by, reason) = ("bob".to_owned(), "still moving".to_owned());
+    let second = Pause { scope: orders.clone(), until: Some(until), by, reason, at: now };
+    let replaced = bed.ledger.pause(&second).await.unwrap().unwrap();
+    assert_eq!(
+        (replaced.scope, replaced.by, replaced.reason),
+        (first.scope, first.by, first.reason)
+    );
+    assert_eq!(bed.ledger.pauses().await.unwrap().len(), 2);
+    let trail = bed.ledger.audit_trail(&AuditFilter::about(&orders.resource(), 9)).await.unwrap();
+    assert_eq!(trail.len(), 2);
+    for words in ["still moving (until ", "; in the place of that by ann until resumed: moving)"] {
+        assert!(trail[0].reason.contains(words), "{}", trail[0].reason);
+    }
+    // One that is over is not there any more.
+    let over = Pause { until: Some(now - HOUR), ..second.clone() };
+    bed.ledger.pause(&over).await.unwrap();
+    assert_eq!(bed.ledger.pause(&second).await.unwrap(), None);
 }
 
 pub async fn a_pause_ends_at_its_time_and_the_sweeper_finds_who_waits(bed: Bed) {
@@ -155,7 +181,7 @@ pub async fn a_stuck_run_is_resolved(bed: Bed) {
     assert_eq!(bed.run(other).await.state, State::Done);
     assert!(bed.ledger.delivery(other).await.unwrap().is_some());
     for run in [dead, other] {
-        let trail = bed.ledger.audit_trail(Some(&run.to_string()), 9).await.unwrap();
+        let trail = bed.ledger.audit_trail(&AuditFilter::about(&run.to_string(), 9)).await.unwrap();
         assert_eq!((trail[0].action.as_str(), trail[0].by.as_str()), ("resolve", "ann"));
     }
 }

@@ -6,7 +6,7 @@ use longshore::job::decision::Decision;
 use longshore::job::machine::{Closed, Proof, Refusal};
 use longshore::job::run::{Order, Run, State};
 use longshore::job::supplement::{Gone, Supplement};
-use longshore::ledger::RunFilter;
+use longshore::ledger::{AuditFilter, RunFilter};
 use uuid::Uuid;
 
 use super::bed::{
@@ -74,7 +74,7 @@ pub async fn released_rows_are_delivered_by_one_run(bed: Bed) {
     assert_eq!(kept.order.supplements.as_ref().unwrap().run, run.id);
     assert_eq!(kept.order.supplements.as_ref().unwrap().rows, 3);
     for id in [run.id, first.id] {
-        let trail = bed.ledger.audit_trail(Some(&id.to_string()), 10).await.unwrap();
+        let trail = bed.ledger.audit_trail(&AuditFilter::about(&id.to_string(), 10)).await.unwrap();
         assert_eq!((trail.len(), trail[0].action.as_str()), (1, "release quarantine"));
     }
     // While it is open nothing goes.
@@ -85,7 +85,7 @@ pub async fn released_rows_are_delivered_by_one_run(bed: Bed) {
     done(bed.apply(super::bed::record(first.id, "s", Proof::Target)).await);
     assert_eq!(refused(bed.apply(release(&run)).await), Refusal::Released);
     // A newer definition, and the rows of it: look again.
-    bed.ledger.activate(&[definition("orders", "d2")], false, "test", false).await.unwrap();
+    bed.ledger.activate(&[definition("orders", "d2")], false, "test", "", false).await.unwrap();
     assert_eq!(refused(bed.apply(release(&run)).await), Refusal::Released);
 }
 
@@ -130,16 +130,16 @@ pub async fn rows_that_have_no_place_any_more_are_not_released(bed: Bed) {
     assert!(matches!(bed.apply(release(&other)).await, Outcome::Conflict(_)));
     // The second was delivered to the same target.
     assert_eq!(refused(bed.apply(release(&run)).await), Refusal::Superseded);
-    bed.ledger.activate(&[definition("orders", "d2")], false, "test", false).await.unwrap();
+    bed.ledger.activate(&[definition("orders", "d2")], false, "test", "", false).await.unwrap();
     let third = delivered_stale(&bed).await;
     assert!(matches!(bed.apply(release(&third)).await, Outcome::Stale));
 }
 
 /// A run that was delivered under a definition that is active no more.
 async fn delivered_stale(bed: &Bed) -> Run {
-    bed.ledger.activate(&[definition("orders", "d1")], false, "test", false).await.unwrap();
+    bed.ledger.activate(&[definition("orders", "d1")], false, "test", "", false).await.unwrap();
     let run = delivered(bed, "three").await;
-    bed.ledger.activate(&[definition("orders", "d2")], false, "test", false).await.unwrap();
+    bed.ledger.activate(&[definition("orders", "d2")], false, "test", "", false).await.unwrap();
     run
 }
 
@@ -153,7 +153,8 @@ pub async fn what_became_of_refused_rows_is_kept(bed: Bed) {
         }
         assert_eq!(bed.run(run.id).await.gone, Some(how));
         assert_eq!(refused(bed.apply(release(run)).await), Refusal::Gone(how));
-        let trail = bed.ledger.audit_trail(Some(&run.id.to_string()), 10).await.unwrap();
+        let trail =
+            bed.ledger.audit_trail(&AuditFilter::about(&run.id.to_string(), 10)).await.unwrap();
         assert_eq!(trail.len(), 1, "{trail:?}");
     }
     let other = refused(bed.apply(discard(dropped.id, Gone::Expired)).await);

@@ -9,7 +9,7 @@ use longshore::job::decision::CursorMove;
 use longshore::job::machine::{Closed, Proof, Refusal};
 use longshore::job::run::{End, Run, State};
 use longshore::job::{RunId, Window};
-use longshore::ledger::{Posting, RunFilter};
+use longshore::ledger::{AuditFilter, Posting, RunFilter};
 
 use super::bed::*;
 
@@ -281,7 +281,8 @@ pub async fn a_cancel_ends_at_once_or_through_closing(bed: Bed) {
     assert_eq!(bed.send().await, [waiting], "whoever comes next closes it, at once");
     let again = opened(bed.apply(open(waiting, &[])).await).run;
     assert_eq!((again.state, again.fence), (State::Closing, fence + 1));
-    let trail = bed.ledger.audit_trail(Some(&waiting.to_string()), 10).await.unwrap();
+    let trail =
+        bed.ledger.audit_trail(&AuditFilter::about(&waiting.to_string(), 10)).await.unwrap();
     assert_eq!(trail.len(), 1);
     assert_eq!((trail[0].by.as_str(), trail[0].action.as_str()), ("ann", "cancel"));
 }
@@ -494,7 +495,8 @@ pub async fn a_rerun_is_the_next_edition_of_its_key(bed: Bed) {
     done(bed.apply(record(second.id, "n", Proof::Target)).await);
     assert_eq!(done(bed.apply(rerun(&first, false)).await).order.edition, 3);
     for run in [first.id, second.id] {
-        let trail = bed.ledger.audit_trail(Some(&run.to_string()), 10).await.unwrap();
+        let trail =
+            bed.ledger.audit_trail(&AuditFilter::about(&run.to_string(), 10)).await.unwrap();
         assert_eq!((trail[0].action.as_str(), trail[0].reason.as_str()), ("rerun", "mended"));
     }
 }
