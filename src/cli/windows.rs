@@ -8,8 +8,9 @@ use jiff::Timestamp;
 use serde_json::{Map, Value as Json, json};
 
 use super::output::{ahead, clock};
-use super::{Context, Ended, Failure, Verdict, exports, runs};
+use super::{Context, Ended, Failure, Verdict, exports, pause, runs};
 use crate::intake::{Bound, Definitions};
+use crate::job::pause::Pause;
 use crate::job::run::Run;
 use crate::job::window::Window;
 use crate::job::{RunId, span};
@@ -25,8 +26,9 @@ const PAGE: usize = 1000;
 /// See the windows of an export: which are done, which are missing, and why
 ///
 /// A line for each combination of `for-each`. Done, running, waiting, dead: what became of the run;
-/// due: the schedule will ask for it; skipped: catch-up left it out; missing: nothing will ask for it;
-/// open: it has not ended.
+/// due: the schedule will ask for it; paused: it would, were it not paused; skipped: catch-up left it
+/// out; missing: nothing will ask for it; before-start: it lies before the day on which the schedule
+/// begins; open: it has not ended.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -56,6 +58,10 @@ impl Windows {
             }
             None => survey.recent(RECENT),
         };
+        let pauses = ledger.pauses().await?;
+        // The scheduler leaves it alone for as long as one of these is in force.
+        let paused = pauses.iter().find(|pause| pause.scope.holds_schedule_of(&bound.name));
+        let look = Look { survey: &survey, paused };
         let definitions = Definitions::new(Arc::clone(&ledger));
         let mut lines = Vec::new();
         for page in windows.chunks((PAGE / survey.combinations().max(1)).max(1)) {
@@ -63,9 +69,9 @@ impl Windows {
             for (window, places) in page.iter().zip(places) {
                 for place in places {
                     if context.out.json {
-                        object(context, &bound, &survey, window, &place)?;
+                        look.object(context, &bound, window, &place)?;
                     } else {
-                        lines.extend(of_place(&survey, window, &place, &definitions).await);
+                        lines.extend(look.lines(window, &place, &definitions).await);
                     }
                 }
             }
@@ -86,41 +92,122 @@ struct Line {
     when: String,
 }
 
-/// The lines of a window and a combination of params: one for each run, and one where there is none.
-async fn of_place(
-    survey: &Survey,
-    window: &Window,
-    Place { params, standing, parts }: &Place,
-    definitions: &Definitions,
-) -> Vec<Line> {
-    let now = survey.now;
-    if let Standing::Runs(found) = standing {
-        let mut lines = Vec::with_capacity(found.len());
-        for run in found {
-            lines.push(Line {
-                what: runs::what_of(run, definitions).await,
-                state: state_of(run, parts, now).to_owned(),
-                run: Some(run.id),
-                by: run.order.requested_by.clone(),
-                when: when(run, parts, now),
-            });
+/// What is told of places.
+struct Look<'a> {
+    survey: &'a Survey,
+    /// The pause that keeps the schedule from asking for anything.
+    paused: Option<&'a Pause>,
+}
+
+impl Look<'_> {
+    /// The lines of a window and a combination of params: one for each run, and one where there is
+    /// none.
+    async fn lines(
+        &self,
+        window: &Window,
+        Place { params, standing, parts }: &Place,
+        definitions: &Definitions,
+    ) -> Vec<Line> {
+        let now = self.survey.now;
+        if let Standing::Runs(found) = standing {
+            let mut lines = Vec::with_capacity(found.len());
+            for run in found {
+                lines.push(Line {
+                    what: runs::what_of(run, definitions).await,
+                    state: state_of(run, parts, now).to_owned(),
+                    run: Some(run.id),
+                    by: run.order.requested_by.clone(),
+                    when: when(run, parts, now),
+                });
+            }
+            return lines;
         }
-        return lines;
+        let when = match (standing, self.paused) {
+            (Standing::Due(_), Some(pause)) => pause::told(pause, now),
+            (Standing::Due(at), None) => format!("asked for {}", ahead(*at, now)),
+            (Standing::Open, _) => format!("ends {}", ahead(window.end, now)),
+            (Standing::Skipped(at), _) => format!("{}: left out by catch-up", clock(*at, now)),
+            (Standing::Forgotten(_, at), _) => {
+                format!("{}: its history is deleted", clock(*at, now))
+            }
+            (Standing::BeforeStart(start), _) => {
+                let start = start.to_zoned(self.survey.zone.clone()).date();
+                format!("the schedule begins on {start}")
+            }
+            (Standing::Missing | Standing::Runs(_), _) => "no schedule asks for it".to_owned(),
+        };
+        vec![Line {
+            what: with_params(self.shown(window), params),
+            state: self.word(standing).to_owned(),
+            run: None,
+            by: None,
+            when,
+        }]
     }
-    let when = match standing {
-        Standing::Open => format!("ends {}", ahead(window.end, now)),
-        Standing::Due(at) => format!("asked for {}", ahead(*at, now)),
-        Standing::Skipped(at) => format!("{}: left out by catch-up", clock(*at, now)),
-        Standing::Forgotten(_, at) => format!("{}: its history is deleted", clock(*at, now)),
-        Standing::Missing | Standing::Runs(_) => "no schedule asks for it".to_owned(),
-    };
-    vec![Line {
-        what: with_params(span::show(window, Some(survey.spec), &survey.zone), params),
-        state: word(standing).to_owned(),
-        run: None,
-        by: None,
-        when,
-    }]
+
+    fn object(
+        &self,
+        context: &Context,
+        bound: &Bound,
+        window: &Window,
+        Place { params, standing, parts }: &Place,
+    ) -> Result<(), Failure> {
+        let shown = self.shown(window);
+        let Standing::Runs(found) = standing else {
+            let paused = self.paused.filter(|_| matches!(standing, Standing::Due(_)));
+            let at = match standing {
+                Standing::Due(_) if paused.is_some() => None,
+                Standing::Due(at) | Standing::Skipped(at) | Standing::Forgotten(_, at) => Some(at),
+                Standing::Open
+                | Standing::Missing
+                | Standing::BeforeStart(_)
+                | Standing::Runs(_) => None,
+            };
+            return context.out.object(&json!({
+                "export": bound.name,
+                "window": window,
+                "shown": shown,
+                "params": params,
+                "state": self.word(standing),
+                "at": at,
+                "run": null,
+                "paused": paused.map(pause::object),
+            }));
+        };
+        for run in found {
+            context.out.object(&json!({
+                "export": bound.name,
+                "window": window,
+                "shown": shown,
+                "state": state_of(run, parts, self.survey.now),
+                "parts": run.parts.map(|_| counts(parts)),
+                "at": run.ended_at,
+                "run": run.id,
+                "edition": run.order.edition,
+                "key": run.order.key,
+                "params": run.order.params,
+                "requested_by": run.order.requested_by,
+                "failure": run.failure,
+            }))?;
+        }
+        Ok(())
+    }
+
+    fn word(&self, standing: &Standing) -> &'static str {
+        match standing {
+            Standing::Open => "open",
+            Standing::Due(_) if self.paused.is_some() => "paused",
+            Standing::Due(_) => "due",
+            Standing::Missing | Standing::Runs(_) => "missing",
+            Standing::BeforeStart(_) => "before-start",
+            Standing::Skipped(_) => "skipped",
+            Standing::Forgotten(state, _) => state.as_str(),
+        }
+    }
+
+    fn shown(&self, window: &Window) -> String {
+        span::show(window, Some(self.survey.spec), &self.survey.zone)
+    }
 }
 
 /// The state of a run; of one that was spread, what its tables' runs come to together.
@@ -154,16 +241,6 @@ fn with_params(window: String, params: &Map<String, Json>) -> String {
     words.join(" ")
 }
 
-fn word(standing: &Standing) -> &'static str {
-    match standing {
-        Standing::Open => "open",
-        Standing::Due(_) => "due",
-        Standing::Missing | Standing::Runs(_) => "missing",
-        Standing::Skipped(_) => "skipped",
-        Standing::Forgotten(state, _) => state.as_str(),
-    }
-}
-
 fn table(context: &Context, lines: Vec<Line>) -> Result<(), Failure> {
     if lines.is_empty() && context.out.terminal() {
         return context.out.line("no window has ended yet");
@@ -180,46 +257,4 @@ fn table(context: &Context, lines: Vec<Line>) -> Result<(), Failure> {
         })
         .collect();
     context.out.table(&["WINDOW", "STATE", "RUN", "BY", "WHEN"], rows)
-}
-
-fn object(
-    context: &Context,
-    bound: &Bound,
-    survey: &Survey,
-    window: &Window,
-    Place { params, standing, parts }: &Place,
-) -> Result<(), Failure> {
-    let shown = span::show(window, Some(survey.spec), &survey.zone);
-    let Standing::Runs(found) = standing else {
-        let at = match standing {
-            Standing::Due(at) | Standing::Skipped(at) | Standing::Forgotten(_, at) => Some(at),
-            Standing::Open | Standing::Missing | Standing::Runs(_) => None,
-        };
-        return context.out.object(&json!({
-            "export": bound.name,
-            "window": window,
-            "shown": shown,
-            "params": params,
-            "state": word(standing),
-            "at": at,
-            "run": null,
-        }));
-    };
-    for run in found {
-        context.out.object(&json!({
-            "export": bound.name,
-            "window": window,
-            "shown": shown,
-            "state": state_of(run, parts, survey.now),
-            "parts": run.parts.map(|_| counts(parts)),
-            "at": run.ended_at,
-            "run": run.id,
-            "edition": run.order.edition,
-            "key": run.order.key,
-            "params": run.order.params,
-            "requested_by": run.order.requested_by,
-            "failure": run.failure,
-        }))?;
-    }
-    Ok(())
 }

@@ -56,9 +56,10 @@ pub enum Standing {
     Open,
     /// No run yet: the scheduler asks for one when it looks next, at this time.
     Due(Timestamp),
-    /// No run, and no schedule asks for one: the window lies before the first, or `catch-up` will
-    /// leave it out.
+    /// No run, and the schedule asks for none: `catch-up` will leave the window out.
     Missing,
+    /// No run, and the schedule asks for none: it begins later, at this time.
+    BeforeStart(Timestamp),
     /// No run: `catch-up` left it out, at this time.
     Skipped(Timestamp),
     /// There was a run, which ended so and then; its history is deleted.
@@ -69,7 +70,10 @@ impl Standing {
     /// Whether nothing was ever delivered, and nothing is on its way.
     pub fn lacks(&self) -> bool {
         match self {
-            Standing::Due(_) | Standing::Missing | Standing::Skipped(_) => true,
+            Standing::Due(_)
+            | Standing::Missing
+            | Standing::BeforeStart(_)
+            | Standing::Skipped(_) => true,
             Standing::Forgotten(state, _) => *state != State::Done,
             Standing::Runs(_) | Standing::Open => false,
         }
@@ -257,6 +261,8 @@ impl Survey {
             Standing::Open
         } else if !has_run && self.outlook.asks_for(window, &combination.missed) {
             Standing::Due(self.outlook.tick)
+        } else if window.start < self.outlook.first {
+            Standing::BeforeStart(self.outlook.first)
         } else {
             Standing::Missing
         }

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use longshore::ledger::Ledger;
 use longshore::ledger::embedded::EmbeddedLedger;
+use longshore::ledger::{AuditFilter, Ledger};
 use serde_json::{Value as Json, json};
 
 use super::House;
@@ -57,7 +57,7 @@ fn windows_tell_what_stands_in_each() {
     assert_eq!(
         standing_of(&found, "SE"),
         [
-            ("2026-10-31", "missing"),
+            ("2026-10-31", "before-start"),
             ("2026-11-01", "due"),
             ("2026-11-02", "done"),
             ("2026-11-03", "skipped"),
@@ -68,7 +68,7 @@ fn windows_tell_what_stands_in_each() {
     assert_eq!(
         standing_of(&found, "NO"),
         [
-            ("2026-10-31", "missing"),
+            ("2026-10-31", "before-start"),
             ("2026-11-01", "due"),
             ("2026-11-02", "queued"),
             ("2026-11-03", "due"),
@@ -83,7 +83,7 @@ fn windows_tell_what_stands_in_each() {
     let table = house.done(&asked);
     for words in [
         "WINDOW",
-        "no schedule asks for it",
+        "the schedule begins on 2026-11-01",
         "asked for in",
         "2026-11-02 country=SE",
         "2026-11-05 country=NO",
@@ -257,7 +257,7 @@ async fn what_catch_up_left_out_is_backfilled() {
     let at = |run: &Json| run["at"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
     assert!(runs.is_sorted_by_key(at), "{runs:?}");
     let ledger = EmbeddedLedger::open(&house.path().join("longshore.db")).unwrap();
-    let trail = ledger.audit_trail(Some("late"), 10).await.unwrap();
+    let trail = ledger.audit_trail(&AuditFilter::about("late", 10)).await.unwrap();
     let told: Vec<_> = trail.iter().filter(|line| line.action == "backfill").collect();
     assert!(
         told.len() == 1 && told[0].reason.starts_with("they ask for it (2026-11-01"),
