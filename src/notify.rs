@@ -149,7 +149,7 @@ fn body(notice: &Notice) -> String {
         "pool": order.pool,
         "requested_by": order.requested_by,
         "state": run.state,
-        "attempts": run.fence,
+        "attempts": run.tries(),
         "accepted_at": run.accepted_at,
         "ended_at": run.ended_at,
         "class": run.failure.as_ref().map(|failure| failure.class),

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use self::letters::{groups, how_many, list, looked, run_id, show, show_groups};
-use super::arguments::{past, rate};
+use super::arguments::{past, rate, reason};
 use super::output::{counted, thousands};
 use super::progress::Progress;
 use super::{Context, Ended, Verdict};
@@ -120,7 +120,7 @@ struct Changing {
     #[arg(long)]
     all: bool,
     /// Why, for the audit trail
-    #[arg(long, required_unless_present = "dry_run")]
+    #[arg(long, required_unless_present = "dry_run", value_parser = reason)]
     reason: Option<String>,
 }
 

@@ -14,11 +14,11 @@ use jiff::Timestamp;
 
 use self::describe::{dash, took_of, waits};
 pub use self::describe::{
-    endings, in_few_words, params, state_of, what_of, when, window_of, window_under,
+    endings, in_few_words, params, state_of, what_of, when, window_by, window_of, window_under,
 };
 pub use self::record::object;
 pub use self::show::is_skipped;
-use super::arguments::past;
+use super::arguments::{past, reason};
 use super::output::{plain, thousands, took};
 use super::{Context, Ended, Failure, Verdict, told};
 use crate::config::suggest;
@@ -72,7 +72,7 @@ enum What {
         /// The ending of the run's name, as tables show it
         run: String,
         /// Why, for the audit trail
-        #[arg(long, required_unless_present = "dry_run")]
+        #[arg(long, required_unless_present = "dry_run", value_parser = reason)]
         reason: Option<String>,
         /// Only tell what would be cancelled
         #[arg(long)]
@@ -201,7 +201,7 @@ impl List {
                 run.order.export.clone(),
                 what_of(run, &definitions).await,
                 state_of(run, now).to_owned(),
-                run.fence.to_string(),
+                run.tries().to_string(),
                 run.counts.map_or_else(dash, |counts| thousands(counts.written)),
                 run.counts.map_or_else(dash, |counts| Size(counts.bytes).human()),
                 took_of(run, now).map_or_else(dash, took),

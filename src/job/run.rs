@@ -258,6 +258,16 @@ impl Run {
         self.heartbeat.is_some_and(|until| until > now)
     }
 
+    /// Which attempt of its epoch it is at, or ended with; 0 before the first. What it fails by itself
+    /// counts, and waiting for what is away does not.
+    pub fn tries(&self) -> i32 {
+        if self.opened_at.is_none() {
+            return 0;
+        }
+        let under_way = matches!(self.state, State::Running | State::Committing | State::Done);
+        (self.failures + i32::from(under_way)).max(1)
+    }
+
     /// When its wake-up is due, if it is open: a held run's when the heartbeat expires, one that was
     /// put back when it may be gone on with.
     pub fn wake_at(&self, now: Timestamp) -> Timestamp {
@@ -321,5 +331,25 @@ pub(crate) mod tests {
             deadline: None,
             supplements: None,
         }
+    }
+
+    #[test]
+    fn waiting_for_what_is_away_is_no_try() {
+        let now = Timestamp::UNIX_EPOCH;
+        let run = |state: State, failures: i32, waits: i32| {
+            let mut run = Run::new(RunId::new(), order("k"), now);
+            (run.state, run.failures, run.waits) = (state, failures, waits);
+            run.fence = i64::from(failures + waits + 1);
+            run.opened_at = Some(now);
+            run.tries()
+        };
+        assert_eq!(Run::new(RunId::new(), order("k"), now).tries(), 0);
+        assert_eq!(run(State::Running, 0, 0), 1);
+        assert_eq!(run(State::Queued, 0, 7), 1, "an outage: it is at its first still");
+        assert_eq!(run(State::Queued, 2, 0), 2);
+        assert_eq!(run(State::Running, 2, 3), 3);
+        assert_eq!(run(State::Done, 2, 0), 3);
+        assert_eq!((run(State::Dead, 8, 0), run(State::Closing, 8, 0)), (8, 8));
+        assert_eq!(run(State::Expired, 0, 0), 1);
     }
 }

@@ -5,9 +5,11 @@ use std::collections::BTreeSet;
 use futures::StreamExt;
 use jiff::Timestamp;
 use serde::Serialize;
+use serde_json::{Map, Value as Json};
 
 use crate::error::{Class, Error, Result};
-use crate::job::RunId;
+use crate::job::message::JobMessage;
+use crate::job::{RunId, Window};
 use crate::queue::{DeadHeaders, Queue};
 
 /// Which letters are meant. Everything that is given must hold.
@@ -85,6 +87,10 @@ pub struct Letter {
     /// Why it is there.
     #[serde(flatten)]
     pub dead: DeadHeaders,
+    /// The window that the job asks for, where it can be read and has one.
+    pub window: Option<Window>,
+    /// The params that it gives.
+    pub params: Map<String, Json>,
     /// The job's own.
     pub correlation_id: Option<String>,
     /// The message's own.
@@ -113,10 +119,13 @@ pub async fn look(
             let dead = letter.properties.dead.unwrap_or_default();
             let handle = handle(&dead, &letter.body);
             if filter.picks(&dead, &handle) && found.len() < most {
+                let job = JobMessage::read(&letter.body).ok();
                 found.push(Letter {
                     pool: pool.clone(),
                     handle,
                     dead,
+                    window: job.as_ref().and_then(|job| job.window),
+                    params: job.map(|job| job.params).unwrap_or_default(),
                     correlation_id: letter.properties.correlation_id,
                     message_id: letter.properties.message_id,
                     body: bodies.then(|| String::from_utf8_lossy(&letter.body).into_owned()),

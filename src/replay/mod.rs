@@ -10,11 +10,10 @@ mod patience;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
-use jiff::{SignedDuration, Timestamp};
+
 use serde::Serialize;
 
 use crate::error::{Class, Error, Result};
@@ -25,7 +24,7 @@ use crate::job::changes::Audit;
 use crate::job::command::{Command, Outcome};
 use crate::job::machine::Refusal;
 use crate::job::message::JobMessage;
-use crate::job::run::{Run, State};
+use crate::job::run::State;
 use crate::job::waiting::Need;
 use crate::ledger::{Ledger, apply_one, one_run};
 use crate::queue::{DeadHeaders, Destination, Incoming, Outgoing, Queue};

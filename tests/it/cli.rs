@@ -174,7 +174,7 @@ fn check_and_apply_tell_what_is_wrong_and_what_changed() {
     assert_eq!(shown[0]["definition"]["description"], "all");
     assert_eq!(shown[0]["applied_by"].as_str().unwrap().split('@').next(), Some("ole"));
     let error = house.fails(5, &["exports", "show", "ordres"]);
-    assert!(error.contains("\nhelp: Active are: orders."), "{error}");
+    assert!(error.contains("\nhelp: Did you mean `orders`? Active are: orders."), "{error}");
 
     house.write("config/exports/orders.toml", "sorce = 1");
     let (code, found, _) = house.run(&["check"]);

@@ -5,9 +5,12 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use crate::cli::output::{clock, counted, plain, thousands};
+use crate::cli::runs::{in_few_words, window_by};
 use crate::cli::{Context, Ended, Failure, Verdict};
 use crate::error::{Error, Result};
+use crate::intake::Bound;
 use crate::job::RunId;
+use crate::ledger::Which;
 use crate::replay::{Filter, Letter, look};
 use crate::wiring::Parts;
 
@@ -31,13 +34,17 @@ pub async fn list(
         return Ok(Verdict::Done);
     }
     let now = Timestamp::now();
+    let bound = active(parts, &letters).await?;
     let rows = letters
         .iter()
         .map(|letter| {
             let dead = &letter.dead;
+            let bound = dead.export.as_ref().and_then(|export| bound.get(export));
+            let window = letter.window.map(|window| window_by(&window, bound));
             vec![
                 ending(letter),
                 dead.export.clone().unwrap_or_else(|| "-".to_owned()),
+                in_few_words(window, &letter.params, 1),
                 dead.class.clone(),
                 dead.attempts.to_string(),
                 at(&dead.first_failed_at, now),
@@ -46,9 +53,19 @@ pub async fn list(
             ]
         })
         .collect();
-    let header = ["RUN", "EXPORT", "CLASS", "TRY", "FIRST", "LAST", "REASON"];
+    let header = ["RUN", "EXPORT", "WINDOW", "CLASS", "TRY", "FIRST", "LAST", "REASON"];
     context.out.table(&header, rows)?;
     Ok(Verdict::Done)
+}
+
+/// The active definitions of the exports of these letters: windows are written as they say.
+async fn active(parts: &Parts, letters: &[Letter]) -> Result<BTreeMap<String, Bound>> {
+    if letters.iter().all(|letter| letter.window.is_none()) {
+        return Ok(BTreeMap::new());
+    }
+    let active = parts.ledger.definitions(Which::Active).await?;
+    let readable = active.iter().filter_map(|stored| Bound::of(stored).ok());
+    Ok(readable.map(|bound| (bound.name.clone(), bound)).collect())
 }
 
 pub fn run_id(letter: &Letter) -> Option<RunId> {
@@ -234,6 +251,8 @@ mod tests {
                 last_failed_at: last.to_owned(),
                 ..DeadHeaders::default()
             },
+            window: None,
+            params: serde_json::Map::new(),
             correlation_id: None,
             message_id: None,
             body: None,

@@ -5,7 +5,7 @@ use serde_json::{Map, Value as Json};
 
 use crate::cli::output::{ahead, clock, counted, cut, plain};
 use crate::cli::pause;
-use crate::intake::Definitions;
+use crate::intake::{Bound, Definitions};
 use crate::job::after::Predecessor;
 use crate::job::run::{Run, State};
 use crate::job::{RunId, Window, span, window};
@@ -43,8 +43,13 @@ pub async fn window_under(
 ) -> String {
     let Some(given) = window else { return dash() };
     let bound = definitions.bound(export, definition).await.ok();
-    let zone = bound.as_ref().and_then(|bound| window::zone(&bound.export.timezone).ok());
-    let spec = bound.as_ref().and_then(|bound| bound.export.schedule.as_ref()?.window);
+    window_by(given, bound.as_deref())
+}
+
+/// A window, as this definition writes windows; without one, by UTC.
+pub fn window_by(given: &Window, bound: Option<&Bound>) -> String {
+    let zone = bound.and_then(|bound| window::zone(&bound.export.timezone).ok());
+    let spec = bound.and_then(|bound| bound.export.schedule.as_ref()?.window);
     span::show(given, spec, &zone.unwrap_or(jiff::tz::TimeZone::UTC))
 }
 

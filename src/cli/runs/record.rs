@@ -18,6 +18,7 @@ pub fn object(run: &Run) -> Result<Json> {
     let waits = run.parked.as_deref().and_then(Predecessor::of_resource);
     let waits = waits.map(|before| json!({"export": before.export, "window": before.window}));
     fields.insert("waits_for".to_owned(), json!(waits));
+    fields.insert("tries".to_owned(), json!(run.tries()));
     // The ledger's own record has other names for what is `run` and `window` everywhere else.
     let fields = fields.into_iter().filter_map(|(name, value)| match name.as_str() {
         "id" => Some(("run".to_owned(), value)),

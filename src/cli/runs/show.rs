@@ -16,7 +16,7 @@ use crate::intake::Definitions;
 use crate::job::after::Predecessor;
 use crate::job::pause::Scope;
 use crate::job::run::{Run, State};
-use crate::ledger::{Ledger, RunFilter, one_run};
+use crate::ledger::{AuditFilter, Ledger, RunFilter, one_run};
 use crate::units::Size;
 
 /// Everything that is known about a run.
@@ -29,7 +29,7 @@ pub async fn show(
     let run = one_run(&*ledger, ending).await?;
     let attempts = ledger.attempts(run.id).await?;
     let delivery = ledger.delivery(run.id).await?;
-    let audit = ledger.audit_trail(Some(&run.id.to_string()), 100).await?;
+    let audit = ledger.audit_trail(&AuditFilter::about(&run.id.to_string(), 100)).await?;
     if context.out.json {
         let object = record::whole(&run, &attempts, delivery.as_ref(), &audit, config)?;
         return context.out.object(&object);
@@ -78,6 +78,9 @@ pub async fn show(
     optional("not before", order.not_before.map(|at| clock(at, now)))?;
     optional("deadline", order.deadline.map(|at| clock(at, now)))?;
     optional("worker", run.worker.clone())?;
+    let bound = definitions.bound(&order.export, &order.definition).await.ok();
+    let most = bound.map(|bound| bound.export.retry.attempts);
+    optional("tries", (run.fence > 0).then(|| tries(&run, most)))?;
     optional("took", took_of(&run, now).map(took))?;
     optional(
         "rows",
@@ -151,6 +154,19 @@ pub async fn show(
         context.out.table(&["WHEN", "WHO", "WHAT", "WHY"], rows)?;
     }
     Ok(())
+}
+
+/// Which attempt it is at, of how many; and how many were begun, where that are others.
+fn tries(run: &Run, most: Option<u32>) -> String {
+    let tries = run.tries();
+    let most = most.map(|most| format!(" of at most {most}")).unwrap_or_default();
+    if run.fence == i64::from(tries) {
+        return format!("{tries}{most}");
+    }
+    format!(
+        "{tries}{most}; {} begun in all, for waits, handing back and earlier replays use up none",
+        counted(run.fence.unsigned_abs(), "attempt")
+    )
 }
 
 /// Whether there was nothing to deliver, and nothing was: of files there is one at least otherwise.

@@ -166,7 +166,7 @@ impl Watch {
                 run.order.export.clone(),
                 what_of(run, definitions).await,
                 state_of(run, now).to_owned(),
-                run.fence.to_string(),
+                run.tries().to_string(),
                 when(run, now),
             ]);
         }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use longshore::ledger::Ledger;
 use longshore::ledger::embedded::EmbeddedLedger;
+use longshore::ledger::{AuditFilter, Ledger};
 use longshore::queue::embedded::Embedded;
 use longshore::queue::{DeadHeaders, Destination, Outgoing, Properties, Queue};
 use serde_json::Value as Json;
@@ -75,6 +75,36 @@ fn with_dead_runs() -> (House, Vec<String>) {
 }
 
 #[test]
+fn letters_of_two_countries_can_be_told_apart() {
+    let house = House::new();
+    house.done(&["apply"]);
+    let job = |country: &str| {
+        let (start, end) = ("2026-11-19T00:00:00+01:00", "2026-11-20T00:00:00+01:00");
+        serde_json::json!({
+            "export": "daily",
+            "window": {"start": start, "end": end},
+            "params": {"country": country},
+        })
+        .to_string()
+    };
+    let (no, se) = (job("NO"), job("SE"));
+    let dead = Destination::Dead("default".to_owned());
+    let letter = || malformed(Some("daily"));
+    publish(&house, &dead, &[(&no, letter()), (&se, letter()), (EMPTY.0, malformed(None))]);
+    let table = house.done(&["dead", "list"]);
+    for words in ["daily   2026-11-19 country=NO ", "daily   2026-11-19 country=SE "] {
+        assert!(table.contains(words), "{words}\n{table}");
+    }
+    let objects = house.objects(&["dead", "list"]);
+    assert_eq!(objects[1]["params"], serde_json::json!({"country": "SE"}));
+    assert_eq!(objects[1]["window"]["start"], "2026-11-18T23:00:00Z");
+    assert_eq!(
+        (&objects[2]["params"], &objects[2]["window"]),
+        (&serde_json::json!({}), &Json::Null)
+    );
+}
+
+#[test]
 fn a_letter_without_a_run_is_known_by_its_body() {
     let house = House::new();
     house.done(&["apply"]);
@@ -90,7 +120,7 @@ fn a_letter_without_a_run_is_known_by_its_body() {
     );
     let listed = house.done(&["dead"]);
     assert_eq!(listed, house.done(&["dead", "list"]));
-    assert!(listed.contains(&format!("{}  -       malformed", EMPTY.1)), "{listed}");
+    assert!(listed.contains(&format!("{}  -       -       malformed", EMPTY.1)), "{listed}");
     let objects = house.objects(&["dead", "list", "--export", "orders"]);
     assert_eq!(objects.len(), 1);
     for (name, value) in [("body", body), ("message_id", "m-1"), ("correlation_id", "c-1")] {
@@ -255,7 +285,7 @@ async fn a_letter_without_a_run_is_replayed_once_the_canary_is_done() {
     let ledger = EmbeddedLedger::open(&house.path().join("longshore.db")).unwrap();
     let canary = ledger.run(runs[0].parse().unwrap()).await.unwrap().unwrap();
     let message = format!("message {}", EMPTY.1);
-    let trail = ledger.audit_trail(Some(&message), 10).await.unwrap();
+    let trail = ledger.audit_trail(&AuditFilter::about(&message, 10)).await.unwrap();
     assert_eq!(trail.len(), 1, "{trail:?}");
     assert!(trail[0].action == "replay" && Some(trail[0].at) >= canary.ended_at, "{trail:?}");
 }
@@ -275,9 +305,12 @@ fn a_list_of_letters_counts_attempts_as_one_of_runs_does() {
     };
     let short = |run: &str| run[28..].to_owned();
     let expected: BTreeMap<String, String> =
-        [(short(&runs[0]), "2".to_owned()), (short(&runs[1]), "1".to_owned())].into();
+        [(short(&runs[0]), "1".to_owned()), (short(&runs[1]), "1".to_owned())].into();
     assert_eq!(tries("runs"), expected);
     assert_eq!(tries("dead"), expected);
+    // A replay counts anew; the record of the run tells of all that were begun.
+    let shown = house.done(&["runs", "show", &runs[0]]);
+    assert!(shown.contains("tries       1 of at most 8; 2 attempts begun in all"), "{shown}");
 }
 
 #[tokio::test]
@@ -333,8 +366,8 @@ fn dead_letters_are_seen_mended_and_replayed() {
     assert!(told.contains("dead: run ") && told.contains("(contract)"), "{told}");
 
     let listed = house.done(&["dead", "list"]);
-    assert!(listed.starts_with("RUN       EXPORT  CLASS     TRY"), "{listed}");
-    assert!(listed.contains("broken  contract"), "{listed}");
+    assert!(listed.starts_with("RUN       EXPORT  WINDOW  CLASS     TRY"), "{listed}");
+    assert!(listed.contains("broken  -       contract"), "{listed}");
     let letters = house.objects(&["dead", "list", "--export", "broken"]);
     let run = letters[0]["run"].as_str().unwrap().to_owned();
     assert!(house.done(&["dead", "show", &run[28..]]).contains(r#""export":"broken""#));
