@@ -29,16 +29,24 @@ pub async fn sweep(scheduler: &Scheduler, told: &Told) -> Result<()> {
         let woken = ledger::wake_waiters(&*scheduler.ledger, &scope).await?;
         tracing::info!(paused = %scope, woken, "the pause is over");
     }
-    let mut commands = Vec::new();
+    let (mut commands, mut silent) = (Vec::new(), 0);
     for (run, why) in scheduler.ledger.adrift(BATCH).await? {
         match why {
             Adrift::Silent => {
+                silent += 1;
                 commands.push(Command::Wake { run, delay: Duration::ZERO });
             }
             Adrift::Overdue => commands.push(Command::Expire { run }),
             Adrift::Free => commands.push(Command::Unpark { run }),
-            Adrift::Stuck => stuck(run, told),
+            Adrift::Stuck if is_told(run, told) => {}
+            Adrift::Stuck => stuck(scheduler, run).await?,
         }
+    }
+    if silent > 0 {
+        tracing::info!(
+            runs = silent,
+            "woke runs that nobody held and no wake-up was on its way for; nothing is lost"
+        );
     }
     if !commands.is_empty() {
         tracing::debug!(runs = commands.len(), "looking after runs");
@@ -54,18 +62,33 @@ pub async fn sweep(scheduler: &Scheduler, told: &Told) -> Result<()> {
     Ok(())
 }
 
-/// Tells that a run is stuck, unless that was told lately.
-fn stuck(run: RunId, told: &Told) {
+/// Whether it was told lately that a run is stuck; if not, it is from now on.
+fn is_told(run: RunId, told: &Told) -> bool {
     let now = Instant::now();
     let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
     told.retain(|_, until| *until > now);
-    told.entry(run).or_insert_with(|| {
-        tracing::error!(
-            run = %run,
-            "the run has been committing or closing for more than an hour; an operator should look"
-        );
-        now + AGAIN
-    });
+    let is_told = told.contains_key(&run);
+    told.entry(run).or_insert(now + AGAIN);
+    is_told
+}
+
+/// Tells that a run is stuck, and what an operator can do.
+async fn stuck(scheduler: &Scheduler, run: RunId) -> Result<()> {
+    let Some(run) = scheduler.ledger.run(run).await? else { return Ok(()) };
+    let name = run.id.short();
+    tracing::error!(
+        run = %run.id,
+        export = run.order.export,
+        attempt = run.fence,
+        fence = run.fence,
+        worker = run.worker,
+        state = %run.state,
+        failure = run.failure.map(|failure| failure.message),
+        "the run has been committing or closing for more than an hour; an operator should look: \
+         `longshore runs show {name}` tells what stands in its way, and `longshore runs resolve \
+         {name}` ends it where that can never be mended. Nothing is lost meanwhile"
+    );
+    Ok(())
 }
 
 /// Deletes history that is older than it is kept.
@@ -147,7 +170,7 @@ mod tests {
         };
         let (hash, content) = ("d".to_owned(), "{}".to_owned());
         let definition = NewDefinition { export: "orders".to_owned(), hash, content };
-        ledger.activate(&[definition], false, "test", false).await.unwrap();
+        ledger.activate(&[definition], false, "test", "", false).await.unwrap();
         stick(&*ledger, &file, "a").await;
 
         let (log, _logging) = Log::start();

@@ -46,7 +46,7 @@ pub async fn attempt(worker: &Worker, plan: Result<&Plan, &Error>, opened: Opene
     match result {
         Ok(recorded) => Ending::Done(recorded),
         Err(error) if error.class() == Class::Fenced => {
-            tracing::warn!(error = error.chain(), "overtaken");
+            tracing::warn!(error = error.chain(), "what this attempt wanted to store was refused");
             Ending::Lost
         }
         Err(error) if error.class() == Class::Cancelled => Ending::Close,

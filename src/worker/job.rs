@@ -18,7 +18,7 @@ use super::settle::{self, Ending};
 use crate::claims::Claim;
 use crate::error::{Class, Error, Result};
 use crate::intake::Bound;
-use crate::job::after::Predecessor;
+use crate::job::after::{AfterFailed, Predecessor};
 use crate::job::command::{Command, Open, Opened, Outcome};
 use crate::job::machine::Closed;
 use crate::job::message::WakeMessage;
@@ -180,6 +180,16 @@ impl Opening {
     /// Plans the run by its definition. Where that fails the run is opened all the same, so that
     /// the failure is its outcome.
     pub fn of(worker: &Worker, run: &Run, bound: Result<Arc<Bound>>) -> Opening {
+        // What it waits for, and what if that fails, is said by the definition alone. Without one
+        // there is nothing to wait for: the failure is the outcome.
+        let (before, after_failed) = match &bound {
+            Ok(bound) => {
+                let schedule = bound.export.schedule.as_ref();
+                let policy = schedule.map(|schedule| schedule.after_failed);
+                (Predecessor::of(&run.order), policy.unwrap_or_default())
+            }
+            Err(_) => (Vec::new(), AfterFailed::default()),
+        };
         let plan = bound.and_then(|bound| Plan::new(Arc::clone(&bound.export), run, &worker.house));
         let attempts = plan.as_ref().map_or(1, |plan| plan.export().retry.attempts);
         let number = worker.jobs.fetch_add(1, Ordering::Relaxed);
@@ -195,13 +205,8 @@ impl Opening {
                 .as_ref()
                 .map(|plan| plan.uses().map(str::to_owned).collect())
                 .unwrap_or_default(),
-            before: Predecessor::of(&run.order),
-            after_failed: plan
-                .as_ref()
-                .ok()
-                .and_then(|plan| plan.export().schedule.as_ref())
-                .map(|schedule| schedule.after_failed)
-                .unwrap_or_default(),
+            before,
+            after_failed,
         };
         Opening { plan, ask }
     }
@@ -249,11 +254,11 @@ async fn open(
     match outcome {
         Outcome::Opened(opened) => {
             let span = tracing::Span::current();
-            let (id, attempt) = (opened.run.id, opened.run.fence);
+            let attempt = opened.run.fence;
             span.record("attempt", attempt);
             span.record("fence", attempt);
             if let Some(silent) = &opened.silent {
-                tracing::warn!("{silent} fell silent; run {id} goes on as attempt {attempt}");
+                tell_of_silence(silent, &opened.run);
             }
             let target = plan.as_ref().ok().map(Plan::target);
             tracing::info!(delivers_to = target, "began");
@@ -295,6 +300,25 @@ async fn open(
             format!("the ledger gave a strange outcome: {other:?}"),
         )),
     }
+}
+
+/// Tells that whoever had the run last has left no outcome, and what becomes of it.
+fn tell_of_silence(silent: &str, run: &Run) {
+    let (id, attempt) = (run.id, run.fence);
+    let is_poison = run.failure.as_ref().is_some_and(|failure| failure.class == Class::Poison);
+    if run.state != State::Closing || !is_poison {
+        tracing::warn!("{silent} fell silent; run {id} goes on as attempt {attempt}");
+        return;
+    }
+    tracing::error!(
+        crashes = run.crashes,
+        class = Class::Poison.as_str(),
+        "{silent} fell silent, and so did others that had run {id} before: it is given up before it \
+         ends more of them. Nothing of it is delivered, and nothing is lost: it becomes a dead \
+         letter. See what ended them, most often a want of memory; then `longshore dead replay \
+         --run {}`",
+        run.id.short()
+    );
 }
 
 /// Works on an opened run until the attempt ends, and settles it. A message that is held too long
@@ -352,5 +376,50 @@ async fn let_message_go(worker: &Worker, run: &Run, message: &mut Unacked) -> In
             }
             Err(error) => tracing::warn!(error = error.chain(), "the message is held on to"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::claims::embedded::EmbeddedClaims;
+    use crate::export::Export;
+    use crate::job::RunId;
+    use crate::job::run::tests::order;
+    use crate::job::window::Window;
+    use crate::worker::tests::worker;
+
+    #[tokio::test]
+    async fn what_a_run_comes_after_is_as_its_definition_says_even_where_that_cannot_be_planned() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("longshore.db");
+        let worker = worker(&file, Arc::new(EmbeddedClaims::open(&file).unwrap()));
+        let mut order = order("k");
+        order.after = vec!["customers".to_owned()];
+        let (start, end) = ("2026-11-19T00:00:00Z", "2026-11-20T00:00:00Z");
+        order.window = Some(Window { start: start.parse().unwrap(), end: end.parse().unwrap() });
+        let run = Run::new(RunId::new(), order, jiff::Timestamp::now());
+        for (word, policy) in [("run", AfterFailed::Run), ("skip", AfterFailed::Skip)] {
+            let export: Export = toml::from_str(&format!(
+                "source = {{ connection = \"gone\", table = \"t\" }}\n\
+                 sink = {{ connection = \"gone\", path = \"p\" }}\n\
+                 [schedule]\ncron = \"15 4 * * *\"\nwindow = \"day\"\n\
+                 start = \"2026-11-01\"\nafter = [\"customers\"]\nafter-failed = \"{word}\"\n"
+            ))
+            .unwrap();
+            let bound = Bound {
+                name: "orders".to_owned(),
+                revision: 1,
+                hash: "d".to_owned(),
+                applied_at: jiff::Timestamp::now(),
+                export: Arc::new(export),
+            };
+            let opening = Opening::of(&worker, &run, Ok(Arc::new(bound)));
+            assert!(opening.plan.is_err(), "there is no such connection");
+            assert_eq!((opening.ask.before.len(), opening.ask.after_failed), (1, policy));
+        }
+        // Without a definition nobody knows the policy: its own failure is the outcome.
+        let unknown = Err(Error::permanent("read the definition", "it is gone"));
+        assert_eq!(Opening::of(&worker, &run, unknown).ask.before, []);
     }
 }

@@ -9,7 +9,6 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::Worker;
-use super::receive::leave_wake_up;
 use crate::error::{Class, Error, Result};
 use crate::job::book::CLEAN_AGAIN;
 use crate::job::command::{Command, Outcome};
@@ -83,7 +82,7 @@ pub async fn settle(
             tracing::info!("handed back");
             put_back(worker, run, Duration::ZERO, None, false).await?;
         }
-        Ending::Lost => leave_wake_up(worker, run.id, Duration::ZERO).await?,
+        Ending::Lost => give_way(worker, run).await?,
         Ending::Close => return close(worker, plan, run, started).await,
     }
     Ok(false)
@@ -134,7 +133,7 @@ async fn failed(
             metrics::settled(&run.order.export, &run.order.pool, "queued", Some(error.class()));
             put_back(worker, run, after, Some(why), false).await?;
         }
-        Next::Leave => leave_wake_up(worker, run.id, Duration::ZERO).await?,
+        Next::Leave => give_way(worker, run).await?,
         Next::Stop(end) => {
             let command = Command::Fail {
                 run: run.id,
@@ -160,7 +159,7 @@ async fn failed(
                 Outcome::Refused(Refusal::Stands(State::Closing)) => {
                     return close(worker, plan, run, started).await;
                 }
-                _ => leave_wake_up(worker, run.id, Duration::ZERO).await?,
+                _ => give_way(worker, run).await?,
             }
         }
     }
@@ -174,7 +173,8 @@ async fn close(worker: &Worker, plan: Option<&Plan>, run: &Run, started: Instant
         let found = match plan.sink().close(&holder).await {
             Ok(found) => found,
             Err(error) if error.class() == Class::Fenced => {
-                leave_wake_up(worker, run.id, Duration::ZERO).await?;
+                tracing::warn!(error = error.chain(), "the target refused this attempt");
+                give_way(worker, run).await?;
                 return Ok(false);
             }
             Err(error) => {
@@ -210,7 +210,7 @@ async fn close(worker: &Worker, plan: Option<&Plan>, run: &Run, started: Instant
                 clean(plan, run).await;
             }
         }
-        _ => leave_wake_up(worker, run.id, Duration::ZERO).await?,
+        _ => give_way(worker, run).await?,
     }
     Ok(false)
 }
@@ -246,8 +246,34 @@ async fn put_back(
     let command = Command::Retry { run: run.id, fence: run.fence, after, failure, counted };
     match worker.apply("put the run back", command).await? {
         Outcome::Done(_) => Ok(()),
-        _ => leave_wake_up(worker, run.id, Duration::ZERO).await,
+        _ => give_way(worker, run).await,
     }
+}
+
+/// Leaves the run to whoever has it now, and tells who that is: this attempt holds it no more, and
+/// what it wanted to store was refused.
+async fn give_way(worker: &Worker, run: &Run) -> Result<()> {
+    let command = Command::Wake { run: run.id, delay: Duration::ZERO };
+    match worker.apply("leave a wake-up", command).await? {
+        Outcome::Done(now) if now.fence != run.fence => tracing::warn!(
+            held_by = now.worker,
+            held_as = now.fence,
+            state = %now.state,
+            "this attempt has lost the run: its lease ran out, and a newer attempt goes on with it. \
+             Nothing is lost, and nothing is delivered twice. If it happens often, see what keeps \
+             heartbeats from the ledger, or raise [worker] lease"
+        ),
+        Outcome::Done(now) => tracing::warn!(
+            state = %now.state,
+            "this attempt holds the run no more; a wake-up is left, and nothing is lost"
+        ),
+        Outcome::Refused(Refusal::Stands(state)) => tracing::warn!(
+            %state,
+            "this attempt has lost the run, which has ended meanwhile; nothing is lost"
+        ),
+        other => tracing::warn!(?other, "this attempt has lost the run"),
+    }
+    Ok(())
 }
 
 fn forward_wait(run: &Run) -> Duration {

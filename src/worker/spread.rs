@@ -17,7 +17,7 @@ pub async fn attempt(worker: &Worker, plan: &Plan, run: &Run) -> Ending {
     match spread(worker, plan, run).await {
         Ok(run) => Ending::Spread(run),
         Err(error) if error.class() == Class::Fenced => {
-            tracing::warn!(error = error.chain(), "overtaken");
+            tracing::warn!(error = error.chain(), "what this attempt wanted to store was refused");
             Ending::Lost
         }
         Err(error) if error.class() == Class::Cancelled => Ending::Close,

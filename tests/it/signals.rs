@@ -142,6 +142,58 @@ async fn the_log_tells_of_a_run_from_its_beginning_and_when_it_changes_hands() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_lost_its_run_tells_who_has_it_now() {
+    installation::with("concurrency = 1\nlease = \"5s\"", async |installation| {
+        installation.export("slow", SLOW);
+        installation.apply().await;
+        let scheduler = installation.start("scheduler", "scheduler");
+        let first = installation.start("worker", "first");
+        installation.publish(&[slow(&installation.pool, 1, 3)]).await;
+        told(&first, "began").await;
+        first.signal("STOP");
+        let second = installation.start("worker", "second");
+        told(&second, "fell silent").await;
+        first.signal("CONT");
+        let lost = told(&first, "this attempt has lost the run").await;
+        let run = ledger(installation, "id").await;
+        assert_eq!((&lost["run"], &lost["level"]), (&json!(run), &json!("warn")));
+        assert_eq!((&lost["attempt"], &lost["held_as"]), (&json!(1), &json!(2)), "{lost}");
+        assert_eq!(lost["held_by"], ledger(installation, "worker").await);
+        assert!(lost["message"].as_str().unwrap().contains("Nothing is lost"), "{lost}");
+        told(&second, "delivered").await;
+        installation.end([first, second, scheduler], 0).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_ends_its_workers_is_given_up_and_that_is_told() {
+    installation::with("concurrency = 1\nlease = \"5s\"", async |installation| {
+        installation.export("slow", SLOW);
+        installation.apply().await;
+        let scheduler = installation.start("scheduler", "scheduler");
+        installation.publish(&[slow(&installation.pool, 1, 60)]).await;
+        for name in ["first", "second", "third"] {
+            let worker = installation.start("worker", name);
+            told(&worker, "began").await;
+            worker.kill();
+        }
+        let last = installation.start("worker", "last");
+        let line = told(&last, "it is given up before it ends more of them").await;
+        let run = ledger(installation, "id").await;
+        assert_eq!((&line["run"], &line["level"]), (&json!(run), &json!("error")));
+        assert_eq!((&line["crashes"], &line["attempt"]), (&json!(3), &json!(4)));
+        assert_eq!((&line["export"], &line["class"]), (&json!("slow"), &json!("poison")));
+        let remedy = format!("longshore dead replay --run {}", &run[28..]);
+        assert!(line["message"].as_str().unwrap().contains(&remedy), "{line}");
+        let letters = installation.letters(1).await;
+        assert_eq!(letters[0]["class"], "poison", "{letters:?}");
+        installation.end([last, scheduler], 1).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn idle_slots_serve_whatever_pool_has_work() {
     installation::with("concurrency = 4\nlease = \"5s\"", async |installation| {
         installation.export_of(&installation.bulk, "slow", SLOW);
