@@ -224,6 +224,15 @@ fn migrations_at_the_same_moment_wait_for_each_other() {
             assert!(!migrated.is_empty() && migrated.iter().all(|one| one["applied"] == true));
         }
     });
+    let noted = house.objects(&["audit", "--action", "migrate", "--actor", "ole"]);
+    assert!(
+        noted.iter().any(|line| line["reason"].as_str().unwrap().contains(": 1 ")),
+        "{noted:?}"
+    );
+    // What was done is not done again, and not noted either.
+    house.done(&["migrate"]);
+    house.done(&["migrate", "--status"]);
+    assert_eq!(house.objects(&["audit", "--action", "migrate"]).len(), noted.len());
 }
 
 #[test]
