@@ -177,10 +177,12 @@ pub(crate) fn keys(kind: System) -> &'static [&'static str] {
     }
 }
 
-/// The keys of a `[reference.*]` that a kind of system has: a reference is one table, read whole.
+/// The keys of a `[reference.*]` that a kind of system has: a reference is one table, read whole, and
+/// has no contract that would give types to columns without one.
 pub(crate) fn reference_keys(kind: System) -> Vec<&'static str> {
-    let kept = keys(kind).iter().filter(|key| !["tables", "cursor"].contains(key));
-    kept.copied().chain(["key"]).collect()
+    let others = keys(kind).iter().copied();
+    let kept = others.filter(|key| !["tables", "cursor", "fields"].contains(key));
+    kept.chain(["fields", "key"]).collect()
 }
 
 /// The source that `config` describes, at `connection`. Nothing is reached yet.
