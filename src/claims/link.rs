@@ -18,6 +18,8 @@ use crate::tls;
 const BOUND: Duration = Duration::from_secs(2);
 /// Shorter than [`BOUND`], so that a connection that hangs is found out and replaced.
 const STEP: Duration = Duration::from_millis(1_500);
+/// How long the password may take to be read: shorter than [`BOUND`] too.
+const READ: Duration = Duration::from_secs(1);
 
 /// A connection that outlives its sockets. The password is read anew for each of them.
 pub(crate) struct Link {
@@ -117,7 +119,12 @@ impl Link {
     async fn open(&self, operation: &'static str) -> Result<MultiplexedConnection> {
         let mut info = self.info.clone();
         if let Some(secret) = &self.password {
-            let password = secret.read()?;
+            // So that what hangs is told by its name.
+            let password = tokio::time::timeout(READ, secret.read()).await.map_err(|_| {
+                Error::unavailable(operation, "the password for Redis could not be read in time")
+                    .with("address", self.info.addr())
+                    .help(format!("Check that {secret} can be read."))
+            })??;
             let settings = info.redis_settings().clone().set_password(password.expose_secret());
             info = info.set_redis_settings(settings);
         }

@@ -106,6 +106,8 @@ codes! {
     Promise = "LS0332",
     /// A column cannot be protected in that way.
     Protection = "LS0333",
+    /// A secret is in a vault, and none is configured.
+    NoVault = "LS0350",
     /// A secret stands in the configuration.
     LiteralSecret = "LS0401",
     /// A password stands in an address.

@@ -46,27 +46,42 @@ pub struct House {
 }
 
 impl House {
-    /// Follows every reference to a secret, as connecting would.
-    ///
-    /// # Errors
-    /// `unavailable`, with whatever lacks its secret and the references that lead nowhere.
-    pub fn references(&self) -> Result<()> {
+    /// Whether a secret is in a vault.
+    pub fn needs_vault(&self) -> bool {
+        self.secrets().any(|(_, secret)| matches!(secret, Secret::Vault(_)))
+    }
+
+    /// Every reference to a secret, and what needs it.
+    fn secrets(&self) -> impl Iterator<Item = (&str, &Secret)> {
         let of_connections = self.connections.iter().flat_map(|(name, connection)| {
             connection.secrets().map(move |secret| (name.as_str(), secret))
         });
         let of_keys = self.pseudonyms.iter().map(|secret| ("[keys] pseudonyms", secret));
         let quarantine = self.quarantine.iter().map(|vault| ("[quarantine] key", &vault.key));
-        let missing: Vec<String> = of_connections
-            .chain(of_keys)
-            .chain(quarantine)
-            .filter(|(_, secret)| secret.read().is_err())
-            .map(|(name, secret)| format!("{name} lacks {secret}"))
-            .collect();
+        of_connections.chain(of_keys).chain(quarantine)
+    }
+
+    /// Follows every reference to a secret, as connecting would.
+    ///
+    /// # Errors
+    /// `unavailable`, with whatever lacks its secret and the references that lead nowhere.
+    pub async fn references(&self) -> Result<()> {
+        // All at once, so that a vault is asked once for each path.
+        let read = futures::future::join_all(self.secrets().map(async |(name, secret)| {
+            let error = secret.read().await.err()?;
+            Some(match secret {
+                Secret::Vault(_) => format!("{name} lacks {secret}: {}", error.message()),
+                _ => format!("{name} lacks {secret}"),
+            })
+        }));
+        let missing: Vec<String> = read.await.into_iter().flatten().collect();
         if missing.is_empty() {
             return Ok(());
         }
-        Err(Error::unavailable("resolve the references", missing.join(", "))
-            .help("Set the variable, or put the file there; runs that need it wait until then."))
+        Err(Error::unavailable("resolve the references", missing.join(", ")).help(
+            "Set the variable, put the file there, or look at the vault; runs that need it wait until \
+             then.",
+        ))
     }
 
     fn connection(&self, name: &str) -> Result<&Arc<Connection>> {
@@ -315,11 +330,11 @@ impl Plan {
     }
 
     /// The key for pseudonyms, where a column is hashed.
-    pub(super) fn pseudonyms(&self) -> Result<Option<SecretString>> {
+    pub(super) async fn pseudonyms(&self) -> Result<Option<SecretString>> {
         if !self.export.protect.values().any(|how| *how == Protection::Hash) {
             return Ok(None);
         }
-        self.pseudonyms.as_ref().map(Secret::read_for_job).transpose()
+        Secret::read_any_for_job(self.pseudonyms.as_ref()).await
     }
 
     /// Where refused rows are read from.
@@ -330,8 +345,11 @@ impl Plan {
         })
     }
 
-    pub(super) fn quarantine(&self, holder: &Holder) -> Result<Option<Quarantine>> {
-        self.quarantine.as_ref().map(|vault| Quarantine::new(vault, holder)).transpose()
+    pub(super) async fn quarantine(&self, holder: &Holder) -> Result<Option<Quarantine>> {
+        match &self.quarantine {
+            Some(vault) => Quarantine::new(vault, holder).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     pub(super) fn manifest(
@@ -431,7 +449,7 @@ mod tests {
             house.connections.insert(name.to_owned(), connection(settings));
         }
         house.pseudonyms = Some(Secret::Env("LONGSHORE_TEST_NOT_SET_EITHER".to_owned()));
-        let error = house.references().unwrap_err();
+        let error = house.references().await.unwrap_err();
         assert_eq!(error.class(), Class::Unavailable);
         assert_eq!(
             crate::scrub::scrub(&error.chain()),
@@ -441,6 +459,6 @@ mod tests {
         );
         house.pseudonyms = None;
         house.connections.retain(|name, _| name == "crm" || name == "files");
-        house.references().unwrap();
+        house.references().await.unwrap();
     }
 }

@@ -48,7 +48,7 @@ impl Plan {
             rows = Contract::plan(config, Arc::clone(&rows.schema))?.rows(rows);
         }
         if !self.export.protect.is_empty() {
-            let key = self.pseudonyms()?;
+            let key = self.pseudonyms().await?;
             let schema = Arc::clone(&rows.schema);
             rows = Protect::plan(&self.export.protect, schema, key.as_ref())?.rows(rows);
         }

@@ -33,3 +33,4 @@ mod source_postgres;
 mod spread;
 mod support;
 mod tls;
+mod vault;

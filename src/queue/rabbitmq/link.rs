@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 use super::topology::Topology;
 use super::{code, words};
-use crate::error::{Class, Error, Result};
+use crate::error::{Error, Result};
 use crate::job::retry::{self, Jitter};
 use crate::secret::Secret;
 use crate::tls;
@@ -44,7 +44,7 @@ struct Cause {
     kind: Kind,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 enum Kind {
     /// Nobody answered, or the connection broke.
     Away,
@@ -52,6 +52,8 @@ enum Kind {
     Refused,
     /// There is no TLS with whoever answered.
     Unsafe,
+    /// The password could not be read.
+    Unread(Arc<Error>),
 }
 
 #[derive(Default)]
@@ -66,7 +68,6 @@ struct State {
 pub(super) struct Link {
     state: watch::Receiver<State>,
     address: String,
-    password: Option<Secret>,
     supervisor: JoinHandle<()>,
 }
 
@@ -81,9 +82,8 @@ impl Link {
     pub(super) fn start(role: &'static str, target: Target, topology: Arc<Topology>) -> Link {
         let (sender, state) = watch::channel(State::default());
         let address = format!("{}:{}", target.uri.authority.host, target.uri.authority.port);
-        let password = target.password.clone();
         let supervisor = tokio::spawn(supervise(role, target, topology, sender, address.clone()));
-        Link { state, address, password, supervisor }
+        Link { state, address, supervisor }
     }
 
     /// The connection, waiting for it up to `wait`.
@@ -128,18 +128,13 @@ impl Link {
 
     fn away(&self, operation: &'static str) -> Error {
         let state = self.state.borrow();
-        // That no password can be read is no refusal of the broker's.
-        if let Some(Err(error)) = self.password.as_ref().map(Secret::read)
-            && state.connection.is_none()
-        {
-            return error.reclass(Class::Unavailable);
-        }
         let (message, help) = match (&state.blocked, &state.cause) {
             (Some(reason), _) if state.connection.is_some() => (
                 format!("RabbitMQ takes no messages: {reason}"),
                 "Free memory or disk space on the broker; Longshore then goes on by itself.",
             ),
-            (_, Some(cause)) => match cause.kind {
+            (_, Some(cause)) => match &cause.kind {
+                Kind::Unread(error) => return error.again(),
                 Kind::Refused => (
                     format!("RabbitMQ refuses the connection: {}", cause.text),
                     "Check user, password and virtual host in queue.url, and the user's \
@@ -192,7 +187,7 @@ async fn supervise(
             Err(cause) => cause,
         };
         // A refusal does not pass by itself: neither the broker's log nor ours is to be filled.
-        let away = cause.kind == Kind::Away;
+        let away = matches!(cause.kind, Kind::Away);
         let wait = backoff(if away { failures } else { u32::MAX });
         failures = failures.saturating_add(1);
         // The same once more is no news: whoever uses the queue tells how long it lasts.
@@ -228,6 +223,7 @@ pub(super) async fn once(
     const OPERATION: &str = "connect to RabbitMQ";
     open(role, target, topology).await.map_err(|cause| {
         let error = match cause.kind {
+            Kind::Unread(error) => return error.again(),
             Kind::Away => Error::unavailable(OPERATION, cause.text)
                 .help("Check that the broker runs and that queue.url is right."),
             Kind::Refused => Error::permanent(OPERATION, cause.text)
@@ -245,9 +241,10 @@ async fn open(
 ) -> Result<Connection, Cause> {
     let mut uri = target.uri.clone();
     if let Some(password) = &target.password {
-        let password = password
-            .read()
-            .map_err(|error| Cause { text: error.to_string(), kind: Kind::Refused })?;
+        let password = password.read_for_job().await.map_err(|error| Cause {
+            text: error.to_string(),
+            kind: Kind::Unread(Arc::new(error)),
+        })?;
         uri.authority.userinfo.password = password.expose_secret().to_owned();
     }
     let properties =

@@ -22,7 +22,7 @@ password = "${env:LONGSHORE_CLAIMS_PASSWORD}"
 "#;
 
 /// The file, the section, and the example.
-pub const ALL: [(&str, &str, &str); 29] = [
+pub const ALL: [(&str, &str, &str); 30] = [
     (SETTINGS, "[queue]", QUEUE),
     (SETTINGS, "[ledger]", "[ledger]\nurl = \"sqlite:longshore.db\"\n"),
     (SETTINGS, "[claims]", SERVERS),
@@ -52,6 +52,11 @@ url    = "https://hooks.internal/longshore"
 secret = "${file:/run/secrets/notify}"
 late   = "1h"
 "#,
+    ),
+    (
+        SETTINGS,
+        "[vault]",
+        "[vault]\nurl       = \"https://vault.internal:8200\"\ntoken     = \"${file:/run/secrets/vault-token}\"\nnamespace = \"data\"\nca        = \"vault-ca.pem\"\n",
     ),
     (SETTINGS, "[log]", "[log]\nformat = \"json\"\nlevel  = \"info\"\n"),
     (
