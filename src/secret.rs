@@ -25,7 +25,7 @@ pub enum Secret {
     /// A file; one trailing line break is not part of the secret.
     File(String),
     /// A field of what a vault keeps.
-    Vault(InVault),
+    Vault(Box<InVault>),
     /// A literal, which is refused when the configuration is validated.
     Literal(String),
 }
@@ -42,7 +42,7 @@ impl Secret {
         match inner.split_once(':') {
             Some(("env", name)) if !name.is_empty() => Ok(Secret::Env(name.to_owned())),
             Some(("file", path)) if !path.is_empty() => Ok(Secret::File(path.to_owned())),
-            Some(("vault", rest)) => InVault::parse(rest).map(Secret::Vault),
+            Some(("vault", rest)) => Ok(Secret::Vault(Box::new(InVault::parse(rest)?))),
             _ => Err(Error::config(
                 "read a secret reference",
                 format!("`{text}` is no known kind of reference"),
@@ -58,8 +58,8 @@ impl Secret {
     /// cannot be asked. See [`Secret::read_for_job`].
     pub async fn read(&self) -> Result<SecretString> {
         match self {
-            Secret::Vault(one) => one.read().await,
-            _ => self.read_here().await,
+            Secret::Vault(one) => Box::pin(one.read()).await,
+            _ => Box::pin(self.read_here()).await,
         }
     }
 

@@ -1,5 +1,7 @@
 //! `longshore doctor`
 
+mod pools;
+
 use clap::Args;
 use jiff::SignedDuration;
 use secrecy::ExposeSecret;
@@ -61,6 +63,8 @@ impl Doctor {
             let finding = clock(&clocks, lease.unwrap_or(SignedDuration::MAX));
             rows.push(Row { part: "clocks", finding });
         }
+        let workers = pools::pools(&config.settings).await;
+        rows.extend(workers.into_iter().map(|finding| Row { part: "pools", finding }));
         rows.extend(
             secrets(&config).await.into_iter().map(|finding| Row { part: "secrets", finding }),
         );

@@ -419,8 +419,8 @@ mod tests {
     use super::*;
     use crate::error::Class;
 
-    #[test]
-    fn references_that_lead_nowhere_are_named_and_nothing_is_told_of_the_others() {
+    #[tokio::test]
+    async fn references_that_lead_nowhere_are_named_and_nothing_is_told_of_the_others() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("there");
         std::fs::write(&path, "hunter2").unwrap();

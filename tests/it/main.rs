@@ -23,6 +23,8 @@ mod one_file;
 mod pause;
 mod probes;
 mod quarantine;
+mod refusals;
+mod rights;
 mod signals;
 mod sink_files_s3;
 mod sink_postgres;

@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
 use super::topology::Topology;
-use super::{code, words};
+use super::{ACCESS_REFUSED, NOT_ALLOWED, code, words};
 use crate::error::{Error, Result};
 use crate::job::retry::{self, Jitter};
 use crate::secret::Secret;
@@ -48,8 +48,8 @@ struct Cause {
 enum Kind {
     /// Nobody answered, or the connection broke.
     Away,
-    /// The broker answered, and refused.
-    Refused,
+    /// The broker answered, and refused the login, or the virtual host.
+    Refused(u16),
     /// There is no TLS with whoever answered.
     Unsafe,
     /// The password could not be read.
@@ -135,11 +135,9 @@ impl Link {
             ),
             (_, Some(cause)) => match &cause.kind {
                 Kind::Unread(error) => return error.again(),
-                Kind::Refused => (
-                    format!("RabbitMQ refuses the connection: {}", cause.text),
-                    "Check user, password and virtual host in queue.url, and the user's \
-                     permissions.",
-                ),
+                Kind::Refused(code) => {
+                    (format!("RabbitMQ refuses the connection: {}", cause.text), remedy(*code))
+                }
                 Kind::Unsafe => {
                     (format!("no safe connection to RabbitMQ: {}", cause.text), tls::HELP)
                 }
@@ -206,6 +204,21 @@ async fn supervise(
     }
 }
 
+/// What to do about a refusal.
+fn remedy(code: u16) -> &'static str {
+    match code {
+        NOT_ALLOWED => {
+            "The virtual host in queue.url must be there (`rabbitmqctl add_vhost VHOST`), and its user \
+             have permissions in it: rabbitmqctl set_permissions -p VHOST USER '^longshore(\\..*)?$' \
+             '^longshore(\\..*)?$' '^longshore(\\..*)?$'"
+        }
+        _ => {
+            "Correct the user in queue.url or [queue] password; `rabbitmqctl authenticate_user USER` \
+              tries them."
+        }
+    }
+}
+
 /// How long to wait after so many failures.
 pub(super) fn backoff(failures: u32) -> Duration {
     retry::wait(BACKOFF, failures, Jitter::Half, rand::random())
@@ -226,8 +239,7 @@ pub(super) async fn once(
             Kind::Unread(error) => return error.again(),
             Kind::Away => Error::unavailable(OPERATION, cause.text)
                 .help("Check that the broker runs and that queue.url is right."),
-            Kind::Refused => Error::permanent(OPERATION, cause.text)
-                .help("Check user, password and virtual host in queue.url."),
+            Kind::Refused(code) => Error::permanent(OPERATION, cause.text).help(remedy(code)),
             Kind::Unsafe => Error::permanent(OPERATION, cause.text).help(tls::HELP),
         };
         error.with("broker", &target.uri.authority.host)
@@ -251,8 +263,9 @@ async fn open(
         ConnectionProperties::default().with_connection_name(format!("longshore {role}").into());
     let failed = |error: lapin::Error| match (tls::failure(&error), code(&error)) {
         (Some(failure), _) => Cause { text: failure, kind: Kind::Unsafe },
-        // 403 ACCESS_REFUSED, 530 NOT_ALLOWED (the virtual host).
-        (None, Some(403 | 530)) => Cause { text: words(&error), kind: Kind::Refused },
+        (None, Some(code @ (ACCESS_REFUSED | NOT_ALLOWED))) => {
+            Cause { text: words(&error), kind: Kind::Refused(code) }
+        }
         (None, _) => Cause { text: words(&error), kind: Kind::Away },
     };
     let connecting = Connection::connector(
