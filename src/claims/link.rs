@@ -150,7 +150,15 @@ impl Link {
         }
         if wanted.db() != 0 {
             let select = redis::cmd("SELECT").arg(wanted.db()).to_owned();
-            select.query_async::<()>(&mut connection).await.map_err(failed)?;
+            select.query_async::<()>(&mut connection).await.map_err(|error| {
+                if error.code() != Some("ERR") {
+                    return failed(error);
+                }
+                let words = error.detail().unwrap_or_default();
+                Error::config(operation, format!("Redis refuses the database: ERR {words}"))
+                    .with("address", self.info.addr())
+                    .help("Correct the number at the end of [claims] url; 0 is always there.")
+            })?;
         }
         Ok(connection)
     }
@@ -197,6 +205,18 @@ impl Link {
             .help("Start it, or correct [claims] url; work goes on by itself when it answers.")
     }
 
+    /// What a server does that wants TLS and was not greeted so.
+    fn strange(&self, operation: &'static str, what: &str) -> Error {
+        let error = self.away(operation, what);
+        match self.tls() {
+            true => error,
+            false => error.help(
+                "See its log, and whether the port speaks TLS: then write rediss:// into [claims] url. \
+                 Work goes on by itself when it answers.",
+            ),
+        }
+    }
+
     /// Only what cannot mend itself is `permanent`. A server's own words may quote keys, and stay
     /// in the source, but for those about logins and rights.
     fn explain(&self, operation: &'static str, error: RedisError) -> Error {
@@ -209,12 +229,11 @@ impl Link {
         let code = error.code().unwrap_or_default().to_owned();
         let words = error.detail().unwrap_or_default().to_owned();
         let explained = match error.kind() {
-            _ if refused(&error) => Error::permanent(
-                operation,
-                format!("Redis asks for another login: {code} {words}"),
-            )
-            .with("address", self.info.addr())
-            .help("Give [claims] password, as a reference, and the user in [claims] url."),
+            _ if refused(&error) => {
+                Error::permanent(operation, format!("Redis asks for another login: {code} {words}"))
+                    .with("address", self.info.addr())
+                    .help("Give [claims] password, as a reference, and the user in [claims] url.")
+            }
             ErrorKind::InvalidClientConfig => {
                 Error::config(operation, "the address of Redis cannot be used")
                     .with("address", self.info.addr())
@@ -237,14 +256,11 @@ impl Link {
                 ),
                 false => self.away(operation, "did not answer in time"),
             },
-            ErrorKind::Io if error.is_connection_dropped() && !self.tls() => {
-                self.away(operation, "closed the connection").help(
-                    "See its log, and whether the port speaks TLS: then write rediss:// into [claims] \
-                     url. Work goes on by itself when it answers.",
-                )
+            ErrorKind::Io if error.is_connection_dropped() => {
+                self.strange(operation, "closed the connection")
             }
             ErrorKind::Io => self.away(operation, "cannot be reached"),
-            _ if code.is_empty() => self.away(operation, "answered what cannot be understood"),
+            _ if code.is_empty() => self.strange(operation, "answered what cannot be understood"),
             _ => self.away(operation, &format!("answered {code}")),
         };
         explained.caused_by(error)

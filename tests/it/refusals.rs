@@ -87,6 +87,8 @@ async fn redis_that_wants_a_password_or_tls_says_so() {
     };
     tells(&error, Class::Permanent, "NOAUTH Authentication required", "[claims] password");
     claims(&url, Some("hunter2"), "x").ping().await.unwrap();
+    let error = claims(&format!("{url}/9999"), Some("hunter2"), "x").ping().await.unwrap_err();
+    tells(&error, Class::Config, "ERR DB index is out of range", "[claims] url");
     let error = claims(&url.replace("redis:", "rediss:"), None, "x").ping().await.unwrap_err();
     tells(&error, Class::Unavailable, "did not answer in time", "speaks TLS");
 
@@ -94,7 +96,7 @@ async fn redis_that_wants_a_password_or_tls_says_so() {
     let way = Tls::before(&server, Authority::new().certify(&["localhost"])).await;
     let plain = way.url("redis", "127.0.0.1");
     let error = claims(plain.as_str(), Some("hunter2"), "x").ping().await.unwrap_err();
-    tells(&error, Class::Unavailable, "closed the connection", "rediss://");
+    tells(&error, Class::Unavailable, "answered what cannot be understood", "rediss://");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -76,8 +76,9 @@ fn judge(name: &str, pool: &Pool, depth: Option<Depth>, served: bool) -> Option<
     let behind =
         format!("{}, {} waiting", counted(pool.exports, "export"), counted(pool.waiting, "run"));
     let Some(depth) = depth else {
-        // The queue of a pool that only the settings name is looked at elsewhere.
-        let named = pool.exports + pool.waiting > 0;
+        // The queue of a pool that only the settings name is looked at elsewhere; a file has none
+        // before it is needed.
+        let named = pool.waiting > 0 || (served && pool.exports > 0);
         let found = format!("its queue is not there ({behind})");
         let risk = "Its jobs are returned to whoever publishes them, or wait in the outbox.";
         return named.then(|| Finding::warning(check, found, risk, remedy));
@@ -108,6 +109,7 @@ mod tests {
         for (exports, waiting, depth, served, expected) in [
             (0, 0, None, true, None),
             (1, 0, None, true, Some(Level::Warning)),
+            (1, 0, None, false, None),
             (0, 0, none, true, Some(Level::Ok)),
             (1, 0, none, true, Some(Level::Warning)),
             (1, 0, none, false, Some(Level::Ok)),
