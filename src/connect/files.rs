@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsCredential};
 use object_store::client::{
     ClientOptions, HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse,
     HttpService, ReqwestConnector,
@@ -17,8 +17,9 @@ use object_store::client::{
 use object_store::local::LocalFileSystem;
 use object_store::multipart::MultipartStore;
 use object_store::path::Path;
-use object_store::{BackoffConfig, ObjectStore, RetryConfig};
+use object_store::{BackoffConfig, CredentialProvider, ObjectStore, RetryConfig};
 use secrecy::ExposeSecret;
+use tokio::sync::OnceCell;
 
 use super::{Connection, is_loopback};
 use crate::error::{Error, Result, cause};
@@ -48,12 +49,11 @@ pub struct Store {
 impl Store {
     /// Opens what `connection.url` names: `file:///folder`, `file:folder` (by now relative to the
     /// working directory), or `s3://bucket/folder`. A local folder that is missing is created.
-    /// Secrets are read now; no request is made.
+    /// No request is made; secrets are read before the first one, once.
     ///
     /// # Errors
     /// `config`, for an address that cannot be understood, or an endpoint without TLS that is not on
-    /// this machine; `unavailable` for a secret that is not there; `permanent` when the local folder
-    /// cannot be created.
+    /// this machine; `permanent` when the local folder cannot be created.
     pub fn open(connection: &Connection) -> Result<Store> {
         let url = connection.url.as_str();
         if let Some(rest) = url.strip_prefix("s3://") {
@@ -167,13 +167,13 @@ fn s3(connection: &Connection, rest: &str) -> Result<Store> {
     }
     let prefix = Path::parse(folder)
         .map_err(|_| unknown(connection, "the folder in its url is not a plain path"))?;
-    let read = |secret: &Secret| {
-        secret.read_for_job().map_err(|error| error.with("connection", &connection.name))
-    };
     let mut builder = match (&connection.access_key, &connection.secret_key) {
-        (Some(access), Some(secret)) => AmazonS3Builder::new()
-            .with_access_key_id(read(access)?.expose_secret())
-            .with_secret_access_key(read(secret)?.expose_secret()),
+        (Some(access), Some(secret)) => AmazonS3Builder::new().with_credentials(Arc::new(Keys {
+            connection: connection.name.clone(),
+            access: access.clone(),
+            secret: secret.clone(),
+            read: OnceCell::new(),
+        })),
         (None, None) => AmazonS3Builder::from_env(),
         _ => {
             return Err(Error::config("open the bucket", "one half of the credentials is missing")
@@ -219,6 +219,43 @@ fn s3(connection: &Connection, rest: &str) -> Result<Store> {
     let objects = Arc::new(objects);
     let uploads: Option<Arc<dyn MultipartStore>> = Some(objects.clone());
     Ok(Store { objects, uploads, connection: connection.name.clone(), root: None, prefix })
+}
+
+/// The credentials of a store, read before its first request.
+struct Keys {
+    connection: String,
+    access: Secret,
+    secret: Secret,
+    read: OnceCell<Arc<AwsCredential>>,
+}
+
+#[async_trait]
+impl CredentialProvider for Keys {
+    type Credential = AwsCredential;
+
+    async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
+        let read = async || {
+            // At once: of a pair in a vault, both are of one version.
+            let (access, secret) =
+                tokio::try_join!(self.access.read_for_job(), self.secret.read_for_job())
+                    .map_err(|error| error.with("connection", &self.connection))?;
+            Ok(Arc::new(AwsCredential {
+                key_id: access.expose_secret().to_owned(),
+                secret_key: secret.expose_secret().to_owned(),
+                token: None,
+            }))
+        };
+        self.read.get_or_try_init(read).await.cloned().map_err(|error: Error| {
+            object_store::Error::Generic { store: "S3", source: Box::new(error) }
+        })
+    }
+}
+
+/// What was read is left out.
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keys").field("connection", &self.connection).finish_non_exhaustive()
+    }
 }
 
 /// Creates a folder and all above it, so that it outlasts a crash of the machine.
@@ -297,6 +334,10 @@ impl HttpService for Listening {
 /// already, is `permanent`: who expects either looks at the answer first.
 pub fn classify(operation: &'static str, error: object_store::Error) -> Error {
     use object_store::Error as Answer;
+    // The credentials could not be read.
+    if let Some(own) = cause::<Error>(&error) {
+        return own.again();
+    }
     let found = match &error {
         Answer::NotFound { .. } => missing(operation),
         Answer::PermissionDenied { .. } | Answer::Unauthenticated { .. } => denied(operation),

@@ -229,11 +229,7 @@ pub struct Begun {
 }
 
 async fn begin(worker: &Worker, run: &Run) -> Result<Begun> {
-    let bound = worker
-        .patiently("ledger", "read the definition", || {
-            worker.definitions.bound(&run.order.export, &run.order.definition)
-        })
-        .await;
+    let bound = worker.definition(&run.order.export, Some(&run.order.definition)).await;
     let opening = Opening::of(worker, run, bound);
     let outcome = worker.apply("open the run", opening.command()).await?;
     Ok(Begun { opening, outcome })

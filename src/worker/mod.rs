@@ -17,14 +17,14 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::claims::Claims;
 use crate::error::{Class, Error, Result};
-use crate::intake::Definitions;
+use crate::intake::{Bound, Definitions};
 use crate::job::command::{Command, Outcome};
 use crate::job::message::WakeMessage;
 use crate::job::retry::{self, Jitter};
@@ -204,7 +204,9 @@ impl Worker {
                 concurrency = self.settings.concurrency,
                 "taking jobs"
             );
-            while let Ok(slot) = tokio::time::timeout(self.settings.hold, self.slot()).await {
+            loop {
+                let left = self.settings.hold.saturating_sub(lanes.held(Instant::now()));
+                let Ok(slot) = tokio::time::timeout(left, self.slot()).await else { break };
                 let (Some(slot), Some(message)) = (slot, lanes.next().await) else { return Ok(()) };
                 let worker = Arc::clone(self);
                 tokio::spawn(async move {
@@ -235,7 +237,7 @@ impl Worker {
             // Enough for every slot, so that none is idle while any pool has work; and no more,
             // so that a lone pool has nothing waiting here that an idle worker could take.
             let stream = self.queue.consume(pool, self.settings.concurrency).await?;
-            lanes.add(*weight, stream);
+            lanes.add(*weight, self.settings.concurrency, stream);
         }
         Ok(lanes)
     }
@@ -287,6 +289,21 @@ impl Worker {
     /// Applies a command to the ledger, however long that is away: see [`Worker::patiently`].
     async fn apply(&self, doing: &str, command: Command) -> Result<Outcome> {
         self.patiently("ledger", doing, || apply_one(&*self.ledger, command.clone())).await
+    }
+
+    /// The definition with this content, or the active one. Of the ledger it is asked patiently; what
+    /// is known here says nothing about whether that can be used.
+    async fn definition(&self, export: &str, hash: Option<&str>) -> Result<Arc<Bound>> {
+        if let Some(known) = self.definitions.known(export, hash) {
+            return Ok(known);
+        }
+        let ask = || async {
+            match hash {
+                Some(hash) => self.definitions.bound(export, hash).await,
+                None => self.definitions.active(export).await,
+            }
+        };
+        self.patiently("ledger", "read the definition", ask).await
     }
 
     /// Waits while a dependency is away that a job already waits for.
@@ -389,6 +406,29 @@ mod tests {
             House::default(),
             Arc::new(Health::new(&[])),
         )
+    }
+
+    #[tokio::test]
+    async fn what_is_known_here_does_not_tell_that_the_ledger_is_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("longshore.db");
+        let worker = worker(&file, Arc::new(EmbeddedClaims::open(&file).unwrap()));
+        let content =
+            "[source]\nconnection = \"a\"\ntable = \"t\"\n[sink]\nconnection = \"b\"\npath = \"p\"";
+        let export: crate::export::Export = toml::from_str(content).unwrap();
+        let definition =
+            crate::export::Definition::new("orders".to_owned(), "f".into(), export).unwrap();
+        worker.ledger.activate(&[(&definition).into()], false, "test", false).await.unwrap();
+        let up = || worker.health.readiness().dependencies["ledger"].up;
+        let first = worker.definition("orders", None).await.unwrap();
+        assert!(up());
+        worker.health.set("ledger", Err(&Error::unavailable("ask", "cut off")));
+        worker.definition("orders", None).await.unwrap();
+        worker.definition("orders", Some(&first.hash)).await.unwrap();
+        assert!(!up());
+        worker.definitions.forget("orders");
+        worker.definition("orders", None).await.unwrap();
+        assert!(up());
     }
 
     #[tokio::test]

@@ -54,14 +54,7 @@ async fn accept(worker: &Worker, message: &Mail, job: JobMessage) -> Result<Rece
     // by a definition that was just read.
     let mut fresh = pinned;
     loop {
-        let bound = worker
-            .patiently("ledger", "read the definition", || async {
-                match &job.definition {
-                    Some(hash) => worker.definitions.bound(&name, hash).await,
-                    None => worker.definitions.active(&name).await,
-                }
-            })
-            .await;
+        let bound = worker.definition(&name, job.definition.as_deref()).await;
         let ordered = bound.and_then(|bound| {
             let order = order(message, &job, &bound)?;
             Ok((bound, order))

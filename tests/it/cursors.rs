@@ -214,7 +214,7 @@ impl Bench {
 
     async fn staged<'a>(&self, plan: &Plan, ready: Ready<'a>) -> Result<Staged<'a>> {
         let known = Known(&self.ledger, plan.cursor().unwrap_or_default());
-        ready.extract(&known).await?.transform()?.check()?.protect()?.stage().await
+        ready.extract(&known).await?.transform()?.check().await?.protect().await?.stage().await
     }
 
     /// Where the cursor stands.
