@@ -10,11 +10,9 @@ mod patience;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
-use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use crate::error::{Class, Error, Result};
@@ -25,7 +23,7 @@ use crate::job::changes::Audit;
 use crate::job::command::{Command, Outcome};
 use crate::job::machine::Refusal;
 use crate::job::message::JobMessage;
-use crate::job::run::{Run, State};
+use crate::job::run::State;
 use crate::job::waiting::Need;
 use crate::ledger::{Ledger, apply_one, one_run};
 use crate::queue::{DeadHeaders, Destination, Incoming, Outgoing, Queue};
@@ -269,14 +267,19 @@ impl Replayer {
         }
         self.definitions.forget(&run.order.export);
         let active = self.definitions.active(&run.order.export).await?;
-        let body = run.order.body.as_bytes();
-        let command = self.command((run.id, run.epoch), body, Some(&active), pass).await?;
+        let body = self.ledger.body(run.id).await?;
+        let at = (run.id, run.epoch);
+        let command = self.command(at, body.as_bytes(), Some(&active), pass).await?;
         match apply_one(&*self.ledger, command).await? {
             Outcome::Done(_) => {
                 walk.report.replayed += 1;
                 walk.open.push(run.id);
                 Ok(())
             }
+            Outcome::Refused(Refusal::Resolved) => Err(refused(
+                "an operator said that it is dead: its rows may be there".to_owned(),
+            )
+            .help("Where they are wanted all the same, ask for them by a job with another key.")),
             other => Err(refused(format!("the ledger did not allow it: {other:?}"))),
         }
     }
@@ -423,3 +426,6 @@ impl Replayer {
         Ok(dropped)
     }
 }
+
+#[cfg(test)]
+mod tests;
