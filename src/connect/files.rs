@@ -22,7 +22,7 @@ use secrecy::ExposeSecret;
 use tokio::sync::OnceCell;
 
 use super::{Connection, is_loopback};
-use crate::error::{Error, Result, cause};
+use crate::error::{Class, Error, Result, cause};
 use crate::secret::Secret;
 use crate::tls;
 
@@ -53,8 +53,21 @@ impl Store {
     ///
     /// # Errors
     /// `config`, for an address that cannot be understood, or an endpoint without TLS that is not on
-    /// this machine; `permanent` when the local folder cannot be created.
+    /// this machine; `unavailable` when the local folder cannot be created.
     pub fn open(connection: &Connection) -> Result<Store> {
+        Store::opened(connection, true)
+    }
+
+    /// As [`Store::open`], for whoever only reads: a local folder that is missing is not created, since
+    /// nothing would be found in it.
+    ///
+    /// # Errors
+    /// Those of [`Store::open`]; `unavailable` when the local folder is not there.
+    pub fn existing(connection: &Connection) -> Result<Store> {
+        Store::opened(connection, false)
+    }
+
+    fn opened(connection: &Connection, create: bool) -> Result<Store> {
         let url = connection.url.as_str();
         if let Some(rest) = url.strip_prefix("s3://") {
             return s3(connection, rest);
@@ -74,12 +87,15 @@ impl Store {
             return Err(unknown(connection, "its url names no folder"));
         }
         let folder = LocalPath::new(&*folder);
+        if !create && !folder.is_dir() {
+            return Err(gone("open the folder", folder, &connection.name));
+        }
         create_durably(folder).map_err(|cause| {
-            Error::permanent("open the folder", "it is not there and cannot be created")
+            Error::unavailable("open the folder", "it is not there and cannot be created")
                 .with("connection", &connection.name)
                 .with("folder", folder.display())
                 .caused_by(cause)
-                .help("Create it, or give this user the right to.")
+                .help("Mount or create it, or give this user the right to.")
         })?;
         Store::at(folder, &connection.name)
     }
@@ -137,6 +153,19 @@ impl Store {
         Some(path.parts().fold(root.clone(), |folder, part| folder.join(part.as_ref())))
     }
 
+    /// What an error is where the folder itself has gone: an outage, whatever was not found in it.
+    pub fn away(&self, error: Error) -> Error {
+        match &self.root {
+            Some(root)
+                if matches!(error.class(), Class::Permanent | Class::Transient)
+                    && !root.is_dir() =>
+            {
+                gone(error.operation(), root, &self.connection).caused_by(error)
+            }
+            _ => error,
+        }
+    }
+
     /// The folder itself, where it is on this machine.
     pub fn root(&self) -> Option<&LocalPath> {
         self.root.as_deref()
@@ -152,6 +181,14 @@ impl fmt::Debug for Store {
             .field("prefix", &self.prefix)
             .finish_non_exhaustive()
     }
+}
+
+/// The folder itself is not there, as that of a share that is not mounted.
+fn gone(operation: &'static str, folder: &LocalPath, connection: &str) -> Error {
+    Error::unavailable(operation, "the connection's folder is not there")
+        .with("connection", connection)
+        .with("folder", folder.display())
+        .help("Mount or create it.")
 }
 
 fn unknown(connection: &Connection, what: &str) -> Error {
@@ -377,7 +414,16 @@ fn of_io(operation: &'static str, error: &std::io::Error) -> Error {
         }
         ErrorKind::NotFound => Error::permanent(operation, "there is no such file"),
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-            Error::transient(operation, "no space is left").help("Make room on the disk.")
+            Error::unavailable(operation, "no space is left").help("Make room on the disk.")
+        }
+        ErrorKind::StaleNetworkFileHandle
+        | ErrorKind::NotConnected
+        | ErrorKind::HostUnreachable
+        | ErrorKind::NetworkUnreachable
+        | ErrorKind::NetworkDown
+        | ErrorKind::TimedOut => {
+            Error::unavailable(operation, format!("the file system is away: {}", error.kind()))
+                .help("Mount it again.")
         }
         kind => Error::transient(operation, format!("the file system failed: {kind}")),
     }
@@ -445,98 +491,4 @@ fn said(error: &object_store::Error) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::error::Class;
-    use object_store::ObjectStoreExt;
-    use std::io::{Read, Write};
-
-    fn connection(settings: serde_json::Value) -> Connection {
-        let mut whole = serde_json::json!({"type": "files"});
-        whole.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
-        serde_json::from_value(whole).unwrap()
-    }
-
-    #[tokio::test]
-    async fn a_local_folder_is_created_and_its_paths_stay_in_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let url = format!("file://{}/a/b%20c", dir.path().display());
-        let store = Store::open(&connection(serde_json::json!({"url": url}))).unwrap();
-        let path = store.path("day=2026-11-19/ø %20#x.csv").unwrap();
-        store.objects.put(&path, "x".into()).await.unwrap();
-        let local = store.local(&path).unwrap();
-        assert!(local.ends_with("a/b c/day=2026-11-19/ø %20#x.csv"), "{local:?}");
-        assert_eq!(std::fs::read(local).unwrap(), b"x");
-        assert_eq!(store.relative(&path), "day=2026-11-19/ø %20#x.csv");
-        for bad in ["../x", "a/../../x", "/etc/passwd", "a//b", ".", "a/\n"] {
-            assert_eq!(store.path(bad).unwrap_err().class(), Class::Config, "{bad}");
-        }
-        assert_eq!(store.path("").unwrap(), Path::default());
-    }
-
-    #[test]
-    fn addresses_that_mean_nothing_are_refused() {
-        for url in ["ftp://x/y", "file://host/x", "file:", "s3:///x", "s3://b/../x"] {
-            let error = Store::open(&connection(serde_json::json!({"url": url}))).unwrap_err();
-            assert_eq!(error.class(), Class::Config, "{url}");
-        }
-        let plain = serde_json::json!({"url": "s3://b", "endpoint": "http://10.0.0.1:9000"});
-        let error = Store::open(&connection(plain)).unwrap_err();
-        assert!(error.to_string().contains("does not use TLS"), "{error}");
-    }
-
-    fn s3_at(port: u16) -> Store {
-        Store::open(&connection(serde_json::json!({
-            "url": "s3://bucket/base/folder", "region": "eu-north-1",
-            "endpoint": format!("http://127.0.0.1:{port}"),
-            "access-key": "key", "secret-key": "hunter2",
-        })))
-        .unwrap()
-    }
-
-    #[test]
-    fn a_store_shows_no_secret() {
-        assert!(!format!("{:?}", s3_at(1)).contains("hunter2"));
-    }
-
-    async fn class_of_answer(answer: &'static str) -> Error {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let store = s3_at(listener.local_addr().unwrap().port());
-        let server = std::thread::spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
-            let mut buffer = [0; 4096];
-            let count = stream.read(&mut buffer).unwrap();
-            assert!(count > 0);
-            stream.write_all(answer.as_bytes()).unwrap();
-        });
-        let path = store.path("x").unwrap();
-        assert_eq!(path.as_ref(), "base/folder/x");
-        let error = classify("look", store.objects.head(&path).await.unwrap_err());
-        server.join().unwrap();
-        error
-    }
-
-    #[tokio::test]
-    async fn answers_have_their_class() {
-        let busy = class_of_answer(
-            "HTTP/1.1 503 Slow Down\r\nretry-after: 7\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
-        )
-        .await;
-        assert_eq!((busy.class(), busy.wait()), (Class::Throttled, Some(Duration::from_secs(7))));
-        for (answer, class) in [
-            ("HTTP/1.1 404 N\r\ncontent-length: 0\r\nconnection: close\r\n\r\n", Class::Permanent),
-            ("HTTP/1.1 403 N\r\ncontent-length: 0\r\nconnection: close\r\n\r\n", Class::Permanent),
-            ("HTTP/1.1 400 N\r\ncontent-length: 0\r\nconnection: close\r\n\r\n", Class::Transient),
-        ] {
-            assert_eq!(class_of_answer(answer).await.class(), class, "{answer}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_store_that_is_away_is_unavailable() {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let store = s3_at(port);
-        let error = store.objects.head(&store.path("x").unwrap()).await.unwrap_err();
-        assert_eq!(classify("look", error).class(), Class::Unavailable);
-    }
-}
+mod tests;

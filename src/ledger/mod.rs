@@ -327,6 +327,9 @@ pub trait Ledger: Notices + Pauses + Send + Sync {
     /// One run.
     async fn run(&self, id: RunId) -> Result<Option<Run>>;
 
+    /// The body of a run's job as it was published first: empty, where there is no such run.
+    async fn body(&self, id: RunId) -> Result<String>;
+
     /// The runs that a filter picks, newest first.
     async fn runs(&self, filter: &RunFilter) -> Result<Vec<Run>>;
 

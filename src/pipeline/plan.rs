@@ -83,9 +83,14 @@ impl House {
     pub(super) fn connection(&self, name: &str) -> Result<&Arc<Connection>> {
         self.connections.get(name).ok_or_else(|| {
             let known: Vec<&str> = self.connections.keys().map(String::as_str).collect();
-            Error::config("plan the run", "the definition names a connection that is not there")
+            // `check` and `apply` ask for it, so that another worker has it, or will.
+            Error::unavailable("plan the run", "this process does not have the connection")
                 .with("connection", name)
-                .help(format!("connections.toml has: {}.", known.join(", ")))
+                .help(format!(
+                    "Add it to connections.toml, which has: {}; until then the run waits for a \
+                     worker that has it.",
+                    known.join(", ")
+                ))
         })
     }
 }
@@ -124,8 +129,9 @@ impl Plan {
     /// Plans a run of a definition.
     ///
     /// # Errors
-    /// `config` or `permanent` where the definition does not fit this installation, `malformed`
-    /// where the params do not fit the definition.
+    /// `unavailable` where this process lacks a connection, `config` or `permanent` where the
+    /// definition does not fit this installation, `malformed` where the params do not fit the
+    /// definition.
     pub fn new(export: Arc<Export>, run: &Run, house: &House) -> Result<Plan> {
         let mut bindings = export.bindings(&run.order.params)?;
         let zone = window::zone(&export.timezone)?;

@@ -167,7 +167,7 @@ mod tests {
             run,
             worker: "w".to_owned(),
             lease: LEASE,
-            needs: vec![Need::slot("shop", 1)],
+            needs: Some(vec![Need::slot("shop", 1)]),
             attempts: 1,
             cursor: None,
             target: None,

@@ -133,7 +133,7 @@ mod tests {
             run,
             worker: "w".to_owned(),
             lease,
-            needs: Vec::new(),
+            needs: Some(Vec::new()),
             attempts: 8,
             cursor: None,
             target: None,

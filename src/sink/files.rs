@@ -168,7 +168,7 @@ impl FilesSink {
     }
 
     fn named(&self, error: Error) -> Error {
-        error.with("target", &self.target)
+        self.store.away(error).with("target", &self.target)
     }
 
     fn staging(&self, run: RunId) -> String {

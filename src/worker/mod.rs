@@ -209,10 +209,7 @@ impl Worker {
                 let Ok(slot) = tokio::time::timeout(left, self.slot()).await else { break };
                 let (Some(slot), Some(message)) = (slot, lanes.next().await) else { return Ok(()) };
                 let worker = Arc::clone(self);
-                tokio::spawn(async move {
-                    job::handle(&worker, message).await;
-                    drop(slot);
-                });
+                tokio::spawn(async move { job::handle(&worker, message, slot).await });
             }
             // What was prefetched is not held longer than what is worked on: it goes back to its
             // place, where another worker may have it.
@@ -328,11 +325,17 @@ impl Worker {
             match attempt().await {
                 Err(error) if passes(dependency, error.class()) => {
                     match error.class() {
-                        // A full queue is there: what it does not take is this job's trouble.
-                        Class::Throttled => full.note(doing, Err(&error)),
-                        _ => self.health.set(dependency, Err(&error)),
+                        // A full queue is there: what it does not take is this job's trouble, and
+                        // the others may be those that make room in it.
+                        Class::Throttled => {
+                            full.note(doing, Err(&error));
+                            noted = None;
+                        }
+                        _ => {
+                            self.health.set(dependency, Err(&error));
+                            noted.get_or_insert_with(|| Waiting::new(&self.waiting));
+                        }
                     }
-                    noted.get_or_insert_with(|| Waiting::new(&self.waiting));
                     let wait = retry::wait(PATIENCE, tries, Jitter::Half, rand::random());
                     tries = tries.saturating_add(1);
                     let mut draining = self.draining.subscribe();
@@ -384,72 +387,4 @@ impl Drop for Waiting<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::*;
-    use crate::claims::embedded::EmbeddedClaims;
-    use crate::ledger::embedded::EmbeddedLedger;
-    use crate::limits::embedded::EmbeddedLimits;
-    use crate::queue::embedded::Embedded;
-
-    /// A worker on one file, that takes no messages by itself.
-    pub fn worker(file: &Path, claims: Arc<dyn Claims>) -> Worker {
-        Worker::new(
-            "w".to_owned(),
-            WorkerSettings::default(),
-            Duration::from_secs(60),
-            Embedded::open(file).unwrap(),
-            claims,
-            Arc::new(EmbeddedLedger::open(file).unwrap()),
-            Gate::new(Arc::new(EmbeddedLimits::open(file).unwrap())),
-            House::default(),
-            Arc::new(Health::new(&[])),
-        )
-    }
-
-    #[tokio::test]
-    async fn what_is_known_here_does_not_tell_that_the_ledger_is_back() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("longshore.db");
-        let worker = worker(&file, Arc::new(EmbeddedClaims::open(&file).unwrap()));
-        let content =
-            "[source]\nconnection = \"a\"\ntable = \"t\"\n[sink]\nconnection = \"b\"\npath = \"p\"";
-        let export: crate::export::Export = toml::from_str(content).unwrap();
-        let definition =
-            crate::export::Definition::new("orders".to_owned(), "f".into(), export).unwrap();
-        worker.ledger.activate(&[(&definition).into()], false, "test", false).await.unwrap();
-        let up = || worker.health.readiness().dependencies["ledger"].up;
-        let first = worker.definition("orders", None).await.unwrap();
-        assert!(up());
-        worker.health.set("ledger", Err(&Error::unavailable("ask", "cut off")));
-        worker.definition("orders", None).await.unwrap();
-        worker.definition("orders", Some(&first.hash)).await.unwrap();
-        assert!(!up());
-        worker.definitions.forget("orders");
-        worker.definition("orders", None).await.unwrap();
-        assert!(up());
-    }
-
-    #[tokio::test]
-    async fn a_worker_that_is_to_end_waits_for_a_hiccup_and_for_no_outage() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("longshore.db");
-        let worker = worker(&file, Arc::new(EmbeddedClaims::open(&file).unwrap()));
-        worker.drain().await;
-        let ask = async |errors: usize| {
-            let mut left = errors;
-            let asking = worker.patiently("ledger", "ask", || {
-                let answer = left.checked_sub(1).map(|less| left = less);
-                async move { answer.map_or(Ok(()), |()| Err(Error::transient("ask", "cut off"))) }
-            });
-            asking.await
-        };
-        ask(2).await.unwrap();
-        assert!(worker.health.readiness().dependencies["ledger"].up);
-        // As an outage: the job is not to be charged with it.
-        assert_eq!(ask(usize::MAX).await.unwrap_err().class(), Class::Unavailable);
-        assert!(!worker.health.readiness().dependencies["ledger"].up);
-        assert_eq!(worker.waiting.load(Ordering::Relaxed), 0);
-    }
-}
+mod tests;

@@ -23,6 +23,8 @@ pub enum Received {
     Nothing(Option<Box<Run>>),
     /// It belongs on another pool's queue.
     Elsewhere(String),
+    /// It is for a worker that understands the definition.
+    Unfit(Error),
     /// It cannot be worked on by anybody: it goes to the dead letters.
     Refused {
         /// The export that it names, where it names one.
@@ -61,12 +63,16 @@ async fn accept(worker: &Worker, message: &Mail, job: JobMessage) -> Result<Rece
         });
         let (bound, order) = match ordered {
             Ok(both) => both,
-            Err(error) if is_the_senders(&error) => {
+            Err(error) if is_the_senders(&error) || error.class() == Class::Config => {
                 if !std::mem::replace(&mut fresh, true) {
                     worker.definitions.forget(&name);
                     continue;
                 }
-                return Ok(Received::Refused { export: Some(name), error });
+                return Ok(match error.class() {
+                    // Whoever applied the definition understood it.
+                    Class::Config => Received::Unfit(error),
+                    _ => Received::Refused { export: Some(name), error },
+                });
             }
             Err(error) => return Err(error),
         };
@@ -233,7 +239,7 @@ pub async fn release(worker: &Worker, claim: &Claim) {
 
 /// Whether an error says that the message is wrong, rather than that something is away.
 fn is_the_senders(error: &Error) -> bool {
-    matches!(error.class(), Class::Malformed | Class::Conflict | Class::Config)
+    matches!(error.class(), Class::Malformed | Class::Conflict)
 }
 
 fn strange(outcome: &Outcome) -> Error {

@@ -150,7 +150,7 @@ impl Bench {
             worker: RunId::new().to_string(),
             // Whoever comes next finds that this one fell silent.
             lease: Duration::ZERO,
-            needs: plan.needs(),
+            needs: Some(plan.needs()),
             attempts: 100,
             cursor: plan.cursor().map(str::to_owned),
             target: Some(plan.target().to_owned()),

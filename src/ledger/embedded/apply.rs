@@ -13,7 +13,7 @@ use crate::job::command::{Command, Outcome};
 use crate::job::pause::Scope;
 use crate::job::waiting::{Resource, Waiter};
 use crate::job::window::Window;
-use crate::ledger::sheet::{Named, Sheets, note_before, resources_of, run_of};
+use crate::ledger::sheet::{Named, Sheets, note_before, resources_of, run_of, targets_of};
 
 /// Applies commands; with `notices`, a run that dies leaves one in the outbox. Answers also whether something was put into the outbox that is due.
 pub fn apply(
@@ -71,11 +71,13 @@ fn load(connection: &Connection, commands: &[Command], at: Timestamp) -> Result<
     )?
     .into_iter()
     .collect();
+    let mut targets = named.targets;
+    targets.extend(facts.runs.iter().filter_map(targets_of));
     facts.heads = pairs(
         connection,
         "SELECT target, manifest_sha256 FROM heads \
          WHERE target IN (SELECT value FROM json_each(?1))",
-        [array(&named.targets)],
+        [array(&targets)],
     )?
     .into_iter()
     .collect();

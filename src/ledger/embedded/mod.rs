@@ -139,6 +139,15 @@ impl Ledger for EmbeddedLedger {
             .await
     }
 
+    async fn body(&self, id: RunId) -> Result<String> {
+        self.file
+            .with("read a job", move |connection| {
+                let id = id.to_string();
+                Ok(texts(connection, "SELECT body FROM runs WHERE id = ?1", [id])?.concat())
+            })
+            .await
+    }
+
     async fn runs(&self, filter: &RunFilter) -> Result<Vec<Run>> {
         let filter = filter.clone();
         self.file

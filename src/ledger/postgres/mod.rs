@@ -195,6 +195,11 @@ impl Ledger for PostgresLedger {
             .transpose()
     }
 
+    async fn body(&self, id: RunId) -> Result<String> {
+        let sql = "SELECT body FROM runs WHERE id = $1";
+        Ok(self.texts(sql, &[&id.0], "read a job").await?.concat())
+    }
+
     async fn runs(&self, filter: &RunFilter) -> Result<Vec<Run>> {
         let states: Vec<&str> = filter.states.iter().map(|state| state.as_str()).collect();
         self.texts(

@@ -53,6 +53,7 @@ suite! {
     quarantine:
         released_rows_are_delivered_by_one_run,
         a_release_that_failed_is_followed_by_another_and_never_joins_it,
+        rows_are_not_delivered_beside_what_has_taken_the_place_of_their_delivery,
         rows_that_have_no_place_any_more_are_not_released,
         what_became_of_refused_rows_is_kept;
     files:
