@@ -51,8 +51,7 @@ fn weeks_begin_on_monday_and_months_on_the_first() {
 
 #[test]
 fn clocks_that_jump_at_midnight() {
-    let day =
-        |name: &str, text: &str| WindowSpec::Day.containing(at(text), &zone(name).unwrap());
+    let day = |name: &str, text: &str| WindowSpec::Day.containing(at(text), &zone(name).unwrap());
     // Midnight is skipped: the day begins at one.
     assert_eq!(
         day("America/Sao_Paulo", "2018-11-04T12:00:00Z"),
