@@ -34,7 +34,6 @@ impl<'a> Find<'a> {
             filter;
         find.value("r.key = ", key.as_deref().map(Value::Text));
         find.value("r.parent = ", parent.map(Value::Run));
-        find.value("r.export = ", export.as_deref().map(Value::Text));
         find.value("r.accepted_at >= ", since.map(Value::Time));
         find.value("r.window_start >= ", window.map(|span| Value::Time(span.start)));
         find.value("r.window_start < ", window.map(|span| Value::Time(span.end)));
@@ -50,21 +49,32 @@ impl<'a> Find<'a> {
         if *quarantined {
             find.condition("r.quarantine IS NOT NULL");
         }
+        // So says the index of those that are not done.
+        if !states.is_empty() && !states.contains(&State::Done) {
+            find.condition("r.state <> 'done'");
+        }
+        let order = match export.as_deref() {
+            // Editions of a key follow one upon the other, and so stand in its index.
+            _ if key.is_some() => "r.edition DESC",
+            // Where nothing narrows what is looked at, by the export's own index, however long ago its
+            // last run was: that one alone has the order of both columns.
+            Some(_) if find.text.is_empty() => "r.export, r.accepted_at DESC, r.id DESC",
+            _ => "r.accepted_at DESC, r.id DESC",
+        };
+        match export.as_deref().map(Value::Text) {
+            Some(value) if find.text.is_empty() => {
+                find.values.push(value);
+                find.condition(&format!("r.export BETWEEN {mark}1 AND {mark}1"));
+            }
+            value => find.value("r.export = ", value),
+        }
         if !states.is_empty() {
             // Written out, so that it is known how many there are of each.
             let words: Vec<String> =
                 states.iter().map(|state| format!("'{}'", state.as_str())).collect();
             find.condition(&format!("r.state IN ({})", words.join(", ")));
-            // So says the index of those that are not done.
-            if !states.contains(&State::Done) {
-                find.condition("r.state <> 'done'");
-            }
         }
-        // Editions of a key follow one upon the other, and so stand in its index.
-        find.text.push_str(match key {
-            Some(_) => " ORDER BY r.edition DESC",
-            None => " ORDER BY r.accepted_at DESC, r.id DESC",
-        });
+        let _ = write!(find.text, " ORDER BY {order}");
         if *limit < u32::MAX {
             let _ = write!(find.text, " LIMIT {limit}");
         }
@@ -113,11 +123,18 @@ mod tests {
         assert_eq!(asked(&key), (expected.to_owned(), 1));
         let states = vec![State::Committing, State::Closing];
         let open = RunFilter { states, limit: u32::MAX, ..RunFilter::default() };
-        let expected = "WHERE r.state IN ('committing', 'closing') AND r.state <> 'done'";
+        let expected = "WHERE r.state <> 'done' AND r.state IN ('committing', 'closing')";
         assert_eq!(asked(&open), (format!("{expected} {newest}"), 0));
-        let done = RunFilter { states: vec![State::Done, State::Dead], ..all };
+        let done = RunFilter { states: vec![State::Done, State::Dead], ..all.clone() };
         let expected = "WHERE r.state IN ('done', 'dead')";
         assert_eq!(asked(&done), (format!("{expected} {newest} LIMIT 20"), 0));
+        let export = Some("orders".to_owned());
+        let expected = "WHERE r.export BETWEEN $1 AND $1 ORDER BY r.export, r.accepted_at DESC";
+        let of_export = RunFilter { export: export.clone(), ..all };
+        assert_eq!(asked(&of_export), (format!("{expected}, r.id DESC LIMIT 20"), 1));
+        let open = RunFilter { export, ..open };
+        let expected = "WHERE r.state <> 'done' AND r.export = $1 AND r.state IN";
+        assert_eq!(asked(&open), (format!("{expected} ('committing', 'closing') {newest}"), 1));
     }
 
     #[test]
