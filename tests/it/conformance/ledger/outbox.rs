@@ -54,8 +54,10 @@ pub async fn what_no_queue_takes_is_put_off_for_longer_each_time(bed: Bed) {
     bed.queued("other").await;
     let due = bed.due().await;
     let version = |due: &[Posting]| {
-        let of_run = |posting: &&Posting| matches!(posting, Posting::Wake { run: woken, .. } if *woken == run);
-        due.iter().find(of_run).map(Posting::version)
+        due.iter().find_map(|posting| match posting {
+            Posting::Wake { run: woken, version, .. } if *woken == run => Some(*version),
+            _ => None,
+        })
     };
     let first = version(&due).unwrap();
     let sent: Vec<i64> = due.iter().map(Posting::version).filter(|one| *one != first).collect();
