@@ -36,7 +36,7 @@ const LAYERS: [&[&str]; 18] = [
 const PORTS: [(&str, &[&str]); 7] = [
     ("claims", &["file", "link"]),
     ("connect", &["sql"]),
-    ("ledger", &["sheet"]),
+    ("ledger", &["find", "sheet"]),
     ("limits", &["gcra", "local"]),
     ("queue", &[]),
     ("sink", &["table"]),
