@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-
 use super::Progress;
 use super::quarantine::{Quarantine, Vault};
 use super::reference::Reference;

@@ -37,7 +37,7 @@ const LAYERS: [&[&str]; 19] = [
 const PORTS: [(&str, &[&str]); 7] = [
     ("claims", &["file", "link"]),
     ("connect", &["sql"]),
-    ("ledger", &["sheet"]),
+    ("ledger", &["find", "sheet"]),
     ("limits", &["gcra", "local"]),
     ("queue", &[]),
     ("sink", &["table"]),
