@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::{Context, Ended, Verdict};
 use crate::config::Settings;
-use crate::error::Result;
+use crate::error::{Class, Result};
 use crate::job::changes::Audit;
 use crate::ledger::Migration;
 use crate::wiring;
@@ -26,8 +26,11 @@ pub struct Migrate {
 impl Migrate {
     pub async fn run(self, context: &Context) -> Ended {
         let config = context.config(false)?;
-        // Of a ledger that is not there yet, none.
-        let before = wiring::migrate(&config.settings, false).await.unwrap_or_default();
+        let before = match wiring::migrate(&config.settings, false).await {
+            // It is not there yet.
+            Err(error) if error.class() == Class::NotFound && !self.status => Vec::new(),
+            before => before?,
+        };
         let mut migrations = wiring::migrate(&config.settings, !self.status).await?;
         migrations.sort_by_key(|migration| migration.version);
         if !self.status {

@@ -474,9 +474,9 @@ fn of_code(code: Code) -> Page {
                  protect = { id = \"mask\" }\n\
                  [contract]\nprimary-key = [\"id\"]\nfields = { id = { type = \"string\" } }",
             ),
-            "Deliver the column as it is. For the primary key of an upsert and for `deleted`, \
-             `hash` and `tokenize` will do, which keep equal values equal; `window-column` and \
-             `scope` must be as they are.",
+            "Deliver the column as it is. For the primary key of an upsert `hash` and `tokenize` will \
+             do, which keep equal values equal; what `deleted`, `window-column` and `scope` name must \
+             be as it is, since it is compared after protection.",
         ),
         Code::ReferenceKey => (
             "The key of a reference must name columns that it has, each once: by their values a row \

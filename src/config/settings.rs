@@ -366,6 +366,19 @@ impl SettingsFile {
             super::validate::no_password(url, place, problems);
             let parsed = url::Url::parse(url).ok().filter(|url| url.has_host());
             match parsed {
+                // What is asked of a vault is added behind it.
+                Some(url)
+                    if section == "vault" && (url.query(), url.fragment()) != (None, None) =>
+                {
+                    problems
+                        .add(
+                            Code::BadUrl,
+                            place,
+                            "a vault's address ends with its host or path",
+                            "",
+                        )
+                        .help("write \"https://host:8200\"; a namespace has a key of its own");
+                }
                 Some(url) if url.scheme() == "https" => {}
                 Some(url) if url.scheme() == "http" => {
                     if !is_loopback(url.host_str().unwrap_or_default()) {

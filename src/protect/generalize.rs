@@ -152,10 +152,17 @@ fn units(step: Step, column: &str, kind: &FieldType, scale: u8, greatest: i128) 
         ))
         .help("Write a step that the column can hold, or CAST the column in [transform]."));
     }
-    step.at_scale(scale).filter(|units| *units <= greatest).ok_or_else(|| {
+    let units = step.at_scale(scale).filter(|units| *units <= greatest).ok_or_else(|| {
         refuse(format!("the step {step} is greater than any value of column `{column}`, {kind}"))
             .help("Write a smaller step, or use redact.")
-    })
+    })?;
+    if units == 1 {
+        return Err(refuse(format!(
+            "the step {step} leaves every value of column `{column}`, {kind}, as it is"
+        ))
+        .help("Write a greater step."));
+    }
+    Ok(units)
 }
 
 /// Each value less what it is above its class. Where `below` gives none, the row is refused.

@@ -1,9 +1,14 @@
 //! What the tests look at of what is logged.
 
 use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
+use tracing::Dispatch;
 use tracing::subscriber::DefaultGuard;
+
+/// One that is always there: of a single one `tracing` asks only the thread that comes to a line
+/// first, and where that is another test's, the line would be off for all.
+static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(tracing_subscriber::registry()));
 
 /// What is logged.
 #[derive(Clone, Default)]
@@ -22,6 +27,7 @@ impl Write for Log {
 impl Log {
     /// Takes what this thread logs, until the guard is dropped.
     pub fn start() -> (Log, DefaultGuard) {
+        LazyLock::force(&SECOND);
         let log = Log::default();
         let writer = log.clone();
         let subscriber = tracing_subscriber::fmt()

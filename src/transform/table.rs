@@ -141,8 +141,15 @@ impl Table {
 /// What a batch of a reference takes in memory once its rows can be found, in bytes.
 pub fn cost(batch: &RecordBatch, key: &[String]) -> u64 {
     let keys = key.iter().filter_map(|name| batch.column_by_name(name));
-    let keys: usize = keys.map(Array::get_array_memory_size).sum();
-    (batch.get_array_memory_size() + keys + batch.num_rows() * ENTRY) as u64
+    let keys: usize = keys.map(|column| taken(column)).sum();
+    let columns: usize = batch.columns().iter().map(taken).sum();
+    (columns + keys + batch.num_rows() * ENTRY) as u64
+}
+
+/// The bytes of a column's own values. Its buffers may hold those of others as well.
+fn taken(column: &ArrayRef) -> usize {
+    let data = column.to_data();
+    data.get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size())
 }
 
 /// Whether values of a type can be compared with a key of another, and nothing is lost by it.

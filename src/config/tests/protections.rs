@@ -114,7 +114,6 @@ mode = "upsert"
 deleted = "gone = 'line'"
 [protect]
 id = "tokenize"
-gone = "hash"
 line = { method = "generalize", step = 10 }
 "#;
     let dir = super::folder(&[("exports/orders.toml", export)]);

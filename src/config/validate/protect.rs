@@ -63,13 +63,16 @@ pub(super) fn upsert(export: &Export, tree: &Node, problems: &mut Problems) {
         names.any(|word| word.eq_ignore_ascii_case(name))
     };
     for (name, how) in &export.protect {
-        if how.method.keeps_equality() {
-            continue;
-        }
-        let part = if is_key(name) {
-            "`primary-key`, by which an upsert finds its rows"
+        let (part, help) = if is_key(name) && !how.method.keeps_equality() {
+            (
+                "`primary-key`, by which an upsert finds its rows",
+                "deliver it as it is, or as `hash` or `tokenize`, which keep equal values equal",
+            )
         } else if tells_deleted(name) {
-            "`deleted`, which tells the rows that go"
+            (
+                "`deleted`, which tells the rows that go by what is delivered",
+                "deliver it as it is, or compute in [transform] a column of its own that tells it",
+            )
         } else {
             continue;
         };
@@ -79,9 +82,7 @@ pub(super) fn upsert(export: &Export, tree: &Node, problems: &mut Problems) {
             Method::Drop => "and left out".to_owned(),
             method => format!("and `{method}` changes what it tells"),
         };
-        problems
-            .add(Code::ProtectedKey, place, message, label)
-            .help("deliver it as it is, or as `hash` or `tokenize`, which keep equal values equal");
+        problems.add(Code::ProtectedKey, place, message, label).help(help);
     }
 }
 

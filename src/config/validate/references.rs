@@ -9,7 +9,7 @@ use crate::config::tree::Node;
 use crate::connect::System;
 use crate::export::Export;
 use crate::source::{self, SourceConfig};
-use crate::transform::Transform;
+use crate::transform::{Table, Transform};
 
 /// Checks the references of an export: their names, what they read, and their keys.
 pub fn references(export: &Export, tree: &Node, known: &Known<'_>, problems: &mut Problems) {
@@ -44,6 +44,17 @@ pub fn references(export: &Export, tree: &Node, known: &Known<'_>, problems: &mu
                 let place = tree.at(&[at[0], at[1], "connection"]);
                 no_connection(&config.connection, known.connections, place, problems);
             }
+            Some(Some(one)) if one.kind == System::Discard => {
+                let place = tree.at(&[at[0], at[1], "connection"]);
+                problems
+                    .add(
+                        Code::ReferenceKey,
+                        place,
+                        "a `discard` connection has no rows to find",
+                        "",
+                    )
+                    .help("name a connection that has the table or the file");
+            }
             Some(Some(one)) => {
                 if let Some(table) = tree.get(at[0]).and_then(|all| all.get(at[1])) {
                     let what = match one.kind {
@@ -58,7 +69,7 @@ pub fn references(export: &Export, tree: &Node, known: &Known<'_>, problems: &mu
             }
             _ => {}
         }
-        check_key(config, &at, tree, problems);
+        check_key(name, config, &at, tree, problems);
     }
 }
 
@@ -68,7 +79,7 @@ fn is_name(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
 }
 
-fn check_key(config: &SourceConfig, at: &[&str], tree: &Node, problems: &mut Problems) {
+fn check_key(name: &str, config: &SourceConfig, at: &[&str], tree: &Node, problems: &mut Problems) {
     let Some(key) = &config.key else {
         missing(
             "key",
@@ -103,5 +114,16 @@ fn check_key(config: &SourceConfig, at: &[&str], tree: &Node, problems: &mut Pro
             let problem = problems.add(Code::ReferenceKey, place, message, "no such column");
             problem.help = suggest(column, columns.iter().map(|one| one.as_str()));
         }
+    }
+    let strange = seen.len() != key.len()
+        || columns.is_some_and(|columns| key.iter().any(|column| !columns.contains(&column)));
+    // What is wrong with the types of the key, where the definition tells them.
+    if !strange
+        && !key.is_empty()
+        && let Some(schema) = source::declared(config, None)
+        && let Err(error) = Table::new(name, &schema, key, &[])
+    {
+        let problem = problems.add(Code::ReferenceKey, place, error.message(), "");
+        problem.help = error.advice().map(str::to_owned);
     }
 }

@@ -175,8 +175,12 @@ impl Waiting {
         // Text has at most four bytes where Arrow has one, but a short number may have 40, and each
         // value its delimiter and name.
         let names: usize = rows.schema_ref().fields().iter().map(|field| field.name().len()).sum();
-        let width = 4 * rows.get_array_memory_size() as u64 / count
-            + (48 * rows.num_columns() + names) as u64;
+        // Of a slice its own values alone.
+        let taken = rows.columns().iter().map(|column| {
+            let data = column.to_data();
+            data.get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size()) as u64
+        });
+        let width = 4 * taken.sum::<u64>() / count + (48 * rows.num_columns() + names) as u64;
         Waiting { rows, width }
     }
 }
