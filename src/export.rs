@@ -101,7 +101,8 @@ impl Export {
         if self.sink.mode == Some(Mode::ReplaceWindow) {
             return Some("[sink] mode");
         }
-        let named = [("[sink] path", self.sink.path.clone()), ("[sink] file", self.sink.template())];
+        let named =
+            [("[sink] path", self.sink.path.clone()), ("[sink] file", self.sink.template())];
         named.into_iter().find_map(|(place, text)| {
             let text = text?;
             let (template, _) = Template::read(&text, &self.param_names());

@@ -160,7 +160,7 @@ fn canonical(members: &Map<String, Json>) -> String {
 mod tests {
     use super::*;
     use crate::digest;
-use crate::job::message::JobMessage;
+    use crate::job::message::JobMessage;
     use crate::job::param;
     use proptest::prelude::*;
     use serde_json::json;

@@ -147,8 +147,10 @@ impl Resolve {
             (End::Done, stuck::Found::Delivered(decision, proof)) => delivered(decision, proof),
             (End::Dead, stuck::Found::Delivered(..)) => Err(refuse("the target has the delivery")
                 .help("Resolve it as done; a recipient may have taken it already.")),
-            (End::Done, stuck::Found::Nothing) => Err(refuse("the target does not have the delivery")
-                .help("Resolve it as dead, or mend what keeps it from being delivered.")),
+            (End::Done, stuck::Found::Nothing) => {
+                Err(refuse("the target does not have the delivery")
+                    .help("Resolve it as dead, or mend what keeps it from being delivered."))
+            }
             (End::Dead, stuck::Found::Nothing) => Ok(None),
             (end, stuck::Found::Unknown(error)) => {
                 told(&format!("the target cannot be asked: {}\n", scrub(&error.to_string())));

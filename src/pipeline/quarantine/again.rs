@@ -161,8 +161,9 @@ fn taken(
 }
 
 /// A row that stays refused.
-fn again(KeptRow { rule, column, of: _, row }: KeptRow) -> Result<Refused> {
-    Ok(Refused { rule, column, row: raw_row(row.get())?, schema: None })
+fn again(kept: KeptRow) -> Result<Refused> {
+    let KeptRow { rule, column, why, also, origin, of: _, row } = kept;
+    Ok(Refused { rule, column, why, also, origin, row: raw_row(row.get())?, schema: None })
 }
 
 /// Whether a supplement may be delivered: it has a row, and those that were refused again are kept.
