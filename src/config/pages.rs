@@ -422,8 +422,9 @@ fn of_code(code: Code) -> Page {
              checked; else its form is, and `longshore check --connect` does the rest.",
             Wrong::File(EXPORT, "transform = { sql = \"SELECT id amount vat FROM input\" }"),
             "Correct the place that is pointed at. A transform is one SELECT … FROM input \
-             [WHERE …]; joins, aggregates and sorting belong into the source's query. Where \
-             digits would be lost, say by a CAST how many are wanted.",
+             [LEFT JOIN reference ON …] [WHERE …], where a reference is found by its whole key; \
+             other joins, aggregates and sorting belong into the source's query. Where digits \
+             would be lost, say by a CAST how many are wanted.",
         ),
         Code::Promise => (
             "The contract promises columns or types that the rows do not have, as far as the \

@@ -159,7 +159,6 @@ fn canonical(members: &Map<String, Json>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::digest;
     use crate::job::message::JobMessage;
     use crate::job::param;
     use proptest::prelude::*;

@@ -75,6 +75,22 @@ pub struct Applied {
     pub change: Change,
 }
 
+impl Applied {
+    /// Why, as the audit trail has it: with what it came to.
+    fn audited(&self, reason: &str) -> String {
+        let what = match self.change {
+            Change::Retired => "retired".to_owned(),
+            Change::New | Change::Changed | Change::Unchanged => {
+                format!("revision {}", self.revision)
+            }
+        };
+        match reason {
+            "" => what,
+            reason => format!("{what}: {reason}"),
+        }
+    }
+}
+
 /// What applying does to an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]

@@ -17,7 +17,7 @@ use crate::job::key::Content;
 use crate::job::param::{self, Bindings, Value};
 use crate::job::run::Run;
 use crate::job::supplement::Supplement;
-use crate::job::template::{self, Template};
+use crate::job::template::{self, Pattern, Template};
 use crate::job::waiting::Need;
 use crate::job::window;
 use crate::protect::{self, Keys, Method, ProtectConfig};
@@ -150,12 +150,19 @@ impl Plan {
                 bindings.insert(name.to_owned(), Value::Timestamp(at));
             }
         }
+        let filled = |path: &str| {
+            let (pattern, mistakes) = Pattern::read(path, &params);
+            match mistakes.into_iter().next() {
+                Some(mistake) => Err(mistake.error),
+                None => pattern.render(run.order.window, &zone, &values),
+            }
+        };
         let contract = export.contract.as_ref();
         let promised = contract.map(|contract| Promised {
             types: contract.types(),
             drop: contract.extra_columns == ExtraColumns::Drop,
         });
-        let source = source::build(&export.source, from, promised.as_ref())?;
+        let source = source::build(&export.source.at(filled)?, from, promised.as_ref())?;
         // A new edition takes the place of the one before, whatever the definition says, and so does
         // the supplement of a new edition.
         let if_exists = match run.order.edition {
@@ -174,7 +181,7 @@ impl Plan {
         let sink = sink::build(&sink, to, occasion)?;
         // Refused rows have come through the transform.
         let references = match supplement {
-            None => Reference::of(&export, house)?,
+            None => Reference::of(&export, house, filled)?,
             Some(_) => Vec::new(),
         };
         let read = supplement.is_none().then_some(from).into_iter();

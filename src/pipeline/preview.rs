@@ -96,15 +96,18 @@ impl Plan {
                 *preview.refused.entry((refused.column, refused.rule)).or_default() += 1;
             }
             let wanted = batch.rows.num_rows().min(most - preview.rows.len());
-            preview.rows.extend((0..wanted).map(|row| {
-                let mut row = row_json(&batch.rows, row);
+            for row in 0..wanted {
+                let mut shown = row_json(&batch.rows, row);
+                if let Some(fit) = &fit {
+                    fit.spell(&batch.rows, row, &mut shown)?;
+                }
                 for (column, word) in &hidden {
-                    if let Some(value) = row.get_mut(*column) {
+                    if let Some(value) = shown.get_mut(*column) {
                         *value = Json::from(*word);
                     }
                 }
-                row
-            }));
+                preview.rows.push(shown);
+            }
         }
         Ok(preview)
     }

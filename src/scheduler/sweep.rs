@@ -80,6 +80,7 @@ async fn stuck(scheduler: &Scheduler, run: RunId) -> Result<()> {
         run = %run.id,
         export = run.order.export,
         attempt = run.fence,
+        fence = run.fence,
         worker = run.worker,
         state = %run.state,
         failure = run.failure.map(|failure| failure.message),

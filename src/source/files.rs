@@ -7,8 +7,6 @@ mod fresh;
 mod glob;
 mod object;
 
-pub(crate) use self::glob::placeholders;
-
 use std::io::{BufRead, BufReader};
 use std::sync::Arc;
 
@@ -84,11 +82,8 @@ impl FilesSource {
     }
 
     /// The files that match, as the store lists them.
-    async fn list<'a>(
-        &self,
-        store: &'a Store,
-        pattern: &'a str,
-    ) -> Result<BoxStream<'a, Result<ObjectMeta>>> {
+    async fn list<'a>(&'a self, store: &'a Store) -> Result<BoxStream<'a, Result<ObjectMeta>>> {
+        let pattern = self.pattern.as_str();
         let Some(folder) = glob::folder(pattern) else {
             let found = match store.objects.head(&store.path(pattern)?).await {
                 Ok(meta) => Some(Ok(meta)),
@@ -108,12 +103,11 @@ impl FilesSource {
     }
 
     /// The files that match, by name. All have one format.
-    async fn find(&self, store: &Store, bindings: &Bindings) -> Result<Vec<Found>> {
-        let pattern = glob::fill_in(&self.pattern, bindings)?;
-        let mut metas: Vec<ObjectMeta> = self.list(store, &pattern).await?.try_collect().await?;
+    async fn find(&self, store: &Store) -> Result<Vec<Found>> {
+        let mut metas: Vec<ObjectMeta> = self.list(store).await?.try_collect().await?;
         if metas.is_empty() {
             return Err(Error::permanent(LIST, "no file matches the path")
-                .with("path", &pattern)
+                .with("path", &self.pattern)
                 .help("`*` is any part of one name, `**` any folders; the path is relative to the connection's url."));
         }
         metas.sort_unstable_by(|one, other| one.location.cmp(&other.location));
@@ -163,21 +157,18 @@ impl FilesSource {
     }
 
     /// The files and the schema that all of them have.
-    async fn plan(&self, bindings: &Bindings) -> Result<(Vec<Found>, SchemaRef)> {
+    async fn plan(&self) -> Result<(Vec<Found>, SchemaRef)> {
         let store = Store::open(&self.connection)?;
-        let found = self.find(&store, bindings).await?;
+        let found = self.find(&store).await?;
         let schema = self.columns(found.first()).await?;
         Ok((found, schema))
     }
 
     /// The files that a run by a cursor reads, and the schema that all of them have.
-    async fn taken(&self, bindings: &Bindings, take: Take<'_>) -> Result<Takes> {
+    async fn taken(&self, take: Take<'_>) -> Result<Takes> {
         let store = Store::open(&self.connection)?;
-        let pattern = glob::fill_in(&self.pattern, bindings)?;
         let Fresh { metas, sample } = match take {
-            Take::New(delivered) => {
-                fresh::new(&store, self.list(&store, &pattern).await?, delivered).await?
-            }
+            Take::New(delivered) => fresh::new(&store, self.list(&store).await?, delivered).await?,
             Take::Again(files) => fresh::again(&store, files).await?,
         };
         let files = match take {
@@ -240,16 +231,16 @@ impl FilesSource {
 
 #[async_trait]
 impl Source for FilesSource {
-    async fn schema(&self, bindings: &Bindings) -> Result<SchemaRef> {
+    async fn schema(&self, _bindings: &Bindings) -> Result<SchemaRef> {
         let told = async {
             match self.by_cursor {
                 true => {
-                    let taken = self.taken(bindings, Take::New(&NothingDelivered)).await?;
+                    let taken = self.taken(Take::New(&NothingDelivered)).await?;
                     self.check_header(taken.found.first()).await?;
                     Ok(taken.schema)
                 }
                 false => {
-                    let (found, schema) = self.plan(bindings).await?;
+                    let (found, schema) = self.plan().await?;
                     self.check_header(found.first()).await?;
                     Ok(schema)
                 }
@@ -258,13 +249,13 @@ impl Source for FilesSource {
         told.await.map_err(|error| self.named(error))
     }
 
-    async fn read(&self, bindings: &Bindings) -> Result<Rows> {
-        let (found, schema) = self.plan(bindings).await.map_err(|error| self.named(error))?;
+    async fn read(&self, _bindings: &Bindings) -> Result<Rows> {
+        let (found, schema) = self.plan().await.map_err(|error| self.named(error))?;
         Ok(self.rows(found, schema))
     }
 
-    async fn read_files(&self, bindings: &Bindings, take: Take<'_>) -> Result<Taken> {
-        let taken = self.taken(bindings, take).await.map_err(|error| self.named(error))?;
+    async fn read_files(&self, _bindings: &Bindings, take: Take<'_>) -> Result<Taken> {
+        let taken = self.taken(take).await.map_err(|error| self.named(error))?;
         Ok(Taken { rows: self.rows(taken.found, taken.schema), files: taken.files })
     }
 }

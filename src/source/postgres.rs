@@ -295,7 +295,7 @@ fn no_type(column: &Column) -> Error {
     };
     let help = if *kind == Type::NUMERIC {
         format!(
-            "Promise it in [contract.fields], with up to 38 digits: \
+            "Promise it in [contract.fields], or in the fields of a reference, with up to 38 digits: \
              {name} = {{ type = \"decimal(18,4)\" }}; or cast it in a query."
         )
     } else {

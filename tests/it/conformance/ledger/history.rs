@@ -70,7 +70,7 @@ pub async fn definitions_are_numbered_by_content(bed: Bed) {
     assert_eq!(names, ["customers"]);
     let trail = ledger.audit_trail(&AuditFilter::about("orders", 10)).await.unwrap();
     let reasons: Vec<&str> = trail.iter().map(|line| line.reason.as_str()).collect();
-    assert_eq!(reasons, ["revision 0", "revision 1", "revision 3", "revision 2", "revision 1"]);
+    assert_eq!(reasons, ["retired", "revision 1", "revision 3", "revision 2", "revision 1"]);
 }
 
 pub async fn runs_are_found_by_what_is_asked(bed: Bed) {
