@@ -499,6 +499,15 @@ fn of_code(code: Code) -> Page {
             ),
             "Join it: LEFT JOIN countries ON input.country = countries.code. Or remove it.",
         ),
+        Code::NoVault => (
+            "A secret is said to be in a vault, and longshore.toml does not tell which vault that is.",
+            Wrong::File(
+                CONNECTIONS,
+                "[warehouse]\ntype = \"postgres\"\nurl = \"postgres://loader@dw.internal/dw\"\n\
+                 password = \"${vault:secret/data/warehouse#password}\"",
+            ),
+            "Add [vault] with `url` and `token` to longshore.toml, or refer to the environment or a file.",
+        ),
         Code::LiteralSecret => (
             "A password or key stands in the configuration itself, where everybody reads it who \
              reads the repository.",

@@ -219,15 +219,15 @@ impl Drop for Link {
 /// password is not where its reference points; `permanent` when it refuses the user.
 pub async fn connect(connection: &Connection, application: &str) -> Result<Client> {
     let named = |error: Error| error.with("connection", &connection.name);
-    let settings = || {
-        let password = connection.password.as_ref().map(Secret::read_for_job).transpose()?;
+    let settings = async || {
+        let password = Secret::read_any_for_job(connection.password.as_ref()).await?;
         config(&connection.url, password.as_ref(), connection.tls, application)
     };
-    let first = settings().map_err(named)?;
+    let first = settings().await.map_err(named)?;
     let tls = tls(&first, connection.ca.as_deref()).map_err(named)?;
     let (client, task) = match first.connect(tls.clone()).await {
         Err(error) if connection.password.is_some() && is_refused_user(&error) => {
-            settings().map_err(named)?.connect(tls.clone()).await
+            settings().await.map_err(named)?.connect(tls.clone()).await
         }
         other => other,
     }
@@ -359,6 +359,8 @@ fn class_of(state: &str) -> Class {
         // Shutdowns, a server that is starting, too many connections, full disks and memory.
         _ if state.starts_with("08") || state.starts_with("53") => Class::Unavailable,
         "57P01" | "57P02" | "57P03" | "57P05" => Class::Unavailable,
+        // It takes no writes: a standby, as which a primary comes back that was replaced.
+        "25006" => Class::Unavailable,
         // Serialization and deadlock; a lock not had in time; a statement that was cancelled.
         "40001" | "40P01" | "40003" | "55P03" | "57014" => Class::Transient,
         // Idle for too long in a transaction, a snapshot too old, a failed server process.
@@ -464,6 +466,7 @@ mod tests {
             ("08006", Class::Unavailable),
             ("57P01", Class::Unavailable),
             ("53300", Class::Unavailable),
+            ("25006", Class::Unavailable),
             ("40001", Class::Transient),
             ("55P03", Class::Transient),
             ("28P01", Class::Permanent),

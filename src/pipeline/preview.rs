@@ -47,7 +47,7 @@ impl Plan {
             schema = Contract::plan(config, schema)?.schema();
         }
         if !self.export.protect.is_empty() {
-            let keys = self.keys()?;
+            let keys = self.keys().await?;
             schema = Protect::plan(&self.export.protect, schema, &keys)?.schema();
         }
         self.sink.fits(&schema).await.map_err(|error| error.with("target", self.target()))
@@ -71,7 +71,7 @@ impl Plan {
             rows = Contract::plan(config, Arc::clone(&rows.schema))?.rows(rows);
         }
         if !self.export.protect.is_empty() {
-            let keys = self.keys()?;
+            let keys = self.keys().await?;
             let schema = Arc::clone(&rows.schema);
             rows = Protect::plan(&self.export.protect, schema, &keys)?.rows(rows);
         }

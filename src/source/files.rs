@@ -54,6 +54,7 @@ pub(super) struct FilesSource {
 
 /// What a run by a cursor takes.
 struct Takes {
+    store: Store,
     found: Vec<Found>,
     files: Vec<SourceFile>,
     schema: SchemaRef,
@@ -156,17 +157,17 @@ impl FilesSource {
         Ok(Found { object, path, format, compression })
     }
 
-    /// The files and the schema that all of them have.
-    async fn plan(&self) -> Result<(Vec<Found>, SchemaRef)> {
-        let store = Store::open(&self.connection)?;
+    /// Where they are, the files, and the schema that all of them have.
+    async fn plan(&self) -> Result<(Store, Vec<Found>, SchemaRef)> {
+        let store = Store::existing(&self.connection)?;
         let found = self.find(&store).await?;
         let schema = self.columns(found.first()).await?;
-        Ok((found, schema))
+        Ok((store, found, schema))
     }
 
     /// The files that a run by a cursor reads, and the schema that all of them have.
     async fn taken(&self, take: Take<'_>) -> Result<Takes> {
-        let store = Store::open(&self.connection)?;
+        let store = Store::existing(&self.connection)?;
         let Fresh { metas, sample } = match take {
             Take::New(delivered) => fresh::new(&store, self.list(&store).await?, delivered).await?,
             Take::Again(files) => fresh::again(&store, files).await?,
@@ -181,7 +182,7 @@ impl FilesSource {
         let sample = self.alike(&store, sample.into_iter().collect())?;
         let found = self.alike(&store, metas)?;
         let schema = self.columns(found.first().or(sample.first())).await?;
-        Ok(Takes { found, files, schema })
+        Ok(Takes { store, found, files, schema })
     }
 
     /// The columns of all files, as the first tells them, or the definition does.
@@ -240,7 +241,7 @@ impl Source for FilesSource {
                     Ok(taken.schema)
                 }
                 false => {
-                    let (found, schema) = self.plan().await?;
+                    let (_, found, schema) = self.plan().await?;
                     self.check_header(found.first()).await?;
                     Ok(schema)
                 }
@@ -250,30 +251,34 @@ impl Source for FilesSource {
     }
 
     async fn read(&self, _bindings: &Bindings) -> Result<Rows> {
-        let (found, schema) = self.plan().await.map_err(|error| self.named(error))?;
-        Ok(self.rows(found, schema))
+        let planned = self.plan().await.map_err(|error| self.named(error));
+        let (store, found, schema) = planned?;
+        Ok(self.rows(store, found, schema))
     }
 
     async fn read_files(&self, _bindings: &Bindings, take: Take<'_>) -> Result<Taken> {
         let taken = self.taken(take).await.map_err(|error| self.named(error))?;
-        Ok(Taken { rows: self.rows(taken.found, taken.schema), files: taken.files })
+        let rows = self.rows(taken.store, taken.found, taken.schema);
+        Ok(Taken { rows, files: taken.files })
     }
 }
 
 impl FilesSource {
     /// The rows of files, one after the other.
-    fn rows(&self, found: Vec<Found>, schema: SchemaRef) -> Rows {
+    fn rows(&self, store: Store, found: Vec<Found>, schema: SchemaRef) -> Rows {
         let snapshot = snapshot(&found);
         let (csv, declared, wanted) = (self.csv.clone(), self.declared.clone(), schema.clone());
         let name = self.connection.name.clone();
         let stream = stream::iter(found)
             .then(move |found| {
                 let (csv, declared, wanted) = (csv.clone(), declared.clone(), wanted.clone());
-                let (name, file) = (name.clone(), found.object.meta.location.clone());
+                let (store, name) = (store.clone(), name.clone());
+                let file = found.object.meta.location.clone();
                 let path = Arc::clone(&found.path);
                 async move {
-                    let named =
-                        move |error: Error| error.with("file", &file).with("connection", &name);
+                    let named = move |error: Error| {
+                        store.away(error).with("file", &file).with("connection", &name)
+                    };
                     let object = found.object.clone();
                     let after = stream::once(async move { object.unchanged().await })
                         .filter_map(|read| futures::future::ready(read.err().map(Err)));

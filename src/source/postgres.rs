@@ -12,6 +12,7 @@ use std::sync::Arc;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use futures::{StreamExt, stream};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{Kind, Type};
 use tokio_postgres::{Column, CopyOutStream};
 
@@ -19,14 +20,25 @@ use self::cursor::Cursor;
 use self::decode::{Decoder, Wire};
 use super::{Fresh, Since, Source, SourceConfig, Types, sql};
 use crate::connect::Connection;
-use crate::connect::postgres::{Client, classify, connect, stumbled};
+use crate::connect::postgres::{self, Client, connect, stumbled};
 use crate::connect::sql::quote;
-use crate::error::{Error, Result};
+use crate::error::{Class, Error, Result};
 use crate::format::FieldType;
 use crate::job::param::Bindings;
 use crate::rows::{Batch, Rows};
 
 const READ: &str = "read from PostgreSQL";
+
+/// As [`postgres::classify`]; but where the server refuses to write, that is the query's fault: what
+/// is read is read in a transaction that may not.
+fn classify(operation: &'static str, error: tokio_postgres::Error) -> Error {
+    let writes = error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION);
+    let error = postgres::classify(operation, error);
+    match writes {
+        true => error.reclass(Class::Permanent).help("The query must not write."),
+        false => error,
+    }
+}
 
 /// A table or query of a PostgreSQL database.
 pub(super) struct PostgresSource {

@@ -2,6 +2,7 @@ mod after;
 mod any_order;
 mod editions;
 mod operating;
+mod planless;
 mod spreading;
 
 use uuid::Uuid;
@@ -120,7 +121,7 @@ impl Shelf {
             run,
             worker: "w".to_owned(),
             lease: LEASE,
-            needs: needs.to_vec(),
+            needs: Some(needs.to_vec()),
             attempts: 100,
             cursor: Some("cursor/c".to_owned()),
             target: None,
@@ -338,7 +339,7 @@ fn who_takes_a_run_over_is_told_from_whom() {
             run,
             worker: worker.to_owned(),
             lease: LEASE,
-            needs: Vec::new(),
+            needs: Some(Vec::new()),
             attempts: 100,
             cursor: None,
             target: None,
