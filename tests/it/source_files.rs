@@ -149,7 +149,7 @@ async fn what_is_wrong_with_files_is_named(place: &Place) {
         ("[ab].*", &types[..], Class::Permanent, "no file matches"),
         ("*", &types[..], Class::Permanent, "format"),
         ("c.dat", &types[..], Class::Permanent, "does not tell its format"),
-        ("d.csv", &types[..], Class::Contract, "column neu"),
+        ("d.csv", &types[..], Class::Contract, "column `neu`"),
         ("cut.csv.gz", &types[..], Class::Permanent, "damaged or cut off"),
         ("../x.csv", &types[..], Class::Config, "stay under"),
     ] {

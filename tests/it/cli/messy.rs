@@ -134,20 +134,17 @@ async fn what_a_table_cannot_hold_is_a_refused_row() {
         .batch_execute("CREATE TABLE t (id bigint, name text, amount numeric(15,2))")
         .await
         .unwrap();
-    let port = database.url.port().unwrap_or(5432);
-    let password = database.url.password().unwrap_or("x");
-    house.write("password", password);
-    house.write(
-        "config/connections.toml",
-        &format!(
-            "{}[dw]\ntype = \"postgres\"\nhost = \"{}\"\nport = {port}\nuser = \"{}\"\n\
-             password = \"${{file:password}}\"\ndatabase = \"{}\"\n",
-            super::CONNECTIONS,
-            database.url.host_str().unwrap(),
-            database.url.username(),
-            database.url.path().trim_start_matches('/'),
-        ),
-    );
+    let mut bare = database.url.clone();
+    bare.set_password(None).unwrap();
+    let password = match database.url.password() {
+        Some(password) => {
+            house.write("password", password);
+            "password = \"${file:password}\"\n"
+        }
+        None => "",
+    };
+    let warehouse = format!("[dw]\ntype = \"postgres\"\nurl = \"{bare}\"\n{password}");
+    house.write("config/connections.toml", &format!("{}{warehouse}", super::CONNECTIONS));
     define(&house, "", "max-rejected = \"50%\"", "connection = \"dw\"\ntable = \"t\"");
     house.write("lake/in/glob-1.csv", "id,name,amount\n1,a\0b,1\n2,c,2\n");
     house.done(&["run", "messy"]);
