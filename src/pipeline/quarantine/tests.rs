@@ -227,6 +227,7 @@ async fn rows_that_are_refused_again_keep_their_places() {
         delivery: uuid::Uuid::nil(),
         key: "k".to_owned(),
         number: 1,
+        beside: None,
         place,
         rows: 12,
     };
