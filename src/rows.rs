@@ -6,8 +6,13 @@
 //! are no longer in it; at every step `read = rows + filtered + refused` holds, which
 //! [`Counts::balanced`] checks for the whole run.
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, BooleanArray, RecordBatch, UInt64Array};
+use arrow::compute::{concat, filter};
+use arrow::datatypes::{SchemaRef, UInt64Type};
+use arrow::error::ArrowError;
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
@@ -29,27 +34,140 @@ pub struct Batch {
     pub filtered: u64,
     /// Those that a rule refused, with the reason.
     pub refused: Vec<Refused>,
+    /// Where the rows came from, if that is a file. Whoever takes rows out takes their places out.
+    pub places: Option<Places>,
 }
 
 impl Batch {
     /// A batch as it leaves a source: everything that was read is in it.
     pub fn whole(rows: RecordBatch) -> Batch {
-        Batch { read: rows.num_rows() as u64, rows, filtered: 0, refused: Vec::new() }
+        Batch { read: rows.num_rows() as u64, rows, filtered: 0, refused: Vec::new(), places: None }
+    }
+
+    /// Says of which file the rows are: readers of files know their lines alone.
+    #[must_use]
+    pub fn of_file(mut self, file: &Arc<str>) -> Batch {
+        if let Some(places) = &mut self.places {
+            places.file = Arc::clone(file);
+        }
+        for origin in self.refused.iter_mut().filter_map(|refused| refused.origin.as_mut()) {
+            origin.file = file.to_string();
+        }
+        self
+    }
+
+    /// Where a row came from.
+    pub fn origin(&self, row: usize) -> Option<Origin> {
+        self.places.as_ref().and_then(|places| places.origin(row))
     }
 }
 
-/// A row that goes to quarantine instead of the delivery.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Refused {
-    /// The rule that it broke: `required`, `type int64`, `min 0`, …
+/// Where the rows of a batch came from: a file, and for each row its number there.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// The file, by its path under the connection.
+    pub file: Arc<str>,
+    /// What the numbers count.
+    pub at: fn(u64) -> At,
+    /// A number for each row.
+    pub numbers: UInt64Array,
+}
+
+impl Places {
+    /// The origin of a row.
+    pub fn origin(&self, row: usize) -> Option<Origin> {
+        let number = (row < self.numbers.len()).then(|| self.numbers.value(row))?;
+        Some(Origin { file: self.file.to_string(), at: (self.at)(number) })
+    }
+
+    /// The places of the rows that are kept.
+    ///
+    /// # Errors
+    /// Where `keep` is of another length.
+    pub fn filter(&self, keep: &BooleanArray) -> Result<Places, ArrowError> {
+        let numbers = filter(&self.numbers, keep)?.as_primitive::<UInt64Type>().clone();
+        Ok(Places { numbers, ..self.clone() })
+    }
+
+    /// The places of the parts of one batch, one after the other.
+    ///
+    /// # Errors
+    /// None that input could cause.
+    pub fn joined(parts: &[&Places]) -> Result<Option<Places>, ArrowError> {
+        let Some(first) = parts.first() else { return Ok(None) };
+        let numbers: Vec<&dyn Array> = parts.iter().map(|part| &part.numbers as _).collect();
+        let numbers = concat(&numbers)?.as_primitive::<UInt64Type>().clone();
+        Ok(Some(Places { numbers, ..Places::clone(first) }))
+    }
+
+    /// The places of `count` rows from row `from` on.
+    #[must_use]
+    pub fn slice(&self, from: usize, count: usize) -> Places {
+        Places { numbers: self.numbers.slice(from, count), ..self.clone() }
+    }
+}
+
+/// Where a refused row came from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The file, by its path under the connection.
+    pub file: String,
+    /// The place in it.
+    #[serde(flatten)]
+    pub at: At,
+}
+
+/// The place of a row in its file, counted from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum At {
+    /// The line on which it begins.
+    Line(u64),
+    /// The number of the row, in files that have no lines.
+    Row(u64),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.at {
+            At::Line(number) => write!(f, "{} line {number}", self.file),
+            At::Row(number) => write!(f, "{} row {number}", self.file),
+        }
+    }
+}
+
+/// How many broken rules of a row are told.
+pub const RULES_TOLD: usize = 8;
+
+/// A rule that a row broke, besides the first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Breach {
+    /// The rule.
     pub rule: String,
     /// The column that broke it, where one did.
     pub column: Option<String>,
+    /// What is wrong with the value, without telling it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// A row that goes to quarantine instead of the delivery.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Refused {
+    /// The first rule that it broke, by which it is counted: `required`, `type int64`, `min 0`, …
+    pub rule: String,
+    /// The column that broke it, where one did.
+    pub column: Option<String>,
+    /// What is wrong with the value, without telling it: `3 digits after the point, 2 allowed`.
+    pub why: Option<String>,
+    /// The other rules that it broke; at the most [`RULES_TOLD`] in all.
+    pub also: Vec<Breach>,
+    /// Where it came from, if that is a file.
+    pub origin: Option<Origin>,
     /// The row as it was, before protection. It is written to quarantine and nowhere else.
     pub row: serde_json::Map<String, serde_json::Value>,
     /// The columns of the row and their types, where it had come through the transform: then it
     /// can be held against a contract once more.
-    #[serde(skip)]
     pub schema: Option<SchemaRef>,
 }
 
@@ -59,6 +177,31 @@ impl Refused {
         match &self.column {
             Some(column) => format!("{column}: {}", self.rule),
             None => self.rule.clone(),
+        }
+    }
+
+    /// Where it is, if that is known, and what is wrong with it there.
+    pub fn place(&self) -> Option<String> {
+        let origin = self.origin.as_ref()?;
+        Some(match (&self.column, &self.why) {
+            (Some(column), Some(why)) => format!("{origin} ({column}: {why})"),
+            (None, Some(why)) => format!("{origin} ({why})"),
+            _ => origin.to_string(),
+        })
+    }
+
+    /// A row that broke one rule or several, of which the first is counted.
+    pub fn of(
+        breaches: impl IntoIterator<Item = Breach>,
+        row: serde_json::Map<String, serde_json::Value>,
+    ) -> Refused {
+        let mut breaches = breaches.into_iter().take(RULES_TOLD);
+        let refused = Refused { row, ..Refused::default() };
+        match breaches.next() {
+            Some(Breach { rule, column, why }) => {
+                Refused { rule, column, why, also: breaches.collect(), ..refused }
+            }
+            None => refused,
         }
     }
 }

@@ -12,7 +12,7 @@ use super::rules::{self, Rule};
 use super::{ContractConfig, ExtraColumns};
 use crate::error::{Error, Result};
 use crate::format::{FieldType, row_json};
-use crate::rows::{Batch, Refused, Rows};
+use crate::rows::{Batch, Breach, RULES_TOLD, Refused, Rows};
 use crate::suggest::suggest;
 
 /// A contract that was planned for one input schema.
@@ -95,8 +95,8 @@ impl Contract {
         self.schema.clone()
     }
 
-    /// Checks one batch. A row that breaks a rule is refused with the first that it broke, in the
-    /// order of the fields; the others go on, in the promised types.
+    /// Checks one batch. A row that breaks rules is refused with them, in the order of the fields; the
+    /// others go on, in the promised types.
     pub fn apply(&self, batch: Batch) -> Result<Batch> {
         let count = batch.rows.num_rows();
         let mut broken = Broken::new(count);
@@ -110,19 +110,23 @@ impl Contract {
             columns.push(converted);
         }
 
-        let mut refused = batch.refused;
+        let (mut refused, mut places) = (batch.refused, batch.places);
         let mut kept = count;
         if broken.any() {
-            for (row, (column, rule)) in broken.rows() {
-                let Some(column) = self.columns.get(column) else { continue };
+            for (row, broke) in broken.rows() {
+                let breaches = broke.iter().filter_map(|(column, kind)| {
+                    let column = self.columns.get(*column)?;
+                    let name = Some(column.name.clone());
+                    Some(Breach { rule: column.rule(*kind), column: name, why: None })
+                });
                 refused.push(Refused {
-                    rule: column.rule(rule),
-                    column: Some(column.name.clone()),
-                    row: row_json(&batch.rows, row),
+                    origin: places.as_ref().and_then(|places| places.origin(row)),
                     schema: Some(batch.rows.schema()),
+                    ..Refused::of(breaches, row_json(&batch.rows, row))
                 });
             }
             let mask = broken.kept();
+            places = places.map(|places| places.filter(&mask)).transpose().map_err(internal)?;
             kept = mask.true_count();
             for column in &mut columns {
                 *column = filter(column, &mask).map_err(internal)?;
@@ -131,7 +135,7 @@ impl Contract {
         let options = RecordBatchOptions::new().with_row_count(Some(kept));
         let rows = RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)
             .map_err(internal)?;
-        Ok(Batch { rows, read: batch.read, filtered: batch.filtered, refused })
+        Ok(Batch { rows, read: batch.read, filtered: batch.filtered, refused, places })
     }
 
     /// Checks a stream of batches, lazily.
@@ -188,44 +192,47 @@ enum Kind {
     Rule(usize),
 }
 
-/// For each row the first rule it broke. Nothing is allocated while none is.
+/// For each row the rules that it broke. Nothing is allocated while none is.
 struct Broken {
     count: usize,
-    first: Vec<Option<(usize, Kind)>>,
+    rules: Vec<Vec<(usize, Kind)>>,
 }
 
 impl Broken {
     fn new(count: usize) -> Broken {
-        Broken { count, first: Vec::new() }
+        Broken { count, rules: Vec::new() }
     }
 
     fn any(&self) -> bool {
-        !self.first.is_empty()
+        !self.rules.is_empty()
     }
 
     fn mark(&mut self, mask: &BooleanArray, column: usize, kind: impl Fn(usize) -> Option<Kind>) {
         if mask.true_count() == 0 {
             return;
         }
-        self.first.resize(self.count, None);
+        self.rules.resize(self.count, Vec::new());
         // Under a NULL the mask's bit means nothing.
         let set = match mask.nulls() {
             Some(valid) => mask.values() & valid.inner(),
             None => mask.values().clone(),
         };
         for row in set.set_indices() {
-            if let Some(slot @ None) = self.first.get_mut(row) {
-                *slot = kind(row).map(|kind| (column, kind));
+            if let (Some(rules), Some(kind)) = (self.rules.get_mut(row), kind(row))
+                && rules.len() < RULES_TOLD
+            {
+                rules.push((column, kind));
             }
         }
     }
 
-    fn rows(&self) -> impl Iterator<Item = (usize, (usize, Kind))> {
-        self.first.iter().enumerate().filter_map(|(row, first)| Some((row, (*first)?)))
+    fn rows(&self) -> impl Iterator<Item = (usize, &[(usize, Kind)])> {
+        let rows = self.rules.iter().map(Vec::as_slice).enumerate();
+        rows.filter(|(_, rules)| !rules.is_empty())
     }
 
     fn kept(&self) -> BooleanArray {
-        self.first.iter().map(|first| Some(first.is_none())).collect()
+        self.rules.iter().map(|rules| Some(rules.is_empty())).collect()
     }
 }
 

@@ -163,9 +163,12 @@ impl<'de> Deserialize<'de> for Share {
 }
 
 /// The rules that rows broke, the worst first: names of columns and rules, and how many rows, but
-/// never a value of one.
+/// never a value of one. Besides, where the first of these rows are.
 #[derive(Debug, Clone, Default)]
-pub struct BrokenRules(Vec<(String, u64)>);
+pub struct BrokenRules {
+    rules: Vec<(String, u64)>,
+    first: Vec<String>,
+}
 
 impl BrokenRules {
     /// How many rules are told of.
@@ -175,20 +178,30 @@ impl BrokenRules {
     pub fn of(rules: impl IntoIterator<Item = (String, u64)>) -> BrokenRules {
         let mut rules: Vec<_> = rules.into_iter().collect();
         rules.sort_by(|(a, some), (b, others)| others.cmp(some).then_with(|| a.cmp(b)));
-        BrokenRules(rules)
+        BrokenRules { rules, first: Vec::new() }
+    }
+
+    /// The same, with where the first rows are.
+    #[must_use]
+    pub fn at(self, first: Vec<String>) -> BrokenRules {
+        BrokenRules { first, ..self }
     }
 }
 
 impl fmt::Display for BrokenRules {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, (rule, rows)) in self.0.iter().take(BrokenRules::MOST).enumerate() {
+        for (index, (rule, rows)) in self.rules.iter().take(BrokenRules::MOST).enumerate() {
             let comma = if index == 0 { "" } else { ", " };
             let unit = if *rows == 1 { "row" } else { "rows" };
             write!(f, "{comma}{rule} ({rows} {unit})")?;
         }
-        match self.0.len().saturating_sub(BrokenRules::MOST) {
-            0 => Ok(()),
-            others => write!(f, ", and {others} more"),
+        match self.rules.len().saturating_sub(BrokenRules::MOST) {
+            0 => {}
+            others => write!(f, ", and {others} more")?,
+        }
+        match self.first.as_slice() {
+            [] => Ok(()),
+            first => write!(f, "; first {}", first.join(", ")),
         }
     }
 }

@@ -267,7 +267,7 @@ fn earlier_accounts_are_kept() {
     let config = fields(json!({ "x": { "type": "int32", "required": true } }));
     let contract = Contract::plan(&config, rows.schema()).unwrap();
     let first = contract.apply(Batch::whole(rows.clone())).unwrap();
-    let batch = Batch { read: 8, filtered: 5, refused: first.refused, rows };
+    let batch = Batch { read: 8, filtered: 5, refused: first.refused, ..Batch::whole(rows) };
     let done = contract.apply(batch).unwrap();
     assert_eq!((done.read, done.filtered, done.refused.len(), done.rows.num_rows()), (8, 5, 2, 1));
 }

@@ -150,8 +150,17 @@ impl CsvOptions {
             ("timestamp", &self.timestamp, Kind::Timestamp),
         ];
         for (key, text, kind) in patterns {
-            if let Some(Err(error)) = text.as_ref().map(|text| Pattern::new(text, kind)) {
-                found.push((key, error));
+            let Some(text) = text else { continue };
+            match Pattern::new(text, kind) {
+                Err(error) => found.push((key, error)),
+                Ok(pattern) if key == "timestamp" && !self.truncate && !pattern.has_clock() => {
+                    let error =
+                        Error::config(DOING, "it has no time of day, and timestamps have one");
+                    let help = "add it, as in \"%d.%m.%Y %H:%M:%S\"; or say by truncate = true that \
+                                it may be cut off";
+                    found.push((key, error.with("format", text).help(help)));
+                }
+                Ok(_) => {}
             }
         }
         found
@@ -227,8 +236,8 @@ pub(super) struct Pattern {
 
 impl Pattern {
     fn new(text: &str, kind: Kind) -> Result<Pattern> {
-        let wrong = |what: &str, help: &str| {
-            Err(Error::config(DOING, what.to_owned()).with("format", text).help(help.to_owned()))
+        let wrong = |what: String, help: &str| {
+            Err(Error::config(DOING, what).with("format", text).help(help.to_owned()))
         };
         let mut pattern = Pattern { text: text.to_owned(), civil: true };
         let sample = jiff::civil::date(2026, 11, 19);
@@ -241,9 +250,12 @@ impl Pattern {
                 BrokenDownTime::from(Timestamp::UNIX_EPOCH)
             }
         };
-        if text.is_empty() || broken.to_string(text).is_err() {
-            return wrong("this is no format of it", "use strftime's words: \"%d.%m.%Y %H:%M:%S\"");
-        }
+        let words = "use strftime's words: \"%d.%m.%Y %H:%M:%S\"";
+        let written = match broken.to_string(text) {
+            Ok(_) if text.is_empty() => return wrong("this is no format of it".to_owned(), words),
+            Ok(written) => written,
+            Err(cause) => return wrong(format!("this is no format of it: {cause}"), words),
+        };
         let is_read = match kind {
             Kind::Date => pattern.read_date(&pattern.write(sample)) == Some(DAY_2026),
             Kind::Time => pattern.read_time(&pattern.write(Time::midnight())) == Some(0),
@@ -252,12 +264,25 @@ impl Pattern {
             }
         };
         if !is_read {
-            return wrong(
-                "what it writes does not tell the value",
-                "a date needs year, month and day; a time hours and minutes",
-            );
+            let (sample, needs) = match kind {
+                Kind::Date => ("2026-11-19", "a date needs year, month and day: \"%Y-%m-%d\""),
+                Kind::Time => ("00:00:00", "a time needs hours and minutes: \"%H:%M:%S\""),
+                Kind::Timestamp => (
+                    "1970-01-01T00:00:00Z",
+                    "a timestamp needs year, month, day, hours and minutes: \"%Y-%m-%d %H:%M:%S\"",
+                ),
+            };
+            let what = "what it writes does not tell the value";
+            return wrong(format!("{what}: for {sample} it is `{written}`"), needs);
         }
         Ok(pattern)
+    }
+
+    /// Whether what it writes of a timestamp tells the time of the day.
+    fn has_clock(&self) -> bool {
+        let hours = [0, 12].map(|hour| Timestamp::from_second(hour * 3600));
+        let [Ok(midnight), Ok(noon)] = hours else { return true };
+        self.write(midnight) != self.write(noon)
     }
 
     fn write(&self, value: impl Into<BrokenDownTime>) -> String {
@@ -401,6 +426,8 @@ mod tests {
             ("time", "%d"),
             ("timestamp", "%H:%M"),
             ("timestamp", "%m/%d"),
+            ("timestamp", "%d.%m.%Y"),
+            ("timestamp", "%Q"),
         ] {
             assert_eq!(with(key, value.into()), [key], "{key} {value}");
         }
@@ -424,6 +451,22 @@ mod tests {
             both.mistakes().iter().map(|(key, _)| *key).collect::<Vec<_>>(),
             ["bom", "null"]
         );
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_format_is_told() {
+        let told = |options: CsvOptions| match options.mistakes().as_slice() {
+            [(_, error)] => format!("{error}. {}", error.advice().unwrap_or_default()),
+            other => panic!("{other:?}"),
+        };
+        let with =
+            |text: &str| CsvOptions { timestamp: Some(text.to_owned()), ..CsvOptions::default() };
+        assert!(told(with("%d.%m.%Y")).contains("no time of day"));
+        let cut = CsvOptions { truncate: true, ..with("%d.%m.%Y") };
+        assert!(cut.mistakes().is_empty());
+        let told = told(with("%Q"));
+        assert!(told.contains("for 1970-01-01T00:00:00Z it is `"), "{told}");
+        assert!(told.contains("hours and minutes"), "{told}");
     }
 
     #[test]

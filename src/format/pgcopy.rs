@@ -103,6 +103,22 @@ fn refused(column: &str, why: impl Into<String>) -> Error {
         .help("Refuse such values in the contract, or convert them in the transform.")
 }
 
+/// Why PostgreSQL cannot hold the value in `row`, if it cannot.
+pub fn unfit(values: &Values<'_>, row: usize) -> Option<&'static str> {
+    match values {
+        Values::String(array) => {
+            let holds = array.is_valid(row) && array.value(row).as_bytes().contains(&0);
+            holds.then_some(NUL)
+        }
+        Values::Date(_) | Values::Time(_) | Values::Timestamp(_) | Values::Instant(_) => {
+            put(values, row, &mut BytesMut::new()).err()
+        }
+        _ => None,
+    }
+}
+
+const NUL: &str = "a text holds the character NUL, which PostgreSQL cannot store";
+
 /// Appends the length and the bytes of the value in `row`, or says why there are none.
 fn put(values: &Values<'_>, row: usize, out: &mut BytesMut) -> Result<(), &'static str> {
     match values {
@@ -118,7 +134,7 @@ fn put(values: &Values<'_>, row: usize, out: &mut BytesMut) -> Result<(), &'stat
         Values::String(array) if array.is_valid(row) => {
             let text = array.value(row).as_bytes();
             if text.contains(&0) {
-                return Err("a text holds the character NUL, which PostgreSQL cannot store");
+                return Err(NUL);
             }
             return slice(out, text);
         }

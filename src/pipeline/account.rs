@@ -9,7 +9,7 @@ use futures::StreamExt;
 use super::quarantine::Quarantine;
 use crate::contract::BrokenRules;
 use crate::error::{Error, Result};
-use crate::rows::{Batch, Counts, Rows};
+use crate::rows::{Batch, Counts, Refused, Rows};
 
 /// How far an attempt is, for whoever watches.
 #[derive(Debug, Default)]
@@ -24,9 +24,20 @@ impl Progress {
     }
 }
 
+/// How many places of refused rows are told.
+pub(super) const PLACES: usize = 3;
+
+#[derive(Debug, Clone, Default)]
+struct Held {
+    counts: Counts,
+    rules: BTreeMap<String, u64>,
+    /// Where the first refused rows are.
+    first: Vec<String>,
+}
+
 /// Counts rows, and hands the refused ones to quarantine.
 pub struct Account {
-    counts: Mutex<(Counts, BTreeMap<String, u64>)>,
+    counts: Mutex<Held>,
     quarantine: tokio::sync::Mutex<Option<Quarantine>>,
     progress: Arc<Progress>,
 }
@@ -59,13 +70,15 @@ impl Account {
         self.progress.read.fetch_add(batch.read, Ordering::Relaxed);
         {
             let mut held = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-            let (counts, rules) = &mut *held;
+            let Held { counts, rules, first } = &mut *held;
             counts.read += batch.read;
             counts.filtered += batch.filtered;
             counts.quarantined += refused.len() as u64;
             for row in &refused {
                 *rules.entry(row.named()).or_default() += 1;
             }
+            let room = PLACES.saturating_sub(first.len());
+            first.extend(refused.iter().filter_map(Refused::place).take(room));
         }
         if !refused.is_empty()
             && let Some(quarantine) = self.quarantine.lock().await.as_mut()
@@ -82,14 +95,14 @@ impl Account {
     /// # Errors
     /// Where the quarantine cannot be written to its end.
     pub async fn close(&self) -> Result<(Counts, Option<String>, BrokenRules)> {
-        let (counts, rules) = {
+        let Held { counts, rules, first } = {
             let held = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
             held.clone()
         };
         if counts.quarantined == 0 {
             return Ok((counts, None, BrokenRules::default()));
         }
-        let broken = BrokenRules::of(rules);
+        let broken = BrokenRules::of(rules).at(first);
         tracing::warn!(refused = counts.quarantined, rules = %broken, "rows were refused");
         let place = match self.quarantine.lock().await.take() {
             Some(quarantine) => Some(quarantine.close().await?),

@@ -9,7 +9,7 @@ use super::Progress;
 use super::quarantine::{Quarantine, Vault};
 use super::reference::Reference;
 use crate::connect::{Connection, System};
-use crate::contract::ContractConfig;
+use crate::contract::ExtraColumns;
 use crate::error::{Class, Error, Result};
 use crate::export::{Export, TABLE};
 use crate::intake::Bound;
@@ -24,7 +24,7 @@ use crate::protect::{self, Keys, Method, ProtectConfig};
 use crate::secret::Secret;
 use crate::sink::discard::DiscardSink;
 use crate::sink::{self, Holder, IfExists, Occasion, Sink};
-use crate::source::{self, Since, Source, Types};
+use crate::source::{self, Promised, Since, Source};
 use crate::units::Rate;
 
 /// What an installation has that runs need.
@@ -179,8 +179,11 @@ impl Plan {
             }
         };
         let contract = export.contract.as_ref();
-        let types: Option<Types> = contract.map(ContractConfig::types);
-        let source = source::build(&export.source.at(filled)?, from, types.as_ref())?;
+        let promised = contract.map(|contract| Promised {
+            types: contract.types(),
+            drop: contract.extra_columns == ExtraColumns::Drop,
+        });
+        let source = source::build(&export.source.at(filled)?, from, promised.as_ref())?;
         // A new edition takes the place of the one before, whatever the definition says, and so does
         // the supplement of a new edition.
         let if_exists = match run.order.edition {

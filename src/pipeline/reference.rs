@@ -6,12 +6,14 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use futures::TryStreamExt;
 
+use super::account::PLACES;
 use super::{House, Plan};
 use crate::connect::Connection;
 use crate::contract::BrokenRules;
 use crate::error::{Error, Result};
 use crate::export::Export;
 use crate::job::param::Bindings;
+use crate::rows::Refused;
 use crate::source::{self, Source};
 use crate::transform::{Table, Tables, cost};
 use crate::units::Size;
@@ -61,7 +63,10 @@ impl Reference {
     async fn read(&self, bindings: &Bindings, room: &mut u64, bound: u64) -> Result<Table> {
         let mut rows = self.source.read(bindings).await?;
         let (mut batches, mut refused) = (Vec::<RecordBatch>::new(), BTreeMap::new());
+        let mut first = Vec::new();
         while let Some(batch) = rows.stream.try_next().await? {
+            let untold = PLACES.saturating_sub(first.len());
+            first.extend(batch.refused.iter().filter_map(Refused::place).take(untold));
             for row in batch.refused {
                 *refused.entry(row.named()).or_default() += 1_u64;
             }
@@ -88,7 +93,7 @@ impl Reference {
         if !refused.is_empty() {
             let count: u64 = refused.values().sum();
             let rows = if count == 1 { "row" } else { "rows" };
-            let broken = BrokenRules::of(refused);
+            let broken = BrokenRules::of(refused).at(first);
             return Err(Error::contract(
                 DOING,
                 format!("{count} {rows} could not be read exactly: {broken}"),

@@ -132,9 +132,13 @@ impl Protect {
                     column: Some(self.schema.field(place).name().clone()),
                     row: row_json(&before, row),
                     schema: Some(before.schema()),
+                    origin: batch.places.as_ref().and_then(|places| places.origin(row)),
+                    ..Refused::default()
                 });
             }
             let keep = keep.into();
+            let places = batch.places.map(|places| places.filter(&keep)).transpose();
+            batch.places = places.map_err(|cause| unplanned().caused_by(cause))?;
             let kept = |rows: &RecordBatch| {
                 filter_record_batch(rows, &keep).map_err(|cause| unplanned().caused_by(cause))
             };

@@ -50,6 +50,7 @@ use crate::connect::Connection;
 use crate::connect::postgres::{Client, Quiet, classify, connect};
 use crate::connect::sql::{quote, quote_table};
 use crate::error::{Class, Error, Result};
+use crate::format::encode::Fit;
 use crate::format::{FieldType, pgcopy};
 use crate::job::decision::Decision;
 use crate::rows::Rows;
@@ -164,6 +165,10 @@ impl Sink for PostgresSink {
         drop(tx);
         client.close().await;
         Ok(())
+    }
+
+    fn fit(&self, schema: &SchemaRef) -> Result<Option<Fit>> {
+        Fit::table(schema, pgcopy::unfit).map(Some)
     }
 
     async fn begin(&self, holder: &Holder) -> Result<Begun> {

@@ -30,6 +30,7 @@ use crate::connect::Connection;
 use crate::connect::sql::quote;
 use crate::connect::sqlite::{Access, classify, open};
 use crate::error::{Error, Result};
+use crate::format::encode::Fit;
 use crate::format::values::Values;
 use crate::job::decision::Decision;
 use crate::rows::Rows;
@@ -90,6 +91,10 @@ impl Sink for SqliteSink {
             sink.check(&tx)
         })
         .await
+    }
+
+    fn fit(&self, schema: &SchemaRef) -> Result<Option<Fit>> {
+        Fit::table(schema, plan::unfit).map(Some)
     }
 
     async fn begin(&self, holder: &Holder) -> Result<Begun> {

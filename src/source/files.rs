@@ -8,6 +8,7 @@ mod glob;
 mod object;
 
 use std::io::{BufRead, BufReader};
+use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
@@ -18,7 +19,7 @@ use tokio::sync::mpsc;
 
 use self::fresh::Fresh;
 use self::object::{Object, ObjectReader};
-use super::{NothingDelivered, Source, SourceConfig, Take, Taken, Types};
+use super::{NothingDelivered, Promised, Source, SourceConfig, Take, Taken};
 use crate::connect::Connection;
 use crate::connect::files::{Store, classify};
 use crate::error::{Error, Result};
@@ -47,7 +48,7 @@ pub(super) struct FilesSource {
     format: Option<Format>,
     compression: Option<Compression>,
     csv: CsvOptions,
-    types: Types,
+    declared: Promised,
     by_cursor: bool,
 }
 
@@ -62,19 +63,21 @@ struct Takes {
 /// A file, and how it is to be read.
 struct Found {
     object: Object,
+    /// Its path under the connection.
+    path: Arc<str>,
     format: Format,
     compression: Compression,
 }
 
 impl FilesSource {
-    pub(super) fn new(config: &SourceConfig, connection: &Connection, types: Types) -> Self {
+    pub(super) fn new(config: &SourceConfig, connection: &Connection, declared: Promised) -> Self {
         FilesSource {
             connection: connection.clone(),
             pattern: config.path.clone().unwrap_or_default(),
             format: config.format,
             compression: config.compression,
             csv: config.csv.clone().unwrap_or_default(),
-            types,
+            declared,
             by_cursor: config.cursor.is_some(),
         }
     }
@@ -116,7 +119,10 @@ impl FilesSource {
     fn alike(&self, store: &Store, metas: Vec<ObjectMeta>) -> Result<Vec<Found>> {
         let here = store.root().is_some();
         let object = |meta| Object { store: store.objects.clone(), meta, here };
-        let found = metas.into_iter().map(|meta| self.understand(object(meta)));
+        let found = metas.into_iter().map(|meta| {
+            let path = store.relative(&meta.location).to_string().into();
+            self.understand(object(meta), path)
+        });
         let found = found.collect::<Result<Vec<_>>>()?;
         if let Some([one, other]) =
             found.array_windows().find(|[one, other]| one.format != other.format)
@@ -129,7 +135,7 @@ impl FilesSource {
         Ok(found)
     }
 
-    fn understand(&self, object: Object) -> Result<Found> {
+    fn understand(&self, object: Object, path: Arc<str>) -> Result<Found> {
         let meta = &object.meta;
         let told = meta.location.filename().and_then(Format::of_name);
         let format = self.format.or(told.map(|(format, _)| format)).ok_or_else(|| {
@@ -148,7 +154,7 @@ impl FilesSource {
                 _ => Compression::None,
             },
         );
-        Ok(Found { object, format, compression })
+        Ok(Found { object, path, format, compression })
     }
 
     /// Where they are, the files, and the schema that all of them have.
@@ -190,19 +196,33 @@ impl FilesSource {
                 let told = typed_schema(first).await;
                 told.map_err(|error| error.with("file", &first.object.meta.location))?
             }
-            None if self.types.is_empty() => {
+            None if self.declared.types.is_empty() => {
                 return Err(Error::permanent(LIST, "no file matches the path, and nothing else tells the columns")
                     .with("path", &self.pattern)
                     .help("Declare them in [source.fields] or [contract.fields], or wait for the first file."));
             }
-            _ if self.types.is_empty() => {
+            _ if self.declared.types.is_empty() => {
                 return Err(Error::permanent(READ, "the fields have no types").help(
                     "CSV and JSON lines have none of their own: declare them in [source.fields] \
                      or [contract.fields].",
                 ));
             }
-            _ => schema(&self.types),
+            _ => schema(&self.declared.types),
         })
+    }
+
+    /// Holds the header of the first file against the columns that are declared.
+    async fn check_header(&self, first: Option<&Found>) -> Result<()> {
+        let Some(first) = first.filter(|first| first.format == Format::Csv) else { return Ok(()) };
+        let input = first.object.reader().await?;
+        let (compression, csv, declared) =
+            (first.compression, self.csv.clone(), self.declared.clone());
+        let looked = tokio::task::spawn_blocking(move || {
+            let input = unpacked(input, compression)?;
+            CsvReader::new(input, &csv, &declared.types, declared.drop)?.start()
+        });
+        let looked = looked.await.map_err(cut_off)?;
+        looked.map_err(|error| error.with("file", &first.object.meta.location))
     }
 
     fn named(&self, error: Error) -> Error {
@@ -215,8 +235,16 @@ impl Source for FilesSource {
     async fn schema(&self, _bindings: &Bindings) -> Result<SchemaRef> {
         let told = async {
             match self.by_cursor {
-                true => Ok(self.taken(Take::New(&NothingDelivered)).await?.schema),
-                false => Ok(self.plan().await?.2),
+                true => {
+                    let taken = self.taken(Take::New(&NothingDelivered)).await?;
+                    self.check_header(taken.found.first()).await?;
+                    Ok(taken.schema)
+                }
+                false => {
+                    let (_, found, schema) = self.plan().await?;
+                    self.check_header(found.first()).await?;
+                    Ok(schema)
+                }
             }
         };
         told.await.map_err(|error| self.named(error))
@@ -239,13 +267,14 @@ impl FilesSource {
     /// The rows of files, one after the other.
     fn rows(&self, store: Store, found: Vec<Found>, schema: SchemaRef) -> Rows {
         let snapshot = snapshot(&found);
-        let (csv, types, wanted) = (self.csv.clone(), self.types.clone(), schema.clone());
+        let (csv, declared, wanted) = (self.csv.clone(), self.declared.clone(), schema.clone());
         let name = self.connection.name.clone();
         let stream = stream::iter(found)
             .then(move |found| {
-                let (csv, types, wanted) = (csv.clone(), types.clone(), wanted.clone());
+                let (csv, declared, wanted) = (csv.clone(), declared.clone(), wanted.clone());
                 let (store, name) = (store.clone(), name.clone());
                 let file = found.object.meta.location.clone();
+                let path = Arc::clone(&found.path);
                 async move {
                     let named = move |error: Error| {
                         store.away(error).with("file", &file).with("connection", &name)
@@ -253,8 +282,11 @@ impl FilesSource {
                     let object = found.object.clone();
                     let after = stream::once(async move { object.unchanged().await })
                         .filter_map(|read| futures::future::ready(read.err().map(Err)));
-                    match open(found, csv, types, &wanted).await {
-                        Ok(batches) => Ok(batches.chain(after).map_err(named)),
+                    match open(found, csv, declared, &wanted).await {
+                        Ok(batches) => {
+                            let batches = batches.map_ok(move |batch| batch.of_file(&path));
+                            Ok(batches.chain(after).map_err(named))
+                        }
                         Err(error) => Err(named(error)),
                     }
                 }
@@ -304,7 +336,7 @@ fn cut_off(cause: tokio::task::JoinError) -> Error {
 async fn open(
     found: Found,
     csv: CsvOptions,
-    types: Types,
+    declared: Promised,
     schema: &SchemaRef,
 ) -> Result<BoxStream<'static, Result<Batch>>> {
     if found.format == Format::Parquet {
@@ -314,7 +346,7 @@ async fn open(
     let (sender, receiver) = mpsc::channel(AHEAD);
     let wanted = schema.clone();
     let work = tokio::task::spawn_blocking(move || {
-        if let Err(error) = decode(input, &found, &csv, &types, &wanted, &sender) {
+        if let Err(error) = decode(input, &found, &csv, &declared, &wanted, &sender) {
             // Whoever read has gone, if this fails.
             let _ = sender.blocking_send(Err(error));
         }
@@ -348,14 +380,15 @@ fn decode(
     input: ObjectReader,
     found: &Found,
     csv: &CsvOptions,
-    types: &Types,
+    declared: &Promised,
     schema: &SchemaRef,
     sender: &mpsc::Sender<Result<Batch>>,
 ) -> Result<()> {
     let input = unpacked(input, found.compression)?;
+    let Promised { types, drop } = declared;
     match found.format {
         Format::Csv => {
-            let mut reader = CsvReader::new(input, csv, types)?;
+            let mut reader = CsvReader::new(input, csv, types, *drop)?;
             send_all(sender, || reader.next_batch())
         }
         Format::Arrow => {
@@ -367,7 +400,7 @@ fn decode(
             send_all(sender, || reader.next_batch())
         }
         Format::Jsonl | Format::Parquet => {
-            let mut reader = JsonlReader::new(input, types);
+            let mut reader = JsonlReader::new(input, types, *drop);
             send_all(sender, || reader.next_batch())
         }
     }

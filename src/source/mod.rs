@@ -156,6 +156,16 @@ pub trait Source: Send + Sync {
 /// Column → type, in order: what types a source without its own takes.
 pub type Types = IndexMap<String, FieldType>;
 
+/// What a contract tells a source.
+#[derive(Debug, Clone, Default)]
+pub struct Promised {
+    /// What it promises; types are taken from it where the system has none of its own and the
+    /// definition has no `[source.fields]`.
+    pub types: Types,
+    /// Whether columns that nothing declares are left out, where the source has to know its columns.
+    pub drop: bool,
+}
+
 /// The schema of the rows of files without types of their own (CSV, JSON lines), as the definition
 /// tells it: by `[source.fields]`, else by the contract. `None` where only the files tell.
 pub(crate) fn declared(config: &SourceConfig, contract: Option<&Types>) -> Option<SchemaRef> {
@@ -198,17 +208,18 @@ pub(crate) fn reference_keys(kind: System) -> Vec<&'static str> {
 /// The source that `config` describes, at `connection`. Nothing is reached yet. A path has nothing left
 /// to be filled in.
 ///
-/// `contract` is what the export's contract promises; types are taken from it where the system
-/// has none of its own and the definition has no `[source.fields]`.
-///
 /// # Errors
 /// `config`: keys that make no sense for this kind of system.
 pub fn build(
     config: &SourceConfig,
     connection: &Connection,
-    contract: Option<&Types>,
+    contract: Option<&Promised>,
 ) -> Result<Box<dyn Source>> {
-    make(config, connection, keys(connection.kind), types(config, contract))
+    let promised = Promised {
+        types: types(config, contract.map(|contract| &contract.types)),
+        drop: contract.is_some_and(|contract| contract.drop),
+    };
+    make(config, connection, keys(connection.kind), promised)
 }
 
 /// The source of a reference: as [`build`], but for the keys that it may have. Types come from its
@@ -217,21 +228,24 @@ pub fn build(
 /// # Errors
 /// As those of [`build`].
 pub fn build_reference(config: &SourceConfig, connection: &Connection) -> Result<Box<dyn Source>> {
-    make(config, connection, &reference_keys(connection.kind), types(config, None))
+    let promised = Promised { types: types(config, None), drop: false };
+    make(config, connection, &reference_keys(connection.kind), promised)
 }
 
 fn make(
     config: &SourceConfig,
     connection: &Connection,
     keys: &[&str],
-    types: Types,
+    promised: Promised,
 ) -> Result<Box<dyn Source>> {
     validate(config, connection.kind, keys)
         .map_err(|error| error.with("connection", &connection.name))?;
     Ok(match connection.kind {
-        System::Postgres => Box::new(postgres::PostgresSource::new(config, connection, types)),
-        System::Sqlite => Box::new(sqlite::SqliteSource::new(config, connection, types)),
-        System::Files => Box::new(files::FilesSource::new(config, connection, types)),
+        System::Postgres => {
+            Box::new(postgres::PostgresSource::new(config, connection, promised.types))
+        }
+        System::Sqlite => Box::new(sqlite::SqliteSource::new(config, connection, promised.types)),
+        System::Files => Box::new(files::FilesSource::new(config, connection, promised)),
         System::Discard => Box::new(discard::DiscardSource),
     })
 }

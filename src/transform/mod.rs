@@ -19,7 +19,7 @@ mod tests;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, RecordBatch, RecordBatchOptions};
+use arrow::array::{Array, AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::{concat_batches, filter, filter_record_batch, is_not_null, take};
 use arrow::datatypes::{DataType, SchemaRef, UInt32Type};
 use arrow::error::ArrowError;
@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::format::row_json;
-use crate::rows::{BATCH_BYTES, Batch, Refused, Rows};
+use crate::rows::{BATCH_BYTES, Batch, Places, Refused, Rows};
 
 pub(crate) use plan::{CHARACTER, LINE};
 pub use table::{Table, Tables, cost};
@@ -97,7 +97,8 @@ impl Transform {
     pub fn plan(config: &TransformConfig, input: SchemaRef, tables: &Tables) -> Result<Transform> {
         let transform = plan::plan(&config.sql, input.clone(), tables)?;
         // What fails without a row would fail for every row.
-        transform.run(&RecordBatch::new_empty(input)).map_err(|failure| {
+        let none = Placed { rows: RecordBatch::new_empty(input), places: None };
+        transform.run(none).map_err(|failure| {
             let cause = failure.cause.strip_backtrace();
             plan::refuse(format!("an expression cannot be evaluated: {cause}"))
         })?;
@@ -114,17 +115,20 @@ impl Transform {
     pub fn apply(&self, batch: Batch) -> Result<Batch> {
         let mut refused = batch.refused;
         let earlier = refused.len();
+        let before = Placed { rows: batch.rows, places: batch.places };
+        let count = before.rows.num_rows();
         let mut parts = Vec::with_capacity(1);
-        self.separate(&batch.rows, &mut parts, &mut refused);
-        let rows = match parts.len() {
+        self.separate(before, &mut parts, &mut refused);
+        let Placed { rows, places } = match parts.len() {
             1 => parts.remove(0),
-            _ => concat_batches(&self.schema, &parts).map_err(|cause| {
+            _ => joined(&self.schema, &parts).map_err(|cause| {
                 Error::permanent("transform rows", "the parts of a batch do not fit together")
                     .caused_by(cause)
             })?,
         };
-        let left_out = batch.rows.num_rows() - (refused.len() - earlier) - rows.num_rows();
-        Ok(Batch { rows, read: batch.read, filtered: batch.filtered + left_out as u64, refused })
+        let left_out = count - (refused.len() - earlier) - rows.num_rows();
+        let filtered = batch.filtered + left_out as u64;
+        Ok(Batch { rows, read: batch.read, filtered, refused, places })
     }
 
     /// Transforms a stream of batches, lazily. Where what is looked up is wide, batches become several.
@@ -155,45 +159,42 @@ impl Transform {
 
     /// Evaluates the rows together, and where that fails, each half alone, down to the rows that
     /// cannot be evaluated. Few bad rows cost a few evaluations, and nothing if there are none.
-    fn separate(
-        &self,
-        rows: &RecordBatch,
-        parts: &mut Vec<RecordBatch>,
-        refused: &mut Vec<Refused>,
-    ) {
-        match self.run(rows) {
+    fn separate(&self, placed: Placed, parts: &mut Vec<Placed>, refused: &mut Vec<Refused>) {
+        let count = placed.rows.num_rows();
+        match self.run(placed.clone()) {
             Ok(done) => parts.push(done),
-            Err(failure) if rows.num_rows() <= 1 => {
-                refused.extend((0..rows.num_rows()).map(|row| Refused {
+            Err(failure) if count <= 1 => {
+                refused.extend((0..count).map(|row| Refused {
                     rule: failure.rule(),
                     column: failure.column(),
-                    row: row_json(rows, row),
-                    schema: None,
+                    row: row_json(&placed.rows, row),
+                    origin: placed.places.as_ref().and_then(|places| places.origin(row)),
+                    ..Refused::default()
                 }));
             }
             Err(_) => {
-                let half = rows.num_rows() / 2;
-                self.separate(&rows.slice(0, half), parts, refused);
-                self.separate(&rows.slice(half, rows.num_rows() - half), parts, refused);
+                let half = count / 2;
+                self.separate(placed.slice(0, half), parts, refused);
+                self.separate(placed.slice(half, count - half), parts, refused);
             }
         }
     }
 
-    fn run(&self, rows: &RecordBatch) -> Result<RecordBatch, Failure> {
-        let mut rows = rows.clone();
+    fn run(&self, placed: Placed) -> Result<Placed, Failure> {
+        let Placed { mut rows, mut places } = placed;
         for stage in &self.stages {
             let count = rows.num_rows();
             rows = match stage {
                 Stage::Filter(condition) => {
-                    let filtered = || -> Result<_, DataFusionError> {
+                    let mut filtered = || -> Result<_, DataFusionError> {
                         let mask = condition.evaluate(&rows)?.into_array(count)?;
-                        Ok(filter_record_batch(&rows, mask.as_boolean())?)
+                        Ok(kept(&rows, &mut places, mask.as_boolean())?)
                     };
                     filtered().map_err(|cause| Failure { at: At::Where, cause })?
                 }
-                Stage::Lookup(lookup) => {
-                    lookup.apply(&rows).map_err(|cause| Failure { at: At::On, cause })?
-                }
+                Stage::Lookup(lookup) => lookup
+                    .apply(&rows, &mut places)
+                    .map_err(|cause| Failure { at: At::On, cause })?,
                 Stage::Project(columns, schema) => {
                     let columns = columns
                         .iter()
@@ -213,12 +214,51 @@ impl Transform {
                 }
             };
         }
-        output::convert(&rows, &self.schema)
+        Ok(Placed { rows: output::convert(&rows, &self.schema)?, places })
     }
 }
 
+/// Rows, and where they came from.
+#[derive(Debug, Clone)]
+struct Placed {
+    rows: RecordBatch,
+    places: Option<Places>,
+}
+
+impl Placed {
+    fn slice(&self, from: usize, count: usize) -> Placed {
+        Placed {
+            rows: self.rows.slice(from, count),
+            places: self.places.as_ref().map(|places| places.slice(from, count)),
+        }
+    }
+}
+
+/// The rows for which `mask` is true; only their places stay.
+fn kept(
+    rows: &RecordBatch,
+    places: &mut Option<Places>,
+    mask: &BooleanArray,
+) -> Result<RecordBatch, ArrowError> {
+    if let Some(places) = places {
+        *places = places.filter(mask)?;
+    }
+    filter_record_batch(rows, mask)
+}
+
+fn joined(schema: &SchemaRef, parts: &[Placed]) -> Result<Placed, ArrowError> {
+    let rows = concat_batches(schema, parts.iter().map(|part| &part.rows))?;
+    let places: Option<Vec<&Places>> = parts.iter().map(|part| part.places.as_ref()).collect();
+    let places = places.as_deref().map(Places::joined).transpose()?.flatten();
+    Ok(Placed { rows, places })
+}
+
 impl Lookup {
-    fn apply(&self, rows: &RecordBatch) -> Result<RecordBatch, DataFusionError> {
+    fn apply(
+        &self,
+        rows: &RecordBatch,
+        origins: &mut Option<Places>,
+    ) -> Result<RecordBatch, DataFusionError> {
         let keys = self
             .keys
             .iter()
@@ -232,7 +272,7 @@ impl Lookup {
         let mut kept = rows.clone();
         if !self.whole && places.null_count() > 0 {
             let there = is_not_null(&places)?;
-            kept = filter_record_batch(rows, &there)?;
+            kept = self::kept(rows, origins, &there)?;
             places = filter(&places, &there)?.as_primitive::<UInt32Type>().clone();
         }
         let mut columns = kept.columns().to_vec();
@@ -251,10 +291,14 @@ fn slices(mut batch: Batch, most: usize) -> Vec<Batch> {
     if count <= most {
         return vec![batch];
     }
-    let rest = (most..count)
-        .step_by(most)
-        .map(|from| Batch::whole(batch.rows.slice(from, most.min(count - from))));
+    let places = batch.places.take();
+    let part = |from: usize, rows: usize| places.as_ref().map(|places| places.slice(from, rows));
+    let rest = (most..count).step_by(most).map(|from| {
+        let rows = most.min(count - from);
+        Batch { places: part(from, rows), ..Batch::whole(batch.rows.slice(from, rows)) }
+    });
     let rest: Vec<Batch> = rest.collect();
+    batch.places = part(0, most);
     batch.rows = batch.rows.slice(0, most);
     batch.read -= (count - most) as u64;
     std::iter::once(batch).chain(rest).collect()

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::{Tables, Transform, TransformConfig};
 use crate::error::{Class, Result};
-use crate::rows::Batch;
+use crate::rows::{At, Batch, Places};
 
 fn rows() -> RecordBatch {
     let amounts = Decimal128Array::from(vec![Some(1000), Some(-250), None, Some(7)]);
@@ -89,6 +89,23 @@ fn earlier_accounts_are_kept() {
     let done = plan("SELECT id FROM input WHERE id < 3", rows().schema()).unwrap().apply(batch);
     let done = done.unwrap();
     assert_eq!((done.read, done.filtered, done.rows.num_rows()), (9, 7, 2));
+}
+
+#[test]
+fn rows_keep_their_places_through_filters_and_past_rows_that_cannot_be_evaluated() {
+    // The row in the middle of the eight overflows; every other is left out.
+    let numbers = vec![1, 2, 3, 4, i64::MAX, 6, 7, 8];
+    let rows = RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from(numbers)) as ArrayRef)]);
+    let numbers = vec![3, 4, 5, 6, 9, 10, 11, 12];
+    let places = Places { file: "a.csv".into(), at: At::Line, numbers: numbers.into() };
+    let batch = Batch { places: Some(places), ..Batch::whole(rows.unwrap()) };
+    let schema = batch.rows.schema();
+    let transform = plan("SELECT n + 1 AS m FROM input WHERE n % 2 = 1", schema).unwrap();
+    let done = transform.apply(batch).unwrap();
+    let lines = (0..done.rows.num_rows()).map(|row| done.origin(row).unwrap().at);
+    assert_eq!(lines.collect::<Vec<_>>(), [At::Line(3), At::Line(5), At::Line(11)]);
+    let [refused] = done.refused.as_slice() else { panic!("{:?}", done.refused) };
+    assert_eq!(refused.place().unwrap(), "a.csv line 9");
 }
 
 #[test]

@@ -115,7 +115,7 @@ async fn after_edition(worker: &Worker, plan: &Plan, mut attempt: Attempt) -> Re
 
 /// What an attempt has come to before it commits.
 enum Prepared<'a> {
-    Decided(Decided<'a>),
+    Decided(Box<Decided<'a>>),
     /// An earlier attempt committed, as the target tells.
     Committed(Committed<'a>),
 }
@@ -142,9 +142,9 @@ async fn prepare<'a>(worker: &Worker, plan: &'a Plan, attempt: Attempt) -> Resul
             .help("Raise `[limits] timeout`, or make the export smaller.")
     })??;
     Ok(match staged {
-        Ok(staged) => Prepared::Decided(
+        Ok(staged) => Prepared::Decided(Box::new(
             staged.decide(|command| worker.apply("decide the delivery", command)).await?,
-        ),
+        )),
         Err(committed) => Prepared::Committed(committed),
     })
 }

@@ -6,6 +6,7 @@ mod dead;
 mod definitions;
 mod deliveries;
 mod detokenize;
+mod messy;
 mod operating;
 mod quarantine;
 mod rerun;

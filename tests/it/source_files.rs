@@ -14,7 +14,7 @@ use longshore::error::{Class, Error};
 use longshore::format::FieldType;
 use longshore::job::param::{Bindings, Value};
 use longshore::rows::Refused;
-use longshore::source::{Source, SourceConfig, Types, build};
+use longshore::source::{Promised, Source, SourceConfig, build};
 use object_store::ObjectStoreExt;
 use serde_json::json;
 use tempfile::TempDir;
@@ -29,11 +29,11 @@ fn source(
     let mut config = config;
     config["connection"] = "here".into();
     let config: SourceConfig = serde_json::from_value(config).unwrap();
-    let types: Types = types
+    let types = types
         .iter()
         .map(|(name, kind)| ((*name).to_owned(), FieldType::parse(kind).unwrap()))
         .collect();
-    build(&config, connection, Some(&types))
+    build(&config, connection, Some(&Promised { types, drop: false }))
 }
 
 fn connection(kind: &str, url: &str) -> Connection {
@@ -149,7 +149,7 @@ async fn what_is_wrong_with_files_is_named(place: &Place) {
         ("[ab].*", &types[..], Class::Permanent, "no file matches"),
         ("*", &types[..], Class::Permanent, "format"),
         ("c.dat", &types[..], Class::Permanent, "does not tell its format"),
-        ("d.csv", &types[..], Class::Contract, "column neu"),
+        ("d.csv", &types[..], Class::Contract, "column `neu`"),
         ("cut.csv.gz", &types[..], Class::Permanent, "damaged or cut off"),
         ("../x.csv", &types[..], Class::Config, "stay under"),
     ] {

@@ -14,7 +14,7 @@ use longshore::error::Class;
 use longshore::format::FieldType;
 use longshore::job::param::{Bindings, Value};
 use longshore::rows::Refused;
-use longshore::source::{Source, SourceConfig, Types, build};
+use longshore::source::{Promised, Source, SourceConfig, Types, build};
 use serde_json::json;
 
 use crate::support::servers;
@@ -31,7 +31,8 @@ fn source(config: serde_json::Value, types: Option<&Types>) -> Box<dyn Source> {
     let mut config = config;
     config["connection"] = "shop".into();
     let config: SourceConfig = serde_json::from_value(config).unwrap();
-    build(&config, &connection(), types).unwrap()
+    let promised = types.map(|types| Promised { types: types.clone(), drop: false });
+    build(&config, &connection(), promised.as_ref()).unwrap()
 }
 
 fn decimals(types: &[(&str, u8, i8)]) -> Types {

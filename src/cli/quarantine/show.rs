@@ -13,6 +13,7 @@ use crate::format::FieldType;
 use crate::job::changes::Audit;
 use crate::ledger::one_run;
 use crate::pipeline::{KeptRow, KeptRows};
+use crate::rows::{Breach, Origin};
 use crate::wiring;
 
 const DOING: &str = "show the refused rows";
@@ -40,6 +41,9 @@ pub struct Show {
 struct Shown {
     rule: String,
     column: Option<String>,
+    why: Option<String>,
+    also: Vec<Breach>,
+    origin: Option<Origin>,
     fields: Vec<(String, Option<FieldType>, Box<RawValue>)>,
 }
 
@@ -94,8 +98,13 @@ impl Show {
     }
 
     fn print(&self, context: &Context, number: usize, row: &Shown) -> Told {
-        let column = row.column.as_ref().map(|column| format!("`{column}` ")).unwrap_or_default();
-        context.out.line(format!("\nrow {number}: {}", plain(&format!("{column}{}", row.rule))))?;
+        let place = row.origin.as_ref().map(|origin| format!(", {origin}")).unwrap_or_default();
+        let broke = told(row.column.as_deref(), &row.rule, row.why.as_deref());
+        context.out.line(format!("\nrow {number}{}: {}", plain(&place), plain(&broke)))?;
+        for Breach { rule, column, why } in &row.also {
+            let broke = told(column.as_deref(), rule, why.as_deref());
+            context.out.line(format!("  also {}", plain(&broke)))?;
+        }
         let kind = |kind: &Option<FieldType>| {
             kind.as_ref().map_or_else(|| "-".to_owned(), FieldType::to_string)
         };
@@ -122,6 +131,9 @@ impl Show {
         object["row"] = json!(number);
         object["rule"] = json!(row.rule);
         object["column"] = json!(row.column);
+        object["why"] = json!(row.why);
+        object["also"] = json!(row.also);
+        object["origin"] = json!(row.origin);
         object["types"] = json!(types);
         let mut text = object.to_string();
         if self.reveal {
@@ -136,6 +148,13 @@ impl Show {
         }
         context.out.line(text)
     }
+}
+
+/// A rule that was broken, its column, and why.
+fn told(column: Option<&str>, rule: &str, why: Option<&str>) -> String {
+    let column = column.map(|column| format!("`{column}` ")).unwrap_or_default();
+    let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+    format!("{column}{rule}{why}")
 }
 
 /// A value for people: a text without its quotes, on one line.
@@ -160,7 +179,7 @@ fn first(mut rows: KeptRows, most: usize) -> Result<(Vec<Shown>, bool)> {
 }
 
 fn shown(row: KeptRow, rows: &KeptRows) -> Result<Shown> {
-    let KeptRow { rule, column, of, row } = row;
+    let KeptRow { rule, column, why, also, origin, of, row } = row;
     let types = of.and_then(|of| rows.types().get(of));
     let fields: indexmap::IndexMap<String, Box<RawValue>> = serde_json::from_str(row.get())
         .map_err(|_| Error::permanent(DOING, "a row is no JSON object"))?;
@@ -168,5 +187,5 @@ fn shown(row: KeptRow, rows: &KeptRows) -> Result<Shown> {
         let kind = types.and_then(|types| types.get(&name).cloned());
         (name, kind, value)
     });
-    Ok(Shown { rule, column, fields: fields.collect() })
+    Ok(Shown { rule, column, why, also, origin, fields: fields.collect() })
 }

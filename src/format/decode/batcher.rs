@@ -14,7 +14,9 @@ use serde_json::{Map, Value as Json};
 use super::exact;
 use crate::error::{Error, Result};
 use crate::format::FieldType;
-use crate::rows::{BATCH_BYTES, BATCH_ROWS, Batch, Refused};
+use crate::rows::{
+    At, BATCH_BYTES, BATCH_ROWS, Batch, Breach, Origin, Places, RULES_TOLD, Refused,
+};
 
 /// The schema of columns with these names and types, all of which may be NULL.
 pub fn schema(types: &IndexMap<String, FieldType>) -> SchemaRef {
@@ -32,8 +34,11 @@ pub struct Batcher {
     /// Rows refused before they reached the columns.
     broken: u64,
     bytes: usize,
-    /// The first column of the row at hand whose value did not fit.
-    misfit: Option<usize>,
+    /// The columns of the row at hand whose values did not fit, and why, where that is known.
+    misfits: Vec<(usize, Option<String>)>,
+    /// The line of the row at hand, and of each in the columns, where there are lines.
+    line: Option<u64>,
+    lines: Vec<u64>,
 }
 
 impl Batcher {
@@ -46,40 +51,68 @@ impl Batcher {
             refused: Vec::new(),
             broken: 0,
             bytes: 0,
-            misfit: None,
+            misfits: Vec::new(),
+            line: None,
+            lines: Vec::new(),
         }
+    }
+
+    /// Says on which line the row at hand begins: once for each row, or for none.
+    pub fn begin_row(&mut self, line: u64) {
+        self.line = Some(line);
     }
 
     /// Puts the row's value into `column`: `put` appends exactly one value and says so, or
     /// appends none, and the row will be refused. Called once for each column of each row.
     pub fn value(&mut self, column: usize, put: impl FnOnce(&mut Column) -> bool) {
+        self.value_or(column, put, |_| None);
+    }
+
+    /// As [`Batcher::value`]; `why` tells what is wrong with a value that does not fit, and never the
+    /// value.
+    pub fn value_or(
+        &mut self,
+        column: usize,
+        put: impl FnOnce(&mut Column) -> bool,
+        why: impl FnOnce(&FieldType) -> Option<String>,
+    ) {
         let Some(slot) = self.columns.get_mut(column) else { return };
         if !put(slot) {
             slot.null();
-            self.misfit.get_or_insert(column);
+            if self.misfits.len() < RULES_TOLD {
+                self.misfits.push((column, why(&slot.kind)));
+            }
         }
     }
 
     /// Ends the row, which took `bytes`. `raw` gives it as it was, for quarantine.
     pub fn end_row(&mut self, bytes: usize, raw: impl FnOnce() -> Map<String, Json>) {
         self.bytes += bytes;
-        self.keep.push(self.misfit.is_none());
-        let Some(column) = self.misfit.take() else { return };
-        if let Some(kind) = self.columns.get(column).map(|column| &column.kind) {
-            self.refused.push(Refused {
-                rule: format!("type {kind}"),
-                column: Some(self.schema.field(column).name().clone()),
-                row: raw(),
-                schema: None,
-            });
+        self.keep.push(self.misfits.is_empty());
+        let line = self.line.take();
+        self.lines.extend(line);
+        if self.misfits.is_empty() {
+            return;
         }
+        let (columns, schema) = (&self.columns, &self.schema);
+        // In the order of the columns, whatever that of the file is.
+        self.misfits.sort_unstable_by_key(|(column, _)| *column);
+        let broke = self.misfits.drain(..).map(|(column, why)| Breach {
+            rule: columns
+                .get(column)
+                .map_or_else(String::new, |slot| format!("type {}", slot.kind)),
+            column: schema.fields().get(column).map(|field| field.name().clone()),
+            why,
+        });
+        self.refused.push(Refused { origin: line.map(here), ..Refused::of(broke, raw()) });
     }
 
     /// Counts a row that is too broken to have values.
     pub fn refuse(&mut self, bytes: usize, refused: Refused) {
         self.bytes += bytes;
         self.broken += 1;
-        self.refused.push(refused);
+        let line = self.line.take();
+        self.refused.push(Refused { origin: line.map(here), ..refused });
     }
 
     /// Whether it is time for [`Batcher::finish`].
@@ -102,15 +135,27 @@ impl Batcher {
             Error::permanent("make a batch", "the columns do not fit together").caused_by(cause)
         };
         let arrays = self.columns.iter_mut().map(Column::finish).collect();
+        let mut places = (!self.lines.is_empty()).then(|| Places {
+            file: Arc::default(),
+            at: At::Line,
+            numbers: std::mem::take(&mut self.lines).into(),
+        });
         let options = RecordBatchOptions::new().with_row_count(Some(keep.len()));
         let mut rows = RecordBatch::try_new_with_options(self.schema.clone(), arrays, &options)
             .map_err(impossible)?;
         if keep.contains(&false) {
-            rows = arrow::compute::filter_record_batch(&rows, &BooleanArray::from(keep))
-                .map_err(impossible)?;
+            let keep = BooleanArray::from(keep);
+            rows = arrow::compute::filter_record_batch(&rows, &keep).map_err(impossible)?;
+            places = places.map(|one| one.filter(&keep)).transpose().map_err(impossible)?;
         }
-        Ok(Some(Batch { rows, read, filtered: 0, refused: std::mem::take(&mut self.refused) }))
+        let refused = std::mem::take(&mut self.refused);
+        Ok(Some(Batch { rows, read, filtered: 0, refused, places }))
     }
+}
+
+/// A line of the file at hand, whose name its reader does not know.
+fn here(line: u64) -> Origin {
+    Origin { file: String::new(), at: At::Line(line) }
 }
 
 /// One column under construction. Every method but [`Column::null`] appends the value if it is

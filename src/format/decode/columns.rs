@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt64Array,
+};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{
     DataType, Field, Schema, SchemaRef, Time64NanosecondType, TimeUnit, TimestampNanosecondType,
@@ -12,7 +14,7 @@ use serde_json::Value as Json;
 
 use crate::error::{Error, Result};
 use crate::format::{FieldType, row_json};
-use crate::rows::{BATCH_BYTES, BATCH_ROWS, Batch, Refused};
+use crate::rows::{At, BATCH_BYTES, BATCH_ROWS, Batch, Breach, Places, Refused};
 
 /// What the columns of a file become.
 ///
@@ -39,6 +41,8 @@ pub struct Columns {
     /// For each wanted column, its place in the file.
     order: Vec<usize>,
     schema: SchemaRef,
+    /// How many rows of the file there were so far.
+    read: u64,
 }
 
 impl Columns {
@@ -69,7 +73,7 @@ impl Columns {
         {
             return Err(drift("a column is not in the first file", extra.name()));
         }
-        Ok(Columns { doing, order, schema: wanted.clone() })
+        Ok(Columns { doing, order, schema: wanted.clone(), read: 0 })
     }
 
     /// `batch` in pieces that are not larger than batches should be.
@@ -80,12 +84,12 @@ impl Columns {
         (0..rows).step_by(step).map(|at| batch.slice(at, step.min(rows - at))).collect()
     }
 
-    /// The batch as it is wanted. Rows whose nanoseconds are no whole microseconds are refused.
+    /// The file's next batch as it is wanted. Rows whose nanoseconds are no whole microseconds are refused.
     ///
     /// # Errors
     /// `permanent` for a value that does not fit its column's type.
-    pub fn exact(&self, batch: &RecordBatch) -> Result<Batch> {
-        let Columns { doing, order, schema } = self;
+    pub fn exact(&mut self, batch: &RecordBatch) -> Result<Batch> {
+        let Columns { doing, order, schema, read: before } = self;
         let mut keep = vec![true; batch.num_rows()];
         let mut misfits = Vec::new();
         let mut columns = Vec::with_capacity(order.len());
@@ -105,29 +109,35 @@ impl Columns {
         let mut rows = RecordBatch::try_new_with_options(schema.clone(), columns, &options)
             .map_err(impossible)?;
         let read = rows.num_rows() as u64;
+        let numbers = UInt64Array::from_iter_values(*before + 1..=*before + read);
+        let mut places = Places { file: Arc::default(), at: At::Row, numbers };
+        *before += read;
         misfits.sort_unstable();
         let mut refused = Vec::new();
         for group in misfits.chunk_by(|one, other| one.0 == other.0) {
-            let Some((row, first, _)) = group.first() else { continue };
+            let Some((row, ..)) = group.first() else { continue };
             let mut shown = row_json(&rows, *row);
             for (_, column, nanos) in group {
                 let name = schema.field(*column).name().clone();
                 shown.insert(name, Json::from(format!("{nanos} nanoseconds")));
             }
-            let field = schema.field(*first);
-            let kind = FieldType::of_arrow(field.data_type());
-            refused.push(Refused {
-                rule: format!("type {}", kind.map(|kind| kind.to_string()).unwrap_or_default()),
-                column: Some(field.name().clone()),
-                row: shown,
-                schema: None,
+            let broke = group.iter().map(|(_, column, _)| {
+                let field = schema.field(*column);
+                let kind = FieldType::of_arrow(field.data_type());
+                Breach {
+                    rule: format!("type {}", kind.map(|kind| kind.to_string()).unwrap_or_default()),
+                    column: Some(field.name().clone()),
+                    why: Some("nanoseconds that are no whole microseconds".to_owned()),
+                }
             });
+            refused.push(Refused { origin: places.origin(*row), ..Refused::of(broke, shown) });
         }
         if !refused.is_empty() {
-            rows = arrow::compute::filter_record_batch(&rows, &BooleanArray::from(keep))
-                .map_err(impossible)?;
+            let keep = BooleanArray::from(keep);
+            rows = arrow::compute::filter_record_batch(&rows, &keep).map_err(impossible)?;
+            places = places.filter(&keep).map_err(impossible)?;
         }
-        Ok(Batch { rows, read, filtered: 0, refused })
+        Ok(Batch { read, refused, places: Some(places), ..Batch::whole(rows) })
     }
 }
 

@@ -4,6 +4,9 @@
 //! Another encoding is turned into UTF-8 first. Bytes that mean nothing in it become one that UTF-8
 //! does not have, so that their row is known and refused.
 
+#[cfg(test)]
+mod tests;
+
 use std::io::{BufRead, Chain, Cursor, Read};
 
 use indexmap::IndexMap;
@@ -11,7 +14,8 @@ use serde_json::{Map, Value as Json};
 
 use super::batcher::{Batcher, Column};
 use super::unicode::Unicode;
-use super::{damaged, too_long};
+use super::why::why;
+use super::{damaged, header, too_long};
 use crate::error::{Error, Result};
 use crate::format::dialect::{Dialect, is_formula};
 use crate::format::{CsvOptions, FieldType};
@@ -25,8 +29,10 @@ pub struct CsvReader<R> {
     input: Chain<Cursor<Vec<u8>>, Unicode<R>>,
     options: Dialect,
     types: IndexMap<String, FieldType>,
-    /// For each field of a line, its column.
-    columns: Vec<usize>,
+    /// For each field of a line, its column, or none where it is left out.
+    columns: Vec<Option<usize>>,
+    /// Whether columns that are not declared are left out.
+    drop: bool,
     batcher: Batcher,
     record: Record,
     started: bool,
@@ -40,10 +46,11 @@ struct Record {
     bytes: Vec<u8>,
     /// For each field, where it ends, and whether it was quoted.
     fields: Vec<(usize, bool)>,
-    /// Something stood between a closing quote and the delimiter, or a quote was never closed.
+    /// Something stood between a closing quote and the delimiter.
     broken: bool,
-    /// Line breaks that it took.
-    lines: u64,
+    /// The line on which it starts, and that on which it ends.
+    first: u64,
+    last: u64,
 }
 
 impl Record {
@@ -57,7 +64,8 @@ impl Record {
 }
 
 impl<R: BufRead> CsvReader<R> {
-    /// A reader of fields of `types`, in the order of the header, or in their own without one.
+    /// A reader of fields of `types`, in the order of the header, or in their own without one. Columns
+    /// of the header that are not among them are left out if `drop` says so, else they are an error.
     ///
     /// # Errors
     /// `config` for options that make no dialect.
@@ -65,6 +73,7 @@ impl<R: BufRead> CsvReader<R> {
         input: R,
         options: &CsvOptions,
         types: &IndexMap<String, FieldType>,
+        drop: bool,
     ) -> Result<Self> {
         let options = Dialect::new(options)?;
         let input = Unicode::new(input, &options.charset);
@@ -72,7 +81,8 @@ impl<R: BufRead> CsvReader<R> {
             input: Cursor::new(Vec::new()).chain(input),
             options,
             types: types.clone(),
-            columns: (0..types.len()).collect(),
+            columns: (0..types.len()).map(Some).collect(),
+            drop,
             batcher: Batcher::new(types),
             record: Record::default(),
             started: false,
@@ -83,24 +93,25 @@ impl<R: BufRead> CsvReader<R> {
     /// The next batch; `None` at the end.
     ///
     /// # Errors
-    /// `contract` when the header has other names than the fields, or is not there; `permanent` for a record of
-    /// more than [`super::MAX_RECORD`] bytes; whatever reading the input gives.
+    /// `contract` when the header has other names than the fields, or is not there, and for quotes that
+    /// rows could hide behind; `permanent` for a record of more than [`super::MAX_RECORD`] bytes;
+    /// whatever reading the input gives.
     pub fn next_batch(&mut self) -> Result<Option<Batch>> {
-        if !self.started {
-            self.start()?;
-        }
-        while !self.batcher.is_full() {
-            let line = self.line;
-            if !self.next_record()? {
-                break;
-            }
-            self.take_record(line);
+        self.start()?;
+        while !self.batcher.is_full() && self.next_record()? {
+            self.take_record()?;
         }
         self.batcher.finish()
     }
 
-    fn start(&mut self) -> Result<()> {
-        self.started = true;
+    /// Reads the header, where there is to be one, unless it was read before.
+    ///
+    /// # Errors
+    /// As [`CsvReader::next_batch`].
+    pub fn start(&mut self) -> Result<()> {
+        if std::mem::replace(&mut self.started, true) {
+            return Ok(());
+        }
         let (first, rest) = self.input.get_mut();
         let mark = rest.take(3).read_to_end(first.get_mut());
         mark.map_err(|cause| damaged(READ, cause))?;
@@ -113,120 +124,138 @@ impl<R: BufRead> CsvReader<R> {
                 return Err(Error::contract(READ, "the file is empty: it has no header")
                     .help("Where files come without a header, write header = false under csv."));
             }
-            self.columns = self.match_header()?;
+            let names: Vec<_> = self.record.iter().collect();
+            if self.record.broken {
+                return Err(hidden("the header", &self.record));
+            }
+            self.columns = header::columns(&names, &self.types, &self.options, self.drop)?;
         }
         Ok(())
     }
 
-    fn match_header(&self) -> Result<Vec<usize>> {
-        if let Some(other) = self.other_delimiter() {
-            return Err(Error::contract(READ, "the header has one column, and more are declared")
-                .help(format!(
-                    "Its names seem to be separated by {other:?}: write delimiter = {other:?} under \
-                     csv."
-                )));
-        }
-        let drift = |message: &str, name: &str| {
-            Error::contract(READ, message.to_owned()).with("column", name).help(
-                "The header must have the names of [source.fields] or [contract.fields], in any \
-                 order.",
-            )
-        };
-        let mut columns = Vec::with_capacity(self.types.len());
-        for (name, _) in self.record.iter() {
-            let name = String::from_utf8_lossy(name);
-            match self.types.get_index_of(&*name) {
-                Some(column) if columns.contains(&column) => {
-                    return Err(drift("the header has a name twice", &name));
-                }
-                Some(column) => columns.push(column),
-                None => return Err(drift("the header has a column that is not declared", &name)),
-            }
-        }
-        match self.types.keys().enumerate().find(|(column, _)| !columns.contains(column)) {
-            Some((_, name)) => Err(drift("the header misses a column", name)),
-            None => Ok(columns),
-        }
-    }
-
-    /// What separates the names of a header that is read as one name, if that is a usual delimiter.
-    fn other_delimiter(&self) -> Option<char> {
-        let mut names = self.record.iter();
-        let (Some((only, _)), None) = (names.next(), names.next()) else { return None };
-        if self.types.len() < 2 {
-            return None;
-        }
-        let usual = [';', ',', '\t', '|'];
-        usual.into_iter().find(|other| only.contains(&(*other as u8)))
-    }
-
-    fn take_record(&mut self, line: u64) {
-        let (record, types) = (&self.record, &self.types);
+    fn take_record(&mut self) -> Result<()> {
+        let (record, types, null) = (&self.record, &self.types, &self.options.null);
         let size = record.bytes.len() + 8 * record.fields.len();
+        self.batcher.begin_row(record.first);
         let rule = if record.broken {
             Some("quotes")
         } else {
             (record.fields.len() != self.columns.len()).then_some("columns")
         };
         if let Some(rule) = rule {
+            if record.first != record.last {
+                return Err(hidden("a record", record));
+            }
             let raw = record.iter().map(|(field, _)| raw(field)).collect();
             let row = Map::from_iter([
-                ("line".to_owned(), line.into()),
+                ("line".to_owned(), record.first.into()),
                 ("fields".to_owned(), Json::Array(raw)),
             ]);
-            self.batcher
-                .refuse(size, Refused { rule: rule.to_owned(), column: None, row, schema: None });
-            return;
+            let why = (rule == "columns")
+                .then(|| format!("values {}, columns {}", record.fields.len(), self.columns.len()));
+            let rule = rule.to_owned();
+            self.batcher.refuse(size, Refused { rule, why, row, ..Refused::default() });
+            return Ok(());
         }
-        if let Some((_, column)) = record
-            .iter()
-            .zip(&self.columns)
-            .find(|((field, _), _)| std::str::from_utf8(field).is_err())
-        {
-            let names = self.columns.iter().filter_map(|column| types.get_index(*column));
-            let row =
-                names.zip(record.iter()).map(|((name, _), (field, _))| (name.clone(), raw(field)));
+        let taken = || {
+            let fields = record.iter().zip(&self.columns);
+            fields.filter_map(|((field, quoted), column)| {
+                let is_null = !quoted && field == null;
+                Some(((*column)?, (!is_null).then_some(field)))
+            })
+        };
+        let named = || {
+            let named = taken().filter_map(|(column, field)| {
+                Some((types.get_index(column)?.0.clone(), field.map_or(Json::Null, raw)))
+            });
+            named.collect::<Map<String, Json>>()
+        };
+        let mut unread = taken()
+            .filter(|(_, field)| field.is_some_and(|field| std::str::from_utf8(field).is_err()));
+        if let Some((column, _)) = unread.next() {
             let refused = Refused {
                 rule: format!("encoding {}", self.options.charset.name()),
-                column: types.get_index(*column).map(|(name, _)| name.clone()),
-                row: row.collect(),
-                schema: None,
+                column: types.get_index(column).map(|(name, _)| name.clone()),
+                row: named(),
+                ..Refused::default()
             };
             self.batcher.refuse(size, refused);
-            return;
+            return Ok(());
         }
-        for ((field, quoted), column) in record.iter().zip(&self.columns) {
-            let null = !quoted && field == self.options.null;
-            self.batcher.value(*column, |column| {
-                if null {
-                    column.null();
-                    return true;
-                }
-                std::str::from_utf8(field).is_ok_and(|text| put(&self.options, column, text))
-            });
+        let mut hides = false;
+        for (column, field) in taken() {
+            // What is no UTF-8 was refused above.
+            let text = field.map(|field| std::str::from_utf8(field).unwrap_or_default());
+            self.batcher.value_or(
+                column,
+                |column| match text {
+                    None => {
+                        column.null();
+                        true
+                    }
+                    Some(text) => {
+                        let fits = put(&self.options, column, text);
+                        hides |= !fits && text.contains('\n');
+                        fits
+                    }
+                },
+                |kind| text.map(|text| why_not(&self.options, kind, text)),
+            );
         }
-        self.batcher.end_row(size, || {
-            let fields = record.iter().zip(&self.columns);
-            let named = fields.filter_map(|((field, quoted), column)| {
-                let null = !quoted && field == self.options.null;
-                let value = if null { Json::Null } else { raw(field) };
-                Some((types.get_index(*column)?.0.clone(), value))
-            });
-            named.collect()
-        });
+        if hides {
+            return Err(hidden("a value", record));
+        }
+        self.batcher.end_row(size, named);
+        Ok(())
     }
 
     /// Reads the next record; `false` at the end. Empty lines are no records, unless there is
     /// one column, whose NULL they are.
     fn next_record(&mut self) -> Result<bool> {
         loop {
-            let more = self.record.read(&mut self.input, self.options.delimiter)?;
-            self.line += self.record.lines;
+            let more = self.record.read(&mut self.input, self.options.delimiter, self.line)?;
+            self.line = self.record.last + 1;
             let empty = matches!(self.record.fields[..], [(0, false)]);
-            if !more || !empty || self.types.len() == 1 {
+            if !more || !empty || self.columns.len() == 1 {
                 return Ok(more);
             }
         }
+    }
+}
+
+/// The error about quotes that do not fit, in what goes over several lines: how many rows it was
+/// cannot be told, so that setting it aside as one would lose some without counting them.
+fn hidden(what: &str, record: &Record) -> Error {
+    Error::contract(READ, format!("{what} goes over several lines, and its quotes do not fit"))
+        .with("first line", record.first)
+        .with("last line", record.last)
+        .help(
+            "Rows may hide in it, so that it is not set aside, whatever max-rejected allows. Correct \
+             the file: a quote within a value is doubled and its value stands in quotes.",
+        )
+}
+
+/// What keeps `text` from being a value in the dialect.
+fn why_not(dialect: &Dialect, kind: &FieldType, text: &str) -> String {
+    let of_pattern = match kind {
+        FieldType::Decimal(..) | FieldType::Float32 | FieldType::Float64
+            if dialect.decimal == b',' =>
+        {
+            return match text.contains('.') {
+                true => "a point, where the dialect writes a comma".to_owned(),
+                false => why(kind, &text.replace(',', ".")),
+            };
+        }
+        FieldType::Date => dialect.date.is_some(),
+        FieldType::Time => dialect.time.is_some(),
+        FieldType::Timestamp | FieldType::Instant => dialect.timestamp.is_some(),
+        _ => false,
+    };
+    match of_pattern {
+        true if !text.is_empty() && text.trim() == text => {
+            "not written as the dialect says".to_owned()
+        }
+        _ => why(kind, text),
     }
 }
 
@@ -263,6 +292,15 @@ fn raw(field: &[u8]) -> Json {
     }
 }
 
+fn open_quote(line: u64) -> Error {
+    Error::contract(READ, "a quote is never closed: everything behind it would be one value")
+        .with("line of the opening quote", line)
+        .help(
+            "Close it, or double it where it belongs to the value. Rows may hide behind it, so that \
+             max-rejected does not set it aside.",
+        )
+}
+
 #[derive(Clone, Copy, PartialEq)]
 enum State {
     /// Before the first byte of a field.
@@ -274,19 +312,23 @@ enum State {
 }
 
 impl Record {
-    /// Reads one record, up to its line break, which is LF or CRLF.
-    fn read(&mut self, input: &mut impl BufRead, delimiter: u8) -> Result<bool> {
+    /// Reads one record, up to its line break, which is LF or CRLF. `line` is that on which it starts.
+    fn read(&mut self, input: &mut impl BufRead, delimiter: u8, line: u64) -> Result<bool> {
         self.bytes.clear();
         self.fields.clear();
-        (self.broken, self.lines) = (false, 0);
+        (self.broken, self.first, self.last) = (false, line, line);
         let mut state = State::Start;
         // Where the field starts, where its closing quote stood, and whether there is a record.
         let (mut start, mut closed, mut any) = (0, 0, false);
+        // The line of the quote that was opened last.
+        let mut opened = line;
         loop {
             let buffer = input.fill_buf().map_err(|cause| damaged(READ, cause))?;
             if buffer.is_empty() {
+                if state == State::Quoted {
+                    return Err(open_quote(opened));
+                }
                 if any {
-                    self.broken |= state == State::Quoted;
                     self.end_field(state, closed);
                 }
                 return Ok(any);
@@ -302,7 +344,7 @@ impl Record {
                         State::Closing
                     }
                     (State::Quoted, byte) => {
-                        self.lines += u64::from(byte == b'\n');
+                        self.last += u64::from(byte == b'\n');
                         self.bytes.push(byte);
                         State::Quoted
                     }
@@ -310,9 +352,11 @@ impl Record {
                         self.bytes.push(b'"');
                         State::Quoted
                     }
-                    (State::Start, b'"') => State::Quoted,
+                    (State::Start, b'"') => {
+                        opened = self.last;
+                        State::Quoted
+                    }
                     (_, b'\n') => {
-                        self.lines += 1;
                         ended = true;
                         state
                     }
@@ -342,7 +386,10 @@ impl Record {
                 return Ok(true);
             }
             if self.bytes.len() > super::MAX_RECORD {
-                return Err(too_long(READ));
+                return Err(match state {
+                    State::Quoted => too_long(READ).with("line of the opening quote", opened),
+                    _ => too_long(READ).with("line", line),
+                });
             }
         }
     }
@@ -350,160 +397,5 @@ impl Record {
     fn end_field(&mut self, state: State, closed: usize) {
         self.broken |= state == State::Closing && self.bytes.len() != closed;
         self.fields.push((self.bytes.len(), state == State::Closing));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use arrow::array::AsArray;
-    use arrow::datatypes::Int64Type;
-
-    fn types(fields: &[(&str, FieldType)]) -> IndexMap<String, FieldType> {
-        fields.iter().map(|(name, kind)| ((*name).to_owned(), kind.clone())).collect()
-    }
-
-    /// Reads through buffers of every small size, so that each border is crossed.
-    fn read(bytes: &[u8], options: &CsvOptions, fields: &[(&str, FieldType)]) -> Batch {
-        let results = [1, 2, 3, 7, 1000].map(|size| {
-            let input = std::io::BufReader::with_capacity(size, bytes);
-            let mut reader = CsvReader::new(input, options, &types(fields)).unwrap();
-            let batch = reader.next_batch().unwrap().unwrap();
-            assert!(reader.next_batch().unwrap().is_none());
-            batch
-        });
-        assert!(results.iter().all(|one| one.rows == results[0].rows
-            && one.refused == results[0].refused
-            && one.read == results[0].read));
-        results[0].clone()
-    }
-
-    fn column(batch: &Batch, index: usize) -> Vec<Option<&str>> {
-        batch.rows.column(index).as_string::<i32>().iter().collect()
-    }
-
-    #[test]
-    fn null_and_the_empty_string_are_told_apart() {
-        let text = "\u{feff}b,a\r\n,\"\"\r\n\"x, \"\"y\"\"\r\n\",é\r\n\r\n\"z\r\",\"w\"";
-        let fields = [("a", FieldType::String), ("b", FieldType::String)];
-        let batch = read(text.as_bytes(), &CsvOptions::default(), &fields);
-        assert_eq!(column(&batch, 0), [Some(""), Some("é"), Some("w")]);
-        assert_eq!(column(&batch, 1), [None, Some("x, \"y\"\r\n"), Some("z\r")]);
-        assert!(batch.refused.is_empty());
-    }
-
-    #[test]
-    fn another_dialect_without_header() {
-        let options = CsvOptions {
-            header: false,
-            delimiter: '|',
-            null: "\\N".to_owned(),
-            ..CsvOptions::default()
-        };
-        let fields = [("a", FieldType::String), ("b", FieldType::Int64)];
-        let batch = read("\\N|1\n|\\N\n\"\\N\"|\"3\"\nx|\n".as_bytes(), &options, &fields);
-        assert_eq!(column(&batch, 0), [None, Some(""), Some("\\N")]);
-        let numbers: Vec<_> = batch.rows.column(1).as_primitive::<Int64Type>().iter().collect();
-        assert_eq!(numbers, [Some(1), None, Some(3)]);
-        assert_eq!(batch.refused[0].row["b"], "");
-    }
-
-    #[test]
-    fn broken_rows_are_refused_with_their_rule() {
-        let text = b"a,b\n1,x\n2\nxx,y\n\"3\"q,z\n4,\xff\n5,\"open\n";
-        let fields = [("a", FieldType::Int64), ("b", FieldType::String)];
-        let batch = read(text, &CsvOptions::default(), &fields);
-        assert_eq!((batch.read, batch.rows.num_rows()), (6, 1));
-        let mut rules: Vec<_> = batch.refused.iter().map(|one| one.rule.as_str()).collect();
-        rules.sort_unstable();
-        assert_eq!(rules, ["columns", "encoding UTF-8", "quotes", "quotes", "type int64"]);
-        let columns = batch.refused.iter().find(|one| one.rule == "columns").unwrap();
-        assert_eq!(columns.row["line"], 3);
-        let text = batch.refused.iter().find(|one| one.rule == "encoding UTF-8").unwrap();
-        assert_eq!(text.row["b"], "\\xff");
-    }
-
-    #[test]
-    fn values_are_read_in_their_dialect() {
-        let options: CsvOptions = serde_json::from_value(serde_json::json!({
-            "delimiter": ";", "decimal": ",", "encoding": "utf-16le", "formulas": "escape",
-            "timestamp": "%d.%m.%Y %H:%M:%S", "date": "%d.%m.%Y", "time": "%H.%M",
-        }))
-        .unwrap();
-        let fields = [
-            ("d", FieldType::Decimal(10, 2)),
-            ("f", FieldType::Float64),
-            ("s", FieldType::String),
-            ("at", FieldType::Instant),
-            ("day", FieldType::Date),
-            ("t", FieldType::Time),
-        ];
-        let text = "\u{feff}d;f;s;at;day;t\r\n-1,50;1,5e3;'=1\u{1f600};19.11.2026 01:02:03;19.11.2026;23.59\r\n\
-                    1.5;1;x;;;\r\n;;'x;19.11.2026;;\r\n;;;;;24.00\r\n";
-        let bytes: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
-        let mut bytes = bytes;
-        bytes.extend(b";\0;\0\0\xd8;\0;\0;\0");
-        let batch = read(&bytes, &options, &fields);
-        assert_eq!((batch.read, batch.rows.num_rows()), (5, 1));
-        assert_eq!(column(&batch, 2), [Some("=1\u{1f600}")]);
-        let shown = crate::format::row_json(&batch.rows, 0);
-        assert_eq!(shown["d"], "-1.50");
-        assert_eq!(shown["f"], 1500.0);
-        assert_eq!(shown["at"], "2026-11-19T01:02:03Z");
-        assert_eq!((&shown["day"], &shown["t"]), (&"2026-11-19".into(), &"23:59:00".into()));
-        let mut rules: Vec<_> = batch.refused.iter().map(|one| one.rule.as_str()).collect();
-        rules.sort_unstable();
-        assert_eq!(
-            rules,
-            ["encoding UTF-16LE", "type decimal(10,2)", "type time(us)", "type timestamp(us, UTC)"]
-        );
-    }
-
-    #[test]
-    fn an_empty_line_is_a_null_of_the_only_column() {
-        let batch = read(b"a\nx\n\n\"\"\n", &CsvOptions::default(), &[("a", FieldType::String)]);
-        assert_eq!(column(&batch, 0), [Some("x"), None, Some("")]);
-    }
-
-    #[test]
-    fn a_header_that_drifted_is_an_error_of_the_contract() {
-        let fields = types(&[("a", FieldType::Int64), ("b", FieldType::String)]);
-        for (text, name) in [("a\n", "b"), ("a,b,c\n", "c"), ("a,a,b\n", "a")] {
-            let mut reader =
-                CsvReader::new(text.as_bytes(), &CsvOptions::default(), &fields).unwrap();
-            let error = reader.next_batch().unwrap_err();
-            assert_eq!(error.class(), crate::error::Class::Contract);
-            assert!(error.to_string().contains(&format!("column {name}")), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_header_that_is_not_there_or_of_another_delimiter_is_told() {
-        let fields = types(&[("a", FieldType::Int64), ("b", FieldType::String)]);
-        let fails = |text: &str| {
-            let mut reader =
-                CsvReader::new(text.as_bytes(), &CsvOptions::default(), &fields).unwrap();
-            let error = reader.next_batch().unwrap_err();
-            assert_eq!(error.class(), crate::error::Class::Contract);
-            format!("{error}. {}", error.advice().unwrap_or_default())
-        };
-        for empty in ["", "\n", "\u{feff}"] {
-            assert!(fails(empty).contains("it has no header"), "{empty:?}");
-        }
-        assert!(fails("a;b\n1;x\n").contains("write delimiter = ';' under csv"));
-        assert!(fails("a\tb\n").contains("write delimiter = '\\t' under csv"));
-    }
-
-    #[test]
-    fn no_rows_are_no_batch() {
-        for text in ["a\n", "a"] {
-            let mut reader = CsvReader::new(
-                text.as_bytes(),
-                &CsvOptions::default(),
-                &types(&[("a", FieldType::Int64)]),
-            )
-            .unwrap();
-            assert!(reader.next_batch().unwrap().is_none());
-        }
     }
 }

@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value as Json};
 
 use super::batcher::{Batcher, Column};
+use super::why::why;
 use super::{damaged, too_long};
 use crate::error::Result;
 use crate::format::FieldType;
@@ -24,18 +25,21 @@ const READ: &str = "read JSON lines";
 pub struct JsonlReader<R> {
     input: R,
     types: IndexMap<String, FieldType>,
+    /// Whether names that are not declared are passed over.
+    drop: bool,
     batcher: Batcher,
     line: Vec<u8>,
     number: u64,
 }
 
 impl<R: BufRead> JsonlReader<R> {
-    /// A reader of fields of `types`. A missing one is NULL; one that is not declared makes its
-    /// row a refused one.
-    pub fn new(input: R, types: &IndexMap<String, FieldType>) -> Self {
+    /// A reader of fields of `types`. A missing one is NULL; one that is not declared is left out if
+    /// `drop` says so, else it makes its row a refused one.
+    pub fn new(input: R, types: &IndexMap<String, FieldType>, drop: bool) -> Self {
         JsonlReader {
             input,
             types: types.clone(),
+            drop,
             batcher: Batcher::new(types),
             line: Vec::new(),
             number: 0,
@@ -63,21 +67,26 @@ impl<R: BufRead> JsonlReader<R> {
         let read = limited.read_until(b'\n', &mut self.line);
         match read.map_err(|cause| damaged(READ, cause))? {
             0 => Ok(false),
-            _ if self.line.len() > super::MAX_RECORD => Err(too_long(READ)),
+            _ if self.line.len() > super::MAX_RECORD => {
+                Err(too_long(READ).with("line", self.number))
+            }
             _ => Ok(true),
         }
     }
 
     fn take_line(&mut self) {
         let size = self.line.len();
-        let refused = |rule: &str, column: Option<String>| Refused {
+        let number = self.number;
+        let refused = |rule: &str, column: Option<String>, why: &str| Refused {
             rule: rule.to_owned(),
             column,
-            row: Map::from_iter([("line".to_owned(), self.number.into())]),
-            schema: None,
+            why: Some(why.to_owned()),
+            row: Map::from_iter([("line".to_owned(), number.into())]),
+            ..Refused::default()
         };
+        self.batcher.begin_row(number);
         let Ok(object) = serde_json::from_slice::<Object<'_>>(&self.line) else {
-            self.batcher.refuse(size, refused("json", None));
+            self.batcher.refuse(size, refused("json", None, "not one whole object of JSON"));
             return;
         };
         let mut values: Vec<Option<&RawValue>> = vec![None; self.types.len()];
@@ -86,26 +95,36 @@ impl<R: BufRead> JsonlReader<R> {
             match slot {
                 Some(slot @ None) => *slot = Some(value),
                 Some(Some(_)) => {
-                    self.batcher.refuse(size, refused("json", Some(name.to_string())));
+                    let refused =
+                        refused("json", Some(name.to_string()), "its name is there twice");
+                    self.batcher.refuse(size, refused);
                     return;
                 }
+                None if self.drop => {}
                 None => {
-                    self.batcher.refuse(size, refused("columns", Some(name.to_string())));
+                    let refused = refused("columns", Some(name.to_string()), "it is not declared");
+                    self.batcher.refuse(size, refused);
                     return;
                 }
             }
         }
         for (index, value) in values.into_iter().enumerate() {
-            self.batcher.value(index, |column| match value {
-                Some(value) => put(column, value.get()),
-                None => {
-                    column.null();
-                    true
-                }
-            });
+            self.batcher.value_or(
+                index,
+                |column| match value {
+                    Some(value) => put(column, value.get()),
+                    None => {
+                        column.null();
+                        true
+                    }
+                },
+                |kind| value.map(|value| why_not(kind, value.get())),
+            );
         }
+        let (types, drop) = (&self.types, self.drop);
         self.batcher.end_row(size, || {
-            object.0.iter().map(|(name, value)| (name.to_string(), raw(value.get()))).collect()
+            let taken = object.0.iter().filter(|(name, _)| !drop || types.contains_key(&**name));
+            taken.map(|(name, value)| (name.to_string(), raw(value.get()))).collect()
         });
     }
 }
@@ -171,6 +190,32 @@ pub(super) fn put(column: &mut Column, value: &str) -> bool {
     }
 }
 
+/// What keeps a piece of JSON from being a value of `kind`.
+fn why_not(kind: &FieldType, value: &str) -> String {
+    let numeric = matches!(
+        kind,
+        FieldType::Int16
+            | FieldType::Int32
+            | FieldType::Int64
+            | FieldType::Float32
+            | FieldType::Float64
+            | FieldType::Decimal(..)
+    );
+    match value.as_bytes().first() {
+        Some(b'"') if *kind == FieldType::Bytes => "not base64".to_owned(),
+        Some(b'"') if *kind == FieldType::Bool => "a string".to_owned(),
+        Some(b'"') => match serde_json::from_str::<Text<'_>>(value) {
+            Ok(Text(text)) => why(kind, &text),
+            Err(_) => "not a sound string".to_owned(),
+        },
+        Some(b't' | b'f') => "true or false".to_owned(),
+        Some(b'{') => "an object".to_owned(),
+        Some(b'[') => "a list".to_owned(),
+        _ if numeric => why(kind, value),
+        _ => "a number".to_owned(),
+    }
+}
+
 /// A value for quarantine; a number that JSON's readers would cut stays text.
 pub(super) fn raw(value: &str) -> Json {
     match serde_json::from_str::<Json>(value) {
@@ -193,7 +238,7 @@ mod tests {
             ("s".to_owned(), FieldType::String),
             ("b".to_owned(), FieldType::Bytes),
         ]);
-        let mut reader = JsonlReader::new(text.as_bytes(), &types);
+        let mut reader = JsonlReader::new(text.as_bytes(), &types, false);
         let batch = reader.next_batch().unwrap().unwrap();
         assert!(reader.next_batch().unwrap().is_none());
         batch
@@ -241,5 +286,36 @@ mod tests {
         );
         assert_eq!(batch.refused[0].row["line"], 2);
         assert_eq!(batch.refused[7].row["d"], "0.00000000001");
+    }
+
+    #[test]
+    fn numbers_in_strings_are_numbers_and_what_is_none_is_told() {
+        let batch = read(
+            "{\"i\": \"4\", \"d\": \"4.5\"}\n\n{\"i\": \"4.5\", \"d\": \" 1\", \"s\": 5}\n{\"x\": 1}\n{",
+        );
+        let batch = batch.of_file(&"in/a.jsonl".into());
+        assert_eq!((batch.read, batch.rows.num_rows()), (4, 1));
+        assert_eq!(batch.origin(0).unwrap().to_string(), "in/a.jsonl line 1");
+        let places: Vec<_> = batch.refused.iter().filter_map(Refused::place).collect();
+        assert_eq!(
+            places,
+            [
+                "in/a.jsonl line 3 (i: not a whole number)",
+                "in/a.jsonl line 4 (x: it is not declared)",
+                "in/a.jsonl line 5 (not one whole object of JSON)",
+            ]
+        );
+        let also: Vec<_> = batch.refused[0].also.iter().map(|one| one.why.as_deref()).collect();
+        assert_eq!(also, [Some("spaces around it"), Some("a number")]);
+    }
+
+    #[test]
+    fn names_that_are_not_declared_are_left_out_where_that_is_said() {
+        let types = IndexMap::from([("i".to_owned(), FieldType::Int64)]);
+        let text = "{\"x\": {\"y\": 1}, \"i\": 1}\n{\"x\": 1, \"i\": \"z\"}\n";
+        let mut reader = JsonlReader::new(text.as_bytes(), &types, true);
+        let batch = reader.next_batch().unwrap().unwrap();
+        assert_eq!((batch.rows.num_rows(), batch.rows.num_columns()), (1, 1));
+        assert_eq!(batch.refused[0].row.keys().collect::<Vec<_>>(), ["i"]);
     }
 }

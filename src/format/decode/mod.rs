@@ -9,11 +9,13 @@ pub mod batcher;
 mod columns;
 pub mod csv;
 pub mod exact;
+mod header;
 pub mod ipc;
 pub mod jsonl;
 pub mod parquet;
 pub mod refused;
 mod unicode;
+mod why;
 
 use crate::error::Error;
 

@@ -35,7 +35,7 @@ impl<T: AsyncFileReader + Send + Unpin + 'static> ParquetFile<T> {
     /// `contract` when the file's columns are others. The stream's errors are of the store, or
     /// `permanent` for a damaged file.
     pub fn read(self, schema: &SchemaRef) -> Result<BoxStream<'static, Result<Batch>>> {
-        let columns = Columns::new(&self.schema, schema, READ)?;
+        let mut columns = Columns::new(&self.schema, schema, READ)?;
         let rows = self.batch_rows();
         let stream = self.builder.with_batch_size(rows).build().map_err(classify)?;
         Ok(stream.map(move |batch| columns.exact(&batch.map_err(classify)?)).boxed())

@@ -9,7 +9,7 @@ use super::{Encoder, columns, types};
 use crate::error::{Error, Result};
 use crate::format::values::Values;
 use crate::format::{Compression, CsvOptions, FieldType, Format};
-use crate::rows::{Batch, Refused};
+use crate::rows::{Batch, Breach, Refused};
 
 /// Tells rows that a format cannot hold from those that it can.
 pub struct Fit {
@@ -18,8 +18,13 @@ pub struct Fit {
     what: What,
 }
 
+/// Why a target cannot hold the value in a row of a column, if it cannot; never the value.
+pub type Unfit = fn(&Values<'_>, usize) -> Option<&'static str>;
+
 enum What {
     Everything,
+    /// All but what a table cannot hold.
+    Table(Unfit),
     /// JSON has no NaN and no infinities.
     Finite,
     Csv(Cannot),
@@ -43,6 +48,15 @@ impl Fit {
         Ok(Fit { kinds, names, what })
     }
 
+    /// For rows of `schema` in a table that holds all values but those that `unfit` tells of.
+    ///
+    /// # Errors
+    /// `permanent` for a column of a type that has no name.
+    pub fn table(schema: &SchemaRef, unfit: Unfit) -> Result<Fit> {
+        let names = schema.fields().iter().map(|field| field.name().clone()).collect();
+        Ok(Fit { kinds: types(schema)?, names, what: What::Table(unfit) })
+    }
+
     /// Takes the rows that cannot be written out of `batch`. `before` are the same rows as they
     /// were before they were protected: those go to quarantine.
     ///
@@ -55,25 +69,33 @@ impl Fit {
         let columns = columns(&self.kinds, &batch.rows)?;
         let mut keep = vec![true; batch.rows.num_rows()];
         for (row, keep) in keep.iter_mut().enumerate() {
-            let misfit = columns
-                .iter()
-                .zip(&self.names)
-                .find_map(|(column, name)| Some((self.rule(column, row)?, name)));
-            let Some((rule, name)) = misfit else { continue };
+            let named = columns.iter().zip(&self.names);
+            let mut misfits = named
+                .filter_map(|(column, name)| {
+                    let (rule, column) = (self.rule(column, row)?, Some(name.clone()));
+                    Some(Breach { rule, column, why: None })
+                })
+                .peekable();
+            if misfits.peek().is_none() {
+                continue;
+            }
             *keep = false;
             batch.refused.push(Refused {
-                rule,
-                column: Some(name.clone()),
-                row: crate::format::row_json(before, row),
                 schema: Some(before.schema()),
+                origin: batch.places.as_ref().and_then(|places| places.origin(row)),
+                ..Refused::of(misfits, crate::format::row_json(before, row))
             });
         }
         if keep.contains(&false) {
-            let kept = arrow::compute::filter_record_batch(&batch.rows, &keep.into());
-            batch.rows = kept.map_err(|cause| {
+            let impossible = |cause| {
                 Error::permanent("check what can be written", "rows cannot be taken out")
                     .caused_by(cause)
-            })?;
+            };
+            let keep = keep.into();
+            batch.rows =
+                arrow::compute::filter_record_batch(&batch.rows, &keep).map_err(impossible)?;
+            let places = batch.places.map(|places| places.filter(&keep)).transpose();
+            batch.places = places.map_err(impossible)?;
         }
         Ok(batch)
     }
@@ -105,6 +127,7 @@ impl Fit {
         }
         match &self.what {
             What::Everything => None,
+            What::Table(unfit) => unfit(column, row).map(str::to_owned),
             What::Finite => {
                 let finite = match column {
                     Values::Float32(a) => a.value(row).is_finite(),

@@ -229,7 +229,7 @@ fn what_is_written_in_a_dialect_reads_back_in_it() {
         assert_eq!(checked.refused, [], "{options:?}");
         let bytes =
             encoded(Format::Csv, Compression::None, &options, std::slice::from_ref(&rows)).unwrap();
-        let mut reader = CsvReader::new(bytes.as_slice(), &options, &types).unwrap();
+        let mut reader = CsvReader::new(bytes.as_slice(), &options, &types, false).unwrap();
         let read = reader.next_batch().unwrap().unwrap();
         assert_eq!(read.refused, [], "{options:?}");
         assert_eq!(read.rows, rows, "{options:?}");

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::format::decode::batcher::schema;
 use crate::format::decode::refused::{RefusedRows, raw_row};
 use crate::job::supplement::Supplement;
-use crate::rows::{BATCH_ROWS, Batch, Counts, Refused, Rows};
+use crate::rows::{At, BATCH_ROWS, Batch, Counts, Origin, Places, Refused, Rows};
 
 const DOING: &str = "read the refused rows again";
 
@@ -116,53 +116,104 @@ fn stream(vault: &Vault, supplement: &Supplement, pick: Pick) -> BoxStream<'stat
 }
 
 fn send(mut rows: KeptRows, pick: Pick, outbox: &mpsc::Sender<Batch>) -> Result<()> {
-    let schema = schema(&pick.types);
-    let mut batches = RefusedRows::new(&pick.types);
-    let mut refused = Vec::new();
-    let mut bytes = 0;
+    let mut gathered = Gathered::new(&pick.types);
     while let Some(row) = rows.next_row()? {
-        match row.of {
-            Some(of) if of == pick.of => batches.add(row.row.get())?,
-            None if pick.untyped => {
-                bytes += row.row.get().len();
-                refused.push(again(row)?);
-            }
-            _ => continue,
+        let of = row.of;
+        if of != Some(pick.of) && !(of.is_none() && pick.untyped) {
+            continue;
         }
-        let full = refused.len() >= BATCH_ROWS || bytes >= crate::rows::BATCH_BYTES;
-        if batches.is_full() || full {
-            bytes = 0;
-            let batch = taken(&mut batches, &mut refused, &schema)?;
-            if outbox.blocking_send(batch).is_err() {
-                // Nobody wants them any more.
-                return Ok(());
-            }
+        let place = Place::of(row.origin.as_ref());
+        let elsewhere = of.is_some() && !gathered.numbers.is_empty() && place != gathered.place;
+        if (elsewhere || gathered.is_full()) && outbox.blocking_send(gathered.take()?).is_err() {
+            // Nobody wants them any more.
+            return Ok(());
         }
+        if of.is_none() {
+            gathered.bytes += row.row.get().len();
+            gathered.refused.push(again(row)?);
+            continue;
+        }
+        gathered.numbers.push(place.as_ref().map_or(0, |place| place.number));
+        gathered.place = place;
+        gathered.batches.add(row.row.get())?;
     }
-    let last = taken(&mut batches, &mut refused, &schema)?;
+    let last = gathered.take()?;
     if last.read > 0 {
         let _ = outbox.blocking_send(last);
     }
     Ok(())
 }
 
-/// The rows since the last time, as a batch that was read.
-fn taken(
-    batches: &mut RefusedRows,
-    refused: &mut Vec<Refused>,
-    schema: &SchemaRef,
-) -> Result<Batch> {
-    let typed = batches.finish()?;
-    let mut batch =
-        typed.unwrap_or_else(|| Batch::whole(RecordBatch::new_empty(Arc::clone(schema))));
-    batch.read += refused.len() as u64;
-    batch.refused.append(refused);
-    Ok(batch)
+/// Where a row came from. The places of one file are equal, whatever their numbers.
+struct Place {
+    file: Arc<str>,
+    at: fn(u64) -> At,
+    is_line: bool,
+    number: u64,
+}
+
+impl Place {
+    fn of(origin: Option<&Origin>) -> Option<Place> {
+        let Origin { file, at } = origin?;
+        let file = file.as_str().into();
+        Some(match *at {
+            At::Line(number) => Place { file, at: At::Line, is_line: true, number },
+            At::Row(number) => Place { file, at: At::Row, is_line: false, number },
+        })
+    }
+}
+
+impl PartialEq for Place {
+    fn eq(&self, other: &Place) -> bool {
+        (&self.file, self.is_line) == (&other.file, other.is_line)
+    }
+}
+
+/// Rows on their way into a batch: those with types are of one file, or of none.
+struct Gathered {
+    batches: RefusedRows,
+    place: Option<Place>,
+    numbers: Vec<u64>,
+    refused: Vec<Refused>,
+    /// Of the rows without types.
+    bytes: usize,
+    schema: SchemaRef,
+}
+
+impl Gathered {
+    fn new(types: &Types) -> Gathered {
+        Gathered {
+            batches: RefusedRows::new(types),
+            place: None,
+            numbers: Vec::new(),
+            refused: Vec::new(),
+            bytes: 0,
+            schema: schema(types),
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        let many = self.refused.len() >= BATCH_ROWS || self.bytes >= crate::rows::BATCH_BYTES;
+        many || self.batches.is_full()
+    }
+
+    /// The rows since the last time, as a batch that was read.
+    fn take(&mut self) -> Result<Batch> {
+        let empty = || Batch::whole(RecordBatch::new_empty(Arc::clone(&self.schema)));
+        let mut batch = self.batches.finish()?.unwrap_or_else(empty);
+        let numbers = std::mem::take(&mut self.numbers).into();
+        batch.places = self.place.take().map(|Place { file, at, .. }| Places { file, at, numbers });
+        batch.read += self.refused.len() as u64;
+        batch.refused.append(&mut self.refused);
+        self.bytes = 0;
+        Ok(batch)
+    }
 }
 
 /// A row that stays refused.
-fn again(KeptRow { rule, column, of: _, row }: KeptRow) -> Result<Refused> {
-    Ok(Refused { rule, column, row: raw_row(row.get())?, schema: None })
+fn again(kept: KeptRow) -> Result<Refused> {
+    let KeptRow { rule, column, why, also, origin, of: _, row } = kept;
+    Ok(Refused { rule, column, why, also, origin, row: raw_row(row.get())?, schema: None })
 }
 
 /// Whether a supplement may be delivered: it has a row, and those that were refused again are kept.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::format::FieldType;
 use crate::job::RunId;
-use crate::rows::Refused;
+use crate::rows::{Breach, Origin, Refused};
 
 /// The shape of the files that this Longshore writes and reads.
 pub const FORMAT: &str = "longshore.quarantine.v1";
@@ -46,6 +46,12 @@ pub struct Column {
 pub struct RowOut<'a> {
     rule: &'a str,
     column: &'a Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: &'a Option<String>,
+    #[serde(skip_serializing_if = "<[Breach]>::is_empty")]
+    also: &'a [Breach],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    origin: &'a Option<Origin>,
     of: Option<usize>,
     row: &'a serde_json::Map<String, serde_json::Value>,
 }
@@ -53,7 +59,7 @@ pub struct RowOut<'a> {
 impl<'a> RowOut<'a> {
     /// A refused row, and the number of its columns, if they are known.
     pub fn new(refused: &'a Refused, of: Option<usize>) -> RowOut<'a> {
-        let Refused { rule, column, row, schema: _ } = refused;
-        RowOut { rule, column, of, row }
+        let Refused { rule, column, why, also, origin, row, schema: _ } = refused;
+        RowOut { rule, column, why, also, origin, of, row }
     }
 }

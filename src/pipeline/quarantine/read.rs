@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::format::FieldType;
 use crate::format::decode::MAX_RECORD;
 use crate::job::RunId;
+use crate::rows::{Breach, Origin};
 
 const DOING: &str = "read the quarantine";
 /// How many bytes a line may have: a record's, of which each may have become six.
@@ -35,6 +36,15 @@ pub struct KeptRow {
     pub rule: String,
     /// The column that broke it, where one did.
     pub column: Option<String>,
+    /// What is wrong with the value, where that is known.
+    #[serde(default)]
+    pub why: Option<String>,
+    /// The other rules that it broke.
+    #[serde(default)]
+    pub also: Vec<Breach>,
+    /// Where it came from, if that was a file. Rows that an older Longshore refused do not tell.
+    #[serde(default)]
+    pub origin: Option<Origin>,
     /// The number of its columns among [`KeptRows::types`], where it had come through the
     /// transform.
     pub of: Option<usize>,

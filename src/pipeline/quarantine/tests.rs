@@ -4,13 +4,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Decimal128Array, Int64Array, RecordBatch, StringArray};
+use futures::TryStreamExt;
 use secrecy::ExposeSecret;
 use serde_json::json;
 
 use super::*;
 use crate::error::Class;
 use crate::format::row_json;
-use crate::rows::Refused;
+use crate::job::supplement::Supplement;
+use crate::rows::{At, Batch, Breach, Origin, Refused};
 use crate::secret::Secret;
 use crate::sink::Holder;
 
@@ -82,6 +84,7 @@ fn refused(count: i64) -> Vec<Refused> {
         column: Some("amount".to_owned()),
         row: row_json(batch, usize::try_from(row).unwrap()),
         schema: typed.then(|| batch.schema()),
+        ..Refused::default()
     };
     (0..count)
         .flat_map(|row| [of(&before, row, true), of(&after, row, true), of(&after, row, false)])
@@ -176,6 +179,69 @@ async fn a_wrong_key_is_told_of_and_never_shown() {
     }
     std::fs::remove_file(bed.folder.path().join("key")).unwrap();
     assert_eq!(bed.vault.check_key().await.unwrap_err().class(), Class::Unavailable);
+}
+
+#[tokio::test]
+async fn rows_that_an_older_longshore_kept_have_no_place_and_are_read() {
+    let bed = bed();
+    let mut rows = refused(1);
+    rows[0].origin = Some(Origin { file: "in/a.csv".to_owned(), at: At::Line(7) });
+    rows[0].why = Some("spaces around it".to_owned());
+    rows[0].also = vec![Breach { rule: "required".to_owned(), column: None, why: None }];
+    let place = bed.keep(&rows).await;
+    let told = KeptRows::open(&bed.vault, bed.holder.run, &place, |mut rows| {
+        let mut told = Vec::new();
+        while let Some(row) = rows.next_row()? {
+            told.push((row.origin.map(|origin| origin.to_string()), row.why, row.also.len()));
+        }
+        Ok(told)
+    });
+    let [first, rest @ ..] = &told.await.unwrap()[..] else { panic!("no rows") };
+    let why = Some("spaces around it".to_owned());
+    assert_eq!(*first, (Some("in/a.csv line 7".to_owned()), why, 1));
+    // What is not known is not written, as it never was: the line is that of an older Longshore.
+    assert!(rest.iter().all(|one| *one == (None, None, 0)));
+    let old = serde_json::to_string(&line::RowOut::new(&rows[1], Some(0))).unwrap();
+    assert_eq!(
+        old,
+        r#"{"rule":"min 0","column":"amount","of":0,"row":{"card":"CARD"}}"#
+            .replace("CARD", CANARY)
+    );
+}
+
+#[tokio::test]
+async fn rows_that_are_refused_again_keep_their_places() {
+    let bed = bed();
+    let mut rows = refused(4);
+    let at = |file: &str, at: At| Some(Origin { file: file.to_owned(), at });
+    let origins = [at("a", At::Line(3)), at("a", At::Line(9)), at("b", At::Row(1)), None];
+    for (number, origin) in origins.iter().enumerate() {
+        // Of the first kind of columns, and those that have none.
+        rows[3 * number].origin = origin.clone();
+        rows[3 * number + 2].origin = origin.clone();
+    }
+    let place = bed.keep(&rows).await;
+    let supplement = Supplement {
+        run: bed.holder.run,
+        first: bed.holder.run,
+        delivery: uuid::Uuid::nil(),
+        key: "k".to_owned(),
+        number: 1,
+        beside: None,
+        place,
+        rows: 12,
+    };
+    let mut streams = super::rows(&bed.vault, &supplement).await.unwrap();
+    let batches: Vec<Batch> = streams.remove(0).stream.try_collect().await.unwrap();
+    let typed: Vec<_> = batches
+        .iter()
+        .flat_map(|batch| (0..batch.rows.num_rows()).map(|row| batch.origin(row)))
+        .collect();
+    assert_eq!(typed, origins);
+    let untyped: Vec<_> =
+        batches.iter().flat_map(|batch| &batch.refused).map(|row| row.origin.clone()).collect();
+    assert_eq!(untyped, origins);
+    assert_eq!(batches.iter().map(|batch| batch.read).sum::<u64>(), 8);
 }
 
 #[tokio::test]

@@ -347,17 +347,14 @@ pub(super) fn bind(
             .with("column", &pair.name)
             .help("Refuse such values in the contract, or convert them in the transform.")
     };
+    if let Some(why) = unfit(values, row) {
+        return Err(refused(why));
+    }
     let bound = match values {
         Values::Bool(a) if a.is_valid(row) => statement.raw_bind_parameter(index, a.value(row)),
         Values::Int16(a) if a.is_valid(row) => statement.raw_bind_parameter(index, a.value(row)),
         Values::Int32(a) if a.is_valid(row) => statement.raw_bind_parameter(index, a.value(row)),
         Values::Int64(a) if a.is_valid(row) => statement.raw_bind_parameter(index, a.value(row)),
-        Values::Float32(a) if a.is_valid(row) && a.value(row).is_nan() => {
-            return Err(refused("a value is NaN, which SQLite would turn into NULL"));
-        }
-        Values::Float64(a) if a.is_valid(row) && a.value(row).is_nan() => {
-            return Err(refused("a value is NaN, which SQLite would turn into NULL"));
-        }
         Values::Float32(a) if a.is_valid(row) => {
             statement.raw_bind_parameter(index, f64::from(a.value(row)))
         }
@@ -377,11 +374,7 @@ pub(super) fn bind(
             statement.raw_bind_parameter(index, day)
         }
         Values::Time(a) if a.is_valid(row) => {
-            let micros = a.value(row);
-            if !(0..=MICROS_A_DAY).contains(&micros) {
-                return Err(refused("a time of day is outside the day"));
-            }
-            statement.raw_bind_parameter(index, time(micros))
+            statement.raw_bind_parameter(index, time(a.value(row)))
         }
         Values::Timestamp(a) | Values::Instant(a) if a.is_valid(row) => {
             let zone = if matches!(values, Values::Instant(_)) { "Z" } else { "" };
@@ -393,6 +386,28 @@ pub(super) fn bind(
     bound.map_err(|error| failed("write rows", error))
 }
 
+/// Why SQLite cannot hold the value in `row`, if it cannot.
+pub(super) fn unfit(values: &Values<'_>, row: usize) -> Option<&'static str> {
+    if values.is_null(row) {
+        return None;
+    }
+    let days = |days: i64| (!DAYS.contains(&days)).then_some(YEAR);
+    match values {
+        Values::Float32(a) => a.value(row).is_nan().then_some(NAN),
+        Values::Float64(a) => a.value(row).is_nan().then_some(NAN),
+        Values::Date(a) => days(a.value(row).into()),
+        Values::Time(a) => {
+            let inside = (0..=MICROS_A_DAY).contains(&a.value(row));
+            (!inside).then_some("a time of day is outside the day")
+        }
+        Values::Timestamp(a) | Values::Instant(a) => days(a.value(row).div_euclid(MICROS_A_DAY)),
+        _ => None,
+    }
+}
+
+const NAN: &str = "a value is NaN, which SQLite would turn into NULL";
+/// From the year 0 to the end of 9999, counted from 1970.
+const DAYS: std::ops::RangeInclusive<i64> = -719_528..=2_932_896;
 /// What is told of a year that SQLite cannot write.
 const YEAR: &str = "a date is outside the years 0 to 9999";
 const MICROS_A_DAY: i64 = 86_400_000_000;

@@ -19,7 +19,7 @@ use serde_json::Value as Json;
 use super::numeric;
 use crate::error::{Error, Result};
 use crate::format::{FieldType, row_json};
-use crate::rows::{BATCH_BYTES, BATCH_ROWS, Batch, Refused};
+use crate::rows::{BATCH_BYTES, BATCH_ROWS, Batch, Breach, Refused};
 
 const SIGNATURE: &[u8; 11] = b"PGCOPY\n\xff\r\n\0";
 /// From 1970-01-01 to 2000-01-01, where PostgreSQL's times begin.
@@ -200,7 +200,7 @@ impl Decoder {
         let read = rows.num_rows() as u64;
         (self.rows, self.bytes) = (0, 0);
         if self.misfits.is_empty() {
-            return Ok(Batch { rows, read, filtered: 0, refused: Vec::new() });
+            return Ok(Batch::whole(rows));
         }
         let mut misfits = std::mem::take(&mut self.misfits);
         misfits.sort_by_key(|misfit| (misfit.row, misfit.column));
@@ -216,12 +216,16 @@ impl Decoder {
                 let name = self.schema.field(misfit.column).name();
                 row.insert(name.clone(), Json::from(misfit.text.as_str()));
             }
-            let column = Some(self.schema.field(first.column).name().clone());
-            refused.push(Refused { rule: first.rule.clone(), column, row, schema: None });
+            let broke = group.iter().map(|misfit| Breach {
+                rule: misfit.rule.clone(),
+                column: Some(self.schema.field(misfit.column).name().clone()),
+                why: None,
+            });
+            refused.push(Refused::of(broke, row));
         }
         let rows = arrow::compute::filter_record_batch(&rows, &BooleanArray::from(keep))
             .map_err(impossible)?;
-        Ok(Batch { rows, read, filtered: 0, refused })
+        Ok(Batch { read, refused, ..Batch::whole(rows) })
     }
 }
 

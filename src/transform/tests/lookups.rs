@@ -12,7 +12,7 @@ use proptest::prelude::*;
 
 use super::super::{Table, Tables, Transform, TransformConfig, cost};
 use crate::error::{Class, Result};
-use crate::rows::{Batch, Rows};
+use crate::rows::{At, Batch, Places, Rows};
 
 fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
     let columns = columns.into_iter().map(|(name, values)| (name, values, true));
@@ -339,18 +339,25 @@ async fn wide_values_make_batches_of_few_rows() {
         [("wide".to_owned(), Arc::new(table("wide", &["code"], rows).unwrap()))].into();
     let many = RecordBatch::try_from_iter([(
         "country",
-        Arc::new(StringArray::from(vec!["NO"; 20])) as ArrayRef,
+        // Of every five one is not found.
+        Arc::new(StringArray::from(["NO", "NO", "??", "NO", "NO"].repeat(5))) as ArrayRef,
     )])
     .unwrap();
-    let sql = "SELECT w.text FROM input o LEFT JOIN wide w ON o.country = w.code".to_owned();
+    let sql = "SELECT w.text FROM input o JOIN wide w ON o.country = w.code".to_owned();
     let transform = Transform::plan(&TransformConfig { sql }, many.schema(), &tables).unwrap();
     let schema = many.schema();
-    let first = Batch { read: 25, filtered: 5, ..Batch::whole(many) };
+    let places = Places { file: "a".into(), at: At::Row, numbers: (1..=25_u64).collect() };
+    let first = Batch { read: 30, filtered: 5, places: Some(places), ..Batch::whole(many) };
     let rows = Rows { schema, stream: stream::iter([Ok(first)]).boxed(), snapshot: None };
     let done: Vec<Batch> = transform.rows(rows).stream.try_collect().await.unwrap();
     let sum = |of: fn(&Batch) -> u64| done.iter().map(of).sum::<u64>();
     assert_eq!(sum(|batch| batch.rows.num_rows() as u64), 20);
-    assert_eq!((sum(|batch| batch.read), sum(|batch| batch.filtered)), (25, 5));
+    assert_eq!((sum(|batch| batch.read), sum(|batch| batch.filtered)), (30, 10));
+    let places = done.iter().flat_map(|batch| {
+        (0..batch.rows.num_rows()).map(|row| batch.origin(row).unwrap().at).collect::<Vec<_>>()
+    });
+    let expected = (1..=25).filter(|row| row % 5 != 3).map(At::Row);
+    assert_eq!(places.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
     assert!(done.len() > 3, "{}", done.len());
     for batch in &done {
         assert_eq!(batch.read, batch.rows.num_rows() as u64 + batch.filtered);
