@@ -159,8 +159,7 @@ fn canonical(members: &Map<String, Json>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::digest;
-use crate::job::message::JobMessage;
+    use crate::job::message::JobMessage;
     use crate::job::param;
     use proptest::prelude::*;
     use serde_json::json;
