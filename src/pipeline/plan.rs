@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-
 use super::Progress;
 use super::quarantine::{Quarantine, Vault};
 use super::reference::Reference;
@@ -70,7 +69,11 @@ impl House {
             let known: Vec<&str> = self.connections.keys().map(String::as_str).collect();
             Error::config("plan the run", "the definition names a connection that is not there")
                 .with("connection", name)
-                .help(format!("connections.toml has: {}.", known.join(", ")))
+                .help(format!(
+                    "connections.toml, as this process read it when it started, has: {}. If it is \
+                     there now, restart the process.",
+                    known.join(", ")
+                ))
         })
     }
 }

@@ -32,7 +32,7 @@ pub struct Resolve {
     /// How it ended
     #[arg(long = "as", value_name = "END")]
     end: End,
-    /// Why, for the audit trail
+    /// Why, for the audit trail; required without --dry-run
     #[arg(long, required_unless_present = "dry_run", value_parser = reason)]
     reason: Option<String>,
     /// Only tell what would be resolved
@@ -147,8 +147,10 @@ impl Resolve {
             (End::Done, stuck::Found::Delivered(decision, proof)) => delivered(decision, proof),
             (End::Dead, stuck::Found::Delivered(..)) => Err(refuse("the target has the delivery")
                 .help("Resolve it as done; a recipient may have taken it already.")),
-            (End::Done, stuck::Found::Nothing) => Err(refuse("the target does not have the delivery")
-                .help("Resolve it as dead, or mend what keeps it from being delivered.")),
+            (End::Done, stuck::Found::Nothing) => {
+                Err(refuse("the target does not have the delivery")
+                    .help("Resolve it as dead, or mend what keeps it from being delivered."))
+            }
             (End::Dead, stuck::Found::Nothing) => Ok(None),
             (end, stuck::Found::Unknown(error)) => {
                 told(&format!("the target cannot be asked: {}\n", scrub(&error.to_string())));
