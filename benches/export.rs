@@ -247,7 +247,7 @@ fn timed(command: &mut Command) -> Done<(Lap, Vec<u8>)> {
 /// One export, from the job on the queue to the recorded delivery.
 async fn child(folder: &Path) -> Done {
     let config = support::load(folder)?;
-    let parts = wiring::parts(&config.settings)?;
+    let parts = wiring::parts_unread(&config.settings)?;
     support::activate(&*parts.ledger, &config).await?;
     let job = JobMessage {
         export: "lineitem".to_owned(),

@@ -52,7 +52,8 @@ pub struct Export {
     /// Where its rows come from.
     pub source: SourceConfig,
     /// Small tables in which the transform looks rows up, by the names that its SQL calls them by.
-    /// Each is read whole at the start of an attempt, before the first row.
+    /// Each is read whole at the start of an attempt, before the first row. Columns of a database to
+    /// which that gives no exact type have one by `fields`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub reference: BTreeMap<String, SourceConfig>,
     /// What is done to each row. Without it, rows stay as they are read.
@@ -101,7 +102,8 @@ impl Export {
         if self.sink.mode == Some(Mode::ReplaceWindow) {
             return Some("[sink] mode");
         }
-        let named = [("[sink] path", self.sink.path.clone()), ("[sink] file", self.sink.template())];
+        let named =
+            [("[sink] path", self.sink.path.clone()), ("[sink] file", self.sink.template())];
         named.into_iter().find_map(|(place, text)| {
             let text = text?;
             let (template, _) = Template::read(&text, &self.param_names());

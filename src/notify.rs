@@ -93,7 +93,7 @@ impl Notifier {
             .header(reqwest::header::CONTENT_TYPE, "application/json")
             .header("Idempotency-Key", key(notice));
         if let Some(secret) = &self.settings.secret {
-            let secret = secret.read_for_job()?;
+            let secret = secret.read_for_job().await?;
             let signed = signature(&secret, Timestamp::now().as_second(), &body);
             request = request.header("Longshore-Signature", signed);
         }

@@ -138,7 +138,8 @@ fn separator(rest: &str) -> Option<usize> {
 
 /// Whether `value` says where a secret is, and is none itself.
 fn is_reference(value: &str) -> bool {
-    let Some(inner) = value.strip_prefix("${env:").or(value.strip_prefix("${file:")) else {
+    let kinds = ["${env:", "${file:", "${vault:"];
+    let Some(inner) = kinds.iter().find_map(|kind| value.strip_prefix(kind)) else {
         return false;
     };
     let end = inner.find(|c: char| c == '}' || c.is_whitespace() || c.is_control());
@@ -284,6 +285,7 @@ mod tests {
             ("S { password: Some(\"a b\"), n: 1 }", "S { password: ***, n: 1 }"),
             ("secret: ${env:X} is not set", "secret: ${env:X} is not set"),
             ("token=${file:/run/x}, n=1", "token=${file:/run/x}, n=1"),
+            ("secret: ${vault:kv/x#y}: gone", "secret: ${vault:kv/x#y}: gone"),
             ("secret: ${env:X}hunter2", "secret: ***"),
             ("one\n\ttwo\u{1b}[31m  three\u{202e}", "one two [31m three"),
             ("", ""),

@@ -1,8 +1,11 @@
 //! References to secrets, and the reading of them.
 //!
-//! Configuration holds references (`${env:NAME}`, `${file:/run/secrets/x}`), never values. A
-//! reference is read anew for every connection, so that a rotated secret needs no restart. What
-//! was read is a [`SecretString`], which neither `Debug` nor serde will print.
+//! Configuration holds references (`${env:NAME}`, `${file:/run/secrets/x}`,
+//! `${vault:secret/data/shop#password}`), never values. A reference is read anew for every
+//! connection, so that a rotated secret needs no restart. What was read is a [`SecretString`], which
+//! neither `Debug` nor serde will print.
+
+pub mod vault;
 
 use std::fmt;
 use std::io::Write;
@@ -12,6 +15,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Class, Error, Result};
+use vault::InVault;
 
 /// Where a secret is to be found.
 #[derive(Clone, PartialEq, Eq)]
@@ -20,12 +24,17 @@ pub enum Secret {
     Env(String),
     /// A file; one trailing line break is not part of the secret.
     File(String),
+    /// A field of what a vault keeps.
+    Vault(Box<InVault>),
     /// A literal, which is refused when the configuration is validated.
     Literal(String),
 }
 
 impl Secret {
-    /// Understands `${env:NAME}`, `${file:PATH}` or a literal.
+    /// Understands `${env:NAME}`, `${file:PATH}`, `${vault:PATH#FIELD}` or a literal.
+    ///
+    /// # Errors
+    /// `config` for any other kind of reference.
     pub fn parse(text: &str) -> Result<Secret> {
         let Some(inner) = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')) else {
             return Ok(Secret::Literal(text.to_owned()));
@@ -33,47 +42,57 @@ impl Secret {
         match inner.split_once(':') {
             Some(("env", name)) if !name.is_empty() => Ok(Secret::Env(name.to_owned())),
             Some(("file", path)) if !path.is_empty() => Ok(Secret::File(path.to_owned())),
+            Some(("vault", rest)) => Ok(Secret::Vault(Box::new(InVault::parse(rest)?))),
             _ => Err(Error::config(
                 "read a secret reference",
                 format!("`{text}` is no known kind of reference"),
             )
-            .help("Write ${env:NAME} or ${file:/path/to/it}.")),
+            .help("Write ${env:NAME}, ${file:/path/to/it} or ${vault:path#field}.")),
         }
     }
 
     /// Reads the secret from where the reference points, now.
     ///
     /// # Errors
-    /// `config` where nothing is there; see [`Secret::read_for_job`].
+    /// `config` where nothing is there, or a vault refuses to give it; `unavailable` where a vault
+    /// cannot be asked. See [`Secret::read_for_job`].
+    pub async fn read(&self) -> Result<SecretString> {
+        match self {
+            Secret::Vault(one) => Box::pin(one.read()).await,
+            _ => Box::pin(self.read_here()).await,
+        }
+    }
+
+    /// [`Secret::read`] for what is in no vault.
     #[expect(
         clippy::disallowed_methods,
         reason = "the one place where secrets are read from the environment"
     )]
-    pub fn read(&self) -> Result<SecretString> {
+    async fn read_here(&self) -> Result<SecretString> {
         match self {
             Secret::Env(name) => std::env::var(name).map(SecretString::from).map_err(|_| {
                 Error::config("resolve a reference", "the environment variable is not set")
                     .with("variable", name)
                     .help(format!("Set {name}, or correct the reference."))
             }),
-            Secret::File(path) => std::fs::read_to_string(path)
-                .map(|text| {
-                    let text = text.strip_suffix('\n').unwrap_or(&text);
-                    SecretString::from(text.strip_suffix('\r').unwrap_or(text))
-                })
-                .map_err(|cause| {
+            Secret::File(path) => {
+                let text = tokio::fs::read_to_string(path).await.map_err(|cause| {
                     Error::config("resolve a reference", "the file cannot be read")
                         .with("file", path)
                         .caused_by(cause)
                         .help("Check that it exists and that this user may read it.")
-                })
+                })?;
                 // One that is being written anew is cut to nothing first.
-                .and_then(|secret| match secret.expose_secret().is_empty() {
-                    false => Ok(secret),
-                    true => Err(Error::config("resolve a reference", "the file is empty")
+                given(&text).ok_or_else(|| {
+                    Error::config("resolve a reference", "the file is empty")
                         .with("file", path)
-                        .help("Put the secret into it; to change it, rename another file to it.")),
-                }),
+                        .help("Put the secret into it; to change it, rename another file to it.")
+                })
+            }
+            Secret::Vault(_) => {
+                Err(Error::config("resolve a reference", "it is in a vault itself")
+                    .help("Write ${env:NAME} or ${file:/path/to/it}."))
+            }
             Secret::Literal(text) => Ok(SecretString::from(text.as_str())),
         }
     }
@@ -81,10 +100,28 @@ impl Secret {
     /// [`Secret::read`] for a job, which can wait until somebody puts there what is missing.
     ///
     /// # Errors
-    /// `unavailable` where nothing is there.
-    pub fn read_for_job(&self) -> Result<SecretString> {
-        self.read().map_err(|error| error.reclass(Class::Unavailable))
+    /// `unavailable`, whatever is wrong.
+    pub async fn read_for_job(&self) -> Result<SecretString> {
+        self.read().await.map_err(|error| error.reclass(Class::Unavailable))
     }
+
+    /// The secret at the end of a reference, where there is one; see [`Secret::read_for_job`].
+    ///
+    /// # Errors
+    /// As [`Secret::read_for_job`].
+    pub async fn read_any_for_job(secret: Option<&Secret>) -> Result<Option<SecretString>> {
+        match secret {
+            Some(secret) => secret.read_for_job().await.map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+/// What a file or a vault gives: without one trailing line break, and nothing where nothing is left.
+fn given(text: &str) -> Option<SecretString> {
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    let text = text.strip_suffix('\r').unwrap_or(text);
+    (!text.is_empty()).then(|| SecretString::from(text))
 }
 
 /// Writes a secret to a new file that only this user may read.
@@ -110,6 +147,7 @@ impl fmt::Display for Secret {
         match self {
             Secret::Env(name) => write!(f, "${{env:{name}}}"),
             Secret::File(path) => write!(f, "${{file:{path}}}"),
+            Secret::Vault(one) => write!(f, "${{vault:{}#{}}}", one.path(), one.field()),
             Secret::Literal(_) => f.write_str("(literal)"),
         }
     }
@@ -135,37 +173,38 @@ impl Serialize for Secret {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_file_loses_one_line_break_only() {
+    #[tokio::test]
+    async fn a_file_loses_one_line_break_only() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         std::fs::write(&path, "pass word\n\n").unwrap();
         let secret = Secret::parse(&format!("${{file:{}}}", path.display())).unwrap();
-        assert_eq!(secret.read().unwrap().expose_secret(), "pass word\n");
+        assert_eq!(secret.read().await.unwrap().expose_secret(), "pass word\n");
     }
 
-    #[test]
-    fn an_empty_file_is_no_secret() {
+    #[tokio::test]
+    async fn an_empty_file_is_no_secret() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let secret = Secret::parse(&format!("${{file:{}}}", file.path().display())).unwrap();
         for text in ["", "\n"] {
             std::fs::write(file.path(), text).unwrap();
-            let error = secret.read_for_job().unwrap_err();
+            let error = secret.read_for_job().await.unwrap_err();
             assert_eq!(error.class(), Class::Unavailable);
             assert!(error.to_string().contains("the file is empty"), "{error}");
         }
     }
 
-    #[test]
-    fn what_is_missing_is_named_and_waited_for_by_jobs() {
+    #[tokio::test]
+    async fn what_is_missing_is_named_and_waited_for_by_jobs() {
         for (reference, named) in [
             ("${env:LONGSHORE_TEST_NOT_SET}", "(variable LONGSHORE_TEST_NOT_SET)"),
             ("${file:/nowhere/secret}", "(file /nowhere/secret)"),
         ] {
             let secret = Secret::parse(reference).unwrap();
-            for (answer, class) in
-                [(secret.read(), Class::Config), (secret.read_for_job(), Class::Unavailable)]
-            {
+            for (answer, class) in [
+                (secret.read().await, Class::Config),
+                (secret.read_for_job().await, Class::Unavailable),
+            ] {
                 let error = answer.unwrap_err();
                 assert_eq!(error.class(), class);
                 assert!(error.to_string().ends_with(named), "{error}");
@@ -185,5 +224,16 @@ mod tests {
     #[test]
     fn unknown_kinds_are_refused() {
         assert!(Secret::parse("${vualt:x}").unwrap_err().to_string().contains("no known kind"));
+    }
+
+    #[test]
+    fn a_reference_to_a_vault_names_path_and_field() {
+        let text = "${vault:secret/data/shop#pass#word}";
+        assert_eq!(Secret::parse(text).unwrap().to_string(), text);
+        for wrong in ["x", "#x", "x#", "/x#y", "x/#y", "a//b#c", "a/../b#c", "a/./b#c", "a b#c"] {
+            let error = Secret::parse(&format!("${{vault:{wrong}}}")).unwrap_err();
+            assert_eq!(error.class(), Class::Config, "{wrong}");
+            assert!(error.advice().unwrap().contains("#field}"), "{wrong}");
+        }
     }
 }

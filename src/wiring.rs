@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::claims::{self, Claims};
 use crate::config::{Backing, Config, Server, Settings};
-use crate::error::{Error, Result};
+use crate::error::{Class, Error, Result};
 use crate::finding::Examination;
 use crate::job::run::Run;
 use crate::ledger::{self, Ledger, Migration};
@@ -46,10 +46,23 @@ pub struct Parts {
 /// The parts that the settings name.
 ///
 /// # Errors
-/// `config` where an address cannot be understood, or the password of queue or ledger cannot be
-/// read. Servers are reached when they are first used; an embedded file is opened, and brought up
-/// to date, here.
-pub fn parts(settings: &Settings) -> Result<Parts> {
+/// As [`parts_unread`]; `config` where the password of the queue is not there.
+pub async fn parts(settings: &Settings) -> Result<Parts> {
+    if let Backing::Servers { amqp, .. } = &settings.backing
+        && let Err(error) = password(amqp).await
+        && error.class() != Class::Unavailable
+    {
+        return Err(error);
+    }
+    parts_unread(settings)
+}
+
+/// The parts that the settings name. Servers are reached, and their passwords read, when they are first
+/// used; an embedded file is opened, and brought up to date, here.
+///
+/// # Errors
+/// `config` where an address cannot be understood.
+pub fn parts_unread(settings: &Settings) -> Result<Parts> {
     Ok(match &settings.backing {
         Backing::Embedded { path } => {
             // The ledger first: the schema's number is its.
@@ -74,7 +87,7 @@ pub fn parts(settings: &Settings) -> Result<Parts> {
             )?;
             let queue = queue::rabbitmq::RabbitMq::connect(queue::rabbitmq::Settings {
                 url: amqp.url.clone(),
-                password: password(amqp)?.cloned(),
+                password: amqp.password.clone(),
                 prefix: PREFIX.to_owned(),
                 max_length: settings.max_length,
             })?;
@@ -91,7 +104,7 @@ pub fn parts(settings: &Settings) -> Result<Parts> {
 /// The ledger alone, for commands that need nothing else.
 ///
 /// # Errors
-/// As [`parts`].
+/// As [`parts_unread`].
 pub fn ledger(settings: &Settings) -> Result<Arc<dyn Ledger>> {
     Ok(match &settings.backing {
         Backing::Embedded { path } => {
@@ -99,7 +112,7 @@ pub fn ledger(settings: &Settings) -> Result<Arc<dyn Ledger>> {
         }
         Backing::Servers { postgres, .. } => Arc::new(ledger::postgres::PostgresLedger::noticing(
             &postgres.url,
-            password(postgres)?,
+            postgres.password.as_ref(),
             connections(settings),
             settings.notify.is_some(),
         )?),
@@ -113,8 +126,11 @@ fn connections(settings: &Settings) -> usize {
 
 /// The password's reference, once it is clear that it leads somewhere: a server would only tell that
 /// the login is refused.
-fn password(server: &Server) -> Result<Option<&Secret>> {
-    server.password.as_ref().map(|password| password.read().map(|_| password)).transpose()
+async fn password(server: &Server) -> Result<Option<&Secret>> {
+    if let Some(password) = &server.password {
+        password.read().await?;
+    }
+    Ok(server.password.as_ref())
 }
 
 /// Refuses to work on a ledger whose schema is not this binary's. An embedded one was brought up
@@ -127,9 +143,8 @@ pub async fn guard(settings: &Settings) -> Result<()> {
     match &settings.backing {
         Backing::Embedded { .. } => Ok(()),
         Backing::Servers { postgres, .. } => {
-            ledger::postgres::PostgresLedger::open(&postgres.url, password(postgres)?, 1)?
-                .guard()
-                .await
+            let password = password(postgres).await?;
+            ledger::postgres::PostgresLedger::open(&postgres.url, password, 1)?.guard().await
         }
     }
 }
@@ -168,7 +183,7 @@ pub async fn existing_ledger(settings: &Settings) -> Result<Arc<dyn Ledger>> {
 pub async fn existing_parts(settings: &Settings) -> Result<Parts> {
     expect_file(settings)?;
     reach(settings).await?;
-    let parts = parts(settings)?;
+    let parts = parts(settings).await?;
     parts.queue.ping(PATIENCE).await?;
     Ok(parts)
 }
@@ -205,7 +220,7 @@ pub async fn ask(settings: &Settings) -> Result<Vec<(&'static str, String, Resul
             Ok(vec![("queue, ledger and claims", path.display().to_string(), answer)])
         }
         Backing::Servers { amqp, postgres, redis } => {
-            let parts = parts(settings)?;
+            let parts = parts_unread(settings)?;
             let (queue, ledger, claims) =
                 tokio::join!(parts.queue.ping(PATIENCE), guard(settings), parts.claims.ping());
             Ok(vec![
@@ -274,7 +289,7 @@ pub async fn announce(settings: &Settings, run: &Run) {
         return;
     }
     let told = async {
-        let parts = parts(settings)?;
+        let parts = parts_unread(settings)?;
         parts.queue.ping(PATIENCE).await?;
         parts.queue.announce(Event::outcome(run, None)).await
     };
@@ -298,7 +313,7 @@ pub async fn migrate(settings: &Settings, apply: bool) -> Result<Vec<Migration>>
             ledger::embedded::status(path)
         }
         Backing::Servers { postgres, .. } => {
-            let password = password(postgres)?;
+            let password = password(postgres).await?;
             if apply {
                 ledger::postgres::migrate(&postgres.url, password).await
             } else {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionInfo, ErrorKind, FromRedisValue, IntoConnectionInfo,
-    RedisError, ScriptInvocation, ServerErrorKind,
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, FromRedisValue,
+    IntoConnectionInfo, RedisConnectionInfo, RedisError, ScriptInvocation, ServerErrorKind,
 };
 use secrecy::ExposeSecret;
 use tokio::sync::Mutex;
@@ -18,6 +18,8 @@ use crate::tls;
 const BOUND: Duration = Duration::from_secs(2);
 /// Shorter than [`BOUND`], so that a connection that hangs is found out and replaced.
 const STEP: Duration = Duration::from_millis(1_500);
+/// How long the password may take to be read: shorter than [`BOUND`] too.
+const READ: Duration = Duration::from_secs(1);
 
 /// A connection that outlives its sockets. The password is read anew for each of them.
 pub(crate) struct Link {
@@ -115,20 +117,66 @@ impl Link {
     }
 
     async fn open(&self, operation: &'static str) -> Result<MultiplexedConnection> {
-        let mut info = self.info.clone();
-        if let Some(secret) = &self.password {
-            let password = secret.read()?;
-            let settings = info.redis_settings().clone().set_password(password.expose_secret());
-            info = info.set_redis_settings(settings);
-        }
+        let wanted = self.info.redis_settings();
+        let given = match &self.password {
+            // So that what hangs is told by its name.
+            Some(secret) => {
+                Some(tokio::time::timeout(READ, secret.read()).await.map_err(|_| {
+                    Error::unavailable(
+                        operation,
+                        "the password for Redis could not be read in time",
+                    )
+                    .with("address", self.info.addr())
+                    .help(format!("Check that {secret} can be read."))
+                })??)
+            }
+            None => None,
+        };
+        let password = given.as_ref().map(ExposeSecret::expose_secret).or(wanted.password());
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(STEP))
             .set_response_timeout(Some(STEP));
-        let client = Client::open(info).map_err(|error| self.explain(operation, error))?;
-        client
-            .get_multiplexed_async_connection_with_config(&config)
-            .await
-            .map_err(|error| self.explain(operation, error))
+        // The client would keep the server's words about a login to itself.
+        let plain = RedisConnectionInfo::default().set_skip_set_lib_name();
+        let failed = |error| self.explain(operation, error);
+        let client = Client::open(self.info.clone().set_redis_settings(plain)).map_err(failed)?;
+        let connecting = client.get_multiplexed_async_connection_with_config(&config);
+        let mut connection = connecting.await.map_err(failed)?;
+        if password.is_some() || wanted.username().is_some() {
+            let mut auth = redis::cmd("AUTH");
+            auth.arg(wanted.username()).arg(password.unwrap_or_default());
+            let answer = auth.query_async::<()>(&mut connection).await;
+            answer.map_err(|error| self.not_let_in(operation, error))?;
+        }
+        if wanted.db() != 0 {
+            let select = redis::cmd("SELECT").arg(wanted.db()).to_owned();
+            select.query_async::<()>(&mut connection).await.map_err(|error| {
+                if error.code() != Some("ERR") {
+                    return failed(error);
+                }
+                let words = error.detail().unwrap_or_default();
+                Error::config(operation, format!("Redis refuses the database: ERR {words}"))
+                    .with("address", self.info.addr())
+                    .help("Correct the number at the end of [claims] url; 0 is always there.")
+            })?;
+        }
+        Ok(connection)
+    }
+
+    /// That a login failed. An answer may quote what it was sent: of most only the code is told.
+    fn not_let_in(&self, operation: &'static str, error: RedisError) -> Error {
+        let Some(code) = error.code() else { return self.explain(operation, error) };
+        let words = error.detail().unwrap_or_default();
+        let said = match code == "WRONGPASS" || words.starts_with("AUTH <password> called without")
+        {
+            true => format!("{code} {words}"),
+            false => code.to_owned(),
+        };
+        Error::permanent(operation, format!("Redis refused the login: {said}"))
+            .with("address", self.info.addr())
+            .help(
+                "Correct [claims] password, or the user in [claims] url; `ACL LIST` has the users.",
+            )
     }
 
     async fn replace(&self, number: u64) {
@@ -138,14 +186,39 @@ impl Link {
         }
     }
 
+    fn tls(&self) -> bool {
+        matches!(self.info.addr(), ConnectionAddr::TcpTls { .. })
+    }
+
+    /// What an administrator of Redis runs, so that this user may do what is needed.
+    fn grant(&self) -> String {
+        let user = self.info.redis_settings().username().unwrap_or("default");
+        format!(
+            "ACL SETUSER {user} ~longshore:* +select +get +set +del +pttl +pexpire +time +evalsha \
+             +script|load +info"
+        )
+    }
+
     fn away(&self, operation: &'static str, what: &str) -> Error {
         Error::unavailable(operation, format!("Redis {what}"))
             .with("address", self.info.addr())
             .help("Start it, or correct [claims] url; work goes on by itself when it answers.")
     }
 
+    /// What a server does that wants TLS and was not greeted so.
+    fn strange(&self, operation: &'static str, what: &str) -> Error {
+        let error = self.away(operation, what);
+        match self.tls() {
+            true => error,
+            false => error.help(
+                "See its log, and whether the port speaks TLS: then write rediss:// into [claims] url. \
+                 Work goes on by itself when it answers.",
+            ),
+        }
+    }
+
     /// Only what cannot mend itself is `permanent`. A server's own words may quote keys, and stay
-    /// in the source.
+    /// in the source, but for those about logins and rights.
     fn explain(&self, operation: &'static str, error: RedisError) -> Error {
         if let Some(failure) = tls::failure(&error) {
             return Error::permanent(operation, format!("no safe connection to Redis: {failure}"))
@@ -154,10 +227,13 @@ impl Link {
                 .caused_by(error);
         }
         let code = error.code().unwrap_or_default().to_owned();
+        let words = error.detail().unwrap_or_default().to_owned();
         let explained = match error.kind() {
-            _ if refused(&error) => Error::permanent(operation, "Redis refused the credentials")
-                .with("address", self.info.addr())
-                .help("Correct [claims] password, or the user in [claims] url."),
+            _ if refused(&error) => {
+                Error::permanent(operation, format!("Redis asks for another login: {code} {words}"))
+                    .with("address", self.info.addr())
+                    .help("Give [claims] password, as a reference, and the user in [claims] url.")
+            }
             ErrorKind::InvalidClientConfig => {
                 Error::config(operation, "the address of Redis cannot be used")
                     .with("address", self.info.addr())
@@ -165,21 +241,26 @@ impl Link {
             }
             ErrorKind::Server(ServerErrorKind::NoPerm) => Error::permanent(
                 operation,
-                "the Redis user may not do what is needed",
+                format!("Redis does not let this user do it: {code} {words}"),
             )
             .with("address", self.info.addr())
-            .help(
-                "Allow it SELECT, GET, SET, DEL, PTTL, PEXPIRE, TIME, EVALSHA and SCRIPT LOAD on \
-                         the keys of this installation.",
-            ),
+            .help(format!("Let it: {}", self.grant())),
             ErrorKind::Server(
                 ServerErrorKind::Moved | ServerErrorKind::Ask | ServerErrorKind::CrossSlot,
             ) => Error::permanent(operation, "the server is part of a Redis Cluster")
                 .with("address", self.info.addr())
                 .help("Point [claims] url at a Redis that is not in cluster mode."),
-            ErrorKind::Io if error.is_timeout() => self.away(operation, "did not answer in time"),
+            ErrorKind::Io if error.is_timeout() => match self.tls() {
+                true => self.away(operation, "did not answer in time").help(
+                    "Start it, or correct [claims] url: rediss:// is for a port that speaks TLS.",
+                ),
+                false => self.away(operation, "did not answer in time"),
+            },
+            ErrorKind::Io if error.is_connection_dropped() => {
+                self.strange(operation, "closed the connection")
+            }
             ErrorKind::Io => self.away(operation, "cannot be reached"),
-            _ if code.is_empty() => self.away(operation, "answered what cannot be understood"),
+            _ if code.is_empty() => self.strange(operation, "answered what cannot be understood"),
             _ => self.away(operation, &format!("answered {code}")),
         };
         explained.caused_by(error)

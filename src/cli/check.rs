@@ -32,7 +32,8 @@ Examples:
   longshore check --json | jq -r .message")]
 pub struct Check {
     /// Ask queue, ledger and claims whether they are there, each export's source for its columns,
-    /// and its sink whether it would take what comes of them. No row is read or written
+    /// and its sink whether it would take what comes of them. No row is read or written; a folder of files
+    /// is tried by a small object under its staging folder, which is removed again
     #[arg(long)]
     connect: bool,
 }

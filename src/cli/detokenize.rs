@@ -45,7 +45,7 @@ impl Detokenize {
             Error::config(DOING, "longshore.toml has no key for pseudonyms")
                 .help("Set `pseudonyms` under [keys] to the key that the tokens were made with.")
         })?;
-        let tokens = Tokens::new(&key.read()?)?;
+        let tokens = Tokens::new(&key.read().await?)?;
         // Apart from here, so that it can be interrupted.
         let reading =
             tokio::task::spawn_blocking(move || given(self.tokens, std::io::stdin().lock()));

@@ -62,7 +62,7 @@ async fn serve(
         return Err(Error::config("start dev", "it works on one file, and servers are configured")
             .help("Write \"sqlite:longshore.db\" as url of queue, ledger and claims, or start `longshore worker` and `longshore scheduler`."));
     }
-    let parts = wiring::parts(&config.settings)?;
+    let parts = wiring::parts_unread(&config.settings)?;
     apply_all(context, &*parts.ledger, &config).await?;
     let health = wiring::health();
     let worker = wiring::worker(&config, &parts, &health);

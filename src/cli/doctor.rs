@@ -1,5 +1,7 @@
 //! `longshore doctor`
 
+mod pools;
+
 use clap::Args;
 use jiff::SignedDuration;
 use secrecy::ExposeSecret;
@@ -10,6 +12,7 @@ use super::output::{counted, plain};
 use super::{Context, Ended, Failure, Verdict};
 use crate::config::{Backing, Config};
 use crate::connect::Connection;
+use crate::error::{Class, Error};
 use crate::finding::{Clock, Finding, Level};
 use crate::pipeline::{self, Vault};
 use crate::protect::{self, PSEUDONYMS};
@@ -61,14 +64,19 @@ impl Doctor {
             let finding = clock(&clocks, lease.unwrap_or(SignedDuration::MAX));
             rows.push(Row { part: "clocks", finding });
         }
-        rows.extend(secrets(&config).into_iter().map(|finding| Row { part: "secrets", finding }));
+        let workers = pools::pools(&config.settings).await;
+        rows.extend(workers.into_iter().map(|finding| Row { part: "pools", finding }));
+        rows.extend(
+            secrets(&config).await.into_iter().map(|finding| Row { part: "secrets", finding }),
+        );
         let keys = &config.settings.keys;
-        rows.push(Row { part: "keys", finding: pseudonyms(keys.get(PSEUDONYMS)) });
-        let others = keys.iter().filter(|(name, _)| *name != PSEUDONYMS);
-        rows.extend(others.map(|(name, key)| Row { part: "keys", finding: encryption(name, key) }));
+        rows.push(Row { part: "keys", finding: pseudonyms(keys.get(PSEUDONYMS)).await });
+        for (name, key) in keys.iter().filter(|(name, _)| *name != PSEUDONYMS) {
+            rows.push(Row { part: "keys", finding: encryption(name, key).await });
+        }
         if let Some(vault) = wiring::vault(&config) {
             rows.push(Row { part: "quarantine", finding: quarantine(&vault.connection).await });
-            rows.push(Row { part: "quarantine", finding: quarantine_key(&vault) });
+            rows.push(Row { part: "quarantine", finding: quarantine_key(&vault).await });
         }
         tell(context, &rows)?;
         let has = |level| rows.iter().any(|row| row.finding.level == level);
@@ -169,7 +177,7 @@ fn clock(clocks: &[(&str, Clock)], lease: SignedDuration) -> Finding {
 }
 
 /// Whether every reference leads somewhere, from here.
-fn secrets(config: &Config) -> Vec<Finding> {
+async fn secrets(config: &Config) -> Vec<Finding> {
     let settings = &config.settings;
     let mut references: Vec<(String, &Secret)> = Vec::new();
     if let Backing::Servers { amqp, postgres, redis } = &settings.backing {
@@ -180,22 +188,18 @@ fn secrets(config: &Config) -> Vec<Finding> {
     }
     let notify = settings.notify.as_ref().and_then(|notify| notify.secret.as_ref());
     references.extend(notify.map(|one| ("[notify] secret".to_owned(), one)));
+    let token = settings.vault.as_ref().map(|vault| &vault.token);
+    references.extend(token.map(|one| ("[vault] token".to_owned(), one)));
     for (name, connection) in &config.connections {
         references.extend(connection.secrets().map(|one| (format!("connection {name}"), one)));
     }
-    let missing: Vec<Finding> = references
-        .iter()
-        .filter_map(|(of, secret)| {
-            let error = secret.read().err()?;
-            let remedy = error.advice().unwrap_or("Correct the reference.");
-            Some(Finding::error(
-                of,
-                format!("{secret} leads nowhere: {}", error.message()),
-                "Whatever needs it waits, or is refused by its server.",
-                remedy,
-            ))
-        })
-        .collect();
+    let read = references.iter().map(async |(of, secret)| {
+        let error = secret.read().await.err()?;
+        let risk = "Whatever needs it waits, or is refused by its server.";
+        Some(unread(of.clone(), secret, &error, risk))
+    });
+    let missing: Vec<Finding> =
+        futures::future::join_all(read).await.into_iter().flatten().collect();
     match (missing.is_empty(), references.len()) {
         (true, 0) => vec![Finding::ok("references", "there are none")],
         (true, all) => {
@@ -207,33 +211,48 @@ fn secrets(config: &Config) -> Vec<Finding> {
 }
 
 /// Whether another key of `[keys]` is fit for encrypting.
-fn encryption(name: &str, key: &Secret) -> Finding {
-    match key.read().and_then(|key| protect::check_key(&key)) {
+async fn encryption(name: &str, key: &Secret) -> Finding {
+    const RISK: &str = "Runs of exports that encrypt with it wait for it.";
+    let found = match key.read().await {
+        Ok(found) => found,
+        Err(error) => return unread(name, key, &error, RISK),
+    };
+    match protect::check_key(&found) {
         Ok(()) => Finding::ok(name, "there is a key"),
         Err(error) => Finding::error(
             name,
             format!("{key}: {}", error.message()),
-            "Runs of exports that encrypt with it wait for it.",
+            RISK,
+            error.advice().unwrap_or("Correct the key."),
+        ),
+    }
+}
+
+/// That a reference cannot be followed.
+fn unread(check: impl Into<String>, secret: &Secret, error: &Error, risk: &str) -> Finding {
+    match error.class() {
+        Class::Unavailable => Finding::failed(check, error, risk),
+        _ => Finding::error(
+            check,
+            format!("{secret} leads nowhere: {}", error.message()),
+            risk,
             error.advice().unwrap_or("Correct the reference."),
         ),
     }
 }
 
 /// Whether `[keys] pseudonyms` is fit for hashing.
-fn pseudonyms(key: Option<&Secret>) -> Finding {
+async fn pseudonyms(key: Option<&Secret>) -> Finding {
     const CHECK: &str = "pseudonyms";
     const RISK: &str =
         "Whoever has hashes or tokens can try keys, and find out whose the values are.";
     let Some(key) = key else {
         return Finding::ok(CHECK, "no key: no export may hash or tokenize");
     };
-    match key.read() {
-        Err(error) => Finding::error(
-            CHECK,
-            format!("{key} leads nowhere: {}", error.message()),
-            "Runs of exports that hash or tokenize wait for it.",
-            error.advice().unwrap_or("Correct the reference."),
-        ),
+    match key.read().await {
+        Err(error) => {
+            unread(CHECK, key, &error, "Runs of exports that hash or tokenize wait for it.")
+        }
         Ok(key) if key.expose_secret().len() < SHORT => Finding::warning(
             CHECK,
             format!("the key is shorter than {SHORT} bytes"),
@@ -257,9 +276,9 @@ async fn quarantine(connection: &Connection) -> Finding {
 }
 
 /// Whether refused rows can be encrypted, and read again.
-fn quarantine_key(vault: &Vault) -> Finding {
+async fn quarantine_key(vault: &Vault) -> Finding {
     const CHECK: &str = "key";
-    match vault.check_key() {
+    match vault.check_key().await {
         Ok(()) => Finding::ok(CHECK, "there is a key"),
         Err(error) => Finding::error(
             CHECK,
@@ -290,17 +309,18 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_short_key_is_told_of() {
-        assert_eq!(pseudonyms(None).level, Level::Ok);
+    #[tokio::test]
+    async fn a_short_key_is_told_of() {
+        assert_eq!(pseudonyms(None).await.level, Level::Ok);
         for (key, level) in [("hunter2", Level::Warning), (&"k".repeat(64), Level::Ok)] {
-            assert_eq!(pseudonyms(Some(&Secret::Literal(key.to_owned()))).level, level);
+            let key = Secret::Literal(key.to_owned());
+            assert_eq!(pseudonyms(Some(&key)).await.level, level);
         }
         let missing = Secret::File("/nowhere/key".to_owned());
-        assert_eq!(pseudonyms(Some(&missing)).level, Level::Error);
-        assert_eq!(encryption("acme", &missing).level, Level::Error);
+        assert_eq!(pseudonyms(Some(&missing)).await.level, Level::Error);
+        assert_eq!(encryption("acme", &missing).await.level, Level::Error);
         for (key, level) in [("0a".repeat(64), Level::Ok), ("0a".repeat(32), Level::Error)] {
-            let finding = encryption("acme", &Secret::Literal(key.clone()));
+            let finding = encryption("acme", &Secret::Literal(key.clone())).await;
             assert_eq!(finding.level, level);
             assert!(!finding.found.contains(&key), "{}", finding.found);
         }

@@ -71,7 +71,7 @@ impl Run {
         };
         let file = exports.get(&self.job.export);
         wiring::reach(&config.settings).await?;
-        let parts = wiring::parts(&config.settings)?;
+        let parts = wiring::parts(&config.settings).await?;
         let stop = signals::stop()?;
         if let (Some(file), Backing::Embedded { .. }) = (file, &config.settings.backing)
             && let Some(applied) = apply::activate_one(&*parts.ledger, file, &context.by()).await?

@@ -27,7 +27,7 @@ impl Scheduler {
         let health = Arc::new(Health::new(&["queue", "ledger"]));
         let work = async {
             if service::guarded(&config.settings, &health, &stop).await? {
-                let parts = wiring::parts(&config.settings)?;
+                let parts = wiring::parts(&config.settings).await?;
                 let scheduler = wiring::scheduler(&config, &parts, &health)?;
                 scheduler.run(stop.clone().asked()).await?;
             }

@@ -16,6 +16,9 @@ use crate::wiring;
 
 /// How long is waited before a ledger that is away is asked again.
 const AGAIN: Duration = Duration::from_secs(2);
+/// How often references to secrets are followed for probes. A vault notes each request of each process.
+const OF_FILES: Duration = Duration::from_secs(5);
+const OF_VAULT: Duration = Duration::from_secs(30);
 
 /// Works, and serves probes and metrics until that has ended. The log is told of both ends of the
 /// process, which is called `name`.
@@ -69,9 +72,10 @@ pub async fn with_references(
     work: impl Future<Output = Result<()>>,
 ) -> Result<()> {
     let house = wiring::house(config);
+    let every = if house.needs_vault() { OF_VAULT } else { OF_FILES };
     tokio::select! {
         ended = work => ended,
-        () = health.watch("references", |_| async { house.references() }) => Ok(()),
+        () = health.watch_every(every, "references", |_| house.references()) => Ok(()),
     }
 }
 

@@ -210,8 +210,10 @@ async fn one(
                     .extract(&NothingDelivered)
                     .await?
                     .transform()?
-                    .check()?
-                    .protect()?
+                    .check()
+                    .await?
+                    .protect()
+                    .await?
                     .stage()
                     .await?;
                 staged.publish_without_ledger().await

@@ -25,7 +25,7 @@ impl Worker {
         let health = wiring::health();
         let work = async {
             if service::guarded(&config.settings, &health, &stop).await? {
-                let parts = wiring::parts(&config.settings)?;
+                let parts = wiring::parts(&config.settings).await?;
                 let worker = wiring::worker(&config, &parts, &health);
                 worker.run(stop.clone().asked()).await?;
             }

@@ -1,14 +1,21 @@
-//! Where relative paths of the configuration begin: in the folder that the configuration's own
-//! folder stands in, wherever the program was started.
+//! What the parts of a configuration have from the whole: where relative paths begin (in the folder
+//! that the configuration's own folder stands in, wherever the program was started), and the vault that
+//! secrets are read from.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::settings::{Backing, Settings};
 use crate::connect::Connection;
 use crate::secret::Secret;
+use crate::secret::vault::VaultServer;
 
-/// The folder that relative paths begin in; empty where that is the working directory.
-pub(super) struct Base(PathBuf);
+/// What the parts of a configuration have from the whole.
+pub(super) struct Base {
+    /// The folder that relative paths begin in; empty where that is the working directory.
+    folder: PathBuf,
+    vault: Option<Arc<VaultServer>>,
+}
 
 impl Base {
     /// Of the configuration in `dir`.
@@ -18,14 +25,20 @@ impl Base {
             Some(_) => dir.to_owned(),
             None => dir.canonicalize().unwrap_or_default(),
         };
-        Base(whole.parent().map(Path::to_owned).unwrap_or_default())
+        let folder = whole.parent().map(Path::to_owned).unwrap_or_default();
+        Base { folder, vault: None }
     }
 
-    /// Lets the paths of the settings begin here.
-    pub fn settle(&self, settings: &mut Settings) {
+    /// Gives the settings what they have from here, and takes from them what others have.
+    pub fn settle(&mut self, settings: &mut Settings) {
+        if let Some(vault) = &mut settings.vault {
+            self.secret(Some(&mut vault.token));
+            self.ca(&mut vault.ca);
+            self.vault = Some(Arc::new(VaultServer::new(vault.clone())));
+        }
         let passwords = match &mut settings.backing {
             Backing::Embedded { path } => {
-                *path = self.0.join(&*path);
+                *path = self.folder.join(&*path);
                 Vec::new()
             }
             Backing::Servers { amqp, postgres, redis } => {
@@ -42,19 +55,17 @@ impl Base {
         self.secret(settings.quarantine.as_mut().map(|quarantine| &mut quarantine.key));
     }
 
-    /// Lets the paths of a connection begin here.
+    /// Gives a connection what it has from here.
     pub fn connection(&self, connection: &mut Connection) {
         if let Some(folder) = connection.url.strip_prefix("file:") {
             // The address is percent-encoded, and this machine's names are not.
-            let base = self.0.to_string_lossy().replace('%', "%25");
+            let base = self.folder.to_string_lossy().replace('%', "%25");
             connection.url = format!("file:{}", beneath(&base, folder));
         } else if let Some(file) = connection.url.strip_prefix("sqlite:") {
             let file = file.strip_prefix("//").unwrap_or(file);
-            connection.url = format!("sqlite:{}", beneath(&self.0.to_string_lossy(), file));
+            connection.url = format!("sqlite:{}", beneath(&self.folder.to_string_lossy(), file));
         }
-        if let Some(ca) = &mut connection.ca {
-            *ca = beneath(&self.0.to_string_lossy(), ca);
-        }
+        self.ca(&mut connection.ca);
         for secret in
             [&mut connection.password, &mut connection.access_key, &mut connection.secret_key]
         {
@@ -62,9 +73,17 @@ impl Base {
         }
     }
 
+    fn ca(&self, ca: &mut Option<String>) {
+        if let Some(ca) = ca {
+            *ca = beneath(&self.folder.to_string_lossy(), ca);
+        }
+    }
+
     fn secret(&self, secret: Option<&mut Secret>) {
-        if let Some(Secret::File(path)) = secret {
-            *path = beneath(&self.0.to_string_lossy(), path);
+        match (secret, &self.vault) {
+            (Some(Secret::File(path)), _) => *path = beneath(&self.folder.to_string_lossy(), path),
+            (Some(Secret::Vault(one)), Some(vault)) => one.kept_by(vault),
+            _ => {}
         }
     }
 }
@@ -90,11 +109,11 @@ mod tests {
             ("/etc/longshore", "/etc"),
             ("../mine", ".."),
         ] {
-            assert_eq!(Base::of(Path::new(dir)).0, Path::new(base), "{dir}");
+            assert_eq!(Base::of(Path::new(dir)).folder, Path::new(base), "{dir}");
         }
         let here = std::env::current_dir().unwrap();
-        assert_eq!(Base::of(Path::new(".")).0, here.parent().unwrap());
-        assert_eq!(Base::of(Path::new("..")).0, here.parent().unwrap().parent().unwrap());
+        assert_eq!(Base::of(Path::new(".")).folder, here.parent().unwrap());
+        assert_eq!(Base::of(Path::new("..")).folder, here.parent().unwrap().parent().unwrap());
     }
 
     #[test]
@@ -105,7 +124,7 @@ mod tests {
                 "secret-key": "${file:key}", "access-key": "${env:KEY}",
             });
             let mut connection: Connection = serde_json::from_value(text).unwrap();
-            Base(base.into()).connection(&mut connection);
+            Base { folder: base.into(), vault: None }.connection(&mut connection);
             let secret = connection.secret_key.unwrap().to_string();
             assert!(secret.ends_with("key}") && secret.contains(base), "{secret}");
             assert_eq!(connection.access_key.unwrap().to_string(), "${env:KEY}");

@@ -123,7 +123,7 @@ pub fn no_color() -> bool {
 /// All problems of all files, at once.
 pub fn load(dir: &Path, options: LoadOptions) -> Result<Config, Problems> {
     let mut problems = Problems::default();
-    let base = Base::of(dir);
+    let mut base = Base::of(dir);
 
     let settings_tree = settings_tree(dir, &options, &mut problems);
     let mut settings = settings_tree.as_ref().and_then(|tree| {
@@ -148,6 +148,11 @@ pub fn load(dir: &Path, options: LoadOptions) -> Result<Config, Problems> {
         connections.insert(name.clone(), connection);
     }
 
+    if settings_tree.as_ref().is_some_and(|tree| tree.get("vault").is_none()) {
+        for tree in settings_tree.iter().chain(&connections_tree) {
+            validate::no_vault(tree, &mut problems);
+        }
+    }
     if let (Some(tree), Some(settings)) = (&settings_tree, &settings) {
         validate::quarantine(settings, tree, &connections, &mut problems);
     }

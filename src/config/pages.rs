@@ -422,8 +422,9 @@ fn of_code(code: Code) -> Page {
              checked; else its form is, and `longshore check --connect` does the rest.",
             Wrong::File(EXPORT, "transform = { sql = \"SELECT id amount vat FROM input\" }"),
             "Correct the place that is pointed at. A transform is one SELECT … FROM input \
-             [WHERE …]; joins, aggregates and sorting belong into the source's query. Where \
-             digits would be lost, say by a CAST how many are wanted.",
+             [LEFT JOIN reference ON …] [WHERE …], where a reference is found by its whole key; \
+             other joins, aggregates and sorting belong into the source's query. Where digits \
+             would be lost, say by a CAST how many are wanted.",
         ),
         Code::Promise => (
             "The contract promises columns or types that the rows do not have, as far as the \
@@ -497,6 +498,15 @@ fn of_code(code: Code) -> Page {
                  key = [\"code\"]",
             ),
             "Join it: LEFT JOIN countries ON input.country = countries.code. Or remove it.",
+        ),
+        Code::NoVault => (
+            "A secret is said to be in a vault, and longshore.toml does not tell which vault that is.",
+            Wrong::File(
+                CONNECTIONS,
+                "[warehouse]\ntype = \"postgres\"\nurl = \"postgres://loader@dw.internal/dw\"\n\
+                 password = \"${vault:secret/data/warehouse#password}\"",
+            ),
+            "Add [vault] with `url` and `token` to longshore.toml, or refer to the environment or a file.",
         ),
         Code::LiteralSecret => (
             "A password or key stands in the configuration itself, where everybody reads it who \

@@ -116,6 +116,8 @@ codes! {
     ReferenceKey = "LS0345",
     /// A reference that the transform does not use (a note).
     UnusedReference = "LS0346",
+    /// A secret is in a vault, and none is configured.
+    NoVault = "LS0350",
     /// A secret stands in the configuration.
     LiteralSecret = "LS0401",
     /// A password stands in an address.

@@ -12,6 +12,7 @@ use super::tree::Node;
 use crate::connect::is_loopback;
 use crate::notify::NotifySettings;
 use crate::secret::Secret;
+use crate::secret::vault::VaultSettings;
 use crate::worker::WorkerSettings;
 
 /// How an installation runs.
@@ -37,6 +38,8 @@ pub struct Settings {
     pub quarantine: Option<QuarantineSettings>,
     /// `[notify]`: who is told of runs that are dead, late or stuck. Without it, nobody is.
     pub notify: Option<NotifySettings>,
+    /// `[vault]`: what keeps the secrets that `${vault:…}` refers to.
+    pub vault: Option<VaultSettings>,
     /// `[log]`
     pub log: LogSettings,
 }
@@ -176,6 +179,10 @@ pub(super) struct SettingsFile {
     /// Who is told of runs that are dead, late or stuck. Without it, nobody is.
     #[serde(default)]
     notify: Option<NotifySettings>,
+    /// What keeps the secrets that `${vault:path#field}` refers to: HashiCorp Vault, or what speaks its HTTP
+    /// API.
+    #[serde(default)]
+    vault: Option<VaultSettings>,
     /// What processes log to standard error.
     #[serde(default)]
     log: LogSettings,
@@ -282,6 +289,7 @@ impl SettingsFile {
         }
         self.worker(tree, problems);
         self.posts(tree, problems);
+        self.token(tree, problems);
         let quarantine = self.quarantine(tree, problems);
         let backing = self.backing(tree, problems);
         Some(Settings {
@@ -294,6 +302,7 @@ impl SettingsFile {
             keys: self.keys,
             quarantine,
             notify: self.notify,
+            vault: self.vault,
             log: self.log,
         })
     }
@@ -326,6 +335,22 @@ impl SettingsFile {
         Some(QuarantineSettings { connection: connection.clone(), key: key.clone(), keep: *keep })
     }
 
+    /// Checks the token that is shown to the vault.
+    fn token(&self, tree: &Node, problems: &mut Problems) {
+        let token = self.vault.as_ref().map(|vault| &vault.token);
+        super::validate::secret(token, tree, &["vault", "token"], problems);
+        if let Some(Secret::Vault(_)) = token {
+            problems
+                .add(
+                    Code::BadValue,
+                    tree.at(&["vault", "token"]),
+                    "the token for the vault is in the vault",
+                    "",
+                )
+                .help("write \"${file:/run/secrets/vault-token}\" or \"${env:VAULT_TOKEN}\"");
+        }
+    }
+
     /// Checks the addresses that are asked or told over HTTP.
     fn posts(&self, tree: &Node, problems: &mut Problems) {
         let notify = self.notify.as_ref();
@@ -334,6 +359,7 @@ impl SettingsFile {
         for (section, key, url) in [
             ("notify", "url", notify.map(|notify| &notify.url)),
             ("queue", "management", self.queue.management.as_ref()),
+            ("vault", "url", self.vault.as_ref().map(|vault| &vault.url)),
         ] {
             let Some(url) = url else { continue };
             let place = tree.at(&[section, key]);

@@ -21,7 +21,7 @@ pub(super) use self::export::export;
 pub(super) use self::meeting::meetings;
 use super::problem::{Code, Problems, suggest};
 use super::settings::Settings;
-use super::tree::{Node, Place, holds_password};
+use super::tree::{Node, Place, Value, holds_password};
 use crate::connect::{Connection, System};
 use crate::secret::Secret;
 
@@ -53,6 +53,21 @@ pub(super) fn secret(secret: Option<&Secret>, tree: &Node, path: &[&str], proble
                    \"${file:/run/secrets/name}\"",
             );
     }
+}
+
+/// Refuses, where no vault is configured, what refers to one.
+pub(super) fn no_vault(tree: &Node, problems: &mut Problems) {
+    if let Value::String(text) = &tree.value
+        && text.starts_with("${vault:")
+    {
+        problems
+            .add(Code::NoVault, &tree.place, "the secret is in a vault, and none is configured", "")
+            .help(
+                "add [vault] with `url = \"https://host:8200\"` and \
+                 `token = \"${file:/run/secrets/vault-token}\"` to longshore.toml",
+            );
+    }
+    tree.entries().for_each(|(_, node)| no_vault(node, problems));
 }
 
 /// Refuses an address with a password in it.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsCredential};
 use object_store::client::{
     ClientOptions, HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse,
     HttpService, ReqwestConnector,
@@ -17,11 +17,12 @@ use object_store::client::{
 use object_store::local::LocalFileSystem;
 use object_store::multipart::MultipartStore;
 use object_store::path::Path;
-use object_store::{BackoffConfig, ObjectStore, RetryConfig};
+use object_store::{BackoffConfig, CredentialProvider, ObjectStore, RetryConfig};
 use secrecy::ExposeSecret;
+use tokio::sync::OnceCell;
 
 use super::{Connection, is_loopback};
-use crate::error::{Error, Result, cause};
+use crate::error::{Class, Error, Result, cause};
 use crate::secret::Secret;
 use crate::tls;
 
@@ -48,13 +49,25 @@ pub struct Store {
 impl Store {
     /// Opens what `connection.url` names: `file:///folder`, `file:folder` (by now relative to the
     /// working directory), or `s3://bucket/folder`. A local folder that is missing is created.
-    /// Secrets are read now; no request is made.
+    /// No request is made; secrets are read before the first one, once.
     ///
     /// # Errors
     /// `config`, for an address that cannot be understood, or an endpoint without TLS that is not on
-    /// this machine; `unavailable` for a secret that is not there; `permanent` when the local folder
-    /// cannot be created.
+    /// this machine; `unavailable` when the local folder cannot be created.
     pub fn open(connection: &Connection) -> Result<Store> {
+        Store::opened(connection, true)
+    }
+
+    /// As [`Store::open`], for whoever only reads: a local folder that is missing is not created, since
+    /// nothing would be found in it.
+    ///
+    /// # Errors
+    /// Those of [`Store::open`]; `unavailable` when the local folder is not there.
+    pub fn existing(connection: &Connection) -> Result<Store> {
+        Store::opened(connection, false)
+    }
+
+    fn opened(connection: &Connection, create: bool) -> Result<Store> {
         let url = connection.url.as_str();
         if let Some(rest) = url.strip_prefix("s3://") {
             return s3(connection, rest);
@@ -74,12 +87,15 @@ impl Store {
             return Err(unknown(connection, "its url names no folder"));
         }
         let folder = LocalPath::new(&*folder);
+        if !create && !folder.is_dir() {
+            return Err(gone("open the folder", folder, &connection.name));
+        }
         create_durably(folder).map_err(|cause| {
-            Error::permanent("open the folder", "it is not there and cannot be created")
+            Error::unavailable("open the folder", "it is not there and cannot be created")
                 .with("connection", &connection.name)
                 .with("folder", folder.display())
                 .caused_by(cause)
-                .help("Create it, or give this user the right to.")
+                .help("Mount or create it, or give this user the right to.")
         })?;
         Store::at(folder, &connection.name)
     }
@@ -137,6 +153,19 @@ impl Store {
         Some(path.parts().fold(root.clone(), |folder, part| folder.join(part.as_ref())))
     }
 
+    /// What an error is where the folder itself has gone: an outage, whatever was not found in it.
+    pub fn away(&self, error: Error) -> Error {
+        match &self.root {
+            Some(root)
+                if matches!(error.class(), Class::Permanent | Class::Transient)
+                    && !root.is_dir() =>
+            {
+                gone(error.operation(), root, &self.connection).caused_by(error)
+            }
+            _ => error,
+        }
+    }
+
     /// The folder itself, where it is on this machine.
     pub fn root(&self) -> Option<&LocalPath> {
         self.root.as_deref()
@@ -154,6 +183,14 @@ impl fmt::Debug for Store {
     }
 }
 
+/// The folder itself is not there, as that of a share that is not mounted.
+fn gone(operation: &'static str, folder: &LocalPath, connection: &str) -> Error {
+    Error::unavailable(operation, "the connection's folder is not there")
+        .with("connection", connection)
+        .with("folder", folder.display())
+        .help("Mount or create it.")
+}
+
 fn unknown(connection: &Connection, what: &str) -> Error {
     Error::config("open the folder", what)
         .with("connection", &connection.name)
@@ -167,13 +204,13 @@ fn s3(connection: &Connection, rest: &str) -> Result<Store> {
     }
     let prefix = Path::parse(folder)
         .map_err(|_| unknown(connection, "the folder in its url is not a plain path"))?;
-    let read = |secret: &Secret| {
-        secret.read_for_job().map_err(|error| error.with("connection", &connection.name))
-    };
     let mut builder = match (&connection.access_key, &connection.secret_key) {
-        (Some(access), Some(secret)) => AmazonS3Builder::new()
-            .with_access_key_id(read(access)?.expose_secret())
-            .with_secret_access_key(read(secret)?.expose_secret()),
+        (Some(access), Some(secret)) => AmazonS3Builder::new().with_credentials(Arc::new(Keys {
+            connection: connection.name.clone(),
+            access: access.clone(),
+            secret: secret.clone(),
+            read: OnceCell::new(),
+        })),
         (None, None) => AmazonS3Builder::from_env(),
         _ => {
             return Err(Error::config("open the bucket", "one half of the credentials is missing")
@@ -219,6 +256,43 @@ fn s3(connection: &Connection, rest: &str) -> Result<Store> {
     let objects = Arc::new(objects);
     let uploads: Option<Arc<dyn MultipartStore>> = Some(objects.clone());
     Ok(Store { objects, uploads, connection: connection.name.clone(), root: None, prefix })
+}
+
+/// The credentials of a store, read before its first request.
+struct Keys {
+    connection: String,
+    access: Secret,
+    secret: Secret,
+    read: OnceCell<Arc<AwsCredential>>,
+}
+
+#[async_trait]
+impl CredentialProvider for Keys {
+    type Credential = AwsCredential;
+
+    async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
+        let read = async || {
+            // At once: of a pair in a vault, both are of one version.
+            let (access, secret) =
+                tokio::try_join!(self.access.read_for_job(), self.secret.read_for_job())
+                    .map_err(|error| error.with("connection", &self.connection))?;
+            Ok(Arc::new(AwsCredential {
+                key_id: access.expose_secret().to_owned(),
+                secret_key: secret.expose_secret().to_owned(),
+                token: None,
+            }))
+        };
+        self.read.get_or_try_init(read).await.cloned().map_err(|error: Error| {
+            object_store::Error::Generic { store: "S3", source: Box::new(error) }
+        })
+    }
+}
+
+/// What was read is left out.
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keys").field("connection", &self.connection).finish_non_exhaustive()
+    }
 }
 
 /// Creates a folder and all above it, so that it outlasts a crash of the machine.
@@ -297,6 +371,10 @@ impl HttpService for Listening {
 /// already, is `permanent`: who expects either looks at the answer first.
 pub fn classify(operation: &'static str, error: object_store::Error) -> Error {
     use object_store::Error as Answer;
+    // The credentials could not be read.
+    if let Some(own) = cause::<Error>(&error) {
+        return own.again();
+    }
     let found = match &error {
         Answer::NotFound { .. } => missing(operation),
         Answer::PermissionDenied { .. } | Answer::Unauthenticated { .. } => denied(operation),
@@ -336,7 +414,16 @@ fn of_io(operation: &'static str, error: &std::io::Error) -> Error {
         }
         ErrorKind::NotFound => Error::permanent(operation, "there is no such file"),
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-            Error::transient(operation, "no space is left").help("Make room on the disk.")
+            Error::unavailable(operation, "no space is left").help("Make room on the disk.")
+        }
+        ErrorKind::StaleNetworkFileHandle
+        | ErrorKind::NotConnected
+        | ErrorKind::HostUnreachable
+        | ErrorKind::NetworkUnreachable
+        | ErrorKind::NetworkDown
+        | ErrorKind::TimedOut => {
+            Error::unavailable(operation, format!("the file system is away: {}", error.kind()))
+                .help("Mount it again.")
         }
         kind => Error::transient(operation, format!("the file system failed: {kind}")),
     }
@@ -404,98 +491,4 @@ fn said(error: &object_store::Error) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::error::Class;
-    use object_store::ObjectStoreExt;
-    use std::io::{Read, Write};
-
-    fn connection(settings: serde_json::Value) -> Connection {
-        let mut whole = serde_json::json!({"type": "files"});
-        whole.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
-        serde_json::from_value(whole).unwrap()
-    }
-
-    #[tokio::test]
-    async fn a_local_folder_is_created_and_its_paths_stay_in_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let url = format!("file://{}/a/b%20c", dir.path().display());
-        let store = Store::open(&connection(serde_json::json!({"url": url}))).unwrap();
-        let path = store.path("day=2026-11-19/ø %20#x.csv").unwrap();
-        store.objects.put(&path, "x".into()).await.unwrap();
-        let local = store.local(&path).unwrap();
-        assert!(local.ends_with("a/b c/day=2026-11-19/ø %20#x.csv"), "{local:?}");
-        assert_eq!(std::fs::read(local).unwrap(), b"x");
-        assert_eq!(store.relative(&path), "day=2026-11-19/ø %20#x.csv");
-        for bad in ["../x", "a/../../x", "/etc/passwd", "a//b", ".", "a/\n"] {
-            assert_eq!(store.path(bad).unwrap_err().class(), Class::Config, "{bad}");
-        }
-        assert_eq!(store.path("").unwrap(), Path::default());
-    }
-
-    #[test]
-    fn addresses_that_mean_nothing_are_refused() {
-        for url in ["ftp://x/y", "file://host/x", "file:", "s3:///x", "s3://b/../x"] {
-            let error = Store::open(&connection(serde_json::json!({"url": url}))).unwrap_err();
-            assert_eq!(error.class(), Class::Config, "{url}");
-        }
-        let plain = serde_json::json!({"url": "s3://b", "endpoint": "http://10.0.0.1:9000"});
-        let error = Store::open(&connection(plain)).unwrap_err();
-        assert!(error.to_string().contains("does not use TLS"), "{error}");
-    }
-
-    fn s3_at(port: u16) -> Store {
-        Store::open(&connection(serde_json::json!({
-            "url": "s3://bucket/base/folder", "region": "eu-north-1",
-            "endpoint": format!("http://127.0.0.1:{port}"),
-            "access-key": "key", "secret-key": "hunter2",
-        })))
-        .unwrap()
-    }
-
-    #[test]
-    fn a_store_shows_no_secret() {
-        assert!(!format!("{:?}", s3_at(1)).contains("hunter2"));
-    }
-
-    async fn class_of_answer(answer: &'static str) -> Error {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let store = s3_at(listener.local_addr().unwrap().port());
-        let server = std::thread::spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
-            let mut buffer = [0; 4096];
-            let count = stream.read(&mut buffer).unwrap();
-            assert!(count > 0);
-            stream.write_all(answer.as_bytes()).unwrap();
-        });
-        let path = store.path("x").unwrap();
-        assert_eq!(path.as_ref(), "base/folder/x");
-        let error = classify("look", store.objects.head(&path).await.unwrap_err());
-        server.join().unwrap();
-        error
-    }
-
-    #[tokio::test]
-    async fn answers_have_their_class() {
-        let busy = class_of_answer(
-            "HTTP/1.1 503 Slow Down\r\nretry-after: 7\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
-        )
-        .await;
-        assert_eq!((busy.class(), busy.wait()), (Class::Throttled, Some(Duration::from_secs(7))));
-        for (answer, class) in [
-            ("HTTP/1.1 404 N\r\ncontent-length: 0\r\nconnection: close\r\n\r\n", Class::Permanent),
-            ("HTTP/1.1 403 N\r\ncontent-length: 0\r\nconnection: close\r\n\r\n", Class::Permanent),
-            ("HTTP/1.1 400 N\r\ncontent-length: 0\r\nconnection: close\r\n\r\n", Class::Transient),
-        ] {
-            assert_eq!(class_of_answer(answer).await.class(), class, "{answer}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_store_that_is_away_is_unavailable() {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let store = s3_at(port);
-        let error = store.objects.head(&store.path("x").unwrap()).await.unwrap_err();
-        assert_eq!(classify("look", error).class(), Class::Unavailable);
-    }
-}
+mod tests;

@@ -220,15 +220,15 @@ impl Drop for Link {
 /// password is not where its reference points; `permanent` when it refuses the user.
 pub async fn connect(connection: &Connection, application: &str) -> Result<Client> {
     let named = |error: Error| error.with("connection", &connection.name);
-    let settings = || {
-        let password = connection.password.as_ref().map(Secret::read_for_job).transpose()?;
+    let settings = async || {
+        let password = Secret::read_any_for_job(connection.password.as_ref()).await?;
         config(&connection.url, password.as_ref(), connection.tls, application)
     };
-    let first = settings().map_err(named)?;
+    let first = settings().await.map_err(named)?;
     let tls = tls(&first, connection.ca.as_deref()).map_err(named)?;
     let (client, task) = match first.connect(tls.clone()).await {
         Err(error) if connection.password.is_some() && is_refused_user(&error) => {
-            settings().map_err(named)?.connect(tls.clone()).await
+            settings().await.map_err(named)?.connect(tls.clone()).await
         }
         other => other,
     }

@@ -67,8 +67,11 @@ pub fn classify(operation: &'static str, error: rusqlite::Error) -> Error {
             Error::transient(operation, "another writer holds the database")
         }
         ErrorCode::OperationInterrupted => Error::transient(operation, "it was interrupted"),
-        ErrorCode::SystemIoFailure | ErrorCode::DiskFull | ErrorCode::OutOfMemory => {
-            Error::transient(operation, "the disk or the memory failed or is full")
+        ErrorCode::DiskFull => {
+            Error::unavailable(operation, "the disk is full").help("Make room on it.")
+        }
+        ErrorCode::SystemIoFailure | ErrorCode::OutOfMemory => {
+            Error::transient(operation, "the disk or the memory failed")
         }
         ErrorCode::CannotOpen => Error::permanent(operation, "the file cannot be opened")
             .help("Check that it exists and that this user may read it."),

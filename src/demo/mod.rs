@@ -113,7 +113,7 @@ impl Demo {
             config::load(&folder.join("config"), LoadOptions::default()).map_err(|problems| {
                 Error::config("load the demo's configuration", problems.to_string())
             })?;
-        let parts = wiring::parts(&config.settings)?;
+        let parts = wiring::parts_unread(&config.settings)?;
         Ok(Demo { folder, config, parts })
     }
 

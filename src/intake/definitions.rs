@@ -62,14 +62,21 @@ impl Definitions {
         Definitions { ledger, active: Mutex::default(), bound: Mutex::default() }
     }
 
+    /// What need not be asked of the ledger: the definition with this content, or the active one.
+    pub fn known(&self, export: &str, hash: Option<&str>) -> Option<Arc<Bound>> {
+        match hash {
+            Some(hash) => lock(&self.bound).get(&(export.to_owned(), hash.to_owned())).cloned(),
+            None => lock(&self.active).get(export).cloned(),
+        }
+    }
+
     /// The definition that new runs are bound to, as known here; [`Definitions::forget`] makes the
     /// next call ask the ledger.
     ///
     /// # Errors
     /// `malformed` where no export of this name is active.
     pub async fn active(&self, export: &str) -> Result<Arc<Bound>> {
-        let known = lock(&self.active).get(export).cloned();
-        if let Some(known) = known {
+        if let Some(known) = self.known(export, None) {
             return Ok(known);
         }
         let stored =
@@ -90,8 +97,7 @@ impl Definitions {
     /// # Errors
     /// `malformed` where the export never had this content.
     pub async fn bound(&self, export: &str, hash: &str) -> Result<Arc<Bound>> {
-        let known = lock(&self.bound).get(&(export.to_owned(), hash.to_owned())).cloned();
-        if let Some(known) = known {
+        if let Some(known) = self.known(export, Some(hash)) {
             return Ok(known);
         }
         let stored =

@@ -13,7 +13,7 @@ use crate::job::key::Content;
 use crate::job::message::JobMessage;
 use crate::job::param::Bindings;
 use crate::job::run::{Order, Run};
-use crate::job::supplement::Supplement;
+use crate::job::supplement::{Beside, Supplement};
 use crate::job::template::{self, Template};
 use crate::job::window::{self, WindowSpec};
 use crate::job::{RunId, Window, span};
@@ -259,6 +259,7 @@ pub fn release(
         Error::not_found(RELEASE, "the run has refused no rows").with("run", done.id.short())
     })?;
     let earlier = done.order.supplements.as_deref();
+    let files = export.sink.path.is_some();
     let supplement = Supplement {
         run: done.id,
         place,
@@ -267,8 +268,14 @@ pub fn release(
         delivery: earlier.map_or(delivery.id, |one| one.delivery),
         key: earlier.map_or_else(|| done.order.key.clone(), |one| one.key.clone()),
         number: earlier.map_or(1, |one| one.number.saturating_add(1)),
+        beside: match earlier {
+            Some(earlier) => earlier.beside.clone(),
+            None => files.then(|| Beside {
+                target: delivery.target.clone(),
+                manifest_sha256: delivery.manifest_sha256.clone(),
+            }),
+        },
     };
-    let files = export.sink.path.is_some();
     let order = Order {
         key: Supplement::key_of(done.id),
         edition: 1,

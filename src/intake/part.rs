@@ -11,14 +11,14 @@ use crate::job::run::{Order, Run};
 
 /// The order of one table, in the place of the run that stands for all: the same job but for its param
 /// `table`, bound to the same definition. Where the run has its natural key, so has the part: that of the job
-/// which names the table itself; else it follows from the key of the run.
+/// which names the table itself; else it follows from the key of the run. `body` is that of the run's job.
 ///
 /// # Errors
 /// As [`super::order`]: a path that the table cannot have.
-pub fn part(run: &Run, table: &str, bound: &Bound) -> Result<Order> {
+pub fn part(run: &Run, body: &str, table: &str, bound: &Bound) -> Result<Order> {
     let of = &run.order;
     // A job that pins its definition has parts that do.
-    let pinned = JobMessage::read(of.body.as_bytes()).ok().and_then(|job| job.definition);
+    let pinned = JobMessage::read(body.as_bytes()).ok().and_then(|job| job.definition);
     let whole = JobMessage {
         export: of.export.clone(),
         window: of.window,

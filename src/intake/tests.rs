@@ -157,3 +157,37 @@ fn the_nearest_window_is_one_of_the_exports() {
     let told = refusal(job(None), &with("day", "2026-11-01")).unwrap();
     assert!(told.contains("they are days in Europe/Oslo"), "{told}");
 }
+
+#[test]
+fn a_release_to_files_knows_the_delivery_that_it_lies_beside() {
+    let contract = json!({"contract": {"fields": {"id": {"type": "int64"}}}});
+    let bound = bound("orders", contract);
+    let delivery = |run: &Run, target: &str| RecordedDelivery {
+        id: uuid::Uuid::now_v7(),
+        run: run.id,
+        export: "orders".to_owned(),
+        target: target.to_owned(),
+        manifest_sha256: format!("of {target}"),
+        manifest: String::new(),
+        counts: crate::rows::Counts::default(),
+        recorded_at: now(),
+    };
+    let refusing = |order: Order| {
+        let place = Some("quarantine/one".to_owned());
+        Run { quarantine: place, ..Run::new(RunId::new(), order, now()) }
+    };
+    let mut run = refusing(order(job(None), Sender::default(), &bound, now()).unwrap());
+    // What was refused once more belongs to the first delivery as well.
+    for target in ["lake/orders", "lake/orders/supplement-1"] {
+        let delivery = delivery(&run, target);
+        let by = ("ann", "mended");
+        let command = release(&run, &delivery, &bound.export, &bound, by, now()).unwrap();
+        let Command::Release { order, .. } = command else { panic!("{command:?}") };
+        let beside = order.supplements.as_ref().unwrap().beside.clone().unwrap();
+        assert_eq!(
+            (beside.target.as_str(), beside.manifest_sha256.as_str()),
+            ("lake/orders", "of lake/orders")
+        );
+        run = refusing(*order);
+    }
+}

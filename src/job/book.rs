@@ -5,6 +5,7 @@
 //! both ledgers, and a model checker, run exactly the same rules.
 
 mod after;
+mod cleaning;
 mod editions;
 mod operator;
 mod quarantine;
@@ -157,6 +158,7 @@ impl Book {
             Command::Discard { run, how, by, reason } => self.discard(run, how, &by, &reason),
             Command::Spread { run, fence, orders } => self.spread(run, fence, orders),
             Command::MoveCursor { name, to, by, reason } => self.move_cursor(name, to, by, reason),
+            Command::Clean { run } => self.clean(run),
             Command::Unpark { run } => self.unpark(run),
             Command::Seize { run, by, lease } => self.seize(run, by, lease),
             Command::Resolve { run, fence, delivered, by, reason } => {
@@ -213,7 +215,7 @@ impl Book {
 
     fn open(&mut self, ask: Open) -> Outcome {
         let now = self.now;
-        let superseded = self.superseded.contains(&ask.run);
+        let superseded = self.is_superseded(ask.run);
         let Some(run) = self.runs.get_mut(&ask.run) else {
             return Outcome::Refused(Refusal::NoRun);
         };
@@ -243,12 +245,12 @@ impl Book {
             });
         }
         if matches!(run.state, State::Queued | State::Running) {
-            let needs: Vec<String> = ask.needs.iter().map(|need| need.name.clone()).collect();
-            let before = std::mem::replace(&mut run.needs, needs);
-            let dropped: Vec<String> = before
-                .into_iter()
-                .filter(|name| ask.needs.iter().all(|need| need.name != *name))
-                .collect();
+            let mut dropped = Vec::new();
+            if let Some(needs) = &ask.needs {
+                let names = needs.iter().map(|need| need.name.clone()).collect();
+                dropped = std::mem::replace(&mut run.needs, names);
+                dropped.retain(|name| !run.needs.contains(name));
+            }
             let paused = pause::holds(&self.pauses, run, &ask.uses);
             self.release(ask.run, &dropped, |_| true);
             if let Some(on) = paused {
@@ -256,10 +258,12 @@ impl Book {
             }
             match self.ahead(&ask) {
                 Ahead::Nothing => {
-                    if let Err(on) = waiting::take(&mut self.resources, ask.run, &ask.needs) {
+                    // Whoever cannot plan it does nothing with it that needs more than it holds.
+                    let needs = ask.needs.as_deref().unwrap_or_default();
+                    if let Err(on) = waiting::take(&mut self.resources, ask.run, needs) {
                         return self.park(ask.run, on);
                     }
-                    for need in &ask.needs {
+                    for need in needs {
                         self.changes.resources.insert(need.name.clone(), need.capacity);
                         self.hold(need.name.clone(), ask.run);
                     }
@@ -271,7 +275,12 @@ impl Book {
         let Some(run) = self.runs.get_mut(&ask.run) else {
             return Outcome::Refused(Refusal::NoRun);
         };
+        let begun = run.opened_at;
         machine::open(run, &ask.worker, ask.lease, now);
+        if ask.needs.is_none() {
+            // Whoever can plan it still looks at what comes before.
+            run.opened_at = begun;
+        }
         let run = run.clone();
         self.touched.insert(ask.run);
         self.changes.opened.push(AttemptOpened {

@@ -199,6 +199,12 @@ pub enum Command {
         /// Why.
         reason: String,
     },
+    /// What a run that has ended left behind could not be cleaned up: somebody is woken to try again
+    /// later, for some days after its end.
+    Clean {
+        /// The run.
+        run: RunId,
+    },
     /// The run is parked; if what it waits for is free, its first waiter is woken.
     Unpark {
         /// The run.
@@ -239,8 +245,9 @@ pub struct Open {
     pub worker: String,
     /// How long until its first heartbeat.
     pub lease: Duration,
-    /// What must be taken, all or none.
-    pub needs: Vec<Need>,
+    /// What must be taken, all or none. `None` where the worker cannot plan the run, and so does not
+    /// know: then it keeps what it holds.
+    pub needs: Option<Vec<Need>>,
     /// How many failures the export allows.
     pub attempts: i32,
     /// The cursor to read, where the export has one.

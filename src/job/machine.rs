@@ -39,6 +39,10 @@ pub enum Refusal {
     Reserved(RunId),
     /// The message belongs to an epoch that has passed.
     OldEpoch,
+    /// An operator said that the run is dead.
+    Resolved,
+    /// It was tried for long enough.
+    TooLate,
     /// The run has kept no refused rows.
     NothingKept,
     /// The refused rows are not there any more.
@@ -97,7 +101,7 @@ pub fn reckon(run: &mut Run, attempts: i32, superseded: bool, now: Timestamp) {
         };
         note(run, failure);
         if superseded {
-            shut(run, End::Cancelled, Some(superseded_failure(now)));
+            shut_superseded(run, now);
         } else if run.crashes >= CRASH_LIMIT {
             let failure = Failure {
                 class: Class::Poison,
@@ -111,7 +115,7 @@ pub fn reckon(run: &mut Run, attempts: i32, superseded: bool, now: Timestamp) {
     }
     if matches!(run.state, State::Queued | State::Running) {
         if superseded {
-            shut(run, End::Cancelled, Some(superseded_failure(now)));
+            shut_superseded(run, now);
         } else if run.order.deadline.is_some_and(|deadline| deadline <= now) {
             let failure = Failure {
                 class: Class::Expired,
@@ -123,12 +127,13 @@ pub fn reckon(run: &mut Run, attempts: i32, superseded: bool, now: Timestamp) {
     }
 }
 
-fn superseded_failure(now: Timestamp) -> Failure {
-    Failure {
-        class: Class::Cancelled,
-        message: "a newer edition of the same key is committing or done".to_owned(),
-        at: now,
-    }
+fn shut_superseded(run: &mut Run, now: Timestamp) {
+    let message = match run.order.supplements {
+        None => "a newer edition of the same key is committing or done",
+        Some(_) => "what it supplements was delivered anew, or a later release has the same rows",
+    };
+    let failure = Failure { class: Class::Cancelled, message: message.to_owned(), at: now };
+    shut(run, End::Cancelled, Some(failure));
 }
 
 /// Skip: what the run waits for will not come, and it is to end without having begun.
@@ -197,7 +202,7 @@ pub fn decide(
         return Err(Refusal::Stands(run.state));
     }
     if superseded {
-        shut(run, End::Cancelled, Some(superseded_failure(now)));
+        shut_superseded(run, now);
         return Err(Refusal::Superseded);
     }
     run.state = State::Committing;
@@ -263,7 +268,7 @@ pub fn spread(
         return Err(Refusal::Stands(run.state));
     }
     if superseded {
-        shut(run, End::Cancelled, Some(superseded_failure(now)));
+        shut_superseded(run, now);
         return Err(Refusal::Superseded);
     }
     run.parts = Some(parts);
@@ -382,6 +387,13 @@ pub fn resolve(run: &mut Run, fence: i64, failure: Failure, now: Timestamp) -> R
     Ok(())
 }
 
+/// Whether an operator said that the run is dead: only [`resolve`] makes one dead that is cancelled.
+/// What was decided for it may be at the target after all.
+fn resolved(run: &Run) -> bool {
+    let cancelled = run.failure.as_ref().is_some_and(|failure| failure.class == Class::Cancelled);
+    run.state == State::Dead && cancelled
+}
+
 /// Cancel or deadline: a run that was never opened ends at once, another one is to be closed by
 /// its worker, or by the next.
 ///
@@ -402,7 +414,7 @@ pub fn stop(run: &mut Run, end: End, failure: Failure, now: Timestamp) -> Result
 ///
 /// # Errors
 /// [`Refusal::OldEpoch`] where the letter is of an epoch that has passed, [`Refusal::Stands`]
-/// where the run is open or done.
+/// where the run is open or done, [`Refusal::Resolved`] where an operator has ended it.
 pub fn replay(
     run: &mut Run,
     epoch: i32,
@@ -416,6 +428,9 @@ pub fn replay(
     }
     if !matches!(run.state, State::Dead | State::Expired) {
         return Err(Refusal::Stands(run.state));
+    }
+    if resolved(run) {
+        return Err(Refusal::Resolved);
     }
     run.epoch += 1;
     run.state = State::Queued;

@@ -109,10 +109,10 @@ impl Pause {
     /// Why, as the audit trail has it: with when it ends by itself, and with what it takes the place
     /// of, since that is not there any more.
     pub fn audited(&self, before: Option<&Pause>) -> String {
-        let until = self.until.map(|until| format!("until {until}"));
+        let second = |at: Timestamp| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let until = self.until.map(|until| format!("until {}", second(until)));
         let before = before.map(|before| {
-            let until =
-                before.until.map_or_else(|| "resumed".to_owned(), |until| until.to_string());
+            let until = before.until.map_or_else(|| "resumed".to_owned(), second);
             let Pause { by, reason, .. } = before;
             format!("in the place of that by {by} until {until}: {reason}")
         });

@@ -24,6 +24,19 @@ pub struct Supplement {
     pub key: String,
     /// Which supplement to that delivery it is, from 1.
     pub number: u32,
+    /// What it lies beside, where that is files: once another delivery has taken their place, it is
+    /// not to be delivered any more.
+    #[serde(default)]
+    pub beside: Option<Beside>,
+}
+
+/// A delivery of files, as it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beside {
+    /// What it was delivered to.
+    pub target: String,
+    /// SHA-256 (hex) of its manifest.
+    pub manifest_sha256: String,
 }
 
 impl Supplement {

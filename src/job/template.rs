@@ -21,6 +21,9 @@
 
 mod apart;
 mod meeting;
+mod pattern;
+#[cfg(test)]
+mod tests;
 
 use std::fmt::Write;
 
@@ -35,6 +38,7 @@ use crate::error::{Class, Error, Result};
 
 use apart::Adjacent;
 pub use meeting::Meeting;
+pub use pattern::{Pattern, names};
 
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 /// How a window's instant is written where the template says nothing.
@@ -117,33 +121,7 @@ impl Template {
 
     /// What [`Template::parse`] understands of a text, and everything that is wrong with it.
     pub fn read<'a>(text: &'a str, also: &[&str]) -> (Template, Vec<Mistake<'a>>) {
-        let (mut pieces, mut mistakes) = (Vec::new(), Vec::new());
-        let mut rest = text;
-        while let Some(open) = rest.find(['{', '}']) {
-            let (literal, tail) = rest.split_at(open);
-            if !literal.is_empty() {
-                pieces.push(Piece::Literal(literal.to_owned()));
-            }
-            let braced = tail
-                .strip_prefix('{')
-                .and_then(|tail| tail.split_once('}'))
-                .filter(|(inner, _)| !inner.contains('{'));
-            let Some((inner, after)) = braced else {
-                let error = wrong("a brace lacks its other")
-                    .help("A placeholder is written {name} or {window_start:%Y-%m-%d}.");
-                mistakes.push(Mistake { fault: Fault::Path, error });
-                rest = "";
-                break;
-            };
-            match piece(inner, also) {
-                Ok(piece) => pieces.push(piece),
-                Err(mistake) => mistakes.push(mistake),
-            }
-            rest = after;
-        }
-        if !rest.is_empty() {
-            pieces.push(Piece::Literal(rest.to_owned()));
-        }
+        let (pieces, mut mistakes) = pieces(text, also, &BUILT_IN);
         let mut template = Template { text: text.to_owned(), pieces, ends: Vec::new() };
         if mistakes.is_empty()
             && let Err(why) = template.check_sample()
@@ -238,8 +216,55 @@ impl Template {
     }
 }
 
+/// A part of a text: as it stands there, or within braces.
+enum Part<'a> {
+    Plain(&'a str),
+    Braced(&'a str),
+}
+
+/// The parts of a text; `None` for a brace without its other, which ends it.
+fn split(text: &str) -> impl Iterator<Item = Option<Part<'_>>> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let open = rest.find(['{', '}']).unwrap_or(rest.len());
+        if open > 0 {
+            let (plain, tail) = rest.split_at(open);
+            rest = tail;
+            return Some(Some(Part::Plain(plain)));
+        }
+        if rest.is_empty() {
+            return None;
+        }
+        let braced = rest.strip_prefix('{').and_then(|tail| tail.split_once('}'));
+        let braced = braced.filter(|(inner, _)| !inner.contains('{'));
+        rest = braced.map_or("", |(_, after)| after);
+        Some(braced.map(|(inner, _)| Part::Braced(inner)))
+    })
+}
+
+/// The pieces of a text that may use the names in `also` and some of the [`BUILT_IN`] ones, and what
+/// of it is none.
+fn pieces<'a>(text: &'a str, also: &[&str], built_in: &[&str]) -> (Vec<Piece>, Vec<Mistake<'a>>) {
+    let (mut pieces, mut mistakes) = (Vec::new(), Vec::new());
+    for part in split(text) {
+        match part {
+            Some(Part::Plain(text)) => pieces.push(Piece::Literal(text.to_owned())),
+            Some(Part::Braced(inner)) => match piece(inner, also, built_in) {
+                Ok(piece) => pieces.push(piece),
+                Err(mistake) => mistakes.push(mistake),
+            },
+            None => {
+                let error = wrong("a brace lacks its other")
+                    .help("A placeholder is written {name} or {window_start:%Y-%m-%d}.");
+                mistakes.push(Mistake { fault: Fault::Path, error });
+            }
+        }
+    }
+    (pieces, mistakes)
+}
+
 /// The piece that a placeholder is.
-fn piece<'a>(inner: &'a str, also: &[&str]) -> Result<Piece, Mistake<'a>> {
+fn piece<'a>(inner: &'a str, also: &[&str], built_in: &[&str]) -> Result<Piece, Mistake<'a>> {
     let (name, format) = match inner.split_once(':') {
         Some((name, format)) => (name, Some(format)),
         None => (inner, None),
@@ -252,12 +277,12 @@ fn piece<'a>(inner: &'a str, also: &[&str]) -> Result<Piece, Mistake<'a>> {
     let piece = match name {
         "window_start" => return timed().map(Piece::Start),
         "window_end" => return timed().map(Piece::End),
-        "export" => Piece::Export,
-        "run" => Piece::Run,
+        "export" if built_in.contains(&name) => Piece::Export,
+        "run" if built_in.contains(&name) => Piece::Run,
         _ if also.contains(&name) => Piece::Value(name.to_owned()),
         _ => {
             let known: Vec<_> =
-                BUILT_IN.iter().chain(also).map(|known| format!("{{{known}}}")).collect();
+                built_in.iter().chain(also).map(|known| format!("{{{known}}}")).collect();
             let error = wrong(format!("`{{{name}}}` is no placeholder here"))
                 .help(format!("Known are: {}.", known.join(", ")));
             return Err(Mistake { fault: Fault::Unknown(name), error });
@@ -335,190 +360,4 @@ fn check(path: &str) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::job::param::Value;
-    use crate::job::window;
-    use proptest::prelude::*;
-
-    fn render(text: &str, country: &str, windowed: bool) -> Result<String> {
-        let zone = window::zone("Europe/Oslo")?;
-        let values: Bindings = [
-            ("country".to_owned(), Value::String(country.to_owned())),
-            ("part".to_owned(), Value::Int64(7)),
-        ]
-        .into();
-        let window = Window {
-            start: "2026-11-18T23:00:00Z".parse().unwrap(),
-            end: "2026-11-19T23:00:00Z".parse().unwrap(),
-        };
-        Template::parse(text, &["country", "part"])?.render(&Context {
-            export: "daily-orders",
-            run: "01932f6e-0000-7000-8000-0000000000aa".parse().unwrap(),
-            window: windowed.then_some(window),
-            zone: &zone,
-            values: &values,
-        })
-    }
-
-    #[test]
-    fn times_are_of_the_exports_zone() {
-        for (text, expected) in [
-            ("orders", "orders"),
-            ("orders/day={window_start:%Y-%m-%d}/{country}", "orders/day=2026-11-19/SE"),
-            ("{window_start:%Y/%m/%d}", "2026/11/19"),
-            ("{window_end}", "2026-11-20T000000+0100"),
-            ("{export}/{run}", "daily-orders/01932f6e-0000-7000-8000-0000000000aa"),
-            ("ORDERS_{window_start:%Y%m%d}-{part}.csv.gz", "ORDERS_20261119-7.csv.gz"),
-        ] {
-            assert_eq!(render(text, "SE", true).unwrap(), expected);
-        }
-    }
-
-    #[test]
-    fn values_stay_in_their_place() {
-        for (value, expected) in [
-            ("../../etc", "%2E.%2F..%2Fetc"),
-            ("..", "%2E."),
-            (".hidden", "%2Ehidden"),
-            ("a/b", "a%2Fb"),
-            ("a\\b\n", "a%5Cb%0A"),
-            ("_manifest.json", "%5Fmanifest.json"),
-            ("%2E", "%252E"),
-            ("Ål", "%C3%85l"),
-            ("_Manifest.json", "%5FManifest.json"),
-            ("a-b", "a-b"),
-        ] {
-            assert_eq!(render("{country}", value, true).unwrap(), expected);
-        }
-        let error = render("a/{country}/b", "", true).unwrap_err();
-        assert_eq!(error.class(), Class::Permanent);
-        assert!(error.to_string().contains("the value of `country` is empty"), "{error}");
-        assert!(render("_{country}", "manifest.json", true).is_err());
-        let long = |template: &str, length: usize| {
-            render(template, &"x".repeat(length), true).map_err(|error| error.to_string())
-        };
-        assert!(long("a/{country}", 255).is_ok());
-        assert!(long("a/{country}", 256).unwrap_err().contains("has 256 bytes; at most 255"));
-        let deep = "{country}/{country}/{country}/{country}/{country}";
-        assert!(long(deep, 255).unwrap_err().contains("has 1279 bytes; at most 1024"));
-        assert_eq!(render("{country}-{part}", "no-se", true).unwrap(), "no%2Dse-7");
-    }
-
-    #[test]
-    fn a_run_without_window_has_no_window_in_its_path() {
-        let error = render("{window_start}", "SE", false).unwrap_err();
-        assert_eq!(error.class(), Class::Permanent);
-        assert!(error.to_string().contains("the run has none"));
-        assert_eq!(render("all/{country}", "SE", false).unwrap(), "all/SE");
-    }
-
-    #[test]
-    fn mistakes_are_found_before_any_run() {
-        for (text, words) in [
-            ("", "is empty"),
-            ("/orders", "begins with `/`"),
-            ("orders/", "is empty"),
-            ("a//b", "is empty"),
-            ("a/../b", "no names"),
-            ("a\\b", "backslash"),
-            ("a/_manifest.json", "Longshore's own"),
-            ("{contry}", "no placeholder here"),
-            ("{}", "no placeholder here"),
-            ("{country:%Y}", "takes no format"),
-            ("{window_start:%!}", "no time format"),
-            ("{window_start:%n}", "control character"),
-            ("{window_start:%Y", "lacks its other"),
-            ("a}", "lacks its other"),
-            ("{{country}}", "lacks its other"),
-            ("{country}{country}", "nothing tells where `{country}` ends"),
-        ] {
-            let error = Template::parse(text, &["country"]).unwrap_err();
-            assert_eq!(error.class(), Class::Config, "{text}");
-            assert!(error.to_string().contains(words), "{text}: {error}");
-        }
-        let error = Template::parse("{contry}", &["country"]).unwrap_err();
-        assert_eq!(
-            error.advice(),
-            Some("Known are: {window_start}, {window_end}, {run}, {export}, {country}.")
-        );
-    }
-
-    #[test]
-    fn it_tells_what_it_uses() {
-        let template = Template::parse("{export}/{window_start:%Y}/{part}", &["part"]).unwrap();
-        assert!(template.placeholders().eq(["export", "window_start", "part"]));
-    }
-
-    /// Values as they come, and as nobody would give them but to do harm.
-    fn values() -> impl Strategy<Value = String> {
-        let odd =
-            ["..", ".", "_manifest.json", "_MANIFEST", "%2E", "%", "a/../b", "\u{0}", "-", "é"];
-        prop_oneof![
-            any::<String>(),
-            "[-_.~%/=xyA02]{0,8}",
-            prop::sample::select(odd.to_vec()).prop_map(str::to_owned),
-            (250_usize..2000).prop_map(|length| "x".repeat(length)),
-        ]
-    }
-
-    proptest! {
-        /// Whatever the values are, the path is one below its folder, and tells them.
-        #[test]
-        fn no_value_leaves_its_place_or_takes_that_of_others(
-            text in prop::sample::select(vec![
-                "a/{x}/{y}", "{x}-{y}", "p={x}.{y}_z", "{x}xy{y}", "{x}=-{y}/b", "{x}~~{y}.csv",
-                "{x}/{window_start:%F}-{y}", "in_{x}_{window_start:%Y%m%d}-{y}", "{x}/_{y}/{run}",
-                "{x}_{window_start:%A}={y}",
-            ]),
-            one in (values(), values()),
-            two in (values(), values()),
-        ) {
-            let template = Template::parse(text, &["x", "y"]).unwrap();
-            let zone = window::zone("Europe/Oslo").unwrap();
-            let at = |text: &str| text.parse().unwrap();
-            let (start, end) = (at("2026-11-18T23:00:00Z"), at("2026-11-19T23:00:00Z"));
-            let render = |(x, y): &(String, String)| {
-                let named = [("x", x), ("y", y)];
-                let values: Bindings = named
-                    .map(|(name, value)| (name.to_owned(), Value::String(value.clone())))
-                    .into();
-                template.render(&Context {
-                    export: "orders",
-                    run: RunId(uuid::Uuid::nil()),
-                    window: Some(Window { start, end }),
-                    zone: &zone,
-                    values: &values,
-                })
-            };
-            match render(&one) {
-                Ok(path) => {
-                    let segments: Vec<_> = path.split('/').collect();
-                    prop_assert_eq!(segments.len(), text.split('/').count());
-                    for segment in segments {
-                        prop_assert!(!segment.is_empty() && !segment.starts_with('.'));
-                        prop_assert!(!segment.to_ascii_lowercase().starts_with("_manifest"));
-                        prop_assert!(segment.len() <= 255);
-                    }
-                    prop_assert!(path.len() <= 1024 && path.bytes().all(|b| b.is_ascii_graphic()));
-                    if one != two {
-                        prop_assert_ne!(render(&two).ok(), Some(path));
-                    }
-                }
-                Err(error) => {
-                    // Encoded each byte may become three.
-                    let long = one.0.len() + one.1.len() > 70;
-                    let own = text.contains("_{y}") && one.1.to_ascii_lowercase().starts_with("manifest");
-                    let empty = one.0.is_empty() || one.1.is_empty();
-                    prop_assert!(empty || own || long, "{error}");
-                    if empty {
-                        prop_assert!(error.to_string().contains("is empty"), "{error}");
-                    }
-                }
-            }
-        }
-    }
 }

@@ -3,8 +3,6 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::Applied;
-
 /// Which lines of the audit trail are wanted. Everything that is given must hold.
 #[derive(Debug, Clone, Default)]
 pub struct AuditFilter {
@@ -47,16 +45,4 @@ pub struct Audited {
     pub export: Option<String>,
     /// Why.
     pub reason: String,
-}
-
-/// What the audit trail says of a definition that was applied.
-pub(super) fn of_applied(applied: &Applied, reason: &str) -> String {
-    let what = match applied.revision {
-        0 => "retired".to_owned(),
-        revision => format!("revision {revision}"),
-    };
-    match reason {
-        "" => what,
-        reason => format!("{what}: {reason}"),
-    }
 }

@@ -7,6 +7,7 @@
 mod audit;
 mod deliveries;
 pub mod embedded;
+mod find;
 mod notices;
 mod pauses;
 pub mod postgres;
@@ -28,6 +29,7 @@ use crate::job::manifest::SourceFile;
 use crate::job::run::{Run, State};
 use crate::job::{self, RunId, Window};
 use crate::rows::Counts;
+use crate::units::Backoff;
 
 pub use audit::{AuditFilter, Audited};
 pub use deliveries::{Delivered, DeliveryFilter, one_delivery};
@@ -73,6 +75,22 @@ pub struct Applied {
     pub revision: i32,
     /// What happened.
     pub change: Change,
+}
+
+impl Applied {
+    /// Why, as the audit trail has it: with what it came to.
+    fn audited(&self, reason: &str) -> String {
+        let what = match self.change {
+            Change::Retired => "retired".to_owned(),
+            Change::New | Change::Changed | Change::Unchanged => {
+                format!("revision {}", self.revision)
+            }
+        };
+        match reason {
+            "" => what,
+            reason => format!("{what}: {reason}"),
+        }
+    }
 }
 
 /// What applying does to an export.
@@ -171,7 +189,7 @@ pub struct RunFilter {
     pub quarantined: bool,
     /// That are parts of this run.
     pub parent: Option<RunId>,
-    /// At the most, newest first.
+    /// At the most, newest first; of a key, the newest edition.
     pub limit: u32,
 }
 
@@ -193,6 +211,15 @@ pub struct Skipped {
     pub ended: Option<State>,
     /// The params.
     pub params: Map<String, Json>,
+}
+
+/// Up to when a schedule is settled: all that was due by then has a run, or was skipped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settled {
+    /// The last tick.
+    pub at: Timestamp,
+    /// The hash of the definition by which it was followed; `None` where an older Longshore did.
+    pub definition: Option<String>,
 }
 
 /// One attempt of a run.
@@ -308,8 +335,15 @@ pub trait Ledger: Notices + Pauses + Send + Sync {
     /// Marks postings sent, by version: what was replaced meanwhile stays to be sent.
     async fn mark_sent(&self, versions: &[i64]) -> Result<()>;
 
+    /// Puts off postings that no queue took: they are due again after a while, which doubles each
+    /// time that it happens to one. By version, as with [`Ledger::mark_sent`].
+    async fn defer(&self, versions: &[i64], wait: Backoff) -> Result<()>;
+
     /// One run.
     async fn run(&self, id: RunId) -> Result<Option<Run>>;
+
+    /// The body of a run's job as it was published first: empty, where there is no such run.
+    async fn body(&self, id: RunId) -> Result<String>;
 
     /// The runs that a filter picks, newest first.
     async fn runs(&self, filter: &RunFilter) -> Result<Vec<Run>>;
@@ -357,16 +391,20 @@ pub trait Ledger: Notices + Pauses + Send + Sync {
     /// have had. Noting one twice is harmless.
     async fn skip(&self, export: &str, windows: &[(Window, Map<String, Json>)]) -> Result<()>;
 
-    /// When the scheduler last looked at an export.
-    async fn last_tick(&self, export: &str) -> Result<Option<Timestamp>>;
+    /// Up to when the schedule of an export is settled.
+    async fn last_tick(&self, export: &str) -> Result<Option<Settled>>;
 
-    /// Notes when the scheduler looked at an export; never moves backwards.
-    async fn ticked(&self, export: &str, at: Timestamp) -> Result<()>;
+    /// Notes up to when the schedule of an export is settled, by the hash of the definition that it was
+    /// followed by; never moves backwards.
+    async fn ticked(&self, export: &str, at: Timestamp, definition: &str) -> Result<()>;
 
     /// Deletes runs that ended before `before`, with what belongs to them (cursors, and the files that
-    /// those have delivered, belong to none), at most `limit` of them, and resources that nobody holds
-    /// or waits for. Answers how many runs went.
+    /// those have delivered, belong to none), at most `limit` of them. One that was spread goes, once
+    /// all its parts are as old, in one call, and its parts in later ones. Answers how many runs went.
     async fn purge(&self, before: Timestamp, limit: u32) -> Result<u64>;
+
+    /// Deletes resources that nobody holds or waits for, at most `limit`. Answers how many went.
+    async fn purge_resources(&self, limit: u32) -> Result<u64>;
 
     /// The ledger's clock, and that it can be reached.
     async fn now(&self) -> Result<Timestamp>;

@@ -76,7 +76,7 @@ impl Named {
                 Command::Open(open) => {
                     named.pauses = true;
                     named.runs.insert(open.run);
-                    for need in &open.needs {
+                    for need in open.needs.iter().flatten() {
                         named.needs.insert(need.name.clone(), need.capacity);
                     }
                     for before in &open.before {
@@ -104,6 +104,7 @@ impl Named {
                 | Command::Cancel { run, .. }
                 | Command::Expire { run }
                 | Command::Replay { run, .. }
+                | Command::Clean { run }
                 | Command::Seize { run, .. } => {
                     named.runs.insert(*run);
                 }
@@ -120,6 +121,11 @@ impl Named {
         }
         named
     }
+}
+
+/// The targets that a run concerns: that of the delivery which it supplements.
+pub fn targets_of(run: &Run) -> Option<String> {
+    Some(run.order.supplements.as_ref()?.beside.as_ref()?.target.clone())
 }
 
 /// The resources that a run concerns: what it needs, what it is parked on and, while it has not

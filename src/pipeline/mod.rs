@@ -194,7 +194,7 @@ impl<'a> Extracted<'a> {
 impl<'a> Transformed<'a> {
     /// Holds every row against the contract, if the export has one, and sets the refused ones
     /// apart.
-    pub fn check(self) -> Result<Checked<'a>> {
+    pub async fn check(self) -> Result<Checked<'a>> {
         let Transformed { ready, rows } = self;
         let plan = ready.plan;
         let rows = match &plan.export.contract {
@@ -205,7 +205,7 @@ impl<'a> Transformed<'a> {
             None => rows,
         };
         let rows = one_after_another(rows)?;
-        let account = Account::new(plan.quarantine(&ready.attempt.holder())?, &plan.progress);
+        let account = Account::new(plan.quarantine(&ready.attempt.holder()).await?, &plan.progress);
         Ok(Checked { ready, rows, account })
     }
 }
@@ -225,13 +225,13 @@ fn one_after_another(rows: Vec<Rows>) -> Result<Rows> {
 impl<'a> Checked<'a> {
     /// Protects the columns that the definition names; refuses what the format of the delivery cannot
     /// hold; and takes all refused rows, as they were, out.
-    pub fn protect(self) -> Result<Protected<'a>> {
+    pub async fn protect(self) -> Result<Protected<'a>> {
         let plan = self.ready.plan;
         let mut schema = Arc::clone(&self.rows.schema);
         let protect = if plan.export.protect.is_empty() {
             None
         } else {
-            let keys = plan.keys()?;
+            let keys = plan.keys().await?;
             let protect = Protect::plan(&plan.export.protect, schema, &keys)?;
             schema = protect.schema();
             Some(protect)

@@ -17,7 +17,7 @@ use crate::job::key::Content;
 use crate::job::param::{self, Bindings, Value};
 use crate::job::run::Run;
 use crate::job::supplement::Supplement;
-use crate::job::template::{self, Template};
+use crate::job::template::{self, Pattern, Template};
 use crate::job::waiting::Need;
 use crate::job::window;
 use crate::protect::{self, Keys, Method, ProtectConfig};
@@ -39,11 +39,13 @@ pub struct House {
 }
 
 impl House {
-    /// Follows every reference to a secret, as connecting would.
-    ///
-    /// # Errors
-    /// `unavailable`, with whatever lacks its secret and the references that lead nowhere.
-    pub fn references(&self) -> Result<()> {
+    /// Whether a secret is in a vault.
+    pub fn needs_vault(&self) -> bool {
+        self.secrets().any(|(_, secret)| matches!(secret, Secret::Vault(_)))
+    }
+
+    /// Every reference to a secret, and what needs it.
+    fn secrets(&self) -> impl Iterator<Item = (String, &Secret)> {
         let of_connections = self.connections.iter().flat_map(|(name, connection)| {
             connection.secrets().map(move |secret| (name.as_str(), secret))
         });
@@ -51,27 +53,42 @@ impl House {
         let of_keys = self.keys.iter().map(|(name, secret)| (format!("[keys] {name}"), secret));
         let quarantine =
             self.quarantine.iter().map(|vault| ("[quarantine] key".to_owned(), &vault.key));
-        let missing: Vec<String> = of_connections
-            .chain(of_keys)
-            .chain(quarantine)
-            .filter(|(_, secret)| secret.read().is_err())
-            .map(|(name, secret)| format!("{name} lacks {secret}"))
-            .collect();
+        of_connections.chain(of_keys).chain(quarantine)
+    }
+
+    /// Follows every reference to a secret, as connecting would.
+    ///
+    /// # Errors
+    /// `unavailable`, with whatever lacks its secret and the references that lead nowhere.
+    pub async fn references(&self) -> Result<()> {
+        // All at once, so that a vault is asked once for each path.
+        let read = futures::future::join_all(self.secrets().map(async |(name, secret)| {
+            let error = secret.read().await.err()?;
+            Some(match secret {
+                Secret::Vault(_) => format!("{name} lacks {secret}: {}", error.message()),
+                _ => format!("{name} lacks {secret}"),
+            })
+        }));
+        let missing: Vec<String> = read.await.into_iter().flatten().collect();
         if missing.is_empty() {
             return Ok(());
         }
-        Err(Error::unavailable("resolve the references", missing.join(", "))
-            .help("Set the variable, or put the file there; runs that need it wait until then."))
+        Err(Error::unavailable("resolve the references", missing.join(", ")).help(
+            "Set the variable, put the file there, or look at the vault; runs that need it wait until \
+             then.",
+        ))
     }
 
     pub(super) fn connection(&self, name: &str) -> Result<&Arc<Connection>> {
         self.connections.get(name).ok_or_else(|| {
             let known: Vec<&str> = self.connections.keys().map(String::as_str).collect();
-            Error::config("plan the run", "the definition names a connection that is not there")
+            // `check` and `apply` ask for it, so that another worker has it, or will.
+            Error::unavailable("plan the run", "this process does not have the connection")
                 .with("connection", name)
                 .help(format!(
-                    "connections.toml, as this process read it when it started, has: {}. If it is \
-                     there now, restart the process.",
+                    "Add it to connections.toml, which had, as this process read it when it started: {}. \
+                     If it is there now, restart the process; until then the run waits for a worker \
+                     that has it.",
                     known.join(", ")
                 ))
         })
@@ -112,8 +129,9 @@ impl Plan {
     /// Plans a run of a definition.
     ///
     /// # Errors
-    /// `config` or `permanent` where the definition does not fit this installation, `malformed`
-    /// where the params do not fit the definition.
+    /// `unavailable` where this process lacks a connection, `config` or `permanent` where the
+    /// definition does not fit this installation, `malformed` where the params do not fit the
+    /// definition.
     pub fn new(export: Arc<Export>, run: &Run, house: &House) -> Result<Plan> {
         let mut bindings = export.bindings(&run.order.params)?;
         let zone = window::zone(&export.timezone)?;
@@ -154,9 +172,16 @@ impl Plan {
                 bindings.insert(name.to_owned(), Value::Timestamp(at));
             }
         }
+        let filled = |path: &str| {
+            let (pattern, mistakes) = Pattern::read(path, &params);
+            match mistakes.into_iter().next() {
+                Some(mistake) => Err(mistake.error),
+                None => pattern.render(run.order.window, &zone, &values),
+            }
+        };
         let contract = export.contract.as_ref();
         let types: Option<Types> = contract.map(ContractConfig::types);
-        let source = source::build(&export.source, from, types.as_ref())?;
+        let source = source::build(&export.source.at(filled)?, from, types.as_ref())?;
         // A new edition takes the place of the one before, whatever the definition says, and so does
         // the supplement of a new edition.
         let if_exists = match run.order.edition {
@@ -175,7 +200,7 @@ impl Plan {
         let sink = sink::build(&sink, to, occasion)?;
         // Refused rows have come through the transform.
         let references = match supplement {
-            None => Reference::of(&export, house)?,
+            None => Reference::of(&export, house, filled)?,
             Some(_) => Vec::new(),
         };
         let read = supplement.is_none().then_some(from).into_iter();
@@ -329,8 +354,8 @@ impl Plan {
     ///
     /// # Errors
     /// `unavailable` where one is not to be had, or unfit: the run waits until somebody puts it there.
-    pub(super) fn keys(&self) -> Result<Keys> {
-        keys(&self.export.protect, &self.keys)
+    pub(super) async fn keys(&self) -> Result<Keys> {
+        keys(&self.export.protect, &self.keys).await
     }
 
     /// Where refused rows are read from.
@@ -341,12 +366,15 @@ impl Plan {
         })
     }
 
-    pub(super) fn quarantine(&self, holder: &Holder) -> Result<Option<Quarantine>> {
-        self.quarantine.as_ref().map(|vault| Quarantine::new(vault, holder)).transpose()
+    pub(super) async fn quarantine(&self, holder: &Holder) -> Result<Option<Quarantine>> {
+        match &self.quarantine {
+            Some(vault) => Quarantine::new(vault, holder).await.map(Some),
+            None => Ok(None),
+        }
     }
 }
 
-fn keys(config: &ProtectConfig, known: &BTreeMap<String, Secret>) -> Result<Keys> {
+async fn keys(config: &ProtectConfig, known: &BTreeMap<String, Secret>) -> Result<Keys> {
     let mut keys = Keys::new();
     for how in config.values() {
         let Some(name) = how.key().filter(|name| !keys.contains_key(*name)) else { continue };
@@ -355,7 +383,7 @@ fn keys(config: &ProtectConfig, known: &BTreeMap<String, Secret>) -> Result<Keys
                 .with("key", name)
                 .help("Add it under [keys]; runs that need it wait until then.")
         })?;
-        let key = secret.read_for_job()?;
+        let key = secret.read_for_job().await?;
         if how.method == Method::Encrypt {
             let fit = protect::check_key(&key);
             fit.map_err(|error| error.with("key", name).reclass(Class::Unavailable))?;
@@ -390,8 +418,8 @@ mod tests {
     use super::*;
     use crate::error::Class;
 
-    #[test]
-    fn references_that_lead_nowhere_are_named_and_nothing_is_told_of_the_others() {
+    #[tokio::test]
+    async fn references_that_lead_nowhere_are_named_and_nothing_is_told_of_the_others() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("there");
         std::fs::write(&path, "hunter2").unwrap();
@@ -424,7 +452,7 @@ mod tests {
             ("pseudonyms".to_owned(), Secret::Env("LONGSHORE_TEST_NOT_SET_EITHER".to_owned())),
             ("there".to_owned(), Secret::parse(&there).unwrap()),
         ]);
-        let error = house.references().unwrap_err();
+        let error = house.references().await.unwrap_err();
         assert_eq!(error.class(), Class::Unavailable);
         assert_eq!(
             crate::scrub::scrub(&error.chain()),
@@ -435,11 +463,11 @@ mod tests {
         );
         house.keys.clear();
         house.connections.retain(|name, _| name == "crm" || name == "files");
-        house.references().unwrap();
+        house.references().await.unwrap();
     }
 
-    #[test]
-    fn a_key_that_is_missing_or_unfit_is_waited_for_and_never_told() {
+    #[tokio::test]
+    async fn a_key_that_is_missing_or_unfit_is_waited_for_and_never_told() {
         let config: ProtectConfig = serde_json::from_value(serde_json::json!({
             "a": "tokenize", "b": {"method": "encrypt", "key": "acme"}, "c": "hash", "d": "drop",
         }))
@@ -456,13 +484,13 @@ mod tests {
             (Some(Secret::File("/nowhere/acme".to_owned())), "/nowhere/acme"),
             (Some(literal("hunter2")), "128 hex digits (key acme)"),
         ] {
-            let error = keys(&config, &known(acme)).unwrap_err();
+            let error = keys(&config, &known(acme)).await.unwrap_err();
             assert_eq!(error.class(), Class::Unavailable);
             let told = error.chain();
             assert!(told.contains(said) && !told.contains("hunter2"), "{told}");
         }
-        let found = keys(&config, &known(Some(literal(&"0f".repeat(64))))).unwrap();
+        let found = keys(&config, &known(Some(literal(&"0f".repeat(64))))).await.unwrap();
         assert_eq!(found.keys().collect::<Vec<_>>(), ["acme", "pseudonyms"]);
-        assert!(keys(&ProtectConfig::new(), &BTreeMap::new()).unwrap().is_empty());
+        assert!(keys(&ProtectConfig::new(), &BTreeMap::new()).await.unwrap().is_empty());
     }
 }

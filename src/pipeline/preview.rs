@@ -47,7 +47,7 @@ impl Plan {
             schema = Contract::plan(config, schema)?.schema();
         }
         if !self.export.protect.is_empty() {
-            let keys = self.keys()?;
+            let keys = self.keys().await?;
             schema = Protect::plan(&self.export.protect, schema, &keys)?.schema();
         }
         self.sink.fits(&schema).await.map_err(|error| error.with("target", self.target()))
@@ -71,7 +71,7 @@ impl Plan {
             rows = Contract::plan(config, Arc::clone(&rows.schema))?.rows(rows);
         }
         if !self.export.protect.is_empty() {
-            let keys = self.keys()?;
+            let keys = self.keys().await?;
             let schema = Arc::clone(&rows.schema);
             rows = Protect::plan(&self.export.protect, schema, &keys)?.rows(rows);
         }
@@ -96,15 +96,18 @@ impl Plan {
                 *preview.refused.entry((refused.column, refused.rule)).or_default() += 1;
             }
             let wanted = batch.rows.num_rows().min(most - preview.rows.len());
-            preview.rows.extend((0..wanted).map(|row| {
-                let mut row = row_json(&batch.rows, row);
+            for row in 0..wanted {
+                let mut shown = row_json(&batch.rows, row);
+                if let Some(fit) = &fit {
+                    fit.spell(&batch.rows, row, &mut shown)?;
+                }
                 for (column, word) in &hidden {
-                    if let Some(value) = row.get_mut(*column) {
+                    if let Some(value) = shown.get_mut(*column) {
                         *value = Json::from(*word);
                     }
                 }
-                row
-            }));
+                preview.rows.push(shown);
+            }
         }
         Ok(preview)
     }

@@ -27,18 +27,22 @@ pub(super) struct Reference {
 }
 
 impl Reference {
-    /// The references of an export. None of them is reached yet.
+    /// The references of an export. None of them is reached yet. `filled` gives the path of a run.
     ///
     /// # Errors
-    /// `config`, where one does not fit this installation.
-    pub fn of(export: &Export, house: &House) -> Result<Vec<Reference>> {
+    /// `config`, where one does not fit this installation, and those of `filled`.
+    pub fn of(
+        export: &Export,
+        house: &House,
+        filled: impl Fn(&str) -> Result<String>,
+    ) -> Result<Vec<Reference>> {
         let one = |(name, config): (&String, &source::SourceConfig)| {
             let build = || {
                 let connection = house.connection(&config.connection)?;
                 Ok(Reference {
                     name: name.clone(),
                     key: config.key.clone().unwrap_or_default(),
-                    source: source::build_reference(config, connection)?,
+                    source: source::build_reference(&config.at(&filled)?, connection)?,
                     connection: Arc::clone(connection),
                 })
             };

@@ -49,7 +49,8 @@ impl Embedded {
         Embedded::with_max_length(path, MAX_LENGTH)
     }
 
-    fn with_max_length(path: &Path, max_length: u32) -> Result<Arc<Embedded>> {
+    /// With job queues of this length.
+    pub(crate) fn with_max_length(path: &Path, max_length: u32) -> Result<Arc<Embedded>> {
         let store = Store::open(path)?;
         Ok(Arc::new(Embedded { store, wake: Arc::default(), max_length }))
     }

@@ -13,7 +13,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
-
 use serde::Serialize;
 
 use crate::error::{Class, Error, Result};
@@ -268,14 +267,19 @@ impl Replayer {
         }
         self.definitions.forget(&run.order.export);
         let active = self.definitions.active(&run.order.export).await?;
-        let body = run.order.body.as_bytes();
-        let command = self.command((run.id, run.epoch), body, Some(&active), pass).await?;
+        let body = self.ledger.body(run.id).await?;
+        let at = (run.id, run.epoch);
+        let command = self.command(at, body.as_bytes(), Some(&active), pass).await?;
         match apply_one(&*self.ledger, command).await? {
             Outcome::Done(_) => {
                 walk.report.replayed += 1;
                 walk.open.push(run.id);
                 Ok(())
             }
+            Outcome::Refused(Refusal::Resolved) => Err(refused(
+                "an operator said that it is dead: its rows may be there".to_owned(),
+            )
+            .help("Where they are wanted all the same, ask for them by a job with another key.")),
             other => Err(refused(format!("the ledger did not allow it: {other:?}"))),
         }
     }
@@ -422,3 +426,6 @@ impl Replayer {
         Ok(dropped)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,17 +1,20 @@
 //! The dispatcher: publishes what is due in the outbox, with confirms, and marks it sent. Killed
-//! between the two, it publishes twice, which is harmless: a wake-up only makes a worker look.
+//! between the two, it publishes twice, which is harmless: a wake-up only makes a worker look. What a
+//! queue refuses is put off, so that it holds up nothing that goes to others.
 
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Scheduler, tell};
+use super::{Scheduler, is_away, tell};
 use crate::error::{Error, Result};
 use crate::job::message::{JOB_TYPE, WAKE_TYPE, WakeMessage};
 use crate::job::run::Run;
 use crate::ledger::Posting;
 use crate::queue::{DeadHeaders, Destination, Outgoing, Properties};
 use crate::telemetry::{Outage, metrics};
+use crate::units::Backoff;
 
 /// How many postings are published at once.
 const BATCH: u32 = 500;
@@ -21,11 +24,22 @@ const LEASE: Duration = Duration::from_secs(30);
 pub const LOOK: Duration = Duration::from_millis(100);
 /// How long is waited after a failure.
 const AWAY: Duration = Duration::from_secs(1);
+/// For how long is put off what no queue took, since that is full or nobody has declared it.
+const REFUSED: Backoff = Backoff { first: Duration::from_secs(1), last: Duration::from_secs(60) };
+
+/// What became of a batch of postings.
+struct Batch {
+    /// How many there were.
+    taken: u32,
+    /// What was done for each queue, and whether it refused any.
+    answers: BTreeMap<String, Result<()>>,
+}
 
 /// Publishes for ever: what the ledger tells of at once, everything else when it looks again.
 pub async fn run(scheduler: &Scheduler, look: Duration) {
     let mut declared = false;
     let mut trouble = Outage::default();
+    let mut refusals: HashMap<String, Outage> = HashMap::new();
     loop {
         let step = async {
             if !declared {
@@ -37,12 +51,18 @@ pub async fn run(scheduler: &Scheduler, look: Duration) {
         };
         let answer = step.await;
         tell(&mut trouble, "publish the outbox", answer.as_ref().map(|_| ()));
-        match answer {
-            Ok(BATCH) => {}
-            Ok(_) => {
-                let _ = tokio::time::timeout(look, scheduler.ledger.posted()).await;
+        let Ok(batch) = answer else {
+            tokio::time::sleep(AWAY).await;
+            continue;
+        };
+        for (doing, answer) in batch.answers {
+            if answer.is_err() || refusals.contains_key(&doing) {
+                let answer = answer.as_ref().copied();
+                refusals.entry(doing.clone()).or_default().note(&doing, answer);
             }
-            Err(_) => tokio::time::sleep(AWAY).await,
+        }
+        if batch.taken < BATCH {
+            let _ = tokio::time::timeout(look, scheduler.ledger.posted()).await;
         }
     }
 }
@@ -50,32 +70,60 @@ pub async fn run(scheduler: &Scheduler, look: Duration) {
 /// Publishes what is due now.
 pub async fn due(scheduler: &Scheduler) -> Result<()> {
     scheduler.queue.declare(&scheduler.pools).await?;
-    while once(scheduler).await? == BATCH {}
-    Ok(())
+    let mut refused = Ok(());
+    loop {
+        let batch = once(scheduler).await?;
+        refused = batch.answers.into_values().fold(refused, Result::and);
+        if batch.taken < BATCH {
+            return refused;
+        }
+    }
 }
 
-/// Publishes one batch. Answers how many postings it took.
-async fn once(scheduler: &Scheduler) -> Result<u32> {
+/// Publishes one batch.
+async fn once(scheduler: &Scheduler) -> Result<Batch> {
     let postings = scheduler.noted("ledger", scheduler.ledger.take_due(BATCH, LEASE).await)?;
     let taken = u32::try_from(postings.len()).unwrap_or(BATCH);
+    let mut batch = Batch { taken, answers: BTreeMap::new() };
     if postings.is_empty() {
-        return Ok(0);
+        return Ok(batch);
     }
     let versions: Vec<i64> = postings.iter().map(Posting::version).collect();
     let messages = postings.into_iter().map(message).collect::<Result<Vec<_>>>()?;
+    let doings: Vec<String> = messages.iter().map(|message| doing(&message.to)).collect();
     let answers = scheduler.queue.publish(messages).await;
-    let mut sent = Vec::with_capacity(versions.len());
-    let mut failed = None;
-    for (version, answer) in versions.iter().zip(answers) {
+    let (mut sent, mut refused, mut away) = (Vec::with_capacity(versions.len()), Vec::new(), None);
+    for ((version, doing), answer) in versions.iter().zip(doings).zip(answers) {
         match answer {
-            Ok(()) => sent.push(*version),
-            Err(error) => failed = Some(error),
+            Ok(()) => {
+                sent.push(*version);
+                batch.answers.entry(doing).or_insert(Ok(()));
+            }
+            // It may have arrived. When its lease is over, it is published again.
+            Err(error) if is_away(&error) => away = Some(error),
+            Err(error) => {
+                refused.push(*version);
+                batch.answers.insert(doing, Err(error));
+            }
         }
     }
     metrics::published(sent.len() as u64, (versions.len() - sent.len()) as u64);
-    let published = scheduler.noted("queue", failed.map_or(Ok(taken), Err));
+    // A queue that answered some is there.
+    let answered = !batch.answers.is_empty();
+    let published = scheduler.noted("queue", away.filter(|_| !answered).map_or(Ok(batch), Err));
     scheduler.noted("ledger", scheduler.ledger.mark_sent(&sent).await)?;
+    if !refused.is_empty() {
+        scheduler.noted("ledger", scheduler.ledger.defer(&refused, REFUSED).await)?;
+    }
     published
+}
+
+/// What publishing there is called.
+fn doing(to: &Destination) -> String {
+    match to {
+        Destination::Jobs(pool) => format!("publish the wake-ups of pool `{pool}`"),
+        Destination::Dead(pool) => format!("publish the dead letters of pool `{pool}`"),
+    }
 }
 
 fn message(posting: Posting) -> Result<Outgoing> {
@@ -135,7 +183,9 @@ fn letter(run: Run) -> Outgoing {
 mod tests {
     use std::sync::Arc;
 
+    use async_trait::async_trait;
     use futures::StreamExt;
+    use futures::stream::BoxStream;
 
     use super::*;
     use crate::job::RunId;
@@ -148,8 +198,8 @@ mod tests {
     use crate::job::waiting::Need;
     use crate::ledger::embedded::EmbeddedLedger;
     use crate::ledger::{Ledger, NewDefinition, apply_one};
-    use crate::queue::Queue;
     use crate::queue::embedded::Embedded;
+    use crate::queue::{Depth, Event, Incoming, Queue};
     use crate::rows::Counts;
     use crate::telemetry::Health;
 
@@ -167,7 +217,7 @@ mod tests {
             run,
             worker: "w".to_owned(),
             lease: LEASE,
-            needs: vec![Need::slot("shop", 1)],
+            needs: Some(vec![Need::slot("shop", 1)]),
             attempts: 1,
             cursor: None,
             target: None,
@@ -197,6 +247,107 @@ mod tests {
                 files: Vec::new(),
             },
         }
+    }
+
+    /// The embedded queue, but for two pools: that of one is full, and that of the other not there.
+    struct Refusing(Arc<Embedded>);
+
+    #[async_trait]
+    impl Queue for Refusing {
+        async fn declare(&self, pools: &[String]) -> Result<()> {
+            self.0.declare(pools).await
+        }
+        async fn publish(&self, messages: Vec<Outgoing>) -> Vec<Result<()>> {
+            let mut answers = Vec::new();
+            for message in messages {
+                answers.push(match &message.to {
+                    Destination::Jobs(pool) if pool == "full" => {
+                        Err(Error::throttled("publish", "the job queue takes no more"))
+                    }
+                    Destination::Jobs(pool) if pool == "gone" => {
+                        Err(Error::permanent("publish", "no job queue takes this pool"))
+                    }
+                    _ => self.0.publish(vec![message]).await.remove(0),
+                });
+            }
+            answers
+        }
+        async fn announce(&self, event: Event) -> Result<()> {
+            self.0.announce(event).await
+        }
+        async fn consume(&self, pool: &str, prefetch: u16) -> Result<BoxStream<'static, Incoming>> {
+            self.0.consume(pool, prefetch).await
+        }
+        async fn dead(&self, pool: &str) -> Result<BoxStream<'static, Result<Incoming>>> {
+            self.0.dead(pool).await
+        }
+        async fn depth(&self, queue: &Destination) -> Result<Depth> {
+            self.0.depth(queue).await
+        }
+        async fn ping(&self, wait: Duration) -> Result<()> {
+            self.0.ping(wait).await
+        }
+    }
+
+    /// Older, and more than one batch: they neither come again and again nor stop the others.
+    #[tokio::test]
+    async fn what_a_queue_refuses_is_put_off_and_holds_up_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("longshore.db");
+        let ledger = Arc::new(EmbeddedLedger::open(&path).unwrap());
+        let definition = NewDefinition {
+            export: "orders".to_owned(),
+            hash: "d".to_owned(),
+            content: "{}".to_owned(),
+        };
+        ledger.activate(&[definition], false, "test", false).await.unwrap();
+        let scheduler = Scheduler {
+            queue: Arc::new(Refusing(Embedded::open(&path).unwrap())),
+            ledger: ledger.clone(),
+            pools: vec!["p".to_owned()],
+            keep: LEASE,
+            health: Arc::new(Health::new(&["queue", "ledger"])),
+            notifier: None,
+            quarantine: None,
+        };
+        scheduler.queue.declare(&scheduler.pools).await.unwrap();
+        let order_of = |key: String, pool: &str| Order { pool: pool.to_owned(), ..order(&key) };
+        let refused =
+            ["full", "gone"].map(|pool| (0..400).map(move |n| (format!("{pool} {n}"), pool)));
+        let orders: Vec<_> =
+            refused.into_iter().flatten().map(|(key, pool)| order_of(key, pool)).collect();
+        crate::intake::place(&*ledger, orders, true).await.unwrap().unwrap();
+        let healthy = order_of("healthy".to_owned(), "p");
+        crate::intake::place(&*ledger, [healthy], true).await.unwrap().unwrap();
+
+        let told = |batch: &Batch| -> Vec<(String, bool)> {
+            batch.answers.iter().map(|(doing, answer)| (doing.clone(), answer.is_ok())).collect()
+        };
+        let pool =
+            |name: &str, is_sent| (format!("publish the wake-ups of pool `{name}`"), is_sent);
+        let first = once(&scheduler).await.unwrap();
+        assert_eq!(first.taken, BATCH);
+        assert_eq!(told(&first), [pool("full", false), pool("gone", false)]);
+        let second = once(&scheduler).await.unwrap();
+        assert_eq!(second.taken, 801 - BATCH);
+        assert_eq!(told(&second), [pool("gone", false), pool("p", true)]);
+        let ready = scheduler.queue.depth(&Destination::Jobs("p".to_owned())).await.unwrap().ready;
+        assert_eq!(ready, 1);
+
+        // Each of them is still to be sent, and waits longer than it took to refuse it.
+        let database = rusqlite::Connection::open(&path).unwrap();
+        let later = |tries: u32, wait: Duration| -> u32 {
+            let asked = (tries, jiff::Timestamp::now().as_microsecond() + wait.as_micros() as i64);
+            let sql = "SELECT count(*) FROM outbox WHERE sent_at IS NULL AND taken_until IS NULL \
+                       AND tries = ?1 AND due_at < ?2";
+            database.query_row(sql, asked, |row| row.get(0)).unwrap()
+        };
+        assert_eq!(later(1, REFUSED.first), 800);
+        database.execute("UPDATE outbox SET due_at = 0 WHERE sent_at IS NULL", []).unwrap();
+        let error = due(&scheduler).await.unwrap_err();
+        assert!(error.to_string().contains("takes"), "{error}");
+        assert_eq!(later(2, REFUSED.first), 0);
+        assert_eq!(later(2, REFUSED.first * 2), 800);
     }
 
     /// The dispatcher would look again after an hour: what arrives was told of.

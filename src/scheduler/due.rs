@@ -33,7 +33,7 @@ pub enum Slot {
 pub struct Due {
     /// To be enqueued.
     pub enqueue: Vec<Slot>,
-    /// Left out by `catch-up`, to be listed as skipped.
+    /// Windows left out by `catch-up`, to be listed as skipped; times of a cron are not.
     pub skipped: Vec<Slot>,
     /// What is to be stored as the last tick: up to here all is done. `None`: as it was.
     pub tick: Option<Timestamp>,
@@ -43,9 +43,9 @@ pub struct Due {
 
 /// What the schedule makes due at `now`.
 ///
-/// `last_tick` is what an earlier [`Due::tick`] said; `since` is when the schedule became active,
-/// and bounds the past where it names no `start`. `known` answers whether a slot has a run
-/// already, or was recorded as skipped. At the most `most` are named.
+/// `last_tick` is what an earlier [`Due::tick`] said; windows that start before `from`, and times of the
+/// cron up to it, are of no matter (see [`from`]). `known` answers whether a slot has a run already, or
+/// was recorded as skipped. At the most `most` are named.
 ///
 /// # Errors
 /// `config`, where the cron cannot be understood.
@@ -54,7 +54,7 @@ pub fn due(
     zone: &TimeZone,
     now: Timestamp,
     last_tick: Option<Timestamp>,
-    since: Timestamp,
+    from: Timestamp,
     known: &dyn Fn(&Slot) -> bool,
     most: usize,
 ) -> Result<Due> {
@@ -70,8 +70,7 @@ pub fn due(
     let mut plan = Plan { policy: schedule.catch_up, most, missed: None, due: Due::default() };
     match schedule.window {
         Some(spec) => {
-            let first = first(schedule, spec, zone, since);
-            for window in spec.within(Window { start: first, end: tick.max(first) }, zone) {
+            for window in spec.within(Window { start: from, end: tick.max(from) }, zone) {
                 let slot = Slot::Window(window);
                 if !known(&slot) && !plan.take(slot, window.end <= before) {
                     return Ok(plan.due);
@@ -79,12 +78,13 @@ pub fn due(
             }
         }
         None => {
-            // `next_after` leaves its instant out, and a tick at the very start belongs to it.
-            let start = schedule.start.map(|day| first_at(day.at(0, 0, 0, 0), zone));
-            let from = start.map_or(since, |start| {
-                start.checked_sub(SignedDuration::from_nanos(1)).unwrap_or(start)
-            });
-            let mut at = last_tick.map_or(from, |last| last.max(from));
+            // Of those that were missed, at most the latest is wanted: none else is looked at.
+            let missed = match schedule.catch_up {
+                CatchUp::All => None,
+                CatchUp::Latest => cron.previous(before, zone),
+                CatchUp::Skip => Some(before),
+            };
+            let mut at = last_tick.into_iter().chain(missed).fold(from, Timestamp::max);
             while let Some(next) = cron.next_after(at, zone).filter(|next| *next <= tick) {
                 let slot = Slot::Tick(next);
                 if !known(&slot) && !plan.take(slot, next <= before) {
@@ -95,6 +95,20 @@ pub fn due(
         }
     }
     Ok(plan.end(tick))
+}
+
+/// From when on a schedule that became active then is followed: the start of its first window or, where
+/// it has none, the instant after which its cron counts.
+pub fn from(schedule: &Schedule, zone: &TimeZone, since: Timestamp) -> Timestamp {
+    match (schedule.window, schedule.start) {
+        (Some(spec), _) => first(schedule, spec, zone, since),
+        (None, None) => since,
+        (None, Some(day)) => {
+            // A time of the cron at the very start belongs to it.
+            let start = first_at(day.at(0, 0, 0, 0), zone);
+            start.checked_sub(SignedDuration::from_nanos(1)).unwrap_or(start)
+        }
+    }
 }
 
 /// From when on the windows of a schedule are asked for: its `start`, else the window in which it
@@ -151,7 +165,7 @@ impl Plan {
     /// What was found until the call's bound was reached. Times of the cron come in their order, so
     /// that up to the last that is named all is done.
     fn so_far(mut self) -> Due {
-        let named = self.due.enqueue.iter().chain(&self.due.skipped);
+        let named = self.due.enqueue.iter();
         self.due.tick = named
             .filter_map(|slot| match slot {
                 Slot::Tick(at) => Some(*at),
@@ -207,8 +221,8 @@ mod tests {
         let oslo = window::zone("Europe/Oslo").unwrap();
         let schedule = schedule("15 4 * * *", Some("day"), Some("2026-11-01"), catch_up);
         let known = |slot: &Slot| done.contains(&shown(&[*slot])[0].as_str());
-        due(&schedule, &oslo, at(now), last.map(at), at("2026-11-01T00:00:00Z"), &known, MOST)
-            .unwrap()
+        let from = from(&schedule, &oslo, at("2026-11-01T00:00:00Z"));
+        due(&schedule, &oslo, at(now), last.map(at), from, &known, MOST).unwrap()
     }
 
     #[test]
@@ -254,10 +268,8 @@ mod tests {
     fn without_a_start_the_past_begins_when_the_schedule_became_active() {
         let oslo = window::zone("Europe/Oslo").unwrap();
         let schedule = schedule("15 4 * * *", Some("day"), None, "all");
-        let found = |now| {
-            due(&schedule, &oslo, at(now), None, at("2026-11-04T12:00:00Z"), &|_| false, MOST)
-                .unwrap()
-        };
+        let from = from(&schedule, &oslo, at("2026-11-04T12:00:00Z"));
+        let found = |now| due(&schedule, &oslo, at(now), None, from, &|_| false, MOST).unwrap();
         assert_eq!(found("2026-11-04T13:00:00Z").enqueue, []);
         assert_eq!(shown(&found("2026-11-05T03:15:00Z").enqueue), ["11-04"]);
     }
@@ -267,15 +279,17 @@ mod tests {
         let oslo = window::zone("Europe/Oslo").unwrap();
         let found = |policy, last: Option<&str>, now| {
             let schedule = schedule("0 */6 * * *", None, None, policy);
-            let since = at("2026-11-04T00:00:00Z");
-            due(&schedule, &oslo, at(now), last.map(at), since, &|_| false, MOST).unwrap()
+            let from = from(&schedule, &oslo, at("2026-11-04T00:00:00Z"));
+            due(&schedule, &oslo, at(now), last.map(at), from, &|_| false, MOST).unwrap()
         };
         let last = Some("2026-11-04T05:00:00Z");
         let due = found("all", last, "2026-11-04T18:00:00Z");
         assert_eq!(shown(&due.enqueue), ["11-04T12:00", "11-04T18:00"]);
         let due = found("skip", last, "2026-11-04T18:00:00Z");
         assert_eq!(shown(&due.enqueue), ["11-04T18:00"]);
-        assert_eq!(shown(&due.skipped), ["11-04T12:00"]);
+        let due = found("latest", last, "2026-11-05T18:00:00Z");
+        assert_eq!(shown(&due.enqueue), ["11-05T12:00", "11-05T18:00"]);
+        assert!(due.skipped.is_empty() && !due.more);
         let first = found("all", None, "2026-11-04T04:00:00Z");
         assert_eq!(first.enqueue, []);
         assert_eq!(found("all", last, "2026-11-04T10:59:59Z"), Due::default());
@@ -283,19 +297,19 @@ mod tests {
 
     #[test]
     fn many_are_named_in_several_calls_and_each_once() {
-        let start = at("2026-01-01T00:00:00Z");
         let now = at("2026-03-01T00:00:00Z");
         let all = 59 * 24;
         for (policy, enqueued) in [("all", all), ("latest", 2), ("skip", 1)] {
             for window in [Some("hour"), None] {
                 let schedule = schedule("0 * * * *", window, Some("2026-01-01"), policy);
+                let from = from(&schedule, &TimeZone::UTC, now);
                 let known = RefCell::new(BTreeSet::new());
                 let (mut enqueue, mut calls, mut last) = (0, 0, None);
                 loop {
                     // Of times of the cron only the last look is known.
                     let is_known = |slot: &Slot| window.is_some() && known.borrow().contains(slot);
                     let due =
-                        due(&schedule, &TimeZone::UTC, now, last, start, &is_known, MOST).unwrap();
+                        due(&schedule, &TimeZone::UTC, now, last, from, &is_known, MOST).unwrap();
                     calls += 1;
                     assert!(due.enqueue.len() + due.skipped.len() <= MOST);
                     enqueue += due.enqueue.len();
@@ -310,11 +324,15 @@ mod tests {
                     assert_eq!(due.tick.is_some(), window.is_none());
                     last = due.tick;
                 }
-                assert_eq!(calls, 2);
-                // The ticks of 59 days include both ends.
-                let ticks = usize::from(window.is_none());
-                assert_eq!(known.borrow().len(), all + ticks);
-                assert_eq!(enqueue, enqueued + if policy == "all" { ticks } else { 0 }, "{policy}");
+                // The ticks of 59 days include both ends; those that are left out are not named.
+                let (named, in_calls) = match (window, policy) {
+                    (Some(_), _) => (all, 2),
+                    (None, "all") => (all + 1, 2),
+                    (None, _) => (enqueued, 1),
+                };
+                assert_eq!((known.borrow().len(), calls), (named, in_calls), "{policy}");
+                let ticks = usize::from(window.is_none() && policy == "all");
+                assert_eq!(enqueue, enqueued + ticks, "{policy}");
             }
         }
     }

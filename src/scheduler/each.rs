@@ -58,7 +58,7 @@ pub fn due(
     zone: &TimeZone,
     now: Timestamp,
     last_tick: Option<Timestamp>,
-    since: Timestamp,
+    from: Timestamp,
     known: &Known,
 ) -> Result<Found> {
     let combinations = export.combinations(&Map::new());
@@ -66,12 +66,9 @@ pub fn due(
     if schedule.window.is_none() {
         // All combinations have the same times.
         let most = (MOST / combinations.len().max(1)).max(1);
-        let due = due::due(schedule, zone, now, last_tick, since, &|_| false, most)?;
-        let all = |slots: Vec<Slot>| -> Vec<Each> {
-            let with = |slot| combinations.iter().map(move |params| (slot, params.clone()));
-            slots.into_iter().flat_map(with).collect()
-        };
-        (found.enqueue, found.skipped) = (all(due.enqueue), all(due.skipped));
+        let due = due::due(schedule, zone, now, last_tick, from, &|_| false, most)?;
+        let with = |slot| combinations.iter().map(move |params| (slot, params.clone()));
+        found.enqueue = due.enqueue.into_iter().flat_map(with).collect();
         found.tick = due.tick;
         return Ok(found);
     }
@@ -86,7 +83,7 @@ pub fn due(
             Slot::Window(window) => known.has(&alike, window.start),
             Slot::Tick(_) => false,
         };
-        let due = due::due(schedule, zone, now, last_tick, since, &is_known, left)?;
+        let due = due::due(schedule, zone, now, last_tick, from, &is_known, left)?;
         left = left.saturating_sub(due.enqueue.len() + due.skipped.len());
         found.enqueue.extend(due.enqueue.into_iter().map(|slot| (slot, params.clone())));
         found.skipped.extend(due.skipped.into_iter().map(|slot| (slot, params.clone())));
@@ -136,8 +133,8 @@ mod tests {
     fn look(export: &Export, last: Option<&str>, now: &str, known: KnownWindows) -> Found {
         let schedule = export.schedule.as_ref().unwrap();
         let known = Known::of(export, known);
-        let since = at("2026-11-01T00:00:00Z");
-        due((export, schedule), &TimeZone::UTC, at(now), last.map(at), since, &known).unwrap()
+        let from = due::from(schedule, &TimeZone::UTC, at("2026-11-01T00:00:00Z"));
+        due((export, schedule), &TimeZone::UTC, at(now), last.map(at), from, &known).unwrap()
     }
 
     fn shown(slots: &[Each]) -> Vec<String> {
@@ -209,6 +206,28 @@ mod tests {
             KnownWindows::new(),
         );
         assert!(again.enqueue.is_empty() && again.tick.is_none());
+    }
+
+    /// However many combinations there are, and however long nobody looked.
+    #[test]
+    fn a_schedule_that_missed_its_times_goes_on_with_the_latest() {
+        let countries: Vec<String> = (0..700).map(|n| format!("c{n:03}")).collect();
+        for (policy, times) in [("latest", vec!["04T03", "04T04"]), ("skip", vec!["04T04"])] {
+            let export = export(json!({
+                "cron": "0 * * * *", "catch-up": policy, "for-each": {"country": countries},
+            }));
+            let (mut last, mut seen) = ("2026-11-01T04:00:00Z".to_owned(), BTreeSet::new());
+            for _ in &times {
+                let found = look(&export, Some(&last), "2026-11-04T04:30:00Z", KnownWindows::new());
+                seen.extend(shown(&found.enqueue));
+                last = found.tick.map_or(last, |tick| tick.to_string());
+            }
+            assert_eq!(last, "2026-11-04T04:00:00Z", "{policy}");
+            let expected = times
+                .iter()
+                .flat_map(|time| countries.iter().map(move |country| format!("{time} {country}")));
+            assert_eq!(seen, expected.collect(), "{policy}");
+        }
     }
 
     #[test]

@@ -121,7 +121,7 @@ impl Survey {
         };
         let zone = window::zone(&bound.export.timezone)?;
         let now = ledger.now().await?;
-        let last_tick = ledger.last_tick(&bound.name).await?;
+        let last_tick = ledger.last_tick(&bound.name).await?.map(|settled| settled.at);
         let since = bound.applied_at;
         let known = match schedule.catch_up {
             CatchUp::Latest => {

@@ -80,6 +80,7 @@ async fn stuck(scheduler: &Scheduler, run: RunId) -> Result<()> {
         run = %run.id,
         export = run.order.export,
         attempt = run.fence,
+        fence = run.fence,
         worker = run.worker,
         state = %run.state,
         failure = run.failure.map(|failure| failure.message),
@@ -90,12 +91,14 @@ async fn stuck(scheduler: &Scheduler, run: RunId) -> Result<()> {
     Ok(())
 }
 
-/// Deletes history that is older than it is kept.
+/// Deletes history that is older than it is kept, and resources that nobody needs: a batch in each
+/// transaction, until there is nothing left.
 pub async fn purge(scheduler: &Scheduler) -> Result<()> {
+    while scheduler.ledger.purge_resources(BATCH).await? > 0 {}
     let now = scheduler.ledger.now().await?;
     let keep = SignedDuration::try_from(scheduler.keep).unwrap_or(SignedDuration::MAX);
     let Ok(before) = now.checked_sub(keep) else { return Ok(()) };
-    while scheduler.ledger.purge(before, BATCH).await? == u64::from(BATCH) {}
+    while scheduler.ledger.purge(before, BATCH).await? > 0 {}
     Ok(())
 }
 
@@ -132,7 +135,7 @@ mod tests {
             run,
             worker: "w".to_owned(),
             lease,
-            needs: Vec::new(),
+            needs: Some(Vec::new()),
             attempts: 8,
             cursor: None,
             target: None,
@@ -153,20 +156,56 @@ mod tests {
         assert_eq!(database.execute(older, [key]).unwrap(), 1);
     }
 
-    #[tokio::test]
-    async fn a_stuck_run_is_told_of_at_once_and_then_every_ten_minutes() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("longshore.db");
-        let ledger = Arc::new(EmbeddedLedger::open(&file).unwrap());
-        let scheduler = Scheduler {
-            queue: Embedded::open(&file).unwrap(),
+    fn scheduler(ledger: &Arc<EmbeddedLedger>, file: &std::path::Path) -> Scheduler {
+        Scheduler {
+            queue: Embedded::open(file).unwrap(),
             ledger: ledger.clone(),
             pools: Vec::new(),
             keep: Duration::from_secs(3600),
             health: Arc::new(Health::new(&[])),
             notifier: None,
             quarantine: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn all_history_that_is_old_goes_in_one_pass_though_in_batches() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("longshore.db");
+        let ledger = Arc::new(EmbeddedLedger::open(&file).unwrap());
+        // 1,300 runs that ended two hours ago, the first of them spread over 20 of the others, one
+        // that ended just now, and as many resources that nobody needs.
+        let now = ledger.now().await.unwrap().as_microsecond();
+        let old = now - 7_200_000_000;
+        let history = format!(
+            "INSERT INTO runs (id, key, edition, content, export, definition, revision, params, pool,
+                 body, state, epoch, fence, failures, crashes, waits, accepted_at, changed_at, needs,
+                 ended_at, parent)
+             SELECT printf('01900000-0000-7000-8000-%012d', value), value, 1, 'c', 'orders', 'd', 1,
+                 '{{}}', 'p', '', 'done', 0, 1, 0, 0, 0, {old}, {old}, '[]',
+                 iif(value = 1300, {now}, {old} + value),
+                 iif(value BETWEEN 1 AND 20, '01900000-0000-7000-8000-000000000000', NULL)
+             FROM (WITH RECURSIVE n (value) AS (SELECT 0 UNION ALL SELECT value + 1 FROM n
+                                                WHERE value < 1300) SELECT value FROM n);
+             INSERT INTO resources SELECT 'target/' || key, 1 FROM runs;"
+        );
+        let database = rusqlite::Connection::open(&file).unwrap();
+        database.execute_batch(&history).unwrap();
+        let count = |table: &str| -> u32 {
+            let sql = format!("SELECT count(*) FROM {table}");
+            database.query_row(&sql, [], |row| row.get(0)).unwrap()
         };
+        assert_eq!((count("runs"), count("resources")), (1301, 1301));
+        purge(&scheduler(&ledger, &file)).await.unwrap();
+        assert_eq!((count("runs"), count("resources")), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn a_stuck_run_is_told_of_at_once_and_then_every_ten_minutes() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("longshore.db");
+        let ledger = Arc::new(EmbeddedLedger::open(&file).unwrap());
+        let scheduler = scheduler(&ledger, &file);
         let (hash, content) = ("d".to_owned(), "{}".to_owned());
         let definition = NewDefinition { export: "orders".to_owned(), hash, content };
         ledger.activate(&[definition], false, "test", "", false).await.unwrap();

@@ -19,7 +19,7 @@ use crate::job::message::JobMessage;
 use crate::job::pause::Scope;
 use crate::job::run::Order;
 use crate::job::window;
-use crate::ledger::{StoredDefinition, Which};
+use crate::ledger::{KnownWindows, StoredDefinition, Which};
 use crate::queue::Event;
 use crate::telemetry::Outage;
 
@@ -72,16 +72,25 @@ async fn follow(scheduler: &Scheduler, bound: &Bound, now: Timestamp) -> Result<
     let ledger = &*scheduler.ledger;
     let Some(schedule) = &bound.export.schedule else { return Ok(()) };
     let zone = window::zone(&bound.export.timezone)?;
-    let last = ledger.last_tick(&bound.name).await?;
+    let settled = ledger.last_tick(&bound.name).await?;
+    let last = settled.as_ref().map(|settled| settled.at);
     let cron = Cron::parse(&schedule.cron)?;
     // Most looks find nothing, and need not ask for the windows that have runs.
     if cron.previous(now, &zone).is_none_or(|tick| last.is_some_and(|last| last >= tick)) {
         return Ok(());
     }
-    let since = bound.applied_at;
-    let from = schedule.window.map_or(since, |spec| due::first(schedule, spec, &zone, since));
-    let known = Known::of(&bound.export, ledger.windows(&bound.name, from).await?);
-    let due = each::due((&bound.export, schedule), &zone, now, last, since, &known)?;
+    let mut from = due::from(schedule, &zone, bound.applied_at);
+    let settled = settled.filter(|settled| settled.definition.as_ref() == Some(&bound.hash));
+    if let (Some(spec), Some(settled)) = (schedule.window, settled) {
+        // Of what had closed by then, nothing is missing that this definition asks for.
+        from = from.max(spec.containing(settled.at, &zone).start);
+    }
+    let known = match schedule.window {
+        Some(_) => ledger.windows(&bound.name, from).await?,
+        None => KnownWindows::new(),
+    };
+    let known = Known::of(&bound.export, known);
+    let due = each::due((&bound.export, schedule), &zone, now, last, from, &known)?;
     let enqueue = due.enqueue.into_iter();
     let orders: Vec<Order> =
         enqueue.map(|(slot, params)| order(bound, slot, params, now)).collect::<Result<_>>()?;
@@ -113,7 +122,7 @@ async fn follow(scheduler: &Scheduler, bound: &Bound, now: Timestamp) -> Result<
         }
     }
     if let Some(tick) = due.tick {
-        ledger.ticked(&bound.name, tick).await?;
+        ledger.ticked(&bound.name, tick, &bound.hash).await?;
     }
     Ok(())
 }
@@ -168,20 +177,52 @@ mod tests {
         NewDefinition { export: export.to_owned(), hash, content }
     }
 
-    #[tokio::test]
-    async fn a_schedule_that_cannot_be_followed_is_told_of_once_and_hinders_no_other() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("longshore.db");
-        let ledger = Arc::new(EmbeddedLedger::open(&file).unwrap());
-        let scheduler = Scheduler {
-            queue: Embedded::open(&file).unwrap(),
+    fn scheduler(ledger: &Arc<EmbeddedLedger>, file: &std::path::Path) -> Scheduler {
+        Scheduler {
+            queue: Embedded::open(file).unwrap(),
             ledger: ledger.clone(),
             pools: Vec::new(),
             keep: Duration::from_secs(3600),
             health: Arc::new(Health::new(&[])),
             notifier: None,
             quarantine: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_settled_by_a_definition_is_looked_at_again_only_by_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("longshore.db");
+        let ledger = Arc::new(EmbeddedLedger::open(&file).unwrap());
+        let scheduler = scheduler(&ledger, &file);
+        let definition = definition("orders", "Europe/Oslo", "15 4 * * *");
+        let hash = definition.hash.clone();
+        ledger.activate(&[definition], false, "test", false).await.unwrap();
+        let october: Timestamp = "2026-09-30T22:00:00Z".parse().unwrap();
+        let database = rusqlite::Connection::open(&file).unwrap();
+        let look = async |definition: Option<&str>| {
+            // As if nobody had looked for a day, and the run of the first window were gone.
+            database.execute_batch("DELETE FROM runs; DELETE FROM skipped").unwrap();
+            let older = "UPDATE schedules SET last_tick = last_tick - 86400000000, definition = ?1";
+            database.execute(older, [definition]).unwrap();
+            tick(&scheduler, &Broken::default()).await.unwrap();
+            let settled = ledger.last_tick("orders").await.unwrap().unwrap();
+            assert_eq!(settled.definition.as_ref(), Some(&hash));
+            let known = ledger.windows("orders", october).await.unwrap();
+            known.get("{}").is_some_and(|starts| starts.contains(&october))
         };
+        assert!(look(None).await, "nobody has looked before");
+        assert!(!look(Some(&hash)).await);
+        assert!(look(Some("another")).await);
+        assert!(look(None).await, "an older Longshore does not tell");
+    }
+
+    #[tokio::test]
+    async fn a_schedule_that_cannot_be_followed_is_told_of_once_and_hinders_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("longshore.db");
+        let ledger = Arc::new(EmbeddedLedger::open(&file).unwrap());
+        let scheduler = scheduler(&ledger, &file);
         let apply = async |definitions: &[NewDefinition], retire| {
             ledger.activate(definitions, retire, "test", "", false).await.unwrap();
         };

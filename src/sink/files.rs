@@ -168,7 +168,7 @@ impl FilesSink {
     }
 
     fn named(&self, error: Error) -> Error {
-        error.with("target", &self.target)
+        self.store.away(error).with("target", &self.target)
     }
 
     fn staging(&self, run: RunId) -> String {
@@ -209,14 +209,14 @@ impl Sink for FilesSink {
         &self.target
     }
 
-    /// Whether the format can hold the rows, and whether the store can be read, is asked here;
-    /// whether it can be written to, by a run.
+    /// Whether the format can hold the rows, and whether the store can be read, and written to where
+    /// nobody looks.
     async fn fits(&self, schema: &SchemaRef) -> Result<()> {
         self.fit(schema)?;
         let place = self.store.path(&self.place.folder)?;
         match self.store.objects.list(Some(&place)).next().await {
             Some(Err(error)) => Err(classify("list the folder", error)),
-            _ => Ok(()),
+            _ => probe::try_staging(&self.connection, &self.store).await,
         }
     }
 

@@ -49,7 +49,7 @@ use super::{Begun, Holder, NewColumns, Sink, Staged, Way};
 use crate::connect::Connection;
 use crate::connect::postgres::{Client, Quiet, classify, connect};
 use crate::connect::sql::{quote, quote_table};
-use crate::error::{Error, Result};
+use crate::error::{Class, Error, Result};
 use crate::format::{FieldType, pgcopy};
 use crate::job::decision::Decision;
 use crate::rows::Rows;
@@ -321,7 +321,12 @@ async fn transaction(client: &mut tokio_postgres::Client) -> Result<Transaction<
         .read_only(false)
         .start()
         .await
-        .map_err(|error| failed("begin a transaction", error))?;
+        .map_err(|error| {
+            // A standby, as which a primary comes back that was replaced, knows none that may write.
+            let standby = error.code() == Some(&SqlState::FEATURE_NOT_SUPPORTED);
+            let error = failed("begin a transaction", error);
+            if standby { error.reclass(Class::Unavailable) } else { error }
+        })?;
     let wait = LOCK_WAIT.as_millis();
     // Whoever set a shorter bound has a reason.
     tx.batch_execute(&format!(

@@ -267,7 +267,8 @@ impl Target {
             (rows, _) => format!("{rows} rows lack a value of the primary key ({names})"),
         };
         Err(Error::contract("merge the rows", message).with("table", &self.table).help(
-            "Make the query give one row for each key, or correct primary-key in [contract].",
+            "Make the source give one row for each key, or correct primary-key in [contract]. Of files \
+             that have the same key, move the newer away until the others are delivered.",
         ))
     }
 

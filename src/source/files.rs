@@ -7,8 +7,6 @@ mod fresh;
 mod glob;
 mod object;
 
-pub(crate) use self::glob::placeholders;
-
 use std::io::{BufRead, BufReader};
 
 use arrow::datatypes::SchemaRef;
@@ -55,6 +53,7 @@ pub(super) struct FilesSource {
 
 /// What a run by a cursor takes.
 struct Takes {
+    store: Store,
     found: Vec<Found>,
     files: Vec<SourceFile>,
     schema: SchemaRef,
@@ -81,11 +80,8 @@ impl FilesSource {
     }
 
     /// The files that match, as the store lists them.
-    async fn list<'a>(
-        &self,
-        store: &'a Store,
-        pattern: &'a str,
-    ) -> Result<BoxStream<'a, Result<ObjectMeta>>> {
+    async fn list<'a>(&'a self, store: &'a Store) -> Result<BoxStream<'a, Result<ObjectMeta>>> {
+        let pattern = self.pattern.as_str();
         let Some(folder) = glob::folder(pattern) else {
             let found = match store.objects.head(&store.path(pattern)?).await {
                 Ok(meta) => Some(Ok(meta)),
@@ -105,12 +101,11 @@ impl FilesSource {
     }
 
     /// The files that match, by name. All have one format.
-    async fn find(&self, store: &Store, bindings: &Bindings) -> Result<Vec<Found>> {
-        let pattern = glob::fill_in(&self.pattern, bindings)?;
-        let mut metas: Vec<ObjectMeta> = self.list(store, &pattern).await?.try_collect().await?;
+    async fn find(&self, store: &Store) -> Result<Vec<Found>> {
+        let mut metas: Vec<ObjectMeta> = self.list(store).await?.try_collect().await?;
         if metas.is_empty() {
             return Err(Error::permanent(LIST, "no file matches the path")
-                .with("path", &pattern)
+                .with("path", &self.pattern)
                 .help("`*` is any part of one name, `**` any folders; the path is relative to the connection's url."));
         }
         metas.sort_unstable_by(|one, other| one.location.cmp(&other.location));
@@ -156,22 +151,19 @@ impl FilesSource {
         Ok(Found { object, format, compression })
     }
 
-    /// The files and the schema that all of them have.
-    async fn plan(&self, bindings: &Bindings) -> Result<(Vec<Found>, SchemaRef)> {
-        let store = Store::open(&self.connection)?;
-        let found = self.find(&store, bindings).await?;
+    /// Where they are, the files, and the schema that all of them have.
+    async fn plan(&self) -> Result<(Store, Vec<Found>, SchemaRef)> {
+        let store = Store::existing(&self.connection)?;
+        let found = self.find(&store).await?;
         let schema = self.columns(found.first()).await?;
-        Ok((found, schema))
+        Ok((store, found, schema))
     }
 
     /// The files that a run by a cursor reads, and the schema that all of them have.
-    async fn taken(&self, bindings: &Bindings, take: Take<'_>) -> Result<Takes> {
-        let store = Store::open(&self.connection)?;
-        let pattern = glob::fill_in(&self.pattern, bindings)?;
+    async fn taken(&self, take: Take<'_>) -> Result<Takes> {
+        let store = Store::existing(&self.connection)?;
         let Fresh { metas, sample } = match take {
-            Take::New(delivered) => {
-                fresh::new(&store, self.list(&store, &pattern).await?, delivered).await?
-            }
+            Take::New(delivered) => fresh::new(&store, self.list(&store).await?, delivered).await?,
             Take::Again(files) => fresh::again(&store, files).await?,
         };
         let files = match take {
@@ -184,7 +176,7 @@ impl FilesSource {
         let sample = self.alike(&store, sample.into_iter().collect())?;
         let found = self.alike(&store, metas)?;
         let schema = self.columns(found.first().or(sample.first())).await?;
-        Ok(Takes { found, files, schema })
+        Ok(Takes { store, found, files, schema })
     }
 
     /// The columns of all files, as the first tells them, or the definition does.
@@ -220,40 +212,44 @@ impl FilesSource {
 
 #[async_trait]
 impl Source for FilesSource {
-    async fn schema(&self, bindings: &Bindings) -> Result<SchemaRef> {
+    async fn schema(&self, _bindings: &Bindings) -> Result<SchemaRef> {
         let told = async {
             match self.by_cursor {
-                true => Ok(self.taken(bindings, Take::New(&NothingDelivered)).await?.schema),
-                false => Ok(self.plan(bindings).await?.1),
+                true => Ok(self.taken(Take::New(&NothingDelivered)).await?.schema),
+                false => Ok(self.plan().await?.2),
             }
         };
         told.await.map_err(|error| self.named(error))
     }
 
-    async fn read(&self, bindings: &Bindings) -> Result<Rows> {
-        let (found, schema) = self.plan(bindings).await.map_err(|error| self.named(error))?;
-        Ok(self.rows(found, schema))
+    async fn read(&self, _bindings: &Bindings) -> Result<Rows> {
+        let planned = self.plan().await.map_err(|error| self.named(error));
+        let (store, found, schema) = planned?;
+        Ok(self.rows(store, found, schema))
     }
 
-    async fn read_files(&self, bindings: &Bindings, take: Take<'_>) -> Result<Taken> {
-        let taken = self.taken(bindings, take).await.map_err(|error| self.named(error))?;
-        Ok(Taken { rows: self.rows(taken.found, taken.schema), files: taken.files })
+    async fn read_files(&self, _bindings: &Bindings, take: Take<'_>) -> Result<Taken> {
+        let taken = self.taken(take).await.map_err(|error| self.named(error))?;
+        let rows = self.rows(taken.store, taken.found, taken.schema);
+        Ok(Taken { rows, files: taken.files })
     }
 }
 
 impl FilesSource {
     /// The rows of files, one after the other.
-    fn rows(&self, found: Vec<Found>, schema: SchemaRef) -> Rows {
+    fn rows(&self, store: Store, found: Vec<Found>, schema: SchemaRef) -> Rows {
         let snapshot = snapshot(&found);
         let (csv, types, wanted) = (self.csv.clone(), self.types.clone(), schema.clone());
         let name = self.connection.name.clone();
         let stream = stream::iter(found)
             .then(move |found| {
                 let (csv, types, wanted) = (csv.clone(), types.clone(), wanted.clone());
-                let (name, file) = (name.clone(), found.object.meta.location.clone());
+                let (store, name) = (store.clone(), name.clone());
+                let file = found.object.meta.location.clone();
                 async move {
-                    let named =
-                        move |error: Error| error.with("file", &file).with("connection", &name);
+                    let named = move |error: Error| {
+                        store.away(error).with("file", &file).with("connection", &name)
+                    };
                     let object = found.object.clone();
                     let after = stream::once(async move { object.unchanged().await })
                         .filter_map(|read| futures::future::ready(read.err().map(Err)));

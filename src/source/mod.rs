@@ -18,13 +18,13 @@ use crate::error::{Error, Result};
 use crate::format::decode::batcher::schema;
 use crate::format::{Compression, CsvOptions, FieldType, Fields, Format};
 use crate::job::param::Bindings;
+use crate::job::template;
 use crate::rows::Rows;
 
 pub(crate) use self::cursor::FILE;
 pub use self::cursor::{
     CursorConfig, Delivered, Fresh, NothingDelivered, Nulls, Since, Take, Taken,
 };
-pub(crate) use self::files::placeholders;
 pub(crate) use self::sql::{parameters, placed};
 pub(crate) use self::tables::parts as table_parts;
 pub use self::tables::{Listed, Tables};
@@ -58,7 +58,8 @@ pub struct SourceConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cursor: Option<CursorConfig>,
     /// Files: a path under the connection's url, with `*` for any part of one name and `**` for
-    /// any folders, and `{name}` for parameters.
+    /// any folders, and `{name}` for parameters and the window as in the paths of sinks; values stand
+    /// there as they are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// Files: the format. Default: told by each file's name.
@@ -99,8 +100,17 @@ impl SourceConfig {
     /// The parameters that its query, its condition and its path use.
     pub(crate) fn uses(&self) -> impl Iterator<Item = &str> {
         let sql = [&self.query, &self.filter].into_iter().flatten();
-        let path = self.path.as_deref().and_then(|path| placeholders(path).ok());
-        sql.flat_map(|sql| parameters(sql)).chain(path.into_iter().flatten())
+        let path = self.path.iter().flat_map(|path| template::names(path));
+        sql.flat_map(|sql| parameters(sql)).chain(path)
+    }
+
+    /// The same with the path that a run reads.
+    ///
+    /// # Errors
+    /// Those of `path`.
+    pub(crate) fn at(&self, path: impl FnOnce(&str) -> Result<String>) -> Result<SourceConfig> {
+        let path = self.path.as_deref().map(path).transpose()?;
+        Ok(SourceConfig { path, ..self.clone() })
     }
 }
 
@@ -177,13 +187,16 @@ pub(crate) fn keys(kind: System) -> &'static [&'static str] {
     }
 }
 
-/// The keys of a `[reference.*]` that a kind of system has: a reference is one table, read whole.
+/// The keys of a `[reference.*]` that a kind of system has: a reference is one table, read whole, and
+/// has no contract that would give types to columns without one.
 pub(crate) fn reference_keys(kind: System) -> Vec<&'static str> {
-    let kept = keys(kind).iter().filter(|key| !["tables", "cursor"].contains(key));
-    kept.copied().chain(["key"]).collect()
+    let others = keys(kind).iter().copied();
+    let kept = others.filter(|key| !["tables", "cursor", "fields"].contains(key));
+    kept.chain(["fields", "key"]).collect()
 }
 
-/// The source that `config` describes, at `connection`. Nothing is reached yet.
+/// The source that `config` describes, at `connection`. Nothing is reached yet. A path has nothing left
+/// to be filled in.
 ///
 /// `contract` is what the export's contract promises; types are taken from it where the system
 /// has none of its own and the definition has no `[source.fields]`.

@@ -20,14 +20,25 @@ use self::cursor::Cursor;
 use self::decode::{Decoder, Wire};
 use super::{Fresh, Since, Source, SourceConfig, Types, sql};
 use crate::connect::Connection;
-use crate::connect::postgres::{Client, classify, classify_sql, connect};
+use crate::connect::postgres::{self, Client, classify_sql, connect};
 use crate::connect::sql::quote;
-use crate::error::{Error, Result};
+use crate::error::{Class, Error, Result};
 use crate::format::FieldType;
 use crate::job::param::Bindings;
 use crate::rows::{Batch, Rows};
 
 const READ: &str = "read from PostgreSQL";
+
+/// As [`postgres::classify`]; but where the server refuses to write, that is the query's fault: what
+/// is read is read in a transaction that may not.
+fn classify(operation: &'static str, error: tokio_postgres::Error) -> Error {
+    let writes = error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION);
+    let error = postgres::classify(operation, error);
+    match writes {
+        true => error.reclass(Class::Permanent).help("The query must not write."),
+        false => error,
+    }
+}
 
 /// A table or query of a PostgreSQL database.
 pub(super) struct PostgresSource {
@@ -320,8 +331,8 @@ fn no_types(columns: &[&Column]) -> Error {
     let other = columns.iter().find(|column| *column.type_() != Type::NUMERIC);
     let numeric = numeric.map(|column| {
         format!(
-            "Promise a numeric in [contract.fields], with up to 38 digits: {} = {{ type = \
-             \"decimal(18,4)\" }}; or cast it in a query.",
+            "Promise a numeric in [contract.fields], or in the fields of a reference, with up to 38 \
+             digits: {} = {{ type = \"decimal(18,4)\" }}; or cast it in a query.",
             column.name()
         )
     });

@@ -234,8 +234,8 @@ fn plan(statement: &Statement<'_>, declared: &Types) -> Result<Types> {
                 None => "an expression has no declared type".to_owned(),
             };
             Error::permanent(READ, message).with("column", name).help(format!(
-                "Promise it in [contract.fields], beside the other columns: {name} = {{ type = \
-                 \"int64\" }}."
+                "Promise it in [contract.fields], beside the other columns, or in the fields of a \
+                 reference: {name} = {{ type = \"int64\" }}."
             ))
         })?;
         types.insert(name.to_owned(), kind);

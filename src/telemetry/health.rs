@@ -72,7 +72,17 @@ impl Health {
         name: &'static str,
         ask: impl Fn(Duration) -> F,
     ) {
-        let mut tick = tokio::time::interval(ASK);
+        self.watch_every(ASK, name, ask).await;
+    }
+
+    /// [`Health::watch`] for what is to be asked so often.
+    pub async fn watch_every<F: Future<Output = Result<()>>>(
+        &self,
+        every: Duration,
+        name: &'static str,
+        ask: impl Fn(Duration) -> F,
+    ) {
+        let mut tick = tokio::time::interval(every);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;

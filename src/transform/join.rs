@@ -45,7 +45,11 @@ pub(super) fn form(join: &Join) -> Result<()> {
         _ => Some(format!("Write FROM input LEFT JOIN {table} ON …, or JOIN {table} ON ….")),
     };
     if let Some(instead) = instead {
-        let kind = join.join_type.to_string().to_uppercase();
+        let kind = match join.join_type {
+            JoinType::LeftSemi | JoinType::RightSemi => "SEMI".to_owned(),
+            JoinType::LeftAnti | JoinType::RightAnti => "ANTI".to_owned(),
+            other => other.to_string().to_uppercase(),
+        };
         return Err(refuse(format!("a {kind} JOIN is no lookup")).help(instead));
     }
     if join.join_constraint == JoinConstraint::Using {

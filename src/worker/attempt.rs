@@ -115,7 +115,8 @@ async fn deliver(worker: &Worker, plan: &Plan, attempt: Attempt) -> Result<Recor
         Ok(match plan.begin(attempt).await? {
             Start::Committed(committed) => Err(committed),
             Start::Ready(ready) => {
-                Ok(ready.extract(&known).await?.transform()?.check()?.protect()?.stage().await?)
+                let checked = ready.extract(&known).await?.transform()?.check().await?;
+                Ok(checked.protect().await?.stage().await?)
             }
         })
     })

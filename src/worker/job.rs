@@ -4,10 +4,11 @@ use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::FutureExt;
+use tokio::sync::OwnedSemaphorePermit;
 use tracing::Instrument;
 
 use super::Worker;
@@ -74,9 +75,9 @@ impl Drop for Unacked {
     }
 }
 
-/// Takes a message all its way. Whatever happens, it is acked only after what it was about stands
-/// in the ledger, on a queue, or both.
-pub async fn handle(worker: &Arc<Worker>, message: Incoming) {
+/// Takes a message all its way, in a slot. Whatever happens, it is acked only after what it was about
+/// stands in the ledger, on a queue, or both.
+pub async fn handle(worker: &Arc<Worker>, message: Incoming, slot: OwnedSemaphorePermit) {
     let _flying = metrics::in_flight(&message.pool);
     let Incoming { body, properties, pool, settle, .. } = message;
     let mut message = Unacked(Some(settle));
@@ -99,10 +100,21 @@ pub async fn handle(worker: &Arc<Worker>, message: Incoming) {
             }
         }
         Ok(Received::Elsewhere(right)) => {
-            match settle::forward(worker, right, body, properties).await {
-                Ok(()) => message.ack().await,
-                Err(error) => give_back(&mut message, &error).await,
-            }
+            // Where its queue is full, the jobs that make room in it need slots.
+            drop(slot);
+            hand_on(worker, right, body, properties, &mut message).await;
+        }
+        Ok(Received::Unfit(error)) => {
+            drop(slot);
+            let wait_seconds = UNFIT.as_secs_f64();
+            tracing::warn!(
+                error = error.chain(),
+                wait_seconds,
+                "this worker cannot take the job: it goes to the end of its queue, for another"
+            );
+            let mut draining = worker.draining.subscribe();
+            let _ = tokio::time::timeout(UNFIT, draining.wait_for(|draining| *draining)).await;
+            hand_on(worker, pool, body, properties, &mut message).await;
         }
         Ok(Received::Refused { export, error }) => {
             match settle::refuse(worker, &pool, body, properties, export, &error).await {
@@ -162,11 +174,32 @@ fn repeats(run: &Run, properties: &Properties) -> bool {
     asks && (run.state.ended() || other)
 }
 
+/// How long a worker keeps a job that it cannot take, so that it does not spin where no other can.
+const UNFIT: Duration = Duration::from_secs(5);
+
+/// Publishes the message to the end of a pool's queue, within the time that messages are held. It is
+/// not given back for that: the broker counts how often it is, and not how often it is published.
+async fn hand_on(
+    worker: &Worker,
+    pool: String,
+    body: Bytes,
+    properties: Properties,
+    message: &mut Unacked,
+) {
+    let forward = settle::forward(worker, pool, body, properties);
+    let forwarded = tokio::time::timeout(worker.settings.hold, forward).await;
+    let full = |_| Err(Error::throttled("hand the message on", "its queue did not take it"));
+    match forwarded.unwrap_or_else(full) {
+        Ok(()) => message.ack().await,
+        Err(error) => give_back(message, &error).await,
+    }
+}
+
 /// Nothing could be stored: the message comes again. A little later, so that a fault that stays
 /// does not spin.
 async fn give_back(message: &mut Unacked, error: &Error) {
     tracing::error!(error = error.chain(), "the message goes back to its queue");
-    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
     message.requeue().await;
 }
 
@@ -178,7 +211,8 @@ pub struct Opening {
 
 impl Opening {
     /// Plans the run by its definition. Where that fails the run is opened all the same, so that
-    /// the failure is its outcome.
+    /// the failure is its outcome; it keeps what it holds, and how many failures it may have is for
+    /// a worker to say that knows.
     pub fn of(worker: &Worker, run: &Run, bound: Result<Arc<Bound>>) -> Opening {
         // What it waits for, and what if that fails, is said by the definition alone. Without one
         // there is nothing to wait for: the failure is the outcome.
@@ -191,13 +225,13 @@ impl Opening {
             Err(_) => (Vec::new(), AfterFailed::default()),
         };
         let plan = bound.and_then(|bound| Plan::new(Arc::clone(&bound.export), run, &worker.house));
-        let attempts = plan.as_ref().map_or(1, |plan| plan.export().retry.attempts);
+        let attempts = plan.as_ref().map_or(u32::MAX, |plan| plan.export().retry.attempts);
         let number = worker.jobs.fetch_add(1, Ordering::Relaxed);
         let ask = Open {
             run: run.id,
             worker: format!("{}/{number}", worker.name),
             lease: worker.settings.lease,
-            needs: plan.as_ref().map(|plan| needs(plan, run)).unwrap_or_default(),
+            needs: plan.as_ref().ok().map(|plan| needs(plan, run)),
             attempts: i32::try_from(attempts).unwrap_or(i32::MAX),
             cursor: plan.as_ref().ok().and_then(Plan::cursor).map(str::to_owned),
             target: plan.as_ref().ok().map(|plan| plan.target().to_owned()),
@@ -228,12 +262,18 @@ pub struct Begun {
     pub outcome: Outcome,
 }
 
+/// A definition that this worker does not understand was applied by another version: the run waits
+/// for a worker of that.
+fn unfit(error: Error) -> Error {
+    match error.class() {
+        Class::Config => error.reclass(Class::Unavailable),
+        _ => error,
+    }
+}
+
 async fn begin(worker: &Worker, run: &Run) -> Result<Begun> {
-    let bound = worker
-        .patiently("ledger", "read the definition", || {
-            worker.definitions.bound(&run.order.export, &run.order.definition)
-        })
-        .await;
+    let bound = worker.definition(&run.order.export, Some(&run.order.definition)).await;
+    let bound = bound.map_err(unfit);
     let opening = Opening::of(worker, run, bound);
     let outcome = worker.apply("open the run", opening.command()).await?;
     Ok(Begun { opening, outcome })
@@ -266,11 +306,8 @@ async fn open(
             Box::pin(work(worker, plan, *opened, claim, message)).await
         }
         Outcome::Closed(Closed::Ended(state)) => {
-            // Whoever ended it may not have got to these.
-            if let Ok(plan) = &plan {
-                settle::clean(plan, &run).await;
-                settle::remove_replaced(worker, plan, &run).await;
-            }
+            // Whoever ended it may not have got to this.
+            settle::clean_up(worker, plan.as_ref(), &run).await?;
             if state == State::Done {
                 settle::done_mark(worker, &run).await;
             } else {
@@ -368,7 +405,7 @@ async fn work(
 async fn let_message_go(worker: &Worker, run: &Run, message: &mut Unacked) -> Infallible {
     loop {
         tokio::time::sleep(worker.settings.hold).await;
-        match leave_wake_up(worker, run.id, std::time::Duration::ZERO).await {
+        match leave_wake_up(worker, run.id, Duration::ZERO).await {
             Ok(()) => {
                 message.ack().await;
                 tracing::info!("the message is let go; the work goes on");

@@ -17,14 +17,14 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::claims::Claims;
 use crate::error::{Class, Error, Result};
-use crate::intake::Definitions;
+use crate::intake::{Bound, Definitions};
 use crate::job::command::{Command, Outcome};
 use crate::job::message::WakeMessage;
 use crate::job::retry::{self, Jitter};
@@ -204,13 +204,12 @@ impl Worker {
                 concurrency = self.settings.concurrency,
                 "taking jobs"
             );
-            while let Ok(slot) = tokio::time::timeout(self.settings.hold, self.slot()).await {
+            loop {
+                let left = self.settings.hold.saturating_sub(lanes.held(Instant::now()));
+                let Ok(slot) = tokio::time::timeout(left, self.slot()).await else { break };
                 let (Some(slot), Some(message)) = (slot, lanes.next().await) else { return Ok(()) };
                 let worker = Arc::clone(self);
-                tokio::spawn(async move {
-                    job::handle(&worker, message).await;
-                    drop(slot);
-                });
+                tokio::spawn(async move { job::handle(&worker, message, slot).await });
             }
             // What was prefetched is not held longer than what is worked on: it goes back to its
             // place, where another worker may have it.
@@ -235,7 +234,7 @@ impl Worker {
             // Enough for every slot, so that none is idle while any pool has work; and no more,
             // so that a lone pool has nothing waiting here that an idle worker could take.
             let stream = self.queue.consume(pool, self.settings.concurrency).await?;
-            lanes.add(*weight, stream);
+            lanes.add(*weight, self.settings.concurrency, stream);
         }
         Ok(lanes)
     }
@@ -289,6 +288,21 @@ impl Worker {
         self.patiently("ledger", doing, || apply_one(&*self.ledger, command.clone())).await
     }
 
+    /// The definition with this content, or the active one. Of the ledger it is asked patiently; what
+    /// is known here says nothing about whether that can be used.
+    async fn definition(&self, export: &str, hash: Option<&str>) -> Result<Arc<Bound>> {
+        if let Some(known) = self.definitions.known(export, hash) {
+            return Ok(known);
+        }
+        let ask = || async {
+            match hash {
+                Some(hash) => self.definitions.bound(export, hash).await,
+                None => self.definitions.active(export).await,
+            }
+        };
+        self.patiently("ledger", "read the definition", ask).await
+    }
+
     /// Waits while a dependency is away that a job already waits for.
     async fn dependencies(&self) {
         while self.waiting.load(Ordering::Relaxed) > 0 {
@@ -311,11 +325,17 @@ impl Worker {
             match attempt().await {
                 Err(error) if passes(dependency, error.class()) => {
                     match error.class() {
-                        // A full queue is there: what it does not take is this job's trouble.
-                        Class::Throttled => full.note(doing, Err(&error)),
-                        _ => self.health.set(dependency, Err(&error)),
+                        // A full queue is there: what it does not take is this job's trouble, and
+                        // the others may be those that make room in it.
+                        Class::Throttled => {
+                            full.note(doing, Err(&error));
+                            noted = None;
+                        }
+                        _ => {
+                            self.health.set(dependency, Err(&error));
+                            noted.get_or_insert_with(|| Waiting::new(&self.waiting));
+                        }
                     }
-                    noted.get_or_insert_with(|| Waiting::new(&self.waiting));
                     let wait = retry::wait(PATIENCE, tries, Jitter::Half, rand::random());
                     tries = tries.saturating_add(1);
                     let mut draining = self.draining.subscribe();
@@ -367,49 +387,4 @@ impl Drop for Waiting<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::*;
-    use crate::claims::embedded::EmbeddedClaims;
-    use crate::ledger::embedded::EmbeddedLedger;
-    use crate::limits::embedded::EmbeddedLimits;
-    use crate::queue::embedded::Embedded;
-
-    /// A worker on one file, that takes no messages by itself.
-    pub fn worker(file: &Path, claims: Arc<dyn Claims>) -> Worker {
-        Worker::new(
-            "w".to_owned(),
-            WorkerSettings::default(),
-            Duration::from_secs(60),
-            Embedded::open(file).unwrap(),
-            claims,
-            Arc::new(EmbeddedLedger::open(file).unwrap()),
-            Gate::new(Arc::new(EmbeddedLimits::open(file).unwrap())),
-            House::default(),
-            Arc::new(Health::new(&[])),
-        )
-    }
-
-    #[tokio::test]
-    async fn a_worker_that_is_to_end_waits_for_a_hiccup_and_for_no_outage() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("longshore.db");
-        let worker = worker(&file, Arc::new(EmbeddedClaims::open(&file).unwrap()));
-        worker.drain().await;
-        let ask = async |errors: usize| {
-            let mut left = errors;
-            let asking = worker.patiently("ledger", "ask", || {
-                let answer = left.checked_sub(1).map(|less| left = less);
-                async move { answer.map_or(Ok(()), |()| Err(Error::transient("ask", "cut off"))) }
-            });
-            asking.await
-        };
-        ask(2).await.unwrap();
-        assert!(worker.health.readiness().dependencies["ledger"].up);
-        // As an outage: the job is not to be charged with it.
-        assert_eq!(ask(usize::MAX).await.unwrap_err().class(), Class::Unavailable);
-        assert!(!worker.health.readiness().dependencies["ledger"].up);
-        assert_eq!(worker.waiting.load(Ordering::Relaxed), 0);
-    }
-}
+mod tests;

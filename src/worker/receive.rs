@@ -23,6 +23,8 @@ pub enum Received {
     Nothing(Option<Box<Run>>),
     /// It belongs on another pool's queue.
     Elsewhere(String),
+    /// It is for a worker that understands the definition.
+    Unfit(Error),
     /// It cannot be worked on by anybody: it goes to the dead letters.
     Refused {
         /// The export that it names, where it names one.
@@ -54,26 +56,23 @@ async fn accept(worker: &Worker, message: &Mail, job: JobMessage) -> Result<Rece
     // by a definition that was just read.
     let mut fresh = pinned;
     loop {
-        let bound = worker
-            .patiently("ledger", "read the definition", || async {
-                match &job.definition {
-                    Some(hash) => worker.definitions.bound(&name, hash).await,
-                    None => worker.definitions.active(&name).await,
-                }
-            })
-            .await;
+        let bound = worker.definition(&name, job.definition.as_deref()).await;
         let ordered = bound.and_then(|bound| {
             let order = order(message, &job, &bound)?;
             Ok((bound, order))
         });
         let (bound, order) = match ordered {
             Ok(both) => both,
-            Err(error) if is_the_senders(&error) => {
+            Err(error) if is_the_senders(&error) || error.class() == Class::Config => {
                 if !std::mem::replace(&mut fresh, true) {
                     worker.definitions.forget(&name);
                     continue;
                 }
-                return Ok(Received::Refused { export: Some(name), error });
+                return Ok(match error.class() {
+                    // Whoever applied the definition understood it.
+                    Class::Config => Received::Unfit(error),
+                    _ => Received::Refused { export: Some(name), error },
+                });
             }
             Err(error) => return Err(error),
         };
@@ -241,7 +240,7 @@ pub async fn release(worker: &Worker, claim: &Claim) {
 
 /// Whether an error says that the message is wrong, rather than that something is away.
 fn is_the_senders(error: &Error) -> bool {
-    matches!(error.class(), Class::Malformed | Class::Conflict | Class::Config)
+    matches!(error.class(), Class::Malformed | Class::Conflict)
 }
 
 fn strange(outcome: &Outcome) -> Error {

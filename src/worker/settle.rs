@@ -97,7 +97,7 @@ async fn failed(
 ) -> Result<bool> {
     let policy = match plan.map(|plan| &plan.export().retry) {
         Some(retry) => RetryPolicy { attempts: retry.attempts, backoff: retry.backoff },
-        None => RetryPolicy { attempts: 1, backoff: FORWARD },
+        None => RetryPolicy { attempts: u32::MAX, backoff: FORWARD },
     };
     let next = retry::next(
         error.class(),
@@ -280,12 +280,45 @@ fn forward_wait(run: &Run) -> Duration {
     retry::wait(FORWARD, run.waits.unsigned_abs(), Jitter::Half, rand::random())
 }
 
-/// Removes what the run staged.
-pub async fn clean(plan: &Plan, run: &Run) {
-    let holder = Holder { run: run.id, fence: run.fence };
-    if let Err(error) = plan.sink().clean(&holder).await {
+/// Removes what the run staged, as far as that works now: see [`clean_up`].
+async fn clean(plan: &Plan, run: &Run) {
+    if let Err(error) = try_clean(plan, run).await {
         tracing::warn!(error = error.chain(), "what was staged is not cleaned up yet");
     }
+}
+
+async fn try_clean(plan: &Plan, run: &Run) -> Result<()> {
+    plan.sink().clean(&Holder { run: run.id, fence: run.fence }).await
+}
+
+/// Removes what a run that has ended has left behind, and what it has replaced. Where that does not
+/// work, it is put into the outbox to be tried again, for some days.
+///
+/// # Errors
+/// Where that could not be stored: the message is to go back.
+pub async fn clean_up(worker: &Worker, plan: Result<&Plan, &Error>, run: &Run) -> Result<()> {
+    let cleaned = match plan {
+        // Nobody has staged anything.
+        _ if run.fence == 0 => return Ok(()),
+        Ok(plan) => match try_clean(plan, run).await {
+            Ok(()) => remove_replaced(worker, plan, run).await,
+            error => error,
+        },
+        Err(error) => Err(error.again()),
+    };
+    let Err(error) = cleaned else { return Ok(()) };
+    match worker.apply("post the cleaning again", Command::Clean { run: run.id }).await? {
+        Outcome::Done(_) => {
+            tracing::warn!(error = error.chain(), "not cleaned up; it is tried again later");
+        }
+        Outcome::Refused(Refusal::TooLate) => tracing::error!(
+            run = %run.id,
+            error = error.chain(),
+            "what the run has left behind stays there: it could not be cleaned up for days"
+        ),
+        _ => {}
+    }
+    Ok(())
 }
 
 /// For how long the files of a replaced delivery stay, for whoever reads it still. The wake-up for it
@@ -297,25 +330,15 @@ const REPLACED: u32 = 30;
 
 /// Removes what the deliveries left behind that this run's, and those before it, have replaced, when
 /// nobody reads them any more.
-pub async fn remove_replaced(worker: &Worker, plan: &Plan, run: &Run) {
-    match try_remove_replaced(worker, plan, run).await {
-        Ok(0) => {}
-        Ok(files) => tracing::info!(files, "removed what replaced deliveries had left"),
-        Err(error) => {
-            tracing::warn!(error = error.chain(), "replaced deliveries are not cleaned up yet");
-        }
-    }
-}
-
-async fn try_remove_replaced(worker: &Worker, plan: &Plan, run: &Run) -> Result<usize> {
+async fn remove_replaced(worker: &Worker, plan: &Plan, run: &Run) -> Result<()> {
     let replaces = run.decision.as_ref().is_some_and(|decision| decision.replaces.is_some());
     let Some(ended) = run.ended_at.filter(|_| replaces && run.state == State::Done) else {
-        return Ok(0);
+        return Ok(());
     };
     let now = worker.ledger.now().await?;
     let before = now.checked_sub(GRACE).unwrap_or(Timestamp::MIN);
     if ended > before {
-        return Ok(0);
+        return Ok(());
     }
     let replaced = worker.ledger.replaced(plan.target(), before, REPLACED).await?;
     let manifests = replaced.iter().map(|text| Manifest::parse(text.as_bytes(), MANIFEST_LIMIT));
@@ -328,7 +351,11 @@ async fn try_remove_replaced(worker: &Worker, plan: &Plan, run: &Run) -> Result<
         let runs = worker.ledger.runs(&committing).await?;
         Ok(!runs.iter().any(|run| run.needs.contains(&need.name)))
     };
-    plan.sink().remove_replaced(&manifests, free.boxed()).await
+    let files = plan.sink().remove_replaced(&manifests, free.boxed()).await?;
+    if files > 0 {
+        tracing::info!(files, "removed what replaced deliveries had left");
+    }
+    Ok(())
 }
 
 /// Tells the claims that a key is done. Without the mark the ledger is asked, which is slower.

@@ -33,8 +33,10 @@ async fn spread(worker: &Worker, plan: &Plan, run: &Run) -> Result<Box<Run>> {
         Error::transient("list the tables", "it took longer than its timeout")
             .with("timeout", crate::units::show_duration(limit))
     })??;
+    let read = || worker.ledger.body(run.id);
+    let body = worker.patiently("ledger", "read the job", read).await?;
     let part = |table: &String| {
-        let order = intake::part(run, table, bound)?;
+        let order = intake::part(run, &body, table, bound)?;
         Ok((RunId::new(), Box::new(order)))
     };
     let orders = tables.iter().map(part).collect::<Result<Vec<_>>>()?;

@@ -175,7 +175,7 @@ fn check_and_apply_tell_what_is_wrong_and_what_changed() {
     assert_eq!(shown[0]["definition"]["description"], "all");
     assert_eq!(shown[0]["applied_by"].as_str().unwrap().split('@').next(), Some("ole"));
     let error = house.fails(5, &["exports", "show", "ordres"]);
-    assert!(error.contains("\nhelp: Active are: orders."), "{error}");
+    assert!(error.contains("\nhelp: Did you mean `orders`? Active are: orders."), "{error}");
 
     house.write("config/exports/orders.toml", "sorce = 1");
     let (code, found, _) = house.run(&["check"]);
@@ -225,6 +225,15 @@ fn migrations_at_the_same_moment_wait_for_each_other() {
             assert!(!migrated.is_empty() && migrated.iter().all(|one| one["applied"] == true));
         }
     });
+    let noted = house.objects(&["audit", "--action", "migrate", "--actor", "ole"]);
+    assert!(
+        noted.iter().any(|line| line["reason"].as_str().unwrap().contains(": 1 ")),
+        "{noted:?}"
+    );
+    // What was done is not done again, and not noted either.
+    house.done(&["migrate"]);
+    house.done(&["migrate", "--status"]);
+    assert_eq!(house.objects(&["audit", "--action", "migrate"]).len(), noted.len());
 }
 
 #[test]

@@ -150,7 +150,7 @@ impl Bench {
             worker: RunId::new().to_string(),
             // Whoever comes next finds that this one fell silent.
             lease: Duration::ZERO,
-            needs: plan.needs(),
+            needs: Some(plan.needs()),
             attempts: 100,
             cursor: plan.cursor().map(str::to_owned),
             target: Some(plan.target().to_owned()),
@@ -214,7 +214,7 @@ impl Bench {
 
     async fn staged<'a>(&self, plan: &Plan, ready: Ready<'a>) -> Result<Staged<'a>> {
         let known = Known(&self.ledger, plan.cursor().unwrap_or_default());
-        ready.extract(&known).await?.transform()?.check()?.protect()?.stage().await
+        ready.extract(&known).await?.transform()?.check().await?.protect().await?.stage().await
     }
 
     /// Where the cursor stands.

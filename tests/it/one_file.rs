@@ -86,7 +86,7 @@ async fn with(test: impl AsyncFnOnce(&mut House)) {
 
     let config = config::load(&at.join("config"), LoadOptions::default())
         .unwrap_or_else(|problems| panic!("{problems}"));
-    let mut parts = wiring::parts(&config.settings).unwrap();
+    let mut parts = wiring::parts_unread(&config.settings).unwrap();
     let (tell, events) = mpsc::unbounded_channel();
     parts.queue = Arc::new(Told { queue: Arc::clone(&parts.queue), events: tell });
     let definitions: Vec<NewDefinition> = config

@@ -462,3 +462,19 @@ async fn a_server_that_cannot_be_reached_is_unavailable() {
     let error = postgres::connect(&away, "test").await.map(|_| ()).unwrap_err();
     assert_eq!(error.class(), Class::Permanent, "{error}");
 }
+
+#[tokio::test]
+async fn a_query_that_writes_is_the_querys_fault() {
+    let client = postgres::connect(&connection(), "test").await.unwrap();
+    let sequence = format!("longshore_test_{}", uuid::Uuid::now_v7().simple());
+    client.batch_execute(&format!("CREATE SEQUENCE {sequence}")).await.unwrap();
+    let writes = source(json!({"query": format!("SELECT nextval('{sequence}') AS n")}), None);
+    let read = async {
+        let rows = writes.read(&Bindings::new()).await?;
+        rows.stream.try_collect::<Vec<_>>().await
+    };
+    let error = read.await.unwrap_err();
+    client.batch_execute(&format!("DROP SEQUENCE {sequence}")).await.unwrap();
+    assert_eq!(error.class(), Class::Permanent, "{error}");
+    assert!(error.to_string().contains("25006"), "{error}");
+}

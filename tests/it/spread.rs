@@ -187,7 +187,7 @@ async fn a_worker_that_dies_before_the_runs_are_there_is_followed_by_another() {
             run,
             worker: "gone".to_owned(),
             lease: Duration::from_millis(10),
-            needs: Vec::new(),
+            needs: Some(Vec::new()),
             attempts: 8,
             cursor: None,
             target: None,

@@ -55,6 +55,11 @@ impl World {
             if faulty(Fault::AnswerLost) && (hand.asks_ledger() || hand.write().is_some()) {
                 next.push((Action::StepUnanswered(n), false));
             }
+            let opens = matches!(hand.step, Step::Open | Step::Accept { held: false });
+            let open = self.ledger.run(hand.run).is_none_or(|run| !run.state.ended());
+            if self.left.unfit > 0 && opens && open {
+                next.push((Action::Unfit(n), false));
+            }
             let may_fail = hand.step == Step::Stage || hand.write() == Some(Write::Merge);
             if self.left.failures > 0 && may_fail {
                 next.push((Action::Fail(n, Class::Transient), false));
@@ -245,6 +250,13 @@ impl World {
             Action::StepUnanswered(n) => {
                 self.left.faults -= 1;
                 self.unanswered(config, n)?;
+            }
+            Action::Unfit(n) => {
+                self.left.unfit -= 1;
+                if let Some(hand) = &mut self.workers[n] {
+                    hand.unfit = true;
+                }
+                self.step(config, n)?;
             }
             Action::Fail(n, class) => {
                 self.left.failures -= 1;

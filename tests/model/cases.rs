@@ -113,6 +113,12 @@ fn of_more_runs(way: Way, n: u8) -> Vec<Config> {
         },
         Config { left: Left { failures: 1, ..faults(n) }, ..two("two runs, one failing") },
         Config { left: Left { pauses: 1, ..faults(n) }, ..two("two runs, paused") },
+        Config {
+            cursor: true,
+            faults: DEADLY,
+            left: Left { unfit: 1, ..faults(n) },
+            ..two("two runs, a worker unfit")
+        },
     ]
 }
 
@@ -144,6 +150,13 @@ pub fn small(way: Way) -> Vec<Config> {
         Config { faults: DEADLY, left: Left { reruns: 1, ..faults(1) }, ..one("run again") },
         Config { left: Left { pauses: 1, ..faults(0) }, ..two("two runs, paused") },
         Config { cursor: true, faults: &[Fault::Crash], ..two("two runs, target and cursor") },
+        Config {
+            cursor: true,
+            workers: 1,
+            faults: &[Fault::Crash],
+            left: Left { unfit: 1, ..faults(1) },
+            ..two("two runs, the worker unfit")
+        },
         Config {
             cursor: true,
             apart: way == Way::Table,

@@ -80,6 +80,8 @@ pub struct Hand {
     pub asked: bool,
     /// The number of the opening, by which one is known again whose answer was lost.
     pub opening: i64,
+    /// Whether the worker cannot plan the run that it is about to open.
+    pub unfit: bool,
     /// Whether the attempt can be stopped: from its opening until it has an ending.
     pub beats: bool,
     pub failures: i32,
@@ -101,7 +103,7 @@ impl Hash for Hand {
         if matches!(self.step, Step::Release { .. } | Step::Refuse | Step::GiveBack | Step::Ack) {
             return;
         }
-        (self.run, self.epoch, self.fence, self.asked, self.opening).hash(to);
+        (self.run, self.epoch, self.fence, self.asked, self.opening, self.unfit).hash(to);
         (self.letting_go, self.beats, self.failures, self.waits).hash(to);
         (&self.cursor, &self.predecessor, &self.decided).hash(to);
     }
@@ -124,6 +126,7 @@ impl Hand {
             fence: 0,
             asked: false,
             opening: 0,
+            unfit: false,
             beats: false,
             failures: 0,
             waits: 0,
@@ -149,7 +152,7 @@ impl Hand {
     pub fn settles(&mut self, step: Step) {
         self.step = step;
         (self.cursor, self.predecessor) = (None, None);
-        self.letting_go = false;
+        (self.letting_go, self.unfit) = (false, false);
         (self.asked, self.opening) = (false, 0);
     }
 

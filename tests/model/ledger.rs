@@ -98,7 +98,7 @@ impl Named {
                 }
                 Command::Open(open) => {
                     named.runs.insert(open.run);
-                    named.needs.extend(open.needs.iter().map(|need| need.name.clone()));
+                    named.needs.extend(open.needs.iter().flatten().map(|need| need.name.clone()));
                 }
                 Command::Beat { run, .. }
                 | Command::Wake { run, .. }

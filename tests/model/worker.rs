@@ -37,15 +37,16 @@ fn needs(config: &Config, run: u8, edition: i32) -> Vec<Need> {
 }
 
 fn opening(config: &Config, hand: &Hand, worker: usize, run: u8, edition: i32) -> Command {
+    let fit = !hand.unfit;
     Command::Open(Open {
         run: ledger::id(run),
         worker: hand.name(worker),
         lease: LEASE,
-        needs: needs(config, run, edition),
-        attempts: i32::try_from(config.attempts).unwrap(),
-        cursor: (config.cursor && edition == 1).then(|| CURSOR.to_owned()),
-        target: Some(target(config, run)),
-        uses: vec!["shop".to_owned(), "lake".to_owned()],
+        needs: fit.then(|| needs(config, run, edition)),
+        attempts: if fit { i32::try_from(config.attempts).unwrap() } else { i32::MAX },
+        cursor: (config.cursor && edition == 1 && fit).then(|| CURSOR.to_owned()),
+        target: fit.then(|| target(config, run)),
+        uses: if fit { vec!["shop".to_owned(), "lake".to_owned()] } else { Vec::new() },
         before: Vec::new(),
         after_failed: AfterFailed::default(),
     })
@@ -245,10 +246,19 @@ impl World {
             other => panic!("{other:?}"),
         };
         let run: &Run = &opened.run;
+        let unfit = hand.unfit;
         hand.settles(Step::Begin);
         (hand.epoch, hand.fence) = (run.epoch, run.fence);
         (hand.failures, hand.waits) = (run.failures, run.waits);
         hand.beats = true;
+        if unfit {
+            return match run.state {
+                State::Running => hand.failed(config, Class::Unavailable),
+                // `settle::close`: without a plan the target cannot be asked.
+                _ if run.fence > 1 => hand.ends(Step::PutBack { counted: false, wait: true }),
+                _ => hand.ends(Step::CloseLedger),
+            };
+        }
         match run.state {
             State::Closing => hand.ends(Step::CloseTarget),
             State::Committing => {

@@ -92,6 +92,7 @@ pub struct Left {
     pub hand_backs: u8,
     pub letting_go: u8,
     pub growth: u8,
+    pub unfit: u8,
 }
 
 /// What is on a queue.
@@ -202,6 +203,8 @@ pub enum Action {
     Step(usize),
     /// The same, and it does not learn of it.
     StepUnanswered(usize),
+    /// A worker opens a run that it cannot plan: it lacks a connection, or is of another version.
+    Unfit(usize),
     /// Something that is the job's own fault goes wrong.
     Fail(usize, Class),
     /// A worker dies; what it asked the target for last may still land.

@@ -23,12 +23,13 @@ pub(super) fn of_class(class: Class) -> Page {
              happens often, set `max-requests` or `max-runs` of the connection.",
         ),
         Class::Unavailable => (
-            "The other side cannot be reached, or a secret is missing.",
-            "A server is down, the network is cut, an address is wrong, or a reference to a secret \
-             leads nowhere.",
+            "The other side cannot be reached, or something is missing here.",
+            "A server is down or takes no writes, the network is cut, an address is wrong, a disk is \
+             full, a folder is not mounted, a reference to a secret leads nowhere, or this worker \
+             lacks the connection or does not understand the definition.",
             "cannot connect: PostgreSQL cannot be reached (connection shop, host db.internal)",
-            "Bring the server back, correct the address, or put the secret there. Runs wait, no \
-             attempt is counted, and they go on by themselves.",
+            "Bring the server back, correct the address, put the secret or the connection there, \
+             update the worker. Runs wait, no attempt is counted, and they go on by themselves.",
         ),
         Class::Contract => (
             "The rows break the contract.",

@@ -93,18 +93,18 @@ fn the_path_of_a_source_has_what_its_reader_can_fill() {
     for (path, told) in [
         ("", "a name in the path is empty"),
         ("/in/x.csv", "the path begins with `/`"),
-        ("in/{country", "a brace stands alone"),
+        ("in/{country", "a brace lacks its other"),
         ("in/{run}.csv", "nothing fills {run}"),
         ("in/{export}.csv", "nothing fills {export}"),
         ("in/{contry}.csv", "did you mean `country`?"),
-        ("in/{window_start:%Y}.csv", "{window_start} takes no format in the path of a source"),
-        ("in/{country:%Y}.csv", "{country} takes no format in the path of a source"),
+        ("in/{window_start:%!}.csv", "the format of {window_start} is not understood"),
+        ("in/{country:%Y}.csv", "the format of {country} is not understood"),
     ] {
         let shown = problems("exports/orders.toml", &of(path));
         assert!(shown.contains(told), "{path}: {shown}");
         assert_eq!(shown.matches("error[").count(), 1, "{path}: {shown}");
     }
-    let export = of("in/{country}-{window_start}/**/*.csv");
+    let export = of("in/{country}-{window_start:%Y%m%d}/**/*.csv");
     load_in(folder(&[("exports/orders.toml", &export)]).path(), LoadOptions::default()).unwrap();
 }
 

@@ -79,6 +79,16 @@ golden! {
         &CONNECTIONS.replace("[lake]", "max-requests = \"fast\"\n[lake]"));
     bad_secret_reference => problems("connections.toml",
         &CONNECTIONS.replace("[lake]", "password = \"${vualt:shop#password}\"\n[lake]"));
+    secret_without_a_vault => problems("connections.toml",
+        &CONNECTIONS.replace("[lake]", "password = \"${vault:secret/data/shop#password}\"\n[lake]"));
+    secret_of_no_field => problems("connections.toml",
+        &CONNECTIONS.replace("[lake]", "password = \"${vault:secret/data/shop}\"\n[lake]"));
+    vault_with_its_own_token => problems("longshore.toml", &format!(
+        "{SETTINGS}[vault]\nurl = \"https://vault:8200\"\ntoken = \"${{vault:secret/data/me#token}}\"\n"));
+    vault_with_a_literal_token => problems("longshore.toml", &format!(
+        "{SETTINGS}[vault]\nurl = \"https://vault:8200\"\ntoken = \"hvs.canary\"\n"));
+    vault_without_tls => problems("longshore.toml", &format!(
+        "{SETTINGS}[vault]\nurl = \"http://vault.internal:8200\"\ntoken = \"${{env:VAULT_TOKEN}}\"\n"));
     bad_type => of_export("contract = { fields = { amount = { type = \"decimal(40,2)\" } } }\n");
     bad_day => of_export("[schedule]\ncron = \"* * * * *\"\nstart = \"November\"\n");
     bad_listen => problems("longshore.toml", &format!("{SETTINGS}[http]\nlisten = \"8640\"\n"));

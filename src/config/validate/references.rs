@@ -86,7 +86,9 @@ fn check_key(config: &SourceConfig, at: &[&str], tree: &Node, problems: &mut Pro
             .help("name the columns by which a row is found: `key = [\"code\"]`");
     }
     let mut seen = BTreeSet::new();
-    let fields = config.fields.as_ref().map(|fields| fields.keys().collect::<Vec<_>>());
+    // Of a database they are those that need a type, and not all.
+    let fields = config.fields.as_ref().filter(|_| config.path.is_some());
+    let fields = fields.map(|fields| fields.keys().collect::<Vec<_>>());
     let listed = config.columns.as_ref().map(|columns| columns.iter().collect::<Vec<_>>());
     let columns = fields.or(listed);
     for column in key {

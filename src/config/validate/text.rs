@@ -11,7 +11,7 @@ use crate::config::tree::Place;
 use crate::export::{Export, TABLE};
 use crate::job::RunId;
 use crate::job::param::{self, Bindings, Value};
-use crate::job::template::{self, Fault, Mistake, Template};
+use crate::job::template::{self, Fault, Mistake, Pattern, Template};
 use crate::job::window::{self, Window, WindowSpec};
 use crate::source;
 
@@ -109,38 +109,15 @@ pub fn path(
     let (template, mistakes) = Template::read(path, &export.param_names());
     let is_fine = mistakes.is_empty();
     for mistake in mistakes {
-        tell(path, &mistake, export, place, problems);
+        tell(path, &mistake, export, &template::BUILT_IN, place, problems);
     }
     is_fine.then_some(template)
 }
 
-/// Checks the path of a source, whose placeholders are the job's parameters and window as they are.
+/// Checks the path of a source.
 pub fn pattern(path: &str, export: &Export, place: &Place, problems: &mut Problems) {
-    let names = match source::placeholders(path) {
-        Ok(names) => names,
-        Err(error) => {
-            problems.add(Code::BadValue, place, error.message(), "").help =
-                error.advice().map(str::to_owned);
-            return;
-        }
-    };
-    let known = || export.params.keys().map(String::as_str).chain(param::WINDOW);
-    for name in names {
-        let plain = name.split(':').next().unwrap_or(name);
-        if known().any(|one| one == name) {
-            continue;
-        }
-        if plain != name && known().any(|one| one == plain) {
-            let message = format!("{{{plain}}} takes no format in the path of a source");
-            problems
-                .add(Code::BadValue, place, message, "")
-                .help("declare a parameter for that part of the name in [params]");
-            continue;
-        }
-        let message = format!("nothing fills {{{name}}}");
-        let place = placeholder(path, name, place);
-        problems.add(Code::UnknownPlaceholder, &place, message, "nothing of this name").help =
-            suggest(name, known());
+    for mistake in Pattern::read(path, &export.param_names()).1 {
+        tell(path, &mistake, export, &param::WINDOW, place, problems);
     }
 }
 
@@ -156,13 +133,14 @@ fn tell(
     path: &str,
     mistake: &Mistake<'_>,
     export: &Export,
+    built_in: &[&str],
     place: &Place,
     problems: &mut Problems,
 ) {
     match mistake.fault {
         Fault::Unknown(name) => {
             let message = format!("nothing fills {{{name}}}");
-            let known = export.param_names().into_iter().chain(template::BUILT_IN);
+            let known = export.param_names().into_iter().chain(built_in.iter().copied());
             let place = placeholder(path, name, place);
             problems.add(Code::UnknownPlaceholder, &place, message, "nothing of this name").help =
                 suggest(name, known);

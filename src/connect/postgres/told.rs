@@ -127,6 +127,8 @@ fn class_of(state: &str) -> Class {
         // Shutdowns, a server that is starting, too many connections, full disks and memory.
         _ if state.starts_with("08") || state.starts_with("53") => Class::Unavailable,
         "57P01" | "57P02" | "57P03" | "57P05" => Class::Unavailable,
+        // It takes no writes: a standby, as which a primary comes back that was replaced.
+        "25006" => Class::Unavailable,
         // Serialization and deadlock; a lock not had in time; a statement that was cancelled.
         "40001" | "40P01" | "40003" | "55P03" | "57014" => Class::Transient,
         // Idle for too long in a transaction, a snapshot too old, a failed server process.
@@ -193,6 +195,7 @@ mod tests {
             ("08006", Class::Unavailable),
             ("57P01", Class::Unavailable),
             ("53300", Class::Unavailable),
+            ("25006", Class::Unavailable),
             ("40001", Class::Transient),
             ("55P03", Class::Transient),
             ("28P01", Class::Permanent),

@@ -177,3 +177,15 @@ fn keys_are_compared_one_by_one() {
     let strange = Comparison::of(&json!({"a": 1}), &content(EXPORT));
     assert!(strange.changes.len() > 5 && strange.effects.is_empty());
 }
+
+#[test]
+fn references_are_part_of_the_definition_where_there_are_any() {
+    let plain = content(EXPORT);
+    assert!(plain.get("reference").is_none() && plain["source"].get("key").is_none(), "{plain}");
+    let line = "[reference.c]\nconnection = \"lake\"\npath = \"c.parquet\"\nkey = [\"code\"]\n";
+    let more = content(&format!("{EXPORT}{line}"));
+    let found = Comparison::of(&plain, &more);
+    let keys: Vec<&str> = found.changes.iter().map(|change| change.key.as_str()).collect();
+    assert_eq!(keys, ["reference.c.connection", "reference.c.path", "reference.c.key"]);
+    assert!(found.effects[0].what.contains("the rows may be others (references)"));
+}

@@ -169,23 +169,17 @@ impl CsvWriter {
     /// A value as the dialect has it; whether there is such a form.
     fn special(&self, out: &mut Vec<u8>, column: &Values<'_>, row: usize) -> bool {
         let dialect = &self.dialect;
-        let shown = match (column, &dialect.date, &dialect.time, &dialect.timestamp) {
-            (Values::Date(a), Some(pattern), ..) => pattern.date(a.value(row)),
-            (Values::Time(a), _, Some(pattern), _) => pattern.time(a.value(row)),
-            (Values::Timestamp(a), .., Some(pattern)) => pattern.timestamp(a.value(row)),
-            (Values::Instant(a), .., Some(pattern)) => pattern.instant(a.value(row)),
-            _ => {
-                plain(out, column, row);
-                let is_number =
-                    matches!(column, Values::Decimal(..) | Values::Float32(_) | Values::Float64(_));
-                if is_number
-                    && dialect.decimal != b'.'
-                    && let Some(point) = out.iter().position(|byte| *byte == b'.')
-                {
-                    out[point] = dialect.decimal;
-                }
-                return true;
+        let Some((_, shown)) = timed(dialect, column, row) else {
+            plain(out, column, row);
+            let is_number =
+                matches!(column, Values::Decimal(..) | Values::Float32(_) | Values::Float64(_));
+            if is_number
+                && dialect.decimal != b'.'
+                && let Some(point) = out.iter().position(|byte| *byte == b'.')
+            {
+                out[point] = dialect.decimal;
             }
+            return true;
         };
         let shown = shown.filter(|(_, exact)| *exact || dialect.truncate);
         shown.is_some_and(|(text, _)| {
@@ -274,20 +268,33 @@ impl Cannot {
     /// Why the value in `row` cannot be written, if it cannot.
     pub fn rule(&self, column: &Values<'_>, row: usize) -> Option<String> {
         let dialect = &self.dialect;
-        let (name, shown) = match (column, &dialect.date, &dialect.time, &dialect.timestamp) {
-            (Values::String(a), ..) => {
-                let fine = dialect.charset.has(a.value(row));
-                return (!fine).then(|| format!("encoding {}", dialect.charset.name()));
-            }
-            (Values::Date(a), Some(pattern), ..) => ("date", pattern.date(a.value(row))),
-            (Values::Time(a), _, Some(pattern), _) => ("time", pattern.time(a.value(row))),
-            (Values::Timestamp(a), .., Some(pattern)) => {
-                ("timestamp", pattern.timestamp(a.value(row)))
-            }
-            (Values::Instant(a), .., Some(pattern)) => ("timestamp", pattern.instant(a.value(row))),
-            _ => return None,
-        };
+        if let Values::String(a) = column {
+            let fine = dialect.charset.has(a.value(row));
+            return (!fine).then(|| format!("encoding {}", dialect.charset.name()));
+        }
+        let (name, shown) = timed(dialect, column, row)?;
         let fine = shown.is_some_and(|(_, exact)| exact || dialect.truncate);
         (!fine).then(|| format!("format of {name}"))
     }
+
+    /// A date or a time as the dialect writes it, where it has a format for such.
+    pub fn spelling(&self, column: &Values<'_>, row: usize) -> Option<String> {
+        timed(&self.dialect, column, row)?.1.map(|(text, _)| text)
+    }
+}
+
+/// Of a date or time for which the dialect has a format: the format's name, what it writes, if it can,
+/// and whether that reads back.
+fn timed(
+    dialect: &Dialect,
+    column: &Values<'_>,
+    row: usize,
+) -> Option<(&'static str, Option<(String, bool)>)> {
+    Some(match (column, &dialect.date, &dialect.time, &dialect.timestamp) {
+        (Values::Date(a), Some(pattern), ..) => ("date", pattern.date(a.value(row))),
+        (Values::Time(a), _, Some(pattern), _) => ("time", pattern.time(a.value(row))),
+        (Values::Timestamp(a), .., Some(pattern)) => ("timestamp", pattern.timestamp(a.value(row))),
+        (Values::Instant(a), .., Some(pattern)) => ("timestamp", pattern.instant(a.value(row))),
+        _ => return None,
+    })
 }

@@ -2,6 +2,7 @@
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use serde_json::{Map, Value as Json};
 
 use super::csv::Cannot;
 use super::{Encoder, columns, types};
@@ -75,6 +76,27 @@ impl Fit {
             })?;
         }
         Ok(batch)
+    }
+
+    /// Spells the dates and times of a row as the format does, where it has a way of its own.
+    ///
+    /// # Errors
+    /// As [`Fit::check`].
+    pub fn spell(
+        &self,
+        rows: &RecordBatch,
+        row: usize,
+        shown: &mut Map<String, Json>,
+    ) -> Result<()> {
+        let What::Csv(cannot) = &self.what else { return Ok(()) };
+        for (column, name) in columns(&self.kinds, rows)?.iter().zip(&self.names) {
+            if !column.is_null(row)
+                && let Some(text) = cannot.spelling(column, row)
+            {
+                shown.insert(name.clone(), Json::from(text));
+            }
+        }
+        Ok(())
     }
 
     fn rule(&self, column: &Values<'_>, row: usize) -> Option<String> {

@@ -32,7 +32,7 @@ impl Book {
     }
 
     pub(super) fn decide(&mut self, id: RunId, fence: i64, decision: Decision) -> Outcome {
-        let (now, superseded) = (self.now, self.superseded.contains(&id));
+        let (now, superseded) = (self.now, self.is_superseded(id));
         let outcome = self.change(id, |run| machine::decide(run, fence, decision, superseded, now));
         match &outcome {
             Outcome::Done(run) => self.supersede(run),
@@ -42,6 +42,15 @@ impl Book {
             _ => {}
         }
         outcome
+    }
+
+    /// Whether a run must not deliver any more: a newer edition of its key does, or what it supplements
+    /// does not stand any more.
+    pub(super) fn is_superseded(&self, id: RunId) -> bool {
+        let beside =
+            self.runs.get(&id).and_then(|run| run.order.supplements.as_ref()?.beside.as_ref());
+        self.superseded.contains(&id)
+            || beside.is_some_and(|one| self.heads.get(&one.target) != Some(&one.manifest_sha256))
     }
 
     /// Older editions of the key, as far as this transaction has them, must not be decided now; nor

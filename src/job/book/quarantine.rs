@@ -42,7 +42,7 @@ impl Book {
         }
         let replaced =
             standing.is_some_and(|(target, sha256)| self.heads.get(&target) != Some(&sha256));
-        if replaced || self.superseded.contains(&of) {
+        if replaced || self.is_superseded(of) {
             return Outcome::Refused(Refusal::Superseded);
         }
         if self.active.get(&order.export) != Some(&order.definition) {

@@ -4,16 +4,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Row, params};
 
 use super::file::{Trouble, array, now, pairs, rows, run_id, stamp, texts};
+use crate::job::after::Predecessor;
 use crate::job::book::Book;
 use crate::job::changes::{Changes, Facts};
 use crate::job::command::{Command, Outcome};
 use crate::job::pause::Scope;
 use crate::job::waiting::{Resource, Waiter};
 use crate::job::window::Window;
-use crate::ledger::sheet::{Named, Sheets, note_before, resources_of, run_of};
+use crate::ledger::sheet::{Named, Sheets, note_before, resources_of, run_of, targets_of};
 
 /// Applies commands; with `notices`, a run that dies leaves one in the outbox. Answers also whether something was put into the outbox that is due.
 pub fn apply(
@@ -61,7 +62,6 @@ fn load(connection: &Connection, commands: &[Command], at: Timestamp) -> Result<
     }
     let mut resources: BTreeSet<String> = named.needs.keys().cloned().collect();
     resources.extend(facts.runs.iter().flat_map(resources_of));
-    let resources = array(resources);
     let runs = array(facts.runs.iter().map(|run| run.id));
     facts.resources = load_resources(connection, &resources, commands.len(), &runs)?;
     facts.cursors = pairs(
@@ -71,11 +71,13 @@ fn load(connection: &Connection, commands: &[Command], at: Timestamp) -> Result<
     )?
     .into_iter()
     .collect();
+    let mut targets = named.targets;
+    targets.extend(facts.runs.iter().filter_map(targets_of));
     facts.heads = pairs(
         connection,
         "SELECT target, manifest_sha256 FROM heads \
          WHERE target IN (SELECT value FROM json_each(?1))",
-        [array(&named.targets)],
+        [array(&targets)],
     )?
     .into_iter()
     .collect();
@@ -91,40 +93,43 @@ fn load(connection: &Connection, commands: &[Command], at: Timestamp) -> Result<
 
 fn load_resources(
     connection: &Connection,
-    names: &str,
+    resources: &BTreeSet<String>,
     commands: usize,
     runs: &str,
 ) -> Result<BTreeMap<String, Resource>, Trouble> {
+    let names = array(resources);
     let mut found: BTreeMap<String, Resource> = BTreeMap::new();
     for (name, capacity) in pairs::<String, u32>(
         connection,
         "SELECT name, capacity FROM resources WHERE name IN (SELECT value FROM json_each(?1))",
-        [names],
+        [&names],
     )? {
         found.entry(name).or_default().capacity = capacity;
     }
     for (name, run) in pairs::<String, String>(
         connection,
         "SELECT resource, run FROM holdings WHERE resource IN (SELECT value FROM json_each(?1))",
-        [names],
+        [&names],
     )? {
         found.entry(name).or_default().holders.insert(run_id(&run)?);
     }
     let most = i64::try_from(commands).unwrap_or(i64::MAX);
-    let waiters = rows(connection, sql!(load_waiters), (names, most, runs), |row| {
-        Ok((
-            row.get::<_, String>(0)?,
-            row.get::<_, String>(1)?,
-            row.get::<_, i64>(2)?,
-            row.get(3)?,
-            row.get(4)?,
-        ))
-    })?;
+    let mut waiters = rows(connection, sql!(load_named_waiters), [&*names, runs], waiter)?;
+    for name in resources {
+        // Of a predecessor all are woken at once.
+        let most = if Predecessor::of_resource(name).is_some() { -1 } else { most };
+        waiters.extend(rows(connection, sql!(load_waiters), params![name, most], waiter)?);
+    }
     for (name, run, since, pool, epoch) in waiters {
         let waiter = Waiter { run: run_id(&run)?, since: stamp(since)?, pool, epoch };
         found.entry(name).or_default().waiters.insert(waiter);
     }
     Ok(found)
+}
+
+/// A row of the list of waiters.
+fn waiter(row: &Row<'_>) -> rusqlite::Result<(String, String, i64, String, i32)> {
+    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
 }
 
 fn store(

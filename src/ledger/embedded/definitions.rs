@@ -3,7 +3,6 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::file::{Trouble, array, now, texts};
-use crate::ledger::audit::of_applied;
 use crate::ledger::{Applied, Change, NewDefinition};
 
 /// See [`Ledger::activate`](crate::ledger::Ledger::activate).
@@ -62,7 +61,7 @@ pub fn activate(
         connection.execute(
             r#"INSERT INTO audit (at, "by", action, subject, reason)
                VALUES (?1, ?2, 'apply', ?3, ?4)"#,
-            params![at, by, line.export, of_applied(line, reason)],
+            params![at, by, line.export, line.audited(reason)],
         )?;
     }
     Ok(applied)

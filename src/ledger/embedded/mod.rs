@@ -23,14 +23,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use rusqlite::{OptionalExtension, TransactionBehavior, params};
+use rusqlite::types::Value as SqlValue;
+use rusqlite::{OptionalExtension, TransactionBehavior, params, params_from_iter};
 use serde_json::{Map, Value as Json};
 use tokio::sync::Notify;
 
+use super::find::{Find, Value};
 use super::sheet::run_of;
 use super::{
     Adrift, Applied, Attempt, AuditFilter, Audited, Delivered, DeliveryFilter, KnownWindows,
-    Ledger, NewDefinition, Posting, RecordedDelivery, RunFilter, Skipped, StoredCursor,
+    Ledger, NewDefinition, Posting, RecordedDelivery, RunFilter, Settled, Skipped, StoredCursor,
     StoredDefinition, Which, picked,
 };
 use crate::error::Result;
@@ -39,6 +41,7 @@ use crate::job::command::{Command, Outcome};
 use crate::job::manifest::SourceFile;
 use crate::job::run::Run;
 use crate::job::{RunId, Window};
+use crate::units::Backoff;
 
 pub use examine::examine;
 use file::{File, array, now, pairs, rows, run_id, stamp, texts};
@@ -128,6 +131,19 @@ impl Ledger for EmbeddedLedger {
         self.file.transact("mark postings sent", move |tx| outbox::mark_sent(tx, &versions)).await
     }
 
+    async fn defer(&self, versions: &[i64], wait: Backoff) -> Result<()> {
+        let versions = array(versions);
+        self.file
+            .with("put postings off", move |connection| {
+                let [first, last] = [wait.first, wait.last]
+                    .map(|wait| i64::try_from(wait.as_micros()).unwrap_or(i64::MAX));
+                let values = params![versions, now().as_microsecond(), first, last];
+                connection.prepare_cached(sql!(defer))?.execute(values)?;
+                Ok(())
+            })
+            .await
+    }
+
     async fn run(&self, id: RunId) -> Result<Option<Run>> {
         self.file
             .with("read a run", move |connection| {
@@ -139,31 +155,29 @@ impl Ledger for EmbeddedLedger {
             .await
     }
 
+    async fn body(&self, id: RunId) -> Result<String> {
+        self.file
+            .with("read a job", move |connection| {
+                let id = id.to_string();
+                Ok(texts(connection, "SELECT body FROM runs WHERE id = ?1", [id])?.concat())
+            })
+            .await
+    }
+
     async fn runs(&self, filter: &RunFilter) -> Result<Vec<Run>> {
         let filter = filter.clone();
         self.file
             .with("list runs", move |connection| {
-                let states = array(filter.states.iter().map(|state| state.as_str()));
-                let since = filter.since.map(Timestamp::as_microsecond);
-                texts(
-                    connection,
-                    sql!(find_runs),
-                    params![
-                        filter.export,
-                        states,
-                        since,
-                        filter.ending,
-                        filter.key,
-                        filter.window.map(|span| span.start.as_microsecond()),
-                        filter.window.map(|span| span.end.as_microsecond()),
-                        filter.limit,
-                        filter.quarantined,
-                        filter.parent.map(|run| run.to_string())
-                    ],
-                )?
-                .iter()
-                .map(|text| Ok(run_of(text)?))
-                .collect()
+                let find = Find::new(sql!(find_runs), '?', &filter);
+                let values = find.values.iter().map(|value| match value {
+                    Value::Text(text) => SqlValue::Text((*text).to_owned()),
+                    Value::Time(at) => SqlValue::Integer(at.as_microsecond()),
+                    Value::Run(run) => SqlValue::Text(run.to_string()),
+                });
+                texts(connection, &find.sql, params_from_iter(values))?
+                    .iter()
+                    .map(|text| Ok(run_of(text)?))
+                    .collect()
             })
             .await
     }
@@ -308,31 +322,33 @@ impl Ledger for EmbeddedLedger {
             .await
     }
 
-    async fn last_tick(&self, export: &str) -> Result<Option<Timestamp>> {
+    async fn last_tick(&self, export: &str) -> Result<Option<Settled>> {
         let export = export.to_owned();
         self.file
             .with("read the last tick", move |connection| {
                 connection
                     .query_row(
-                        "SELECT last_tick FROM schedules WHERE export = ?1",
+                        "SELECT last_tick, definition FROM schedules WHERE export = ?1",
                         [export],
-                        |row| row.get(0),
+                        |row| Ok((row.get(0)?, row.get(1)?)),
                     )
                     .optional()?
-                    .map(stamp)
+                    .map(|(at, definition)| Ok(Settled { at: stamp(at)?, definition }))
                     .transpose()
             })
             .await
     }
 
-    async fn ticked(&self, export: &str, at: Timestamp) -> Result<()> {
-        let export = export.to_owned();
+    async fn ticked(&self, export: &str, at: Timestamp, definition: &str) -> Result<()> {
+        let (export, definition) = (export.to_owned(), definition.to_owned());
         self.file
             .with("note the tick", move |connection| {
                 connection.execute(
-                    "INSERT INTO schedules (export, last_tick) VALUES (?1, ?2) \
-                 ON CONFLICT (export) DO UPDATE SET last_tick = max(last_tick, excluded.last_tick)",
-                    params![export, at.as_microsecond()],
+                    "INSERT INTO schedules (export, last_tick, definition) VALUES (?1, ?2, ?3) \
+                 ON CONFLICT (export) DO UPDATE \
+                 SET last_tick = excluded.last_tick, definition = excluded.definition \
+                 WHERE last_tick <= excluded.last_tick",
+                    params![export, at.as_microsecond(), definition],
                 )?;
                 Ok(())
             })
@@ -342,18 +358,11 @@ impl Ledger for EmbeddedLedger {
     async fn purge(&self, before: Timestamp, limit: u32) -> Result<u64> {
         self.file
             .transact("delete old history", move |tx| {
-                tx.execute(sql!(purge_resources), [limit])?;
-                let roots =
-                    array(texts(tx, sql!(purge_roots), params![before.as_microsecond(), limit])?);
+                let old =
+                    array(texts(tx, sql!(purge_old), params![before.as_microsecond(), limit])?);
                 // A window whose history is gone was still delivered: no schedule may find it
                 // missing.
-                tx.execute(sql!(remember_windows), [&roots])?;
-                let old = array(texts(
-                    tx,
-                    "SELECT value FROM json_each(?1) UNION \
-                     SELECT id FROM runs WHERE parent IN (SELECT value FROM json_each(?1))",
-                    [&roots],
-                )?);
+                tx.execute(sql!(remember_windows), [&old])?;
                 tx.execute(
                     "DELETE FROM outbox WHERE run IN (SELECT value FROM json_each(?1))",
                     [&old],
@@ -367,6 +376,14 @@ impl Ledger for EmbeddedLedger {
             .await
     }
 
+    async fn purge_resources(&self, limit: u32) -> Result<u64> {
+        self.file
+            .with("delete idle resources", move |connection| {
+                Ok(connection.execute(sql!(purge_resources), [limit])? as u64)
+            })
+            .await
+    }
+
     async fn now(&self) -> Result<Timestamp> {
         self.file
             .with("ask the ledger for its time", |connection| {
@@ -374,5 +391,34 @@ impl Ledger for EmbeddedLedger {
                 Ok(now())
             })
             .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::run::State;
+
+    #[tokio::test]
+    async fn what_workers_look_for_is_found_by_an_index() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = EmbeddedLedger::open(&folder.path().join("ledger.db")).unwrap();
+        let all = RunFilter { limit: 20, ..RunFilter::default() };
+        for (filter, index) in [
+            (all.clone(), "runs_accepted"),
+            (RunFilter { key: Some("k".to_owned()), ..all.clone() }, "key=?"),
+            (RunFilter { parent: Some(RunId::new()), ..all.clone() }, "parent=?"),
+            (RunFilter { states: vec![State::Committing], ..all.clone() }, "runs_undone"),
+            (RunFilter { export: Some("orders".to_owned()), ..all }, "runs_export"),
+        ] {
+            let plan = ledger.file.with("explain", move |connection| {
+                let find = Find::new(sql!(find_runs), '?', &filter);
+                let values = find.values.iter().map(|_| SqlValue::Null);
+                let sql = format!("EXPLAIN QUERY PLAN {}", find.sql);
+                rows(connection, &sql, params_from_iter(values), |row| row.get::<_, String>(3))
+            });
+            let plan = plan.await.unwrap();
+            assert!(plan.iter().any(|line| line.contains(index)), "{index}: {plan:?}");
+        }
     }
 }

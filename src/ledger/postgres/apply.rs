@@ -33,7 +33,7 @@ use crate::job::command::{Command, Outcome};
 use crate::job::pause::Scope;
 use crate::job::retry::{self, Jitter};
 use crate::job::waiting::{Resource, Waiter};
-use crate::ledger::sheet::{Named, Sheets, note_before, resources_of, run_of};
+use crate::ledger::sheet::{Named, Sheets, note_before, resources_of, run_of, targets_of};
 use crate::units::Backoff;
 
 const DOING: &str = "write to the ledger";
@@ -360,7 +360,9 @@ async fn load_resources(
         .map(|(name, capacity)| (name, i32::try_from(*capacity).unwrap_or(i32::MAX)))
         .unzip();
     let cursors: Vec<&String> = named.cursors.iter().collect();
-    let targets: Vec<&String> = named.targets.iter().collect();
+    let mut targets = named.targets.clone();
+    targets.extend(facts.runs.iter().filter_map(targets_of));
+    let targets: Vec<String> = targets.into_iter().collect();
     let most = i64::try_from(commands).unwrap_or(i64::MAX);
     let any = !names.is_empty();
     let of_names: Params = &[&names];

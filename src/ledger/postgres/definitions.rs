@@ -4,7 +4,6 @@ use deadpool_postgres::Object;
 
 use super::{classify, column};
 use crate::error::Result;
-use crate::ledger::audit::of_applied;
 use crate::ledger::{Applied, Change, NewDefinition};
 
 /// See [`Ledger::activate`](crate::ledger::Ledger::activate).
@@ -56,7 +55,7 @@ pub async fn activate(
         }
     }
     for line in applied.iter().filter(|line| line.change != Change::Unchanged) {
-        let reason = of_applied(line, reason);
+        let reason = line.audited(reason);
         tx.execute(
             r#"INSERT INTO audit ("by", action, subject, reason) VALUES ($1, 'apply', $2, $3)"#,
             &[&by, &line.export, &reason],

@@ -6,7 +6,7 @@ use tokio_postgres::Client;
 use super::pool::Pool;
 use super::{classify, column, migrate};
 use crate::error::Result;
-use crate::finding::{Clock, Examination, Finding};
+use crate::finding::{Clock, Examination, Finding, Level};
 use crate::secret::Secret;
 
 const DOING: &str = "examine the ledger";
@@ -40,6 +40,13 @@ async fn look(
         Err(error) => {
             let risk = "Workers and schedulers do not start on it.";
             findings.push(Finding::failed("schema", &error, risk));
+            if let Err(error) = migrate::may_migrate(&client).await {
+                let risk = "This user cannot migrate the ledger; another may.";
+                findings.push(Finding {
+                    level: Level::Warning,
+                    ..Finding::failed("migrating", &error, risk)
+                });
+            }
         }
     }
     findings.extend(rights(&client).await?);
@@ -172,12 +179,14 @@ async fn room(client: &Client, connections: usize) -> Result<Finding> {
 async fn rights(client: &Client) -> Result<Vec<Finding>> {
     let row = client
         .query_one(
-            "SELECT current_user::text, rolsuper FROM pg_roles WHERE rolname = current_user",
+            "SELECT quote_ident(current_user), rolsuper, coalesce(quote_ident(current_schema()), 'public') \
+             FROM pg_roles WHERE rolname = current_user",
             &[],
         )
         .await
         .map_err(|cause| classify(DOING, cause))?;
     let (name, all): (&str, bool) = (column(&row, 0)?, column(&row, 1)?);
+    let schema: &str = column(&row, 2)?;
     let mut findings = vec![if all {
         Finding::warning(
             "role",
@@ -203,11 +212,15 @@ async fn rights(client: &Client) -> Result<Vec<Finding>> {
     }
     let missing = client
         .query(
-            "SELECT format('%s on %s', need, name) \
-             FROM unnest($1::text[]) AS t (name), \
-                  unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS n (need) \
-             WHERE to_regclass(name) IS NOT NULL \
-               AND NOT has_table_privilege(to_regclass(name), need) \
+            "SELECT format('%s on %s', needs, string_agg(name, ', ' ORDER BY name)) \
+             FROM (SELECT name, string_agg(need, ', ' ORDER BY at) AS needs \
+                   FROM unnest($1::text[]) AS t (name), \
+                        unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) \
+                            WITH ORDINALITY AS n (need, at) \
+                   WHERE to_regclass(name) IS NOT NULL \
+                     AND NOT has_table_privilege(to_regclass(name), need) \
+                   GROUP BY name) AS lacking \
+             GROUP BY needs \
              UNION ALL \
              SELECT format('USAGE on %s', name) FROM unnest($2::text[]) AS s (name) \
              WHERE to_regclass(name) IS NOT NULL \
@@ -222,9 +235,9 @@ async fn rights(client: &Client) -> Result<Vec<Finding>> {
     } else {
         Finding::error(
             "privileges",
-            format!("{name} lacks {}", missing.join(", ")),
+            format!("{name} lacks {}", missing.join("; ")),
             "Transactions of the ledger fail, and workers wait as if it were away.",
-            format!("GRANT what is missing to {name}, or make it the owner of the tables."),
+            format!("As the owner of the tables: {}", migrate::grants(name, schema)),
         )
     });
     Ok(findings)

@@ -19,20 +19,72 @@ refinery::embed_migrations!("migrations");
 /// Applies the migrations that the ledger lacks, one process at a time. Answers all of them.
 ///
 /// # Errors
-/// `refused` where the ledger is newer than this binary; else as the server's answer.
+/// `refused` where the ledger is newer than this binary, or the user lacks a right; else as the
+/// server's answer.
 pub async fn migrate(url: &str, password: Option<&Secret>) -> Result<Vec<Migration>> {
     let pool = Pool::new(url, password, 1)?;
     let mut client = pool.checkout().await?;
     alone(&client).await?;
     check(&client).await?;
+    let known_before = known(&client).await?;
+    if known_before.iter().all(|migration| migration.applied) {
+        // Whoever looks need not be the owner.
+        return Ok(known_before);
+    }
+    may_migrate(&client).await?;
     // A migration may take as long as the data is large.
     client.batch_execute("SET statement_timeout = 0").await.map_err(|e| classify(DOING, e))?;
     migrations::runner().run_async(&mut **client).await.map_err(|cause| {
         Error::permanent(DOING, "a migration failed; nothing of it remains")
-            .help("The log has the server's words. The user needs the right to create tables.")
+            .help("The log has the server's words.")
             .caused_by(cause)
     })?;
     known(&client).await
+}
+
+/// Whether the user may make tables, and change those that are there.
+///
+/// # Errors
+/// `refused`, with what it lacks and who gives it.
+pub async fn may_migrate(client: &tokio_postgres::Client) -> Result<()> {
+    let row = client
+        .query_one(
+            "SELECT quote_ident(current_user), quote_ident(current_schema()), \
+                    coalesce(has_schema_privilege(current_schema(), 'CREATE'), false), \
+                    (SELECT quote_ident(pg_get_userbyid(relowner)) FROM pg_class \
+                     WHERE oid = ANY (SELECT to_regclass(name) FROM unnest($1::text[]) AS t (name)) \
+                       AND NOT pg_has_role(relowner, 'USAGE') LIMIT 1)",
+            &[&made().0],
+        )
+        .await
+        .map_err(|e| classify(DOING, e))?;
+    let (user, schema): (String, Option<String>) =
+        (super::column(&row, 0)?, super::column(&row, 1)?);
+    let (creates, owner): (bool, Option<String>) =
+        (super::column(&row, 2)?, super::column(&row, 3)?);
+    let Some(schema) = schema else { return Err(blind(&user)) };
+    if let Some(owner) = owner {
+        let what = format!("the tables are owned by {owner}, and {user} is no member of that role");
+        return Err(Error::refused(DOING, what).help(format!(
+            "Run it as {owner}, by LONGSHORE__LEDGER__URL and LONGSHORE__LEDGER__PASSWORD, or: GRANT \
+             {owner} TO {user};"
+        )));
+    }
+    if creates {
+        return Ok(());
+    }
+    Err(Error::refused(DOING, format!("{user} lacks CREATE on schema {schema}")).help(format!(
+        "Run it as the owner of the database, or: GRANT CREATE ON SCHEMA {schema} TO {user};"
+    )))
+}
+
+/// That a user sees no schema.
+fn blind(user: &str) -> Error {
+    Error::refused(
+        "use the ledger",
+        format!("{user} lacks USAGE on the schemas of its search_path"),
+    )
+    .help(format!("GRANT USAGE ON SCHEMA public TO {user}; or whichever schema has the ledger."))
 }
 
 /// Waits until no other session migrates, and keeps the others out until this one ends, however it
@@ -125,13 +177,41 @@ pub fn made() -> (Vec<String>, Vec<String>) {
     (tables, sequences)
 }
 
+/// What the owner of the tables runs, so that a user may work with them. Both names are quoted where
+/// they need it.
+pub fn grants(user: &str, schema: &str) -> String {
+    format!(
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {user}; GRANT USAGE ON \
+         ALL SEQUENCES IN SCHEMA {schema} TO {user};"
+    )
+}
+
 async fn applied(client: &tokio_postgres::Client) -> Result<Vec<i32>> {
-    let there = client
-        .query_one("SELECT to_regclass('refinery_schema_history') IS NOT NULL", &[])
+    const DOING: &str = "read what was migrated";
+    let row = client
+        .query_one(
+            "SELECT to_regclass('refinery_schema_history') IS NOT NULL, \
+                    coalesce(has_table_privilege(to_regclass('refinery_schema_history'), 'SELECT'), \
+                             true), \
+                    quote_ident(current_user), quote_ident(current_schema())",
+            &[],
+        )
         .await
         .map_err(|e| classify(DOING, e))?;
-    if !super::column::<bool>(&there, 0)? {
-        return Ok(Vec::new());
+    let (there, readable): (bool, bool) = (super::column(&row, 0)?, super::column(&row, 1)?);
+    let (user, schema): (String, Option<String>) =
+        (super::column(&row, 2)?, super::column(&row, 3)?);
+    match (there, readable, schema) {
+        (true, true, _) => {}
+        (false, _, Some(_)) => return Ok(Vec::new()),
+        (false, _, None) => return Err(blind(&user)),
+        (true, false, schema) => {
+            let what = format!("{user} lacks SELECT on refinery_schema_history");
+            return Err(Error::refused("use the ledger", what).help(format!(
+                "As the owner of the tables: {}",
+                grants(&user, schema.as_deref().unwrap_or("public"))
+            )));
+        }
     }
     client
         .query("SELECT version FROM refinery_schema_history ORDER BY version", &[])

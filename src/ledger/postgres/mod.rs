@@ -28,10 +28,11 @@ use serde_json::{Map, Value as Json};
 use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, ToSql};
 
+use super::find::{Find, Value};
 use super::sheet::run_of;
 use super::{
     Adrift, Applied, Attempt, AuditFilter, Audited, Delivered, DeliveryFilter, KnownWindows,
-    Ledger, NewDefinition, Posting, RecordedDelivery, RunFilter, Skipped, StoredCursor,
+    Ledger, NewDefinition, Posting, RecordedDelivery, RunFilter, Settled, Skipped, StoredCursor,
     StoredDefinition, Which, picked,
 };
 use crate::connect::postgres as server;
@@ -42,6 +43,7 @@ use crate::job::manifest::SourceFile;
 use crate::job::run::Run;
 use crate::job::{RunId, Window};
 use crate::secret::Secret;
+use crate::units::Backoff;
 
 pub use examine::examine;
 pub use migrate::{migrate, status};
@@ -187,6 +189,11 @@ impl Ledger for PostgresLedger {
         self.execute(sql!(mark_sent), &[&versions], "mark postings sent").await.map(drop)
     }
 
+    async fn defer(&self, versions: &[i64], wait: Backoff) -> Result<()> {
+        let (first, last) = (wait.first.as_secs_f64(), wait.last.as_secs_f64());
+        self.execute(sql!(defer), &[&versions, &first, &last], "put postings off").await.map(drop)
+    }
+
     async fn run(&self, id: RunId) -> Result<Option<Run>> {
         self.texts(sql!(load_runs), &[&vec![id.0], &Vec::<String>::new()], "read a run")
             .await?
@@ -195,28 +202,24 @@ impl Ledger for PostgresLedger {
             .transpose()
     }
 
+    async fn body(&self, id: RunId) -> Result<String> {
+        let sql = "SELECT body FROM runs WHERE id = $1";
+        Ok(self.texts(sql, &[&id.0], "read a job").await?.concat())
+    }
+
     async fn runs(&self, filter: &RunFilter) -> Result<Vec<Run>> {
-        let states: Vec<&str> = filter.states.iter().map(|state| state.as_str()).collect();
-        self.texts(
-            sql!(find_runs),
-            &[
-                &filter.export,
-                &states,
-                &filter.since,
-                &filter.ending,
-                &filter.key,
-                &filter.window.map(|span| span.start),
-                &filter.window.map(|span| span.end),
-                &i64::from(filter.limit),
-                &filter.quarantined,
-                &filter.parent.map(|run| run.0),
-            ],
-            "list runs",
-        )
-        .await?
-        .iter()
-        .map(|text| run_of(text))
-        .collect()
+        let find = Find::new(sql!(find_runs), '$', filter);
+        let values: Vec<&(dyn ToSql + Sync)> = find
+            .values
+            .iter()
+            .map(|value| match value {
+                Value::Text(text) => text as &(dyn ToSql + Sync),
+                Value::Time(at) => at,
+                Value::Run(run) => &run.0,
+            })
+            .collect();
+        let found = self.texts(&find.sql, &values, "list runs").await?;
+        found.iter().map(|text| run_of(text)).collect()
     }
 
     async fn attempts(&self, run: RunId) -> Result<Vec<Attempt>> {
@@ -348,21 +351,23 @@ impl Ledger for PostgresLedger {
         .map(drop)
     }
 
-    async fn last_tick(&self, export: &str) -> Result<Option<Timestamp>> {
+    async fn last_tick(&self, export: &str) -> Result<Option<Settled>> {
         let client = self.client().await?;
         client
-            .query_opt("SELECT last_tick FROM schedules WHERE export = $1", &[&export])
+            .query_opt("SELECT last_tick, definition FROM schedules WHERE export = $1", &[&export])
             .await
             .map_err(|e| classify("read the last tick", e))?
-            .map(|row| column(&row, 0))
+            .map(|row| Ok(Settled { at: column(&row, 0)?, definition: column(&row, 1)? }))
             .transpose()
     }
 
-    async fn ticked(&self, export: &str, at: Timestamp) -> Result<()> {
+    async fn ticked(&self, export: &str, at: Timestamp, definition: &str) -> Result<()> {
         self.execute(
-            "INSERT INTO schedules (export, last_tick) VALUES ($1, $2) ON CONFLICT (export) \
-             DO UPDATE SET last_tick = greatest(schedules.last_tick, excluded.last_tick)",
-            &[&export, &at],
+            "INSERT INTO schedules (export, last_tick, definition) VALUES ($1, $2, $3) \
+             ON CONFLICT (export) DO UPDATE \
+             SET last_tick = excluded.last_tick, definition = excluded.definition \
+             WHERE schedules.last_tick <= excluded.last_tick",
+            &[&export, &at, &definition],
             "note the tick",
         )
         .await
@@ -370,7 +375,11 @@ impl Ledger for PostgresLedger {
     }
 
     async fn purge(&self, before: Timestamp, limit: u32) -> Result<u64> {
-        const DOING: &str = "delete old history";
+        self.execute(sql!(purge), &[&before, &i64::from(limit)], "delete old history").await
+    }
+
+    async fn purge_resources(&self, limit: u32) -> Result<u64> {
+        const DOING: &str = "delete idle resources";
         let failed = |e| classify(DOING, e);
         let mut client = self.client().await?;
         let tx = client.transaction().await.map_err(failed)?;
@@ -382,10 +391,9 @@ impl Ledger for PostgresLedger {
             .iter()
             .map(|row| column(row, 0))
             .collect::<Result<_>>()?;
-        tx.execute(sql!(purge_resources), &[&locked]).await.map_err(failed)?;
+        let gone = tx.execute(sql!(purge_resources), &[&locked]).await.map_err(failed)?;
         tx.commit().await.map_err(failed)?;
-        drop(client);
-        self.execute(sql!(purge), &[&before, &i64::from(limit)], DOING).await
+        Ok(gone)
     }
 
     async fn now(&self) -> Result<Timestamp> {

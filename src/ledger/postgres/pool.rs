@@ -77,8 +77,8 @@ impl Pool {
         let error = match self.connections.get().await {
             Ok(connection) => return Ok(connection),
             Err(PoolError::Backend(cause)) => {
-                match self.password.as_ref().map(Secret::read_for_job) {
-                    Some(Err(missing)) => missing,
+                match Secret::read_any_for_job(self.password.as_ref()).await {
+                    Err(missing) => missing,
                     // Refused credentials too: somebody mends them, and until then the ledger is away.
                     _ => connect::classify_connect(cause).reclass(Class::Unavailable),
                 }
@@ -112,7 +112,7 @@ impl Connect for Connector {
         Box::pin(async move {
             // Read anew each time, so that a rotated password needs no restart. One that cannot be
             // read shows as a refused login, which `checkout` explains.
-            if let Some(Ok(password)) = self.password.as_ref().map(Secret::read) {
+            if let Ok(Some(password)) = Secret::read_any_for_job(self.password.as_ref()).await {
                 config.password(secrecy::ExposeSecret::expose_secret(&password));
             }
             // A black hole shows within seconds rather than minutes.

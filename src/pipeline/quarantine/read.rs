@@ -64,7 +64,7 @@ impl KeptRows {
     ) -> Result<T> {
         let store = Store::open(&vault.connection)?;
         let path = store.path(place)?;
-        let identities = vault.identities()?;
+        let identities = vault.identities().await?;
         let answer = match store.objects.get(&path).await {
             Err(object_store::Error::NotFound { .. }) => {
                 return Err(Error::permanent(DOING, "the file of the refused rows is gone")

@@ -44,7 +44,7 @@ impl Bed {
     }
 
     async fn keep(&self, rows: &[Refused]) -> String {
-        let mut quarantine = Quarantine::new(&self.vault, &self.holder).unwrap();
+        let mut quarantine = Quarantine::new(&self.vault, &self.holder).await.unwrap();
         for row in rows.chunks(7) {
             quarantine.keep(row).await.unwrap();
         }
@@ -165,8 +165,8 @@ async fn a_wrong_key_is_told_of_and_never_shown() {
         bed.set_key(wrong);
         for error in [
             bed.read(&place).await.unwrap_err(),
-            Quarantine::new(&bed.vault, &bed.holder).err().unwrap(),
-            bed.vault.check_key().unwrap_err(),
+            Quarantine::new(&bed.vault, &bed.holder).await.err().unwrap(),
+            bed.vault.check_key().await.unwrap_err(),
         ] {
             let told = format!("{} {error:?} {:?}", error.chain(), error.advice());
             assert_eq!(error.class(), Class::Config, "{told}");
@@ -175,12 +175,12 @@ async fn a_wrong_key_is_told_of_and_never_shown() {
         }
     }
     std::fs::remove_file(bed.folder.path().join("key")).unwrap();
-    assert_eq!(bed.vault.check_key().unwrap_err().class(), Class::Unavailable);
+    assert_eq!(bed.vault.check_key().await.unwrap_err().class(), Class::Unavailable);
 }
 
 #[tokio::test]
 async fn nothing_is_written_before_the_first_row() {
     let bed = bed();
-    drop(Quarantine::new(&bed.vault, &bed.holder).unwrap());
+    drop(Quarantine::new(&bed.vault, &bed.holder).await.unwrap());
     assert_eq!(bytes_below(&bed.folder.path().join("lake")), Vec::<u8>::new());
 }

@@ -27,8 +27,8 @@ impl Vault {
     ///
     /// # Errors
     /// `unavailable` where the key's reference leads nowhere, `config` where it leads to no key.
-    pub(super) fn recipient(&self) -> Result<Recipient> {
-        let identities = self.identities()?;
+    pub(super) async fn recipient(&self) -> Result<Recipient> {
+        let identities = self.identities().await?;
         identities.first().map(Identity::to_public).ok_or_else(no_key)
     }
 
@@ -36,8 +36,8 @@ impl Vault {
     ///
     /// # Errors
     /// As [`Vault::recipient`].
-    pub(super) fn identities(&self) -> Result<Vec<Identity>> {
-        let text = self.key.read_for_job()?;
+    pub(super) async fn identities(&self) -> Result<Vec<Identity>> {
+        let text = self.key.read_for_job().await?;
         let lines = text.expose_secret().lines().map(str::trim);
         let identities = lines
             .filter(|line| !line.is_empty() && !line.starts_with('#'))
@@ -50,8 +50,8 @@ impl Vault {
     ///
     /// # Errors
     /// `unavailable` where its reference leads nowhere, `config` where it leads to no key.
-    pub fn check_key(&self) -> Result<()> {
-        self.identities().map(drop)
+    pub async fn check_key(&self) -> Result<()> {
+        self.identities().await.map(drop)
     }
 }
 

@@ -36,14 +36,14 @@ impl Quarantine {
     ///
     /// # Errors
     /// Those of [`Store::open`] and of the key.
-    pub fn new(vault: &Vault, holder: &Holder) -> Result<Quarantine> {
+    pub async fn new(vault: &Vault, holder: &Holder) -> Result<Quarantine> {
         let store = Store::open(&vault.connection)?;
         let place = place(holder.run, holder.fence);
         let path = store.path(&place)?;
         Ok(Quarantine {
             head: Head { format: FORMAT.to_owned(), run: holder.run, fence: holder.fence },
             place,
-            recipient: vault.recipient()?,
+            recipient: vault.recipient().await?,
             writer: BufWriter::new(store.objects.clone(), path),
             cipher: None,
             schemas: Vec::new(),

@@ -20,7 +20,7 @@ use super::consume::{give_back, incoming, stop};
 use super::link::Link;
 use super::message::put_aside;
 use super::topology::Topology;
-use super::{ANSWER_WAIT, CONNECTION_WAIT, lost, within};
+use super::{ANSWER_WAIT, CONNECTION_WAIT, lost, refused, within};
 use crate::error::Result;
 use crate::queue::{Destination, Incoming};
 
@@ -139,7 +139,7 @@ impl Pass {
             Ok(Current { channel, consumer, given: 0 })
         };
         let current = within(OPERATION, ANSWER_WAIT, async {
-            opening.await.map_err(|error| lost(OPERATION, error))
+            opening.await.map_err(|error| refused(OPERATION, error))
         })
         .await?;
         let opened = (current.channel.clone(), current.consumer.clone());

@@ -60,7 +60,7 @@ pub async fn examine(settings: &Settings, expected: &Expected, within: Duration)
         return examination;
     };
     let topology = Topology::new(settings.prefix.clone(), settings.max_length);
-    match Management::open(url, settings, within) {
+    match Management::open(url, settings, within).await {
         Ok(management) => management.examine(&topology, expected, &mut examination).await,
         Err(error) => examination.findings.push(Finding::failed("management", &error, "")),
     }

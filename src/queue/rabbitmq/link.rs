@@ -17,8 +17,8 @@ use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
 use super::topology::Topology;
-use super::{code, words};
-use crate::error::{Class, Error, Result};
+use super::{ACCESS_REFUSED, NOT_ALLOWED, code, words};
+use crate::error::{Error, Result};
 use crate::job::retry::{self, Jitter};
 use crate::secret::Secret;
 use crate::tls;
@@ -44,14 +44,16 @@ struct Cause {
     kind: Kind,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 enum Kind {
     /// Nobody answered, or the connection broke.
     Away,
-    /// The broker answered, and refused.
-    Refused,
+    /// The broker answered, and refused the login, or the virtual host.
+    Refused(u16),
     /// There is no TLS with whoever answered.
     Unsafe,
+    /// The password could not be read.
+    Unread(Arc<Error>),
 }
 
 #[derive(Default)]
@@ -66,7 +68,6 @@ struct State {
 pub(super) struct Link {
     state: watch::Receiver<State>,
     address: String,
-    password: Option<Secret>,
     supervisor: JoinHandle<()>,
 }
 
@@ -81,9 +82,8 @@ impl Link {
     pub(super) fn start(role: &'static str, target: Target, topology: Arc<Topology>) -> Link {
         let (sender, state) = watch::channel(State::default());
         let address = format!("{}:{}", target.uri.authority.host, target.uri.authority.port);
-        let password = target.password.clone();
         let supervisor = tokio::spawn(supervise(role, target, topology, sender, address.clone()));
-        Link { state, address, password, supervisor }
+        Link { state, address, supervisor }
     }
 
     /// The connection, waiting for it up to `wait`.
@@ -128,23 +128,16 @@ impl Link {
 
     fn away(&self, operation: &'static str) -> Error {
         let state = self.state.borrow();
-        // That no password can be read is no refusal of the broker's.
-        if let Some(Err(error)) = self.password.as_ref().map(Secret::read)
-            && state.connection.is_none()
-        {
-            return error.reclass(Class::Unavailable);
-        }
         let (message, help) = match (&state.blocked, &state.cause) {
             (Some(reason), _) if state.connection.is_some() => (
                 format!("RabbitMQ takes no messages: {reason}"),
                 "Free memory or disk space on the broker; Longshore then goes on by itself.",
             ),
-            (_, Some(cause)) => match cause.kind {
-                Kind::Refused => (
-                    format!("RabbitMQ refuses the connection: {}", cause.text),
-                    "Check user, password and virtual host in queue.url, and the user's \
-                     permissions.",
-                ),
+            (_, Some(cause)) => match &cause.kind {
+                Kind::Unread(error) => return error.again(),
+                Kind::Refused(code) => {
+                    (format!("RabbitMQ refuses the connection: {}", cause.text), remedy(*code))
+                }
                 Kind::Unsafe => {
                     (format!("no safe connection to RabbitMQ: {}", cause.text), tls::HELP)
                 }
@@ -192,7 +185,7 @@ async fn supervise(
             Err(cause) => cause,
         };
         // A refusal does not pass by itself: neither the broker's log nor ours is to be filled.
-        let away = cause.kind == Kind::Away;
+        let away = matches!(cause.kind, Kind::Away);
         let wait = backoff(if away { failures } else { u32::MAX });
         failures = failures.saturating_add(1);
         // The same once more is no news: whoever uses the queue tells how long it lasts.
@@ -208,6 +201,21 @@ async fn supervise(
         }
         state.send_replace(State { cause: Some(cause), ..State::default() });
         tokio::time::sleep(wait).await;
+    }
+}
+
+/// What to do about a refusal.
+fn remedy(code: u16) -> &'static str {
+    match code {
+        NOT_ALLOWED => {
+            "The virtual host in queue.url must be there (`rabbitmqctl add_vhost VHOST`), and its user \
+             have permissions in it: rabbitmqctl set_permissions -p VHOST USER '^longshore(\\..*)?$' \
+             '^longshore(\\..*)?$' '^longshore(\\..*)?$'"
+        }
+        _ => {
+            "Correct the user in queue.url or [queue] password; `rabbitmqctl authenticate_user USER` \
+              tries them."
+        }
     }
 }
 
@@ -228,10 +236,10 @@ pub(super) async fn once(
     const OPERATION: &str = "connect to RabbitMQ";
     open(role, target, topology).await.map_err(|cause| {
         let error = match cause.kind {
+            Kind::Unread(error) => return error.again(),
             Kind::Away => Error::unavailable(OPERATION, cause.text)
                 .help("Check that the broker runs and that queue.url is right."),
-            Kind::Refused => Error::permanent(OPERATION, cause.text)
-                .help("Check user, password and virtual host in queue.url."),
+            Kind::Refused(code) => Error::permanent(OPERATION, cause.text).help(remedy(code)),
             Kind::Unsafe => Error::permanent(OPERATION, cause.text).help(tls::HELP),
         };
         error.with("broker", &target.uri.authority.host)
@@ -245,17 +253,19 @@ async fn open(
 ) -> Result<Connection, Cause> {
     let mut uri = target.uri.clone();
     if let Some(password) = &target.password {
-        let password = password
-            .read()
-            .map_err(|error| Cause { text: error.to_string(), kind: Kind::Refused })?;
+        let password = password.read_for_job().await.map_err(|error| Cause {
+            text: error.to_string(),
+            kind: Kind::Unread(Arc::new(error)),
+        })?;
         uri.authority.userinfo.password = password.expose_secret().to_owned();
     }
     let properties =
         ConnectionProperties::default().with_connection_name(format!("longshore {role}").into());
     let failed = |error: lapin::Error| match (tls::failure(&error), code(&error)) {
         (Some(failure), _) => Cause { text: failure, kind: Kind::Unsafe },
-        // 403 ACCESS_REFUSED, 530 NOT_ALLOWED (the virtual host).
-        (None, Some(403 | 530)) => Cause { text: words(&error), kind: Kind::Refused },
+        (None, Some(code @ (ACCESS_REFUSED | NOT_ALLOWED))) => {
+            Cause { text: words(&error), kind: Kind::Refused(code) }
+        }
         (None, _) => Cause { text: words(&error), kind: Kind::Away },
     };
     let connecting = Connection::connector(

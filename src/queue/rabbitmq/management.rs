@@ -32,10 +32,14 @@ pub(super) struct Management {
 
 impl Management {
     /// Nothing is asked yet. The user is that of the queue.
-    pub(super) fn open(url: &str, settings: &Settings, within: Duration) -> Result<Management> {
+    pub(super) async fn open(
+        url: &str,
+        settings: &Settings,
+        within: Duration,
+    ) -> Result<Management> {
         let uri = parse(&settings.url)?;
         let password = match &settings.password {
-            Some(password) => password.read()?.expose_secret().to_owned(),
+            Some(password) => password.read().await?.expose_secret().to_owned(),
             None => uri.authority.userinfo.password,
         };
         let client = reqwest::Client::builder()

@@ -24,7 +24,7 @@ use self::link::{Link, Target};
 use self::publish::Publisher;
 use self::topology::Topology;
 use super::{Depth, Destination, Event, Incoming, Outgoing, Queue};
-use crate::error::{Error, Result};
+use crate::error::{Class, Error, Result};
 use crate::secret::Secret;
 
 pub use self::examine::{Expected, examine};
@@ -101,10 +101,35 @@ fn code(error: &lapin::Error) -> Option<u16> {
     }
 }
 
-/// An error while talking to the broker that says nothing about the request itself.
+/// Reply code: this user may not do that.
+const ACCESS_REFUSED: u16 = 403;
+/// Reply code: there is no such virtual host, or not for this user.
+const NOT_ALLOWED: u16 = 530;
+/// What to do about a missing right.
+const PERMISSIONS: &str = "Give it to the user of queue.url: rabbitmqctl set_permissions -p VHOST USER \
+    '^longshore(\\..*)?$' '^longshore(\\..*)?$' '^longshore(\\..*)?$' (configure, write, read).";
+
+/// An error while talking to the broker that says nothing about the request itself, or a right that
+/// is missing: somebody gives it, and until then the queue is away.
 fn lost(operation: &'static str, error: lapin::Error) -> Error {
+    if code(&error) == Some(ACCESS_REFUSED) {
+        return forbidden(operation, &words(&error)).caused_by(error);
+    }
     Error::unavailable(operation, format!("the connection to RabbitMQ failed: {}", words(&error)))
         .caused_by(error)
+}
+
+/// That a right is missing, in the broker's words.
+fn forbidden(operation: &'static str, words: &str) -> Error {
+    Error::unavailable(operation, format!("RabbitMQ refuses it: {words}")).help(PERMISSIONS)
+}
+
+/// As [`lost`], for whoever does not wait until the right is given.
+fn refused(operation: &'static str, error: lapin::Error) -> Error {
+    match code(&error) {
+        Some(ACCESS_REFUSED) => lost(operation, error).reclass(Class::Refused),
+        _ => lost(operation, error),
+    }
 }
 
 /// Bounds one exchange with the broker.

@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::link::Link;
 use super::message::to_amqp;
 use super::topology::{NOT_FOUND, Topology, short};
-use super::{ANSWER_WAIT, CONNECTION_WAIT, code, lost, words};
+use super::{ACCESS_REFUSED, ANSWER_WAIT, CONNECTION_WAIT, code, forbidden, lost, words};
 use crate::error::{Class, Error, Result};
 use crate::queue::{Destination, Event, Outgoing};
 
@@ -45,6 +45,8 @@ enum Confirmed {
     Refused,
     /// There is no such exchange.
     NoExchange,
+    /// The user may not publish, in the broker's words.
+    Forbidden(String),
     /// It may or may not have arrived.
     Unknown(String),
 }
@@ -108,6 +110,7 @@ impl Publisher {
                     Confirmed::Taken => Ok(()),
                     Confirmed::Refused => Err(full(&message.to)),
                     Confirmed::NoExchange => Err(unroutable(&message.to)),
+                    Confirmed::Forbidden(why) => Err(forbidden(OPERATION, &why)),
                     Confirmed::Unknown(why) => Err(self.unknown(&why)),
                 }
             })
@@ -233,6 +236,7 @@ impl Publisher {
 fn failed(error: &lapin::Error) -> Confirmed {
     match code(error) {
         Some(NOT_FOUND) => Confirmed::NoExchange,
+        Some(ACCESS_REFUSED) => Confirmed::Forbidden(words(error)),
         _ => Confirmed::Unknown(words(error)),
     }
 }

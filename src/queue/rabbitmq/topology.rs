@@ -8,7 +8,7 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, Connection, ExchangeKind};
 use tracing::warn;
 
-use super::{code, lost, words};
+use super::{ACCESS_REFUSED, PERMISSIONS, code, lost, refused, words};
 use crate::error::{Error, Result};
 use crate::queue::{Depth, Destination};
 
@@ -17,8 +17,6 @@ const OPERATION: &str = "declare the queues";
 const PRECONDITION_FAILED: u16 = 406;
 /// Reply code: there is no such queue or exchange.
 pub(super) const NOT_FOUND: u16 = 404;
-/// Reply code: this user may not do that.
-const ACCESS_REFUSED: u16 = 403;
 /// How often the broker delivers a job before it gives it up, as the last guard against poison.
 const DELIVERY_LIMIT: i64 = 100;
 
@@ -183,7 +181,7 @@ impl Topology {
                         "Check the pool's name; a worker declares the pools in its [worker] pools.",
                     ))
             }
-            Err(error) => Err(lost(OPERATION, error).with("queue", queue)),
+            Err(error) => Err(refused(OPERATION, error).with("queue", queue)),
         }
     }
 }
@@ -235,7 +233,7 @@ impl Broker<'_> {
         let options = ExchangeDeclareOptions { passive: true, ..options };
         let found =
             self.channel.exchange_declare(name.clone(), kind, options, FieldTable::default()).await;
-        found.map_err(|error| unusable("exchange", &name, error))
+        found.map_err(|found| unusable("exchange", &name, &error, found))
     }
 
     async fn queue(&mut self, name: ShortString, arguments: FieldTable) -> Result<()> {
@@ -245,7 +243,7 @@ impl Broker<'_> {
         self.accept_existing("queue", &name, &error).await?;
         let found =
             self.channel.queue_declare(name.clone(), passive_queue(), FieldTable::default()).await;
-        found.map(drop).map_err(|error| unusable("queue", &name, error))
+        found.map(drop).map_err(|found| unusable("queue", &name, &error, found))
     }
 
     async fn bind(
@@ -290,9 +288,22 @@ impl Broker<'_> {
     }
 }
 
-fn unusable(what: &'static str, name: &ShortString, error: lapin::Error) -> Error {
+/// What was refused first, and is not there to be used as it is.
+fn unusable(
+    what: &'static str,
+    name: &ShortString,
+    first: &lapin::Error,
+    error: lapin::Error,
+) -> Error {
     if code(&error).is_none() {
         return lost(OPERATION, error).with(what, name);
+    }
+    if code(first) == Some(ACCESS_REFUSED) {
+        let absent = if code(&error) == Some(NOT_FOUND) { "; it is not there yet" } else { "" };
+        return Error::refused(OPERATION, format!("RabbitMQ refuses it: {}{absent}", words(first)))
+            .with(what, name)
+            .help(PERMISSIONS)
+            .caused_by(error);
     }
     Error::config(OPERATION, format!("RabbitMQ refuses it: {}", words(&error)))
         .with(what, name)

@@ -1,4 +1,4 @@
-//! Whether a store keeps the conditions that it is given.
+//! Whether a store can be written to, and keeps the conditions that it is given.
 //!
 //! Some stores that speak S3 answer 200 to a conditional put and overwrite all the same. On these
 //! a manifest could be replaced by a stale worker without anybody noticing.
@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::connect::Connection;
 use crate::connect::files::{Store, classify};
-use crate::error::{Error, Result};
+use crate::error::{Class, Error, Result};
 
 /// What a store does with conditional puts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +53,55 @@ pub async fn probe(store: &Store, staging: &str) -> Result<Conditional> {
         create: create.map_err(|e| classify(DOING, e))?,
         replace: replace.map_err(|e| classify(DOING, e))?,
     })
+}
+
+/// Tries whether deliveries could be staged, with a small object that is removed again.
+///
+/// # Errors
+/// `permanent` where this may not be, with who may not write where; else the store's.
+pub(super) async fn try_staging(connection: &Connection, store: &Store) -> Result<()> {
+    const DOING: &str = "write to the staging folder";
+    let staging = connection.staging.trim_end_matches('/');
+    let folder = store.path(staging)?;
+    // A folder that was not there is not left behind.
+    let local = store.local(&folder).filter(|folder| !folder.exists());
+    let path = store.path(&format!("{staging}/probe-{}", Uuid::now_v7().simple()))?;
+    let tried = async {
+        store.objects.put(&path, bytes::Bytes::from_static(b"probe").into()).await?;
+        store.objects.delete(&path).await
+    };
+    let tried = tried.await.map_err(|cause| refused_by(connection, store, classify(DOING, cause)));
+    if let Some(folder) = local {
+        // It is not empty where somebody stages something by now.
+        let _ = std::fs::remove_dir(folder);
+    }
+    tried?;
+    require(connection, store).await
+}
+
+/// Tells who may not write where.
+fn refused_by(connection: &Connection, store: &Store, error: Error) -> Error {
+    let staging = &connection.staging;
+    let (place, who, right) = match store.root() {
+        Some(root) => {
+            let place = format!("{}/{staging}", root.display());
+            let right = format!("Let this user write below {}.", root.display());
+            (place, whoami::username().unwrap_or_else(|_| "unknown".to_owned()), right)
+        }
+        None => {
+            let place = format!("{}/{staging}", connection.url.trim_end_matches('/'));
+            let key = connection.access_key.as_ref().map(ToString::to_string);
+            let right =
+                format!("Allow it s3:PutObject and s3:DeleteObject below {}.", connection.url);
+            (place, key.unwrap_or_else(|| "of the environment".to_owned()), right)
+        }
+    };
+    let error = error.with("place", place);
+    if error.class() != Class::Permanent {
+        return error;
+    }
+    let name = if store.root().is_some() { "user" } else { "access-key" };
+    error.with(name, who).help(right)
 }
 
 /// Whether a put was refused for its condition. That the store does not know conditions at all

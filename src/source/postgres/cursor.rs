@@ -6,8 +6,8 @@ use std::error::Error as Cause;
 use bytes::BytesMut;
 use tokio_postgres::types::{FromSql, IsNull, Kind, ToSql, Type, to_sql_checked};
 
-use super::READ;
-use crate::connect::postgres::{Client, classify, quoted};
+use super::{READ, classify};
+use crate::connect::postgres::{Client, quoted};
 use crate::connect::sql::quote;
 use crate::error::{Error, Result};
 use crate::job::param::Bindings;

@@ -1,5 +1,7 @@
 //! What `check --connect` finds, and what is refused before a run could fail on it.
 
+use std::io::{BufRead, Write};
+
 use super::{BROKEN, CONNECTIONS, House};
 use crate::support::s3;
 use crate::support::sample::ORDERS;
@@ -59,7 +61,68 @@ fn connecting_asks_the_sinks() {
     let tables: i64 =
         warehouse.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).unwrap();
     assert_eq!(tables, 1, "nothing is written");
+    assert!(!house.path().join("lake/.longshore").exists(), "nothing is left behind");
     assert!(!house.path().join("longshore.db").exists());
+}
+
+/// A bucket that can be listed, and takes nothing.
+fn read_only() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = std::io::BufReader::new(stream.unwrap());
+            let mut lines = (&mut stream).lines().map(Result::unwrap);
+            let first = lines.next().unwrap_or_default();
+            // To the end of the head; what follows is of no interest.
+            lines.find(|line| line.is_empty());
+            let (status, body) = match first.starts_with("GET ") {
+                true => ("200 OK", "<ListBucketResult></ListBucketResult>"),
+                false => ("403 Forbidden", "<Error><Code>AccessDenied</Code></Error>"),
+            };
+            let length = body.len();
+            let answer = format!(
+                "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+            );
+            stream.get_mut().write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    port
+}
+
+#[test]
+fn connecting_tries_whether_folders_can_be_written() {
+    let house = House::new();
+    let bucket = s3::connection(read_only(), "x");
+    let (url, endpoint) = (bucket.url, bucket.endpoint.unwrap());
+    let connections = format!(
+        "[sealed]\ntype = \"files\"\nurl = \"file:///sys\"\n\
+         [shown]\ntype = \"files\"\nurl = \"{url}\"\nendpoint = \"{endpoint}\"\n\
+         region = \"us-east-1\"\naccess-key = \"${{env:USER}}\"\nsecret-key = \"${{env:USER}}\"\n"
+    );
+    house.write("config/connections.toml", &format!("{CONNECTIONS}{connections}"));
+    for name in ["sealed", "shown"] {
+        let export = ORDERS.replace("\"lake\"", &format!("\"{name}\""));
+        house.write(&format!("config/exports/{name}.toml"), &export);
+    }
+    house.done(&["check"]);
+    let (code, found, err) = house.run(&["check", "--connect"]);
+    assert_eq!(code, 1, "{found}\n{err}");
+    let here = "cannot write to the staging folder: the system refused access (place /sys/.longshore, user ";
+    let there = format!(
+        "cannot write to the staging folder: the store refused access (place {url}/.longshore, \
+         access-key ${{env:USER}}, target shown/orders)"
+    );
+    for words in [
+        here,
+        "target sealed/orders)",
+        "= help: Let this user write below /sys.",
+        &there,
+        "= help: Allow it s3:PutObject and s3:DeleteObject below",
+        "2 exports cannot run",
+    ] {
+        assert!(found.contains(words), "no {words} in {found}");
+    }
 }
 
 #[test]

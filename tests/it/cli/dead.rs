@@ -75,6 +75,36 @@ fn with_dead_runs() -> (House, Vec<String>) {
 }
 
 #[test]
+fn letters_of_two_countries_can_be_told_apart() {
+    let house = House::new();
+    house.done(&["apply"]);
+    let job = |country: &str| {
+        let (start, end) = ("2026-11-19T00:00:00+01:00", "2026-11-20T00:00:00+01:00");
+        serde_json::json!({
+            "export": "daily",
+            "window": {"start": start, "end": end},
+            "params": {"country": country},
+        })
+        .to_string()
+    };
+    let (no, se) = (job("NO"), job("SE"));
+    let dead = Destination::Dead("default".to_owned());
+    let letter = || malformed(Some("daily"));
+    publish(&house, &dead, &[(&no, letter()), (&se, letter()), (EMPTY.0, malformed(None))]);
+    let table = house.done(&["dead", "list"]);
+    for words in ["daily   2026-11-19 country=NO ", "daily   2026-11-19 country=SE "] {
+        assert!(table.contains(words), "{words}\n{table}");
+    }
+    let objects = house.objects(&["dead", "list"]);
+    assert_eq!(objects[1]["params"], serde_json::json!({"country": "SE"}));
+    assert_eq!(objects[1]["window"]["start"], "2026-11-18T23:00:00Z");
+    assert_eq!(
+        (&objects[2]["params"], &objects[2]["window"]),
+        (&serde_json::json!({}), &Json::Null)
+    );
+}
+
+#[test]
 fn a_letter_without_a_run_is_known_by_its_body() {
     let house = House::new();
     house.done(&["apply"]);
@@ -90,7 +120,7 @@ fn a_letter_without_a_run_is_known_by_its_body() {
     );
     let listed = house.done(&["dead"]);
     assert_eq!(listed, house.done(&["dead", "list"]));
-    assert!(listed.contains(&format!("{}  -       malformed", EMPTY.1)), "{listed}");
+    assert!(listed.contains(&format!("{}  -       -       malformed", EMPTY.1)), "{listed}");
     let objects = house.objects(&["dead", "list", "--export", "orders"]);
     assert_eq!(objects.len(), 1);
     for (name, value) in [("body", body), ("message_id", "m-1"), ("correlation_id", "c-1")] {
@@ -336,8 +366,8 @@ fn dead_letters_are_seen_mended_and_replayed() {
     assert!(told.contains("dead: run ") && told.contains("(contract)"), "{told}");
 
     let listed = house.done(&["dead", "list"]);
-    assert!(listed.starts_with("RUN       EXPORT  CLASS     TRY"), "{listed}");
-    assert!(listed.contains("broken  contract"), "{listed}");
+    assert!(listed.starts_with("RUN       EXPORT  WINDOW  CLASS     TRY"), "{listed}");
+    assert!(listed.contains("broken  -       contract"), "{listed}");
     let letters = house.objects(&["dead", "list", "--export", "broken"]);
     let run = letters[0]["run"].as_str().unwrap().to_owned();
     assert!(house.done(&["dead", "show", &run[28..]]).contains(r#""export":"broken""#));

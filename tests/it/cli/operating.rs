@@ -155,7 +155,7 @@ async fn stick(ledger: &dyn Ledger, like: &Run, key: &str, manifest: String) -> 
         run: id,
         worker: "w".to_owned(),
         lease: std::time::Duration::from_secs(60),
-        needs: vec![Need::target("lake/orders")],
+        needs: Some(vec![Need::target("lake/orders")]),
         attempts: 8,
         cursor: None,
         target: None,

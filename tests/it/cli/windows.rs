@@ -287,3 +287,44 @@ async fn what_catch_up_left_out_is_backfilled() {
     let early = ["backfill", "late", "--window", "2026-10-30..2026-11-05", "--dry-run"];
     assert!(house.fails(2, &early).contains("the nearest is 2026-11-01"));
 }
+
+/// Files that somebody names by the day, in the export's time zone.
+#[test]
+fn files_are_read_by_the_day_in_their_names() {
+    let house = House::new();
+    let rates = "[reference.rates]\nconnection = \"lake\"\n\
+        path = \"rates/{window_start:%Y/%m}/{country}.csv\"\nkey = [\"id\"]\n\
+        fields = { id = { type = \"int64\" }, rate = { type = \"decimal(4,2)\" } }\n\
+        [transform]\nsql = \"SELECT i.id, r.rate FROM input i LEFT JOIN rates r ON i.id = r.id\"\n";
+    house.write(
+        "config/exports/read.toml",
+        &format!(
+            "timezone = \"Europe/Oslo\"\n\
+             params = {{ country = {{ type = \"string\", default = \"NO\" }} }}\n\
+             sink = {{ connection = \"lake\", path = \"read/{{window_start:%Y-%m-%d}}\" }}\n\
+             [schedule]\ncron = \"15 4 * * *\"\nwindow = \"day\"\nstart = 2026-11-01\n\
+             [source]\nconnection = \"lake\"\npath = \"in/ORDERS_{{window_start:%Y%m%d}}_*.csv\"\n\
+             fields = {{ id = {{ type = \"int64\" }} }}\n{rates}"
+        ),
+    );
+    for (name, text) in [
+        ("in/ORDERS_20261101_a.csv", "id\n1\n"),
+        ("in/ORDERS_20261102_a.csv", "id\n2\n"),
+        ("in/ORDERS_20261102_b.csv", "id\n3\n"),
+        ("rates/2026/11/NO.csv", "id,rate\n2,0.25\n"),
+    ] {
+        house.write(&format!("lake/{name}"), text);
+    }
+    house.done(&["check"]);
+    let told = house.done(&["preview", "read", "--window", "2026-11-02", "--json"]);
+    assert!(told.contains(r#"{"row":{"id":2,"rate":"0.25"}}"#), "{told}");
+    assert!(told.contains(r#"{"row":{"id":3,"rate":null}}"#), "{told}");
+    assert!(told.contains(r#""read":2"#), "{told}");
+    let error = house.fails(1, &["preview", "read", "--window", "2026-11-03"]);
+    assert!(error.contains("no file matches the path"), "{error}");
+    assert!(error.contains("path in/ORDERS_20261103_*.csv"), "{error}");
+    let params = ["--param", "country=../x"];
+    let error =
+        house.fails(1, &[&["preview", "read", "--window", "2026-11-02"], &params[..]].concat());
+    assert!(error.contains("the value of `{country}` is no part of a file's name"), "{error}");
+}

@@ -6,6 +6,7 @@ mod files;
 mod history;
 mod operating;
 mod outbox;
+mod paths;
 mod quarantine;
 mod runs;
 mod spread;
@@ -53,6 +54,7 @@ suite! {
     quarantine:
         released_rows_are_delivered_by_one_run,
         a_release_that_failed_is_followed_by_another_and_never_joins_it,
+        rows_are_not_delivered_beside_what_has_taken_the_place_of_their_delivery,
         rows_that_have_no_place_any_more_are_not_released,
         what_became_of_refused_rows_is_kept;
     files:
@@ -63,6 +65,7 @@ suite! {
         a_parked_run_is_woken_by_whoever_frees_its_place,
         reservations_are_kept_and_slots_given_back,
         a_cancelled_run_passes_its_turn_on,
+        of_each_list_the_sweeper_finds_as_many_as_there_are_places,
         so_many_runs_of_a_backfill_go_on_at_once,
         twenty_runs_get_through_three_slots;
     after:
@@ -73,6 +76,7 @@ suite! {
     outbox:
         what_was_replaced_meanwhile_stays_to_be_sent,
         what_is_taken_is_left_alone_for_its_lease,
+        what_no_queue_takes_is_put_off_for_longer_each_time,
         two_dispatchers_never_get_the_same,
         a_letter_carries_the_job_and_what_went_wrong,
         a_letter_tells_why_the_run_ended_not_why_it_could_not_end_sooner,
@@ -91,7 +95,7 @@ suite! {
         a_stuck_run_is_resolved;
     spread:
         a_run_is_spread_once_and_its_parts_are_found,
-        what_was_spread_goes_with_its_parts_and_is_not_remembered_as_done,
+        what_was_spread_goes_before_its_parts_and_is_not_remembered_as_done,
         a_run_whose_newer_edition_is_done_is_not_spread,
         a_conflict_spreads_nothing;
     history:
@@ -180,6 +184,11 @@ async fn callers_share_transactions_and_keep_their_faults_to_themselves() {
         assert_eq!(client.query_one(counted, &[]).await.unwrap().get::<_, i64>(0), 299);
     })
     .await;
+}
+
+#[tokio::test]
+async fn few_rows_are_read_however_long_the_history_is() {
+    paths::few_rows_are_read_however_long_the_history_is().await;
 }
 
 /// Whoever comes while another migrates waits, and finds it done.

@@ -128,7 +128,7 @@ async fn what_changes_after_it_was_listed_is_not_delivered() {
     let (_, Start::Ready(ready)) = bench.begin(&plan, &run).await else { panic!() };
     let extracted = ready.extract(&source::NothingDelivered).await.unwrap();
     bench.file("a.csv", &[1, 2]);
-    let protected = extracted.transform().unwrap().check().unwrap().protect().unwrap();
+    let protected = extracted.transform().unwrap().check().await.unwrap().protect().await.unwrap();
     let error = protected.stage().await.map(|_| ()).unwrap_err();
     assert_eq!(error.class(), Class::Transient, "{}", error.chain());
     assert!(error.to_string().contains("changed after it was listed"), "{error}");

@@ -84,6 +84,12 @@ impl Installation {
         std::fs::write(path, text).unwrap();
     }
 
+    /// Changes the settings.
+    pub fn change_settings(&self, change: impl FnOnce(String) -> String) {
+        let path = self.folder.path().join("config/longshore.toml");
+        self.write("longshore.toml", &change(std::fs::read_to_string(path).unwrap()));
+    }
+
     /// Adds connections to those that every installation has.
     pub fn add_connections(&self, text: &str) {
         let path = self.folder.path().join("config/connections.toml");

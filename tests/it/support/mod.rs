@@ -9,3 +9,4 @@ pub mod sample;
 pub mod servers;
 pub mod tls;
 pub mod tpch;
+pub mod vault;

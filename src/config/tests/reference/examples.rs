@@ -57,6 +57,11 @@ secret = "${file:/run/secrets/notify}"
 late   = "1h"
 "#,
     ),
+    (
+        SETTINGS,
+        "[vault]",
+        "[vault]\nurl       = \"https://vault.internal:8200\"\ntoken     = \"${file:/run/secrets/vault-token}\"\nnamespace = \"data\"\nca        = \"vault-ca.pem\"\n",
+    ),
     (SETTINGS, "[log]", "[log]\nformat = \"json\"\nlevel  = \"info\"\n"),
     (
         CONNECTIONS,

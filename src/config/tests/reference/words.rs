@@ -37,7 +37,8 @@ words! {
     Rate => "rate", "how many times in a second, minute or hour", "\"50/s\"";
     Share => "share", "a percentage, with up to twelve digits after the point", "\"0.1%\"";
     Backoff => "backoff", "the shortest and the longest wait", "\"5s..10m\"";
-    Secret => "secret", "a reference, never the value: an environment variable, or a file. It is read \
+    Secret => "secret", "a reference, never the value: an environment variable, a file \
+        (`\"${file:/run/secrets/shop}\"`), or a field in the vault (`\"${vault:secret/data/shop#password}\"`). It is read \
         again at each new connection, so that rotating needs no restart", "\"${env:SHOP_PASSWORD}\"";
     Day => "day", "a day of the calendar, without quotes", "2026-11-01";
     WindowSpec => "window", "`hour`, `day`, `week`, `month`, or minutes that divide a day", "\"15m\"";

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::planless::open_planless;
 use super::*;
 use crate::job::Window;
 use crate::job::after::{Known, Without};
@@ -40,7 +41,7 @@ fn open_by(shelf: &mut Shelf, run: RunId, needs: &[Need], after_failed: AfterFai
         run,
         worker: "w".to_owned(),
         lease: LEASE,
-        needs: needs.to_vec(),
+        needs: Some(needs.to_vec()),
         attempts: 100,
         cursor: None,
         target: None,
@@ -71,6 +72,17 @@ fn deliver(shelf: &mut Shelf, run: RunId, fence: i64) {
 }
 
 const SKIP: AfterFailed = AfterFailed::Skip;
+
+#[test]
+fn an_opening_by_somebody_who_cannot_plan_the_run_is_no_beginning() {
+    let mut shelf = shelf();
+    accept_of(&mut shelf, "customers", "all", &[]);
+    let run = accept_of(&mut shelf, "orders", "all", &["customers"]);
+    // Without the definition it is not known what follows where they fail.
+    let Outcome::Opened(opened) = open_planless(&mut shelf, run) else { panic!("not opened") };
+    yes(shelf.apply(retry(run, opened.run.fence, Duration::ZERO)));
+    waits(&mut shelf, run, "customers");
+}
 
 #[test]
 fn a_run_waits_for_every_run_of_its_window_and_holds_nothing_meanwhile() {

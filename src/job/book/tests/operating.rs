@@ -92,6 +92,7 @@ fn a_stuck_run_is_resolved_by_an_operators_word() {
     no(shelf.apply(record(a, Proof::Decision, None)), Refusal::Stands(State::Dead));
     assert!(shelf.letters.is_empty());
     no(shelf.apply(replay(a, 0)), Refusal::OldEpoch);
+    no(shelf.apply(replay(a, 1)), Refusal::Resolved);
 
     let fence = shelf.opened(b, &[]);
     yes(shelf.apply(Command::Decide { run: b, fence, decision: decision(None) }));

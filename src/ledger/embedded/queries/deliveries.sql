@@ -16,8 +16,8 @@ SELECT json_object(
            AND json_array_length(r.decision, '$.parts') > 0)))
 FROM deliveries d JOIN runs r ON r.id = d.run
 WHERE (?1 IS NULL OR r.export = ?1)
-  AND (?2 IS NULL OR d.recorded_at >= ?2)
-  AND (?3 IS NULL OR d.recorded_at < ?3)
+  AND d.recorded_at >= coalesce(?2, -9223372036854775808)
+  AND d.recorded_at < coalesce(?3, 9223372036854775807)
   AND (?4 IS NULL OR replace(d.id, '-', '') LIKE '%' || ?4
                   OR replace(d.run, '-', '') LIKE '%' || ?4)
 ORDER BY d.recorded_at DESC, d.id DESC

@@ -19,14 +19,4 @@ SELECT json_object(
         'after', json(r.after),
         'parked', w.resource)
 FROM runs r LEFT JOIN waiters w ON w.run = r.id
-WHERE (?1 IS NULL OR r.export = ?1)
-  AND (json_array_length(?2) = 0 OR r.state IN (SELECT value FROM json_each(?2)))
-  AND (?3 IS NULL OR r.accepted_at >= ?3)
-  AND (?4 IS NULL OR replace(r.id, '-', '') LIKE '%' || ?4)
-  AND (?5 IS NULL OR r.key = ?5)
-  AND (?6 IS NULL OR r.window_start >= ?6)
-  AND (?7 IS NULL OR r.window_start < ?7)
-  AND (NOT ?9 OR r.quarantine IS NOT NULL)
-  AND (?10 IS NULL OR r.parent = ?10)
-ORDER BY r.accepted_at DESC, r.id DESC
-LIMIT ?8
+/* what is asked for */

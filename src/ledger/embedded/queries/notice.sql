@@ -14,7 +14,7 @@ SELECT id, kind, (SELECT last FROM outbox_version) + row_number() OVER (), epoch
     UNION ALL
     SELECT * FROM (
         SELECT r.id, 'notice-stuck', r.epoch FROM runs r
-        WHERE r.ended_at IS NULL AND r.state IN ('committing', 'closing')
+        WHERE r.state IN ('committing', 'closing') AND r.state <> 'done'
           AND r.changed_at < ?1 - 3600000000
           AND NOT EXISTS (SELECT 1 FROM outbox o
                           WHERE o.run = r.id AND o.kind = 'notice-stuck' AND o.epoch = r.epoch)

@@ -14,8 +14,8 @@ SELECT json_build_object(
            AND json_array_length(r.decision -> 'parts') > 0)))::text
 FROM deliveries d JOIN runs r ON r.id = d.run
 WHERE ($1::text IS NULL OR r.export = $1)
-  AND ($2::timestamptz IS NULL OR d.recorded_at >= $2)
-  AND ($3::timestamptz IS NULL OR d.recorded_at < $3)
+  AND d.recorded_at >= coalesce($2::timestamptz, '-infinity')
+  AND d.recorded_at < coalesce($3::timestamptz, 'infinity')
   AND ($4::text IS NULL OR replace(d.id::text, '-', '') LIKE '%' || $4
                         OR replace(d.run::text, '-', '') LIKE '%' || $4)
 ORDER BY d.recorded_at DESC, d.id DESC

@@ -12,7 +12,7 @@ WITH found AS (
      LIMIT $2)
     UNION ALL
     (SELECT r.id, 'notice-stuck', r.epoch FROM runs r
-     WHERE r.ended_at IS NULL AND r.state IN ('committing', 'closing')
+     WHERE r.state IN ('committing', 'closing')
        AND r.changed_at < now() - interval '1 hour'
        AND NOT EXISTS (SELECT 1 FROM outbox o
                        WHERE o.run = r.id AND o.kind = 'notice-stuck' AND o.epoch = r.epoch)

@@ -1,29 +1,23 @@
--- A run that was spread goes with its parts, once all of them are old: until then it tells of their
--- window. A part without it goes by itself.
-WITH roots AS (
+-- A run that was spread goes before its parts, once all of them are old: until then it tells of their
+-- window. A part without it goes by itself, in the next call.
+WITH old AS (
     SELECT id, export, window_start, window_end, ended_at, params::text AS params, parent,
-           CASE WHEN EXISTS (SELECT 1 FROM runs p WHERE p.parent = runs.id AND p.state <> 'done')
-                THEN 'dead' ELSE state END AS state
+           -- Asked of each by itself: EXISTS would first read all that are not done.
+           coalesce((SELECT 'dead' FROM runs p WHERE p.parent = runs.id AND p.state <> 'done' LIMIT 1),
+                    state) AS state
     FROM runs
     WHERE ended_at < $1
       AND (parent IS NULL OR NOT EXISTS (SELECT 1 FROM runs w WHERE w.id = runs.parent))
       AND NOT EXISTS (SELECT 1 FROM runs p
                       WHERE p.parent = runs.id AND (p.ended_at IS NULL OR p.ended_at >= $1))
     ORDER BY ended_at LIMIT $2 FOR UPDATE SKIP LOCKED
-), parts AS (
-    -- One that is replayed just now stays.
-    SELECT id FROM runs
-    WHERE parent IN (SELECT id FROM roots) AND ended_at < $1
-    FOR UPDATE
-), old AS (
-    SELECT id FROM roots UNION SELECT id FROM parts
 ), windows AS (
     -- A window whose history is gone was still delivered: no schedule may find it missing.
     -- One of which the same params were delivered stays so, whatever became of its other runs.
     INSERT INTO skipped (export, window_start, window_end, at, why, params)
     SELECT DISTINCT ON (export, window_start, params)
            export, window_start, window_end, ended_at, state, params
-    FROM roots WHERE window_start IS NOT NULL AND parent IS NULL
+    FROM old WHERE window_start IS NOT NULL AND parent IS NULL
     ORDER BY export, window_start, params, state <> 'done'
     ON CONFLICT (export, window_start, params) DO UPDATE SET at = excluded.at, why = excluded.why
     WHERE skipped.why <> 'done'

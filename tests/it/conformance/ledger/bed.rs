@@ -125,7 +125,7 @@ pub fn open(run: RunId, needs: &[Need]) -> Command {
         run,
         worker: "w".to_owned(),
         lease: LEASE,
-        needs: needs.to_vec(),
+        needs: Some(needs.to_vec()),
         attempts: 100,
         cursor: None,
         target: None,

@@ -70,7 +70,7 @@ pub async fn definitions_are_numbered_by_content(bed: Bed) {
     assert_eq!(names, ["customers"]);
     let trail = ledger.audit_trail(&AuditFilter::about("orders", 10)).await.unwrap();
     let reasons: Vec<&str> = trail.iter().map(|line| line.reason.as_str()).collect();
-    assert_eq!(reasons, ["revision 0", "revision 1", "revision 3", "revision 2", "revision 1"]);
+    assert_eq!(reasons, ["retired", "revision 1", "revision 3", "revision 2", "revision 1"]);
 }
 
 pub async fn runs_are_found_by_what_is_asked(bed: Bed) {
@@ -96,7 +96,13 @@ pub async fn runs_are_found_by_what_is_asked(bed: Bed) {
     assert_eq!(find(of_export.clone()).await, newest_first[1..]);
     let cancelled = RunFilter { states: vec![State::Cancelled, State::Dead], ..of_export };
     assert_eq!(find(cancelled).await, [ids[1]]);
-    assert_eq!(find(RunFilter { key: Some("k3".to_owned()), ..all.clone() }).await, [ids[3]]);
+    let waiting = RunFilter { states: vec![State::Queued, State::Cancelled], ..all.clone() };
+    assert_eq!(find(waiting).await, newest_first);
+    let or_done = RunFilter { states: vec![State::Done, State::Cancelled], ..all.clone() };
+    assert_eq!(find(or_done).await, [ids[1]]);
+    let k3 = RunFilter { key: Some("k3".to_owned()), ..all.clone() };
+    assert_eq!(find(k3.clone()).await, [ids[3]]);
+    assert_eq!(find(RunFilter { states: vec![State::Done], ..k3 }).await, []);
     assert_eq!(find(RunFilter { since: Some(other.accepted_at), ..all.clone() }).await, [other.id]);
     assert_eq!(find(RunFilter { ending: Some(ids[2].short()), ..all }).await, [ids[2]]);
 
@@ -224,6 +230,9 @@ pub async fn old_runs_go_with_all_that_is_theirs(bed: Bed) {
         assert!(bed.ledger.run(kept).await.unwrap().is_some());
     }
     assert_eq!(bed.due().await.len(), 1, "the letter went with its run, the wake-up stays");
+    for gone in [1, 0] {
+        assert_eq!(bed.ledger.purge_resources(10).await.unwrap(), gone);
+    }
     assert_eq!(bed.sql("DELETE FROM resources WHERE name = 'slot/shop'").await, 0);
     assert_eq!(bed.sql("DELETE FROM resources WHERE name = 'slot/lake'").await, 1);
     // Its key is free again.
@@ -306,9 +315,11 @@ pub async fn windows_ticks_and_what_is_skipped_are_remembered(bed: Bed) {
     assert_eq!(found, expected);
 
     assert_eq!(bed.ledger.last_tick("orders").await.unwrap(), None);
-    for (at, kept) in [(3, 3), (5, 5), (4, 5)] {
-        bed.ledger.ticked("orders", day(at).start).await.unwrap();
-        assert_eq!(bed.ledger.last_tick("orders").await.unwrap(), Some(day(kept).start));
+    for (at, by, kept) in [(3, "d1", (3, "d1")), (5, "d2", (5, "d2")), (4, "d1", (5, "d2"))] {
+        bed.ledger.ticked("orders", day(at).start, by).await.unwrap();
+        let settled = bed.ledger.last_tick("orders").await.unwrap().unwrap();
+        assert_eq!(settled.at, day(kept.0).start);
+        assert_eq!(settled.definition.as_deref(), Some(kept.1));
     }
 }
 

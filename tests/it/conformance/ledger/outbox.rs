@@ -9,6 +9,7 @@ use longshore::job::machine::Proof;
 use longshore::job::run::State;
 use longshore::job::waiting::Need;
 use longshore::ledger::{Adrift, Posting};
+use longshore::units::Backoff;
 
 use super::bed::*;
 
@@ -45,6 +46,38 @@ pub async fn what_is_taken_is_left_alone_for_its_lease(bed: Bed) {
     bed.ledger.mark_sent(&[first[0].version()]).await.unwrap();
     bed.age("outbox", "due_at", run, HOUR).await;
     assert_eq!(bed.due().await.len(), 0);
+}
+
+pub async fn what_no_queue_takes_is_put_off_for_longer_each_time(bed: Bed) {
+    let wait = Backoff { first: HOUR, last: HOUR * 3 };
+    let run = bed.queued("k").await;
+    bed.queued("other").await;
+    let due = bed.due().await;
+    let version = |due: &[Posting]| {
+        due.iter().find_map(|posting| match posting {
+            Posting::Wake { run: woken, version, .. } if *woken == run => Some(*version),
+            _ => None,
+        })
+    };
+    let first = version(&due).unwrap();
+    let sent: Vec<i64> = due.iter().map(Posting::version).filter(|one| *one != first).collect();
+    bed.ledger.mark_sent(&sent).await.unwrap();
+    for hours in [1, 2, 3, 3] {
+        // Its lease is over with that, and a repeat of what was put off is the same posting.
+        bed.ledger.defer(&[first], wait).await.unwrap();
+        bed.age("outbox", "due_at", run, HOUR * hours - LEASE).await;
+        assert_eq!(bed.due().await.len(), 0, "{hours}");
+        bed.age("outbox", "due_at", run, LEASE).await;
+        assert_eq!(version(&bed.due().await), Some(first), "{hours}");
+    }
+    // What takes its place is due by its own time, whatever became of the one before.
+    done(bed.apply(Command::Wake { run, delay: Duration::ZERO }).await);
+    bed.ledger.defer(&[first], wait).await.unwrap();
+    let second = version(&bed.due().await).unwrap();
+    assert!(second > first);
+    bed.ledger.defer(&[second], wait).await.unwrap();
+    bed.age("outbox", "due_at", run, HOUR).await;
+    assert_eq!(version(&bed.due().await), Some(second), "it waits as one that was never refused");
 }
 
 pub async fn two_dispatchers_never_get_the_same(bed: Bed) {

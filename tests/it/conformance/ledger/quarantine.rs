@@ -5,7 +5,7 @@ use longshore::job::command::{Command, Outcome};
 use longshore::job::decision::Decision;
 use longshore::job::machine::{Closed, Proof, Refusal};
 use longshore::job::run::{Order, Run, State};
-use longshore::job::supplement::{Gone, Supplement};
+use longshore::job::supplement::{Beside, Gone, Supplement};
 use longshore::ledger::{AuditFilter, RunFilter};
 use uuid::Uuid;
 
@@ -33,6 +33,10 @@ fn release(of: &Run) -> Command {
         delivery: Uuid::now_v7(),
         key: of.order.key.clone(),
         number: 1,
+        beside: Some(Beside {
+            target: TARGET.to_owned(),
+            manifest_sha256: format!("sha of {}", of.order.key),
+        }),
     };
     let order =
         Order { supplements: Some(Box::new(supplement)), ..order(&Supplement::key_of(of.id)) };
@@ -108,6 +112,27 @@ pub async fn a_release_that_failed_is_followed_by_another_and_never_joins_it(bed
     assert_eq!(third.order.edition, 3);
     let ended = bed.apply(open(second.id, &[])).await;
     assert!(matches!(ended, Outcome::Closed(Closed::Ended(State::Cancelled))), "{ended:?}");
+}
+
+pub async fn rows_are_not_delivered_beside_what_has_taken_the_place_of_their_delivery(bed: Bed) {
+    let run = delivered(&bed, "one").await;
+    let waiting = done(bed.apply(release(&run)).await).id;
+    let begun = opened(bed.apply(open(waiting, &[])).await).run;
+    assert_eq!(begun.state, State::Running);
+    // Another key replaces what they were to lie beside.
+    let newer = delivered(&bed, "two").await;
+    let decide = Command::Decide { run: waiting, fence: begun.fence, decision: decision("beside") };
+    assert_eq!(refused(bed.apply(decide).await), Refusal::Superseded);
+    assert_eq!(bed.run(waiting).await.state, State::Closing);
+    done(bed.apply(Command::Close { run: waiting, fence: begun.fence }).await);
+    let cancelled = bed.run(waiting).await;
+    assert_eq!(cancelled.state, State::Cancelled);
+    assert!(cancelled.failure.unwrap().message.contains("delivered anew"));
+    assert_eq!(refused(bed.apply(release(&run)).await), Refusal::Superseded);
+    // Or it has before they are read.
+    let waiting = done(bed.apply(release(&newer)).await).id;
+    delivered(&bed, "three").await;
+    assert_eq!(opened(bed.apply(open(waiting, &[])).await).run.state, State::Closing);
 }
 
 pub async fn rows_that_have_no_place_any_more_are_not_released(bed: Bed) {

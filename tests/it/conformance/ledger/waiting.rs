@@ -139,6 +139,45 @@ pub async fn a_cancelled_run_passes_its_turn_on(bed: Bed) {
     opened(bed.apply(open(waiting[2], &needs)).await);
 }
 
+pub async fn of_each_list_the_sweeper_finds_as_many_as_there_are_places(bed: Bed) {
+    let mut lists = Vec::new();
+    for (name, places) in [("a", 1), ("b", 3), ("c", 2)] {
+        let needs = [Need::slot(name, places)];
+        for n in 0..places {
+            bed.running(&format!("holder {n} of {name}"), &needs).await;
+        }
+        let mut waiting = Vec::new();
+        for n in 0..4 {
+            let run = bed.queued(&format!("{n} for {name}")).await;
+            parked(bed.apply(open(run, &needs)).await);
+            bed.age("waiters", "since", run, LEASE).await;
+            waiting.push(run);
+        }
+        lists.push(waiting);
+    }
+    bed.send().await;
+    let free = async || {
+        let adrift = bed.ledger.adrift(100).await.unwrap();
+        assert!(adrift.iter().all(|(_, why)| *why == Adrift::Free), "{adrift:?}");
+        sorted(adrift.into_iter().map(|(run, _)| run).collect())
+    };
+    assert_eq!(free().await, []);
+    // Whoever held two of three places, and one of two, is lost without a trace.
+    for (slot, lost) in [("b", 2), ("c", 1)] {
+        let held = format!("SELECT run FROM holdings WHERE resource = 'slot/{slot}' LIMIT {lost}");
+        bed.sql(&format!("DELETE FROM holdings WHERE run IN ({held})")).await;
+    }
+    let mut expected = lists[1][..2].to_vec();
+    expected.push(lists[2][0]);
+    assert_eq!(free().await, sorted(expected.clone()));
+    // The last of a list may hold what it waits for, and is found once.
+    let last = lists[0][3];
+    bed.sql(&format!("INSERT INTO holdings (resource, run) VALUES ('slot/a', '{last}')")).await;
+    expected.push(last);
+    assert_eq!(free().await, sorted(expected));
+    assert_eq!(bed.ledger.adrift(2).await.unwrap().len(), 2);
+}
+
 /// Whatever the order in which they come: never more than three, and all of them in the end.
 pub async fn twenty_runs_get_through_three_slots(bed: Bed) {
     const RUNS: usize = 20;
