@@ -186,9 +186,14 @@ pub async fn tell_interrupted(ledger: &Arc<dyn Ledger>, config: &Config, runs: &
                     outcome(&run, &**ledger, &definitions, config).await
                 }
                 Some(run) => Ok(format!(
-                    "{}: {}: not done; the next worker goes on with it, unless it is cancelled",
+                    "{}: {}: not done; the next worker goes on with it{}",
                     run.state,
-                    enqueue::ending(&run, &definitions).await
+                    enqueue::ending(&run, &definitions).await,
+                    if run.state == State::Queued || run.state == State::Running {
+                        ", unless it is cancelled"
+                    } else {
+                        ""
+                    }
                 )),
                 None => Ok(format!("run {} is not in the ledger any more", id.short())),
             }

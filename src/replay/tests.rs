@@ -41,7 +41,7 @@ impl Desk {
             });
             let (export, content) = ("orders".to_owned(), content.to_string());
             let definition = NewDefinition { export, hash: hash.to_owned(), content };
-            desk.replayer.ledger.activate(&[definition], false, "test", false).await.unwrap();
+            desk.replayer.ledger.activate(&[definition], false, "test", "", false).await.unwrap();
         }
         let order = Box::new(Order { body: body.to_owned(), ..order("k") });
         let open = Open {

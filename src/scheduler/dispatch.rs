@@ -300,7 +300,7 @@ mod tests {
             hash: "d".to_owned(),
             content: "{}".to_owned(),
         };
-        ledger.activate(&[definition], false, "test", false).await.unwrap();
+        ledger.activate(&[definition], false, "test", "", false).await.unwrap();
         let scheduler = Scheduler {
             queue: Arc::new(Refusing(Embedded::open(&path).unwrap())),
             ledger: ledger.clone(),

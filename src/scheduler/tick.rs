@@ -197,7 +197,7 @@ mod tests {
         let scheduler = scheduler(&ledger, &file);
         let definition = definition("orders", "Europe/Oslo", "15 4 * * *");
         let hash = definition.hash.clone();
-        ledger.activate(&[definition], false, "test", false).await.unwrap();
+        ledger.activate(&[definition], false, "test", "", false).await.unwrap();
         let october: Timestamp = "2026-09-30T22:00:00Z".parse().unwrap();
         let database = rusqlite::Connection::open(&file).unwrap();
         let look = async |definition: Option<&str>| {

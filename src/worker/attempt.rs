@@ -10,7 +10,7 @@ use crate::job::manifest::{MANIFEST_LIMIT, Manifest, ManifestCursor, SourceFile}
 use crate::job::run::State;
 use crate::ledger::RunFilter;
 use crate::limits::local::Pass;
-use crate::pipeline::{Attempt, Plan, Recorded, Start};
+use crate::pipeline::{Attempt, Committed, Decided, Plan, Recorded, Start};
 use crate::source::{Delivered, Since};
 
 /// One attempt, and how it ends.
@@ -21,7 +21,7 @@ pub async fn attempt(worker: &Worker, plan: Result<&Plan, &Error>, opened: Opene
     let plan = match plan {
         Ok(plan) => plan,
         Err(error) if attempt.run.state == State::Running => {
-            return Ending::Failed(error.again());
+            return Ending::Early(error.again());
         }
         Err(error) => {
             tracing::error!(error = error.chain(), "the run cannot be planned any more");
@@ -35,22 +35,29 @@ pub async fn attempt(worker: &Worker, plan: Result<&Plan, &Error>, opened: Opene
             Ok(Pass::Go) if plan.spreads().is_some() => {
                 return spread::attempt(worker, plan, &attempt.run).await;
             }
-            Ok(Pass::Go) => match after_edition(worker, plan, attempt).await {
-                Ok(attempt) => deliver(worker, plan, attempt).await,
-                Err(error) => Err(error),
+            Ok(Pass::Go) => match prepare(worker, plan, attempt).await {
+                Ok(prepared) => deliver(worker, prepared).await,
+                Err(error) => return ended(error, Ending::Early),
             },
             Ok(Pass::Later(wait)) => return Ending::Snooze(wait),
-            Err(error) => Err(error),
+            Err(error) => return ended(error, Ending::Early),
         },
     };
     match result {
         Ok(recorded) => Ending::Done(recorded),
-        Err(error) if error.class() == Class::Fenced => {
+        Err(error) => ended(error, Ending::Failed),
+    }
+}
+
+/// How an attempt ended that went wrong.
+fn ended(error: Error, otherwise: fn(Error) -> Ending) -> Ending {
+    match error.class() {
+        Class::Fenced => {
             tracing::warn!(error = error.chain(), "what this attempt wanted to store was refused");
             Ending::Lost
         }
-        Err(error) if error.class() == Class::Cancelled => Ending::Close,
-        Err(error) => Ending::Failed(error),
+        Class::Cancelled => Ending::Close,
+        _ => otherwise(error),
     }
 }
 
@@ -106,8 +113,16 @@ async fn after_edition(worker: &Worker, plan: &Plan, mut attempt: Attempt) -> Re
     Ok(attempt)
 }
 
-/// The way of the rows, from source to recorded delivery.
-async fn deliver(worker: &Worker, plan: &Plan, attempt: Attempt) -> Result<Recorded> {
+/// What an attempt has come to before it commits.
+enum Prepared<'a> {
+    Decided(Decided<'a>),
+    /// An earlier attempt committed, as the target tells.
+    Committed(Committed<'a>),
+}
+
+/// The way of the rows, from source to decision.
+async fn prepare<'a>(worker: &Worker, plan: &'a Plan, attempt: Attempt) -> Result<Prepared<'a>> {
+    let attempt = after_edition(worker, plan, attempt).await?;
     // Up to the decision an attempt may be cut off; a decided one only goes forward.
     let limit = plan.timeout();
     let known = Known { worker, cursor: plan.cursor().unwrap_or_default() };
@@ -126,12 +141,19 @@ async fn deliver(worker: &Worker, plan: &Plan, attempt: Attempt) -> Result<Recor
             .with("timeout", crate::units::show_duration(limit))
             .help("Raise `[limits] timeout`, or make the export smaller.")
     })??;
-    let committed = match staged {
-        Ok(staged) => {
-            let decided = staged.decide(|command| worker.apply("decide the delivery", command));
-            decided.await?.commit().await?
-        }
-        Err(committed) => committed,
+    Ok(match staged {
+        Ok(staged) => Prepared::Decided(
+            staged.decide(|command| worker.apply("decide the delivery", command)).await?,
+        ),
+        Err(committed) => Prepared::Committed(committed),
+    })
+}
+
+/// From the decision to the recorded delivery.
+async fn deliver(worker: &Worker, prepared: Prepared<'_>) -> Result<Recorded> {
+    let committed = match prepared {
+        Prepared::Decided(decided) => decided.commit().await?,
+        Prepared::Committed(committed) => committed,
     };
     settle::record(worker, committed).await
 }

@@ -31,7 +31,9 @@ pub enum Ending {
     Done(Recorded),
     /// It is spread into runs of its tables.
     Spread(Box<Run>),
-    /// Something went wrong.
+    /// Something went wrong before this attempt began to commit.
+    Early(Error),
+    /// Something went wrong then or later, or nobody knows when.
     Failed(Error),
     /// A rate limit asks for patience.
     Snooze(Duration),
@@ -72,7 +74,8 @@ pub async fn settle(
             announce(worker, &run, None).await;
             return Ok(true);
         }
-        Ending::Failed(error) => return failed(worker, plan, run, error, started).await,
+        Ending::Early(error) => return failed(worker, plan, run, error, true, started).await,
+        Ending::Failed(error) => return failed(worker, plan, run, error, false, started).await,
         Ending::Snooze(wait) => {
             let after_seconds = wait.as_secs_f64();
             tracing::info!(after_seconds, "snoozed: the connection's limit is reached");
@@ -83,7 +86,7 @@ pub async fn settle(
             put_back(worker, run, Duration::ZERO, None, false).await?;
         }
         Ending::Lost => give_way(worker, run).await?,
-        Ending::Close => return close(worker, plan, run, started).await,
+        Ending::Close => return close(worker, plan, run, false, started).await,
     }
     Ok(false)
 }
@@ -93,6 +96,7 @@ async fn failed(
     plan: Option<&Plan>,
     run: &Run,
     mut error: Error,
+    early: bool,
     started: Instant,
 ) -> Result<bool> {
     let policy = match plan.map(|plan| &plan.export().retry) {
@@ -145,7 +149,7 @@ async fn failed(
             match worker.apply("store the failure", command).await? {
                 Outcome::Done(_) => {
                     tracing::error!(class, error = error.chain(), "the run failed");
-                    return close(worker, plan, run, started).await;
+                    return close(worker, plan, run, early, started).await;
                 }
                 // Decided already: whatever stands in its way, it only goes forward.
                 Outcome::Refused(Refusal::Stands(State::Committing)) => {
@@ -157,7 +161,7 @@ async fn failed(
                     put_back(worker, run, forward_wait(run), Some(why), false).await?;
                 }
                 Outcome::Refused(Refusal::Stands(State::Closing)) => {
-                    return close(worker, plan, run, started).await;
+                    return close(worker, plan, run, early, started).await;
                 }
                 _ => give_way(worker, run).await?,
             }
@@ -167,9 +171,20 @@ async fn failed(
 }
 
 /// Ends a run without a delivery, unless the target turns out to have it: then it is done.
-async fn close(worker: &Worker, plan: Option<&Plan>, run: &Run, started: Instant) -> Result<bool> {
+///
+/// The first attempt knows by itself that the target has nothing, where it ended `early`: then the
+/// target, which may be what is wrong, is not asked.
+async fn close(
+    worker: &Worker,
+    plan: Option<&Plan>,
+    run: &Run,
+    early: bool,
+    started: Instant,
+) -> Result<bool> {
     let holder = Holder { run: run.id, fence: run.fence };
-    if let Some(plan) = plan {
+    if run.fence == 1 && (early || plan.is_none()) {
+        tracing::debug!("no attempt has committed anything");
+    } else if let Some(plan) = plan {
         let found = match plan.sink().close(&holder).await {
             Ok(found) => found,
             Err(error) if error.class() == Class::Fenced => {
@@ -178,7 +193,13 @@ async fn close(worker: &Worker, plan: Option<&Plan>, run: &Run, started: Instant
                 return Ok(false);
             }
             Err(error) => {
-                tracing::warn!(error = error.chain(), "the run cannot be closed yet");
+                tracing::warn!(
+                    error = error.chain(),
+                    "the run cannot be closed yet: an earlier attempt may have reached its target, which \
+                     alone can tell. Mend what keeps it from answering, or look there and say how the \
+                     run ended: longshore runs resolve {}",
+                    run.id.short()
+                );
                 let why = (error.class(), told(&error));
                 put_back(worker, run, forward_wait(run), Some(why), false).await?;
                 return Ok(false);
@@ -191,7 +212,7 @@ async fn close(worker: &Worker, plan: Option<&Plan>, run: &Run, started: Instant
             clean(plan, run).await;
             return Ok(true);
         }
-    } else if run.fence > 1 {
+    } else {
         // Without a plan the target cannot be asked, and an earlier attempt may have reached it.
         tracing::error!("the run can be closed only when its definition can be planned again");
         put_back(worker, run, FORWARD.last, None, false).await?;

@@ -70,7 +70,7 @@ impl Bench {
     async fn activate(&self, hash: &str, content: Json) {
         let (export, hash) = ("orders".to_owned(), hash.to_owned());
         let definition = NewDefinition { export, hash, content: content.to_string() };
-        self.worker.ledger.activate(&[definition], false, "test", false).await.unwrap();
+        self.worker.ledger.activate(&[definition], false, "test", "", false).await.unwrap();
     }
 
     async fn publish(&self, pool: &str, key: &str) {

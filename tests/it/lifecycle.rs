@@ -460,3 +460,41 @@ async fn whoever_waits_is_told_of_every_outcome() {
     })
     .await;
 }
+
+/// What is wrong is the target itself, so that it cannot be asked whether it has the delivery: the
+/// first attempt knows that it has not, and nobody waits for its answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_was_never_reached_need_not_tell_that_it_has_nothing() {
+    installation::with("concurrency = 1", async |installation| {
+        installation.add_connections(
+            "[gone]\ntype = \"postgres\"\nurl = \"postgres://root@127.0.0.1/longshore_no_such_database\"\n",
+        );
+        installation.export(
+            "orders",
+            r#"
+[source]
+connection = "shop"
+query = "SELECT 1 AS id"
+[sink]
+connection = "gone"
+table      = "public.orders"
+"#,
+        );
+        installation.apply().await;
+        let processes =
+            [installation.start("scheduler", "scheduler"), installation.start("worker", "worker")];
+        for key in ["1", "2"] {
+            installation.run(&["enqueue", "orders", "--key", key]).await;
+        }
+        let letters = installation.letters(2).await;
+        for letter in &letters {
+            assert_eq!(letter["class"], "permanent", "{letter}");
+            let reason = letter["reason"].as_str().unwrap();
+            assert!(reason.contains("longshore_no_such_database"), "{reason}");
+        }
+        let attempts = "SELECT count(*) FROM attempts";
+        assert_eq!(installation.database.number(attempts).await, 2);
+        installation.end(processes, 2).await;
+    })
+    .await;
+}

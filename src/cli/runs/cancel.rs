@@ -68,6 +68,11 @@ fn stands(run: &Run, state: State) -> Error {
             "It is decided, and is delivered in any case. If that can never be, see `longshore runs \
              resolve --help`.",
         ),
+        State::Closing => error.help(format!(
+            "It ends without a delivery once its target tells that it has none. If that never answers, \
+             look there, and say how the run ended: `longshore runs resolve {}`.",
+            run.id.short()
+        )),
         State::Done if run.parts.is_some() => error.help(format!(
             "It was spread: cancel the runs of its tables, which `longshore runs --parent {}` lists.",
             run.id.short()

@@ -22,7 +22,7 @@ password = "${env:LONGSHORE_CLAIMS_PASSWORD}"
 "#;
 
 /// The file, the section, and the example.
-pub const ALL: [(&str, &str, &str); 30] = [
+pub const ALL: [(&str, &str, &str); 31] = [
     (SETTINGS, "[queue]", QUEUE),
     (SETTINGS, "[ledger]", "[ledger]\nurl = \"sqlite:longshore.db\"\n"),
     (SETTINGS, "[claims]", SERVERS),

@@ -74,6 +74,7 @@ fn a_supplement_is_not_opened_in_one_transaction_with_the_end_of_a_newer_edition
         delivery: Uuid::nil(),
         key: key.to_owned(),
         number: 1,
+        beside: None,
     };
     // The end of the rerun frees the table, which the supplement waits for.
     let table = [Need::target("dw/orders")];

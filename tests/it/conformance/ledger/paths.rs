@@ -181,7 +181,7 @@ async fn what_workers_ask(counted: &Counted) {
     assert_eq!(one.unwrap().parked.as_deref(), Some("slot/shop"));
 
     let new = counted.few("accepting, and parking behind 5,000", async |ledger| {
-        ledger.activate(&[definition("orders", "d1")], false, "test", false).await.unwrap();
+        ledger.activate(&[definition("orders", "d1")], false, "test", "", false).await.unwrap();
         let (id, order) = (RunId::new(), Box::new(order("new")));
         let accept = Command::Accept { id, order, wake: false, pinned: false };
         apply_one(ledger, accept).await.unwrap();
