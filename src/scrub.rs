@@ -73,7 +73,10 @@ fn without_named_secrets(text: &str) -> String {
         let (before, after) = rest.split_at(end);
         clean.push_str(before);
         rest = after;
-        if let Some((from, extent)) = secret_after(&before[start..], rest) {
+        // A name that is itself quoted, as in "unknown field `password`", is not quoting what follows.
+        let closed = usize::from(before[..start].ends_with('`') && rest.starts_with('`'));
+        if let Some((from, extent)) = secret_after(&before[start..], &rest[closed..]) {
+            let from = from + closed;
             let (between, value) = rest.split_at(from);
             let end = match extent {
                 Extent::Line => value.find(['\n', '\r']).unwrap_or(value.len()),
@@ -262,6 +265,12 @@ mod tests {
             ("Authorization: Basic abc def\r\nHost: h", "Authorization: *** Host: h"),
             ("sent Bearer abc.def.ghi to it", "sent Bearer *** to it"),
             ("password authentication failed", "password authentication failed"),
+            (
+                "unknown field `password` Nothing but `a`",
+                "unknown field `password` Nothing but `a`",
+            ),
+            ("`token`: `abc` and `pwd` `abc`", "`token`: *** and `pwd` ***"),
+            ("password`abc` and", "password*** and"),
             // It may be the password.
             ("no password: check the settings", "no password: ***"),
             ("password: correct horse battery", "password: ***"),

@@ -220,11 +220,10 @@ fn sample(definition: &Definition) -> Result<JobMessage> {
     let zone = window::zone(&export.timezone)?;
     let now = Timestamp::now();
     let schedule = export.schedule.as_ref();
-    // The shortest is a part of whatever an export without windows names in its path.
-    let spec = schedule.and_then(|schedule| schedule.window).unwrap_or(WindowSpec::Hour);
     let start = schedule.and_then(|schedule| schedule.start);
     let first = start.map(|day| window::first_at(day.at(0, 0, 0, 0), &zone));
-    let window = spec.containing(first.map_or(now, |first| now.max(first)), &zone);
+    let window =
+        |spec: WindowSpec| Some(spec.containing(first.map_or(now, |first| now.max(first)), &zone));
     let mut params = serde_json::Map::new();
     for (name, param) in &export.params {
         params.insert(name.clone(), any_value(param, now));
@@ -233,12 +232,17 @@ fn sample(definition: &Definition) -> Result<JobMessage> {
     params.extend(
         export.combinations(&serde_json::Map::new()).into_iter().next().unwrap_or_default(),
     );
-    Ok(JobMessage {
+    let job = |spec| JobMessage {
         export: definition.name.clone(),
-        window: Some(window),
-        params,
+        window: window(spec),
+        params: params.clone(),
         ..JobMessage::default()
-    })
+    };
+    // An export without windows takes what its path names.
+    let any = [WindowSpec::Hour, WindowSpec::Day, WindowSpec::Week, WindowSpec::Month];
+    let fits = |spec: &WindowSpec| trial::run(definition, job(*spec)).is_ok();
+    let spec = schedule.and_then(|schedule| schedule.window);
+    Ok(job(spec.or_else(|| any.into_iter().find(fits)).unwrap_or(WindowSpec::Hour)))
 }
 
 fn any_value(param: &Param, now: Timestamp) -> serde_json::Value {

@@ -75,7 +75,7 @@ struct Of {
 
 #[derive(Debug, Args)]
 struct Change {
-    /// Why, for the audit trail
+    /// Why, for the audit trail; required without --dry-run
     #[arg(long, required_unless_present = "dry_run", value_parser = reason)]
     reason: Option<String>,
     /// Only tell what would be changed

@@ -14,11 +14,12 @@ use self::letters::{groups, how_many, list, looked, run_id, show, show_groups};
 use super::arguments::{past, rate, reason};
 use super::output::{counted, thousands};
 use super::progress::Progress;
-use super::{Context, Ended, Verdict};
+use super::{Context, Ended, Verdict, told};
 use crate::config::Config;
 use crate::error::{Class, Error, Result};
 use crate::intake::Definitions;
 use crate::job;
+use crate::queue::Destination;
 use crate::replay::{DROP, Filter, Letter, Pass, REPLAY, Replayer};
 use crate::units::Rate;
 use crate::wiring::{self, Parts};
@@ -119,7 +120,7 @@ struct Changing {
     /// All of them; required where nothing else says which
     #[arg(long)]
     all: bool,
-    /// Why, for the audit trail
+    /// Why, for the audit trail; required without --dry-run
     #[arg(long, required_unless_present = "dry_run", value_parser = reason)]
     reason: Option<String>,
 }
@@ -215,6 +216,17 @@ impl Dead {
     }
 }
 
+/// Whether no worker is there for any of the pools.
+async fn nobody_takes(parts: &Parts, pools: &[String]) -> bool {
+    for pool in pools {
+        let depth = parts.queue.depth(&Destination::Jobs(pool.clone())).await;
+        if depth.map_or(true, |depth| depth.consumers > 0) {
+            return false;
+        }
+    }
+    true
+}
+
 impl Replay {
     async fn run(self, context: &Context, parts: &Parts, pools: &[String]) -> Ended {
         let replayer = Replayer {
@@ -261,6 +273,12 @@ impl Replay {
             if let Some(why) = &report.stopped {
                 context.out.line(format!("stopped: {why}; the others stay where they are"))?;
             }
+        }
+        if report.replayed > report.done + report.failed && nobody_takes(parts, pools).await {
+            told(
+                "no worker takes jobs now: see that a scheduler and a worker run (`longshore dev`, or \
+                 `longshore scheduler` and `longshore worker`)\n",
+            );
         }
         let in_vain = report.stopped.is_some() || report.failed > 0;
         Ok(if in_vain { Verdict::Found } else { Verdict::Done })

@@ -122,7 +122,11 @@ impl List {
                 standing(one).to_owned(),
                 thousands(one.files.into()),
                 thousands(one.counts.written),
-                Size(one.counts.bytes).human(),
+                match one.counts.bytes {
+                    // Rows of a table have no bytes of their own.
+                    0 => "-".to_owned(),
+                    bytes => Size(bytes).human(),
+                },
                 clock(one.recorded_at, now),
                 place(&one.target, &config.connections),
             ]);

@@ -20,6 +20,9 @@ use crate::ledger::{Ledger, StoredDefinition, Which};
 use crate::suggest::nearest;
 use crate::wiring;
 
+/// How many of those that are active are named where another was meant.
+const NAMED: usize = 20;
+
 /// See the definitions that are active
 ///
 /// They are those in the ledger. Alone it is `exports list`.
@@ -227,8 +230,12 @@ pub async fn unknown(doing: &'static str, ledger: &dyn Ledger, name: &str) -> Re
     } else {
         let meant = nearest(name, names.iter().copied());
         let meant = meant.map(|one| format!("Did you mean `{one}`? ")).unwrap_or_default();
-        let listed = &names[..names.len().min(20)];
-        format!("{meant}Active are: {}. `longshore apply` makes others active.", listed.join(", "))
+        let listed = names[..names.len().min(NAMED)].join(", ");
+        let more = match names.len().saturating_sub(NAMED) {
+            0 => String::new(),
+            more => format!(" and {more} more (`longshore exports`)"),
+        };
+        format!("{meant}Active are: {listed}{more}. `longshore apply` makes others active.")
     };
     Ok(Error::not_found(doing, "no export of this name is active").with("export", name).help(help))
 }

@@ -305,6 +305,12 @@ impl Context {
         config::load(&self.global.config, self.options(exports))
     }
 
+    /// The same with one export, whatever is wrong with the others.
+    fn read_with(&self, export: &str) -> Result<Config, Problems> {
+        let options = LoadOptions { only: Some(export.to_owned()), ..self.options(true) };
+        config::load(&self.global.config, options)
+    }
+
     /// How the configuration is read.
     fn options(&self, exports: bool) -> LoadOptions {
         let variables = config::variables();
@@ -312,13 +318,19 @@ impl Context {
             .iter()
             .find(|(name, value)| name == "LONGSHORE_ENV" && !value.is_empty())
             .map(|(_, value)| value.clone());
-        LoadOptions { env, variables, exports }
+        LoadOptions { env, variables, exports, only: None }
     }
 
     /// The configuration, for a command that ends by itself: warnings are logged.
     fn config(&self, exports: bool) -> Result<Config, Failure> {
         self.log()?;
         Ok(self.read(exports)?)
+    }
+
+    /// The same with one export, whatever is wrong with the others.
+    fn config_with(&self, export: &str) -> Result<Config, Failure> {
+        self.log()?;
+        Ok(self.read_with(export)?)
     }
 
     /// Starts the log of a command that ends by itself. It tells once that the broker is away, so

@@ -97,7 +97,7 @@ Examples:
 pub struct Resume {
     #[command(flatten)]
     pick: Pick,
-    /// Why, for the audit trail
+    /// Why, for the audit trail; required without --dry-run
     #[arg(long, required_unless_present = "dry_run", value_parser = reason)]
     reason: Option<String>,
     /// Only tell what would be resumed

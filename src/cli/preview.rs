@@ -46,7 +46,7 @@ pub struct Preview {
 
 impl Preview {
     pub async fn run(self, context: &Context) -> Ended {
-        let config = context.config(true)?;
+        let config = context.config_with(&self.export)?;
         let definition = trial::definition(DOING, context, &config, &self.export)?;
         let job = Job {
             export: self.export,

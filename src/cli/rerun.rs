@@ -41,7 +41,7 @@ pub struct Rerun {
     /// Only tell what would be run
     #[arg(long)]
     dry_run: bool,
-    /// Why, for the audit trail
+    /// Why, for the audit trail; required without --dry-run
     #[arg(long, required_unless_present = "dry_run", value_parser = reason)]
     reason: Option<String>,
 }

@@ -59,7 +59,7 @@ impl Run {
     async fn here(self, context: &Context) -> Ended {
         let mut config = context.config(false)?;
         // Workers of an installation of servers need not have the files.
-        let exports = match (context.read(true), &config.settings.backing) {
+        let exports = match (context.read_with(&self.job.export), &config.settings.backing) {
             (Ok(config), _) => config.exports,
             (Err(problems), Backing::Embedded { .. }) => return Err(problems.into()),
             (Err(_), Backing::Servers { .. }) => {

@@ -71,7 +71,7 @@ enum What {
     Cancel {
         /// The ending of the run's name, as tables show it
         run: String,
-        /// Why, for the audit trail
+        /// Why, for the audit trail; required without --dry-run
         #[arg(long, required_unless_present = "dry_run", value_parser = reason)]
         reason: Option<String>,
         /// Only tell what would be cancelled

@@ -23,7 +23,7 @@ use crate::job::RunId;
 use crate::job::decision::Decision;
 use crate::job::message::JobMessage;
 use crate::job::run::{Run, State};
-use crate::pipeline::{Attempt, House, Plan, Start, Vault};
+use crate::pipeline::{Attempt, House, Plan, Start, Vault, stored_rows};
 use crate::sink::{IfExists, SinkConfig};
 use crate::source::{NothingDelivered, Since};
 use crate::units::Size;
@@ -72,7 +72,7 @@ pub fn definition<'a>(
 
 /// Delivers one job into a folder.
 pub async fn deliver(context: &Context, job: &super::enqueue::Job, folder: &Path) -> Ended {
-    let config = context.config(true)?;
+    let config = context.config_with(&job.export)?;
     let definition = definition(DOING, context, &config, &job.export)?;
     let folder = made(folder)?;
     let mut house = wiring::house(&config);
@@ -90,10 +90,32 @@ pub async fn deliver(context: &Context, job: &super::enqueue::Job, folder: &Path
     }
     for message in each {
         let run = run(&definition, message).map_err(arguments::as_usage)?;
-        let (place, decision) = one(&definition, run, &house, &folder, &stop).await?;
+        let id = run.id;
+        let delivered = one(&definition, run, &house, &folder, &stop).await;
+        tell_refused(&house, &folder, id).await?;
+        let (place, decision) = delivered?;
         show(context, &place, &decision)?;
     }
     Ok(Verdict::Done)
+}
+
+/// Tells how the rows that a run has refused are looked at, where it has kept some.
+async fn tell_refused(house: &House, folder: &Path, run: RunId) -> Result<()> {
+    let Some(vault) = &house.quarantine else { return Ok(()) };
+    for file in stored_rows(&vault.connection).await?.into_iter().filter(|file| file.run == run) {
+        let file = folder.join(file.place);
+        told(&format!("rows were refused: see `longshore quarantine show {}`\n", file.display()));
+    }
+    Ok(())
+}
+
+/// The run, the connection and the place of a file of refused rows that a trial has kept.
+pub fn kept_file(file: &Path) -> Option<(RunId, Connection, String)> {
+    let run = file.parent()?;
+    let root = run.parent()?.parent()?;
+    let id = RunId(run.file_name()?.to_str()?.parse().ok()?);
+    let place = file.strip_prefix(root).ok()?.to_str()?.to_owned();
+    Some((id, connection(root).ok()?, place))
 }
 
 /// The jobs that a job is spread into, one for each table; itself, where it is of one.

@@ -57,11 +57,14 @@ pub struct LoadOptions {
     pub variables: Vec<(String, String)>,
     /// Whether exports are read. Workers and schedulers take theirs from the ledger.
     pub exports: bool,
+    /// The one export that is wanted, where there is one of this name: what is wrong with the others
+    /// is not told, and they are left out.
+    pub only: Option<String>,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        LoadOptions { env: None, variables: Vec::new(), exports: true }
+        LoadOptions { env: None, variables: Vec::new(), exports: true, only: None }
     }
 }
 
@@ -160,25 +163,35 @@ pub fn load(dir: &Path, options: LoadOptions) -> Result<Config, Problems> {
             connections: &connections,
             connections_read: connections_tree.is_some(),
         };
+        let only = options.only.as_deref();
         let mut trees = BTreeMap::new();
         let mut names = BTreeSet::new();
-        for (name, file, tree) in export_trees(dir, &mut problems) {
+        for (name, file, tree) in export_trees_for(only, dir, &mut problems) {
             names.insert(name.clone());
-            let Some(export) = de::read::<Export>(tree.clone(), &mut problems) else { continue };
-            validate::export(&export, &tree, &known, &mut problems);
+            let mut apart = Problems::default();
+            let told = match only {
+                Some(only) if only != name => &mut apart,
+                _ => &mut problems,
+            };
+            let Some(export) = de::read::<Export>(tree.clone(), told) else { continue };
+            validate::export(&export, &tree, &known, told);
             match Definition::new(name.clone(), file, export) {
                 Ok(definition) => {
                     exports.insert(name.clone(), definition);
                     trees.insert(name, tree);
                 }
                 Err(error) => {
-                    problems.add(Code::BadValue, &tree.place, error.message(), "");
+                    told.add(Code::BadValue, &tree.place, error.message(), "");
                 }
             }
         }
         let placed: Vec<_> = exports.values().zip(trees.values()).collect();
-        validate::meetings(&placed, &known, &mut problems);
-        validate::after(&placed, &names, &mut problems);
+        validate::meetings(&placed, only, &known, &mut problems);
+        validate::after(&placed, only, &names, &mut problems);
+        // Where it is not there, the others tell what is.
+        if let Some(only) = only.filter(|only| exports.contains_key(*only)) {
+            exports.retain(|name, _| name == only);
+        }
     }
 
     let (problems, notes) = problems.sort();
@@ -311,6 +324,43 @@ fn read_file(path: &Path, problems: &mut Problems) -> Option<Node> {
             None
         }
     }
+}
+
+/// [`export_trees`] for somebody who wants `only` one of them: of the other files it is not told what
+/// keeps them from being read.
+fn export_trees_for(
+    only: Option<&str>,
+    dir: &Path,
+    problems: &mut Problems,
+) -> Vec<(String, PathBuf, Node)> {
+    let mut of_files = Problems::default();
+    let found = export_trees(dir, &mut of_files);
+    let all = dir.join("exports");
+    if let Some(only) = only {
+        of_files.0.retain(|problem| concerns(Path::new(&problem.file), &all, only));
+    }
+    problems.0.extend(of_files.0);
+    found
+}
+
+/// Whether an export of this name in `all` is, or would be, read from `file`.
+fn concerns(file: &Path, all: &Path, name: &str) -> bool {
+    let is_export = file.starts_with(all) && file.extension().is_some_and(|ext| ext == "toml");
+    let stem = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    match (stem, file.parent()) {
+        _ if !is_export => true,
+        ("_defaults", Some(folder)) => is_below(folder, name),
+        _ => stem == name,
+    }
+}
+
+/// Whether a file of an export of this name is in `folder` or below it.
+fn is_below(folder: &Path, name: &str) -> bool {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).any(|path| match path.is_dir() {
+        true => is_below(&path, name),
+        false => path.file_name().is_some_and(|file| *file == *format!("{name}.toml")),
+    })
 }
 
 /// All exports with the defaults of their folders under them, in the order of their files.

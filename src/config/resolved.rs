@@ -8,7 +8,7 @@ use serde_json::{Map, Value as Json};
 
 use super::problem::Problems;
 use super::tree::{Node, Place};
-use super::{LoadOptions, connections_tree, de, export_trees};
+use super::{LoadOptions, concerns, connections_tree, de, export_trees};
 use crate::connect::{Connection, System};
 use crate::contract::Share;
 use crate::export::Export;
@@ -20,6 +20,8 @@ pub struct Sources {
     exports: Vec<(String, PathBuf, Node)>,
     connections: Option<Node>,
     problems: Problems,
+    /// Where the exports are.
+    folder: PathBuf,
 }
 
 /// An export with every default written out.
@@ -52,6 +54,7 @@ impl Sources {
             connections: connections_tree(dir, options, &mut problems),
             exports: export_trees(dir, &mut problems),
             problems,
+            folder: dir.join("exports"),
         }
     }
 
@@ -67,8 +70,9 @@ impl Sources {
     pub fn resolve(&self, name: &str) -> Result<Option<Resolved>, Problems> {
         let Some((_, file, tree)) = self.exports.iter().find(|(one, ..)| one == name) else {
             // It may be one of those that are no TOML.
-            let hidden = !self.problems.0.is_empty();
-            return if hidden { Err(self.problems.clone()) } else { Ok(None) };
+            let mut problems = self.problems.clone();
+            problems.0.retain(|problem| concerns(Path::new(&problem.file), &self.folder, name));
+            return if problems.0.is_empty() { Ok(None) } else { Err(problems) };
         };
         let mut problems = Problems::default();
         let Some(export) = de::read::<Export>(tree.clone(), &mut problems) else {

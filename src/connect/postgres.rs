@@ -4,8 +4,8 @@
 //! as well.
 
 mod text;
+mod told;
 
-use std::error::Error as _;
 use std::net::IpAddr;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -20,11 +20,12 @@ use tokio_postgres::{CancelToken, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{Connection, Tls, is_loopback};
-use crate::error::{Class, Error, Result, cause};
+use crate::error::{Error, Result, cause};
 use crate::secret::Secret;
 use crate::tls;
 
 pub use text::{literal, quoted};
+pub use told::{Quiet, classify, classify_sql};
 
 const CONNECT: &str = "connect to PostgreSQL";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -278,122 +279,10 @@ fn told(error: &std::io::Error) -> String {
     }
 }
 
-/// What an error of the driver means for the work, by SQLSTATE
-/// (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
-///
-/// The message has the SQLSTATE, names of tables, columns and constraints, and the server's own
-/// words only where those cannot quote a value.
-pub fn classify(operation: &'static str, error: tokio_postgres::Error) -> Error {
-    let found = classified(operation, &error);
-    found.caused_by(Quiet(error))
-}
-
-/// The word at which the server stumbled over the syntax of `sent`, where it stands in `written` too:
-/// then it is a word of the definition and no value of a parameter.
-pub fn stumbled<'a>(
-    error: &tokio_postgres::Error,
-    sent: &str,
-    written: &'a str,
-) -> Option<&'a str> {
-    let server = error.as_db_error().filter(|server| server.code().code() == "42601")?;
-    let tokio_postgres::error::ErrorPosition::Original(at) = server.position()? else {
-        return None;
-    };
-    let at = usize::try_from(*at).ok()?.checked_sub(1)?;
-    let word: String =
-        sent.chars().skip(at).take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-    let start = written.find(&word).filter(|_| !word.is_empty())?;
-    written.get(start..start + word.len())
-}
-
-/// A driver's error as the cause of ours. It shows nothing, since the server's words and details
-/// may quote rows; its SQLSTATE and the names that it carries can still be asked for.
-#[derive(Debug)]
-pub struct Quiet(
-    /// The driver's own.
-    pub tokio_postgres::Error,
-);
-
-impl std::fmt::Display for Quiet {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match (self.0.code(), self.0.source()) {
-            (Some(state), _) => write!(f, "SQLSTATE {}", state.code()),
-            (None, Some(cause)) => write!(f, "{}: {cause}", self.0),
-            (None, None) => self.0.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for Quiet {}
-
-fn classified(operation: &'static str, error: &tokio_postgres::Error) -> Error {
-    let Some(server) = error.as_db_error() else {
-        // Without an answer of the server, the connection is gone or the answer is not one.
-        return if error.is_closed() || cause::<std::io::Error>(error).is_some() {
-            Error::transient(operation, "the connection was cut")
-        } else {
-            Error::permanent(operation, error.to_string())
-        };
-    };
-    let state = server.code().code().to_owned();
-    let class = class_of(&state);
-    let words = if may_quote_values(&state) { "the server refused it" } else { server.message() };
-    let mut found = Error::new(class, operation, format!("{words} (SQLSTATE {state})"));
-    for (name, value) in [
-        ("table", server.table()),
-        ("column", server.column()),
-        ("constraint", server.constraint()),
-    ] {
-        if let Some(value) = value {
-            found = found.with(name, value);
-        }
-    }
-    if let Some(help) = help_for(&state) {
-        found = found.help(help);
-    }
-    found
-}
-
-fn class_of(state: &str) -> Class {
-    match state {
-        // Shutdowns, a server that is starting, too many connections, full disks and memory.
-        _ if state.starts_with("08") || state.starts_with("53") => Class::Unavailable,
-        "57P01" | "57P02" | "57P03" | "57P05" => Class::Unavailable,
-        // It takes no writes: a standby, as which a primary comes back that was replaced.
-        "25006" => Class::Unavailable,
-        // Serialization and deadlock; a lock not had in time; a statement that was cancelled.
-        "40001" | "40P01" | "40003" | "55P03" | "57014" => Class::Transient,
-        // Idle for too long in a transaction, a snapshot too old, a failed server process.
-        "25P03" | "25P04" | "72000" | "58000" | "58030" => Class::Transient,
-        _ => Class::Permanent,
-    }
-}
-
-/// Data exceptions quote the datum, syntax errors the word they stumble over (which may be a
-/// rendered parameter), and a raised exception whatever its author put in.
-fn may_quote_values(state: &str) -> bool {
-    state.starts_with("22") || state.starts_with("P0") || matches!(state, "42601" | "23514")
-}
-
-fn help_for(state: &str) -> Option<&'static str> {
-    Some(match state {
-        "42P01" => "Check the table's name and schema, and that the user may see it.",
-        "42703" => "Check the column's name.",
-        "42501" => "Grant the user the right to do this.",
-        "42601" => "Check the SQL of the definition.",
-        "3D000" => "Check the database's name in the url.",
-        "25006" => "Only reading is allowed here.",
-        _ if state.starts_with("28") => "Check the user and the password of the connection.",
-        _ if state.starts_with("22") => {
-            "A value does not fit an expression of the SQL; the server's log has its words."
-        }
-        _ => return None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Class;
 
     fn mode(url: &str, tls: Option<Tls>) -> Result<SslMode> {
         config(url, None, tls, "test").map(|config| config.get_ssl_mode())
@@ -458,22 +347,5 @@ mod tests {
         let config = config("postgres://u@db.internal/d", None, None, "test").unwrap();
         let error = tls(&config, Some("/nowhere/ca.pem")).map(|_| ()).unwrap_err();
         assert!(error.to_string().contains("/nowhere/ca.pem"), "{error}");
-    }
-
-    #[test]
-    fn classes_follow_the_sqlstate() {
-        for (state, class) in [
-            ("08006", Class::Unavailable),
-            ("57P01", Class::Unavailable),
-            ("53300", Class::Unavailable),
-            ("25006", Class::Unavailable),
-            ("40001", Class::Transient),
-            ("55P03", Class::Transient),
-            ("28P01", Class::Permanent),
-            ("42P01", Class::Permanent),
-            ("22P02", Class::Permanent),
-        ] {
-            assert_eq!(class_of(state), class, "{state}");
-        }
     }
 }

@@ -228,7 +228,7 @@ pub fn check_share(
         ),
         (false, true) => (
             format!("max-rejected allows {share}"),
-            "Look at the refused rows in the quarantine, and correct the data or the contract; \
+            "Look at the refused rows in the quarantine (`longshore quarantine show`), and correct the data or the contract; \
              max-rejected in [contract] says how many may be missing from a delivery.",
         ),
         (false, false) => (

@@ -395,7 +395,7 @@ fn check_window(job: &JobMessage, bound: &Bound) -> Result<()> {
 }
 
 /// Refuses a job whose delivery would have no place, or a place that is named as if only a part of
-/// its window were there.
+/// its window, or more than that, were there.
 fn check_path(job: &JobMessage, params: &Bindings, bound: &Bound) -> Result<()> {
     let export = &bound.export;
     let Some(text) = export.sink.template() else { return Ok(()) };
@@ -415,8 +415,24 @@ fn check_path(job: &JobMessage, params: &Bindings, bound: &Bound) -> Result<()> 
     let at = |start| render(Some(Window { start, ..window }));
     let last = window.end.checked_sub(SignedDuration::from_micros(1)).unwrap_or(window.end);
     // A path with the minute in it names an instant, which is no part of the window.
-    if at(last)? == path || at(MINUTES[0])? != at(MINUTES[1])? {
+    if at(MINUTES[0])? != at(MINUTES[1])? {
         return Ok(());
+    }
+    if at(last)? == path {
+        let before = window.start.checked_sub(SignedDuration::from_micros(1));
+        let beside = at(before.unwrap_or(window.start))? == path || at(window.end)? == path;
+        let tells = |names: &str| template.placeholders().any(|name| name == names);
+        if !beside || !tells("window_start") || tells("run") {
+            return Ok(());
+        }
+        return Err(Error::malformed(DOING, "the path names more than the window")
+            .with("path", path)
+            .with("window", span::show(&window, None, &zone))
+            .help(
+                "The rest of what it names would have no place beside this delivery. Ask for all of \
+                 it, or put more of the window into the path: {window_start:%Y-%m-%dT%H} for hours, \
+                 or {window_end}.",
+            ));
     }
     Err(Error::malformed(DOING, "the path names the beginning of the window, which goes on beyond")
         .with("path", path)

@@ -216,15 +216,15 @@ fn check_name(field: &'static str, name: &str, folders: bool) -> Result<()> {
 
 fn check_text(field: &'static str, text: &str, longest: usize) -> Result<()> {
     let problem = if text.is_empty() {
-        "it is empty".to_owned()
+        "is empty".to_owned()
     } else if text.len() > longest {
-        format!("it has {} bytes; at most {longest} are accepted", text.len())
+        format!("has {} bytes; at most {longest} are accepted", text.len())
     } else if text.chars().any(char::is_control) {
-        "it has a control character".to_owned()
+        "has a control character".to_owned()
     } else {
         return Ok(());
     };
-    Err(Error::malformed(DOING, problem).with("field", field))
+    Err(Error::malformed(DOING, format!("`{field}` {problem}")))
 }
 
 /// What belongs at a place of the job message.
@@ -333,16 +333,33 @@ mod tests {
     #[test]
     fn each_mistake_says_where_and_what_was_expected() {
         for (body, words) in [
-            ("", "no JSON object"),
-            ("[]", "no JSON object"),
-            ("\"orders\"", "no JSON object"),
-            (r#"["orders"]"#, "no JSON object"),
+            ("", "no JSON object: it is empty"),
+            (" \n", "no JSON object: it is empty"),
+            ("\u{feff}{}", "no JSON object: it begins with a byte order mark (BOM)"),
+            ("[1,2]", "no JSON object: it is an array"),
+            ("\"orders\"", "no JSON object: it is a string"),
+            ("-1", "no JSON object: it is a number"),
+            ("null", "no JSON object: it does not begin with `{`"),
             ("{", "no JSON: EOF"),
             (r#"{"export":"orders"} x"#, "no JSON: trailing characters"),
             ("{}", "`export` is missing"),
             (r#"{"exprot":"orders"}"#, "unknown field `exprot` Did you mean `export`?"),
             (r#"{"export":"orders","priority":1}"#, "unknown field `priority` Nothing else"),
-            (r#"{"export":"orders","export":"x"}"#, "given twice"),
+            (r#"{"export":"orders","password":"x"}"#, "unknown field `password` Nothing else"),
+            (r#"{"export":"orders","export":"x"}"#, "`export` is given twice"),
+            (
+                r#"{"export":"o","window":{"start":"2026-11-19T00:00:00Z","start":"2026-11-19T00:00:00Z"}}"#,
+                "`start` is given twice (in window)",
+            ),
+            (
+                r#"{"export":"o","deadline":"9999-12-31T23:59:59Z"}"#,
+                "`deadline` is after the last instant there is That is 9999-12-30T22:00:00.999999999Z",
+            ),
+            (
+                r#"{"export":"o","window":{"start":"2026-11-19T00:00:00Z","end":"9999-12-31T23:59:59Z"}}"#,
+                "`window.end` is after the last instant",
+            ),
+            (r#"{"export":"o","deadline":"9999-12-31T23:59:59"}"#, "expected an instant with"),
             (r#"{"export":5}"#, "expected an export's name"),
             (r#"{"export":""}"#, "expected an export's name"),
             (r#"{"export":"Orders"}"#, "expected an export's name"),
@@ -371,8 +388,8 @@ mod tests {
                 r#"{"export":"o","not_before":"2026-11-19T00:00:00Z","deadline":"2026-11-19T00:00:00Z"}"#,
                 "deadline is not after",
             ),
-            (r#"{"export":"orders","key":""}"#, "it is empty (field key)"),
-            (r#"{"export":"orders","key":"a\u0000b"}"#, "control character (field key)"),
+            (r#"{"export":"orders","key":""}"#, "`key` is empty"),
+            (r#"{"export":"orders","key":"a\u0000b"}"#, "`key` has a control character"),
             (r#"{"export":"orders","key":7}"#, "expected a string (field key)"),
             (r#"{"export":"orders","definition":"abc"}"#, "64 lowercase"),
         ] {

@@ -135,7 +135,7 @@ fn outcome() -> Json {
         "type": "object",
         "properties": {
             "run": text("The run's id; absent where a message was refused or a window skipped."),
-            "key": text("Its key."),
+            "key": text("Its key, which a message in conflict has too."),
             "edition": number("Which delivery of the key it is."),
             "export": text("The export, as far as the message named one."),
             "window": {

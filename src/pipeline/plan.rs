@@ -86,8 +86,9 @@ impl House {
             Error::unavailable("plan the run", "this process does not have the connection")
                 .with("connection", name)
                 .help(format!(
-                    "Add it to connections.toml, which has: {}; until then the run waits for a \
-                     worker that has it.",
+                    "Add it to connections.toml, which had, as this process read it when it started: {}. \
+                     If it is there now, restart the process; until then the run waits for a worker \
+                     that has it.",
                     known.join(", ")
                 ))
         })

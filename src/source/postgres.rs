@@ -20,7 +20,7 @@ use self::cursor::Cursor;
 use self::decode::{Decoder, Wire};
 use super::{Fresh, Since, Source, SourceConfig, Types, sql};
 use crate::connect::Connection;
-use crate::connect::postgres::{self, Client, connect, stumbled};
+use crate::connect::postgres::{self, Client, classify_sql, connect};
 use crate::connect::sql::quote;
 use crate::error::{Class, Error, Result};
 use crate::format::FieldType;
@@ -78,19 +78,26 @@ impl PostgresSource {
     /// end.
     async fn plan(&self, client: &Client, template: &str, bindings: &Bindings) -> Result<Plan> {
         let sql = sql::render(template, bindings)?;
-        let statement = client.prepare(&sql).await.map_err(|error| {
-            let at = stumbled(&error, &sql, template);
-            let error = classify(READ, error);
-            match at {
-                Some(word) => error.with("at", format!("`{word}`")),
-                None => error,
-            }
-        })?;
+        let statement = client
+            .prepare(&sql)
+            .await
+            .map_err(|error| classify_sql(READ, error, &sql, template))?;
         if !statement.params().is_empty() {
             return Err(Error::permanent(READ, "the SQL has numbered parameters")
                 .help("Write `:name` and declare it in [params]."));
         }
-        plan(sql, statement.columns(), &self.types)
+        let plan = plan(sql, statement.columns(), &self.types)?;
+        // As a part of a SELECT the server takes nothing but what reads: no DELETE … RETURNING, not
+        // within WITH either, and no SHOW or EXPLAIN, which have columns too.
+        let within = format!("SELECT FROM (\n{}\n) AS q", sql::render(template, bindings)?);
+        match client.prepare(&within).await {
+            Ok(_) => Ok(plan),
+            Err(error) if error.code().is_some_and(is_of_the_form) => {
+                Err(Error::permanent(READ, "the SQL is not a query that only reads")
+                    .help("Write a SELECT, VALUES or TABLE, with or without WITH before it."))
+            }
+            Err(error) => Err(classify_sql(READ, error, &within, template)),
+        }
     }
 
     async fn open(&self, bindings: &Bindings) -> Result<(Client, Plan)> {
@@ -202,13 +209,18 @@ impl Reading {
     }
 }
 
+/// Whether the server says that a statement cannot stand where it stands.
+fn is_of_the_form(state: &SqlState) -> bool {
+    [SqlState::SYNTAX_ERROR, SqlState::FEATURE_NOT_SUPPORTED].contains(state)
+}
+
 fn plan(sql: String, columns: &[Column], types: &Types) -> Result<Plan> {
     if columns.is_empty() {
         return Err(Error::permanent(READ, "the SQL gives no columns").help("Write a SELECT."));
     }
     let mut seen = HashSet::new();
     let (mut wires, mut fields, mut expressions) = (Vec::new(), Vec::new(), Vec::new());
-    let mut cast = false;
+    let (mut cast, mut unknown) = (false, Vec::new());
     for column in columns {
         let name = column.name();
         if !seen.insert(name) {
@@ -220,7 +232,10 @@ fn plan(sql: String, columns: &[Column], types: &Types) -> Result<Plan> {
         let wire = match wire(column.type_(), column.type_modifier(), types.get(name)) {
             Some(wire) => wire,
             None => {
-                let text = as_text(column.type_(), &quoted).ok_or_else(|| no_type(column))?;
+                let Some(text) = as_text(column.type_(), &quoted) else {
+                    unknown.push(column);
+                    continue;
+                };
                 cast = true;
                 expressions.push(format!("{text} AS {quoted}"));
                 wires.push(Wire::Text);
@@ -231,6 +246,9 @@ fn plan(sql: String, columns: &[Column], types: &Types) -> Result<Plan> {
         expressions.push(quoted);
         wires.push(wire);
         fields.push(Field::new(name, wire.field_type().arrow(), true));
+    }
+    if !unknown.is_empty() {
+        return Err(no_types(&unknown));
     }
     let select =
         if cast { format!("SELECT {} FROM (\n{sql}\n) AS q", expressions.join(", ")) } else { sql };
@@ -299,26 +317,43 @@ fn as_text(kind: &Type, quoted: &str) -> Option<String> {
     }
 }
 
-fn no_type(column: &Column) -> Error {
-    let (kind, name) = (column.type_(), column.name());
-    let shown = match kind.kind() {
-        Kind::Array(inner) => format!("{}[]", inner.name()),
-        _ => kind.name().to_owned(),
+/// The error for all columns whose types have no exact counterpart.
+fn no_types(columns: &[&Column]) -> Error {
+    let told = |column: &&Column| {
+        let kind = column.type_();
+        match kind.kind() {
+            _ if *kind == Type::NUMERIC => "a numeric without known precision".to_owned(),
+            Kind::Array(inner) => format!("the type {}[]", inner.name()),
+            _ => format!("the type {}", kind.name()),
+        }
     };
-    let help = if *kind == Type::NUMERIC {
+    let numeric = columns.iter().find(|column| *column.type_() == Type::NUMERIC);
+    let other = columns.iter().find(|column| *column.type_() != Type::NUMERIC);
+    let numeric = numeric.map(|column| {
         format!(
-            "Promise it in [contract.fields], or in the fields of a reference, with up to 38 digits: \
-             {name} = {{ type = \"decimal(18,4)\" }}; or cast it in a query."
+            "Promise a numeric in [contract.fields], or in the fields of a reference, with up to 38 \
+             digits: {} = {{ type = \"decimal(18,4)\" }}; or cast it in a query.",
+            column.name()
         )
-    } else {
-        format!("Write a query that casts it, {}::text, or leaves it out.", quote(name))
+    });
+    let other = other.map(|column| {
+        format!("Write a query that casts it, {}::text, or leaves it out.", quote(column.name()))
+    });
+    let help: Vec<String> = numeric.into_iter().chain(other).collect();
+    let error = match columns {
+        [column] => Error::permanent(READ, format!("{} has no exact counterpart", told(column)))
+            .with("column", column.name()),
+        _ => {
+            let all: Vec<_> =
+                columns.iter().map(|one| format!("`{}` ({})", one.name(), told(one))).collect();
+            let count = columns.len();
+            Error::permanent(
+                READ,
+                format!("{count} columns have no exact counterpart: {}", all.join(", ")),
+            )
+        }
     };
-    let message = if *kind == Type::NUMERIC {
-        "a numeric without known precision has no exact counterpart".to_owned()
-    } else {
-        format!("the type {shown} has no exact counterpart")
-    };
-    Error::permanent(READ, message).with("column", name).help(help)
+    error.help(help.join(" "))
 }
 
 #[cfg(test)]

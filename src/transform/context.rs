@@ -1,20 +1,25 @@
 //! What names in the SQL of a transform mean: tables, functions and types.
 
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, SchemaRef, TimeUnit};
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::{DataFusionError, TableReference};
 use datafusion_expr::planner::{ContextProvider, ExprPlanner, TypePlanner};
-use datafusion_expr::{AggregateUDF, HigherOrderUDF, ScalarUDF, TableSource, WindowUDF};
+use datafusion_expr::{
+    AggregateUDF, HigherOrderUDF, ScalarUDF, TableSource, Volatility, WindowUDF,
+};
 use datafusion_functions::datetime::planner::DatetimeFunctionPlanner;
 use datafusion_functions::unicode::planner::UnicodeFunctionPlanner;
 use datafusion_sql::sqlparser::ast::{DataType as SqlType, TimezoneInfo};
 
 use super::join::INPUT;
+use super::plan::refuse;
 use super::table::Tables;
+use crate::error::Error;
+use crate::suggest::nearest;
 
 /// A table, by its columns.
 struct Columns(SchemaRef);
@@ -37,13 +42,7 @@ pub(super) struct Context {
 
 impl Context {
     pub fn new(input: SchemaRef, tables: &Tables) -> Context {
-        let mut functions = HashMap::new();
-        for function in datafusion_functions::all_default_functions() {
-            for alias in function.aliases() {
-                functions.insert(alias.clone(), function.clone());
-            }
-            functions.insert(function.name().to_owned(), function);
-        }
+        let functions = named().collect();
         let mut options = ConfigOptions::default();
         options.sql_parser.parse_float_as_decimal = true;
         options.sql_parser.collect_spans = true;
@@ -58,6 +57,26 @@ impl Context {
             refused: Cell::new(None),
         }
     }
+}
+
+/// All functions by their names, those too that are refused since they look at a clock or a die.
+fn named() -> impl Iterator<Item = (String, Arc<ScalarUDF>)> {
+    datafusion_functions::all_default_functions().into_iter().flat_map(|function| {
+        let names: Vec<String> = function.aliases().to_vec();
+        let of_all = [function.name().to_owned()].into_iter().chain(names);
+        of_all.map(move |name| (name, Arc::clone(&function)))
+    })
+}
+
+/// What is said of a function that is not there.
+pub(super) fn no_function(name: &str) -> Error {
+    let usable = |function: &ScalarUDF| function.signature().volatility == Volatility::Immutable;
+    let known: BTreeSet<String> =
+        named().filter(|(_, one)| usable(one)).map(|(name, _)| name).collect();
+    let meant = nearest(name, known.iter().map(String::as_str));
+    let meant = meant.map(|one| format!("Did you mean `{one}`? ")).unwrap_or_default();
+    refuse(format!("there is no function {name}()"))
+        .help(format!("{meant}docs/reference/sql.md lists all functions."))
 }
 
 /// What is said of a table that is not there.
@@ -115,7 +134,7 @@ impl ContextProvider for Context {
     }
 
     fn get_type_planner(&self) -> Option<Arc<dyn TypePlanner>> {
-        Some(Arc::new(Microseconds))
+        Some(Arc::new(Types))
     }
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
@@ -163,23 +182,29 @@ impl ContextProvider for Context {
     }
 }
 
-/// TIMESTAMP is a time in microseconds here. DataFusion's nanoseconds end in the year 2262, and a
-/// comparison with one would refuse every later row.
+/// Types by the names of contracts, and TIMESTAMP as a time in microseconds: DataFusion's nanoseconds
+/// end in the year 2262, and a comparison with one would refuse every later row.
 #[derive(Debug)]
-struct Microseconds;
+struct Types;
 
-impl TypePlanner for Microseconds {
+impl TypePlanner for Types {
     fn plan_type_field(&self, kind: &SqlType) -> Result<Option<FieldRef>, DataFusionError> {
-        let zone = match kind {
+        let microseconds = |zone| DataType::Timestamp(TimeUnit::Microsecond, zone);
+        let kind = match kind {
             SqlType::Timestamp(
                 None | Some(6),
                 TimezoneInfo::None | TimezoneInfo::WithoutTimeZone,
             )
-            | SqlType::Datetime(None) => None,
-            SqlType::Timestamp(None | Some(6), _) => Some("UTC".into()),
+            | SqlType::Datetime(None) => microseconds(None),
+            SqlType::Timestamp(None | Some(6), _) => microseconds(Some("UTC".into())),
+            SqlType::Int16 => DataType::Int16,
+            SqlType::Int32 => DataType::Int32,
+            SqlType::Int64 => DataType::Int64,
+            SqlType::Float32 => DataType::Float32,
+            SqlType::Float64 => DataType::Float64,
+            SqlType::Bytes(None) => DataType::Binary,
             _ => return Ok(None),
         };
-        let kind = DataType::Timestamp(TimeUnit::Microsecond, zone);
         Ok(Some(Arc::new(Field::new("", kind, true))))
     }
 }

@@ -42,7 +42,7 @@ pub use table::{Table, Tables, cost};
 pub struct TransformConfig {
     /// `SELECT … FROM input [LEFT JOIN reference ON …] [WHERE …]`. One row in gives one row out, or none;
     /// other joins, groups and order belong into the query. Types are exact: what would lose digits is
-    /// refused when planning.
+    /// refused when planning. `docs/reference/sql.md` has its types and functions.
     pub sql: String,
 }
 
@@ -99,8 +99,7 @@ impl Transform {
         // What fails without a row would fail for every row.
         let none = Placed { rows: RecordBatch::new_empty(input), places: None };
         transform.run(none).map_err(|failure| {
-            let cause = failure.cause.strip_backtrace();
-            plan::refuse(format!("an expression cannot be evaluated: {cause}"))
+            plan::never(&config.sql, failure.column().as_deref(), &failure.cause)
         })?;
         Ok(transform)
     }

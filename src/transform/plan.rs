@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
+use arrow::error::ArrowError;
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::{Transformed, TreeNode};
 use datafusion_common::{DFSchema, DataFusionError, ScalarValue, TableReference};
@@ -22,7 +23,7 @@ use datafusion_sql::sqlparser::ast::Statement as SqlStatement;
 use datafusion_sql::sqlparser::dialect::GenericDialect;
 use datafusion_sql::sqlparser::tokenizer::{Token, Tokenizer};
 
-use super::context::{Context, no_table};
+use super::context::{Context, no_function, no_table};
 use super::join::{self, INPUT};
 use super::table::{Table, Tables, comparable};
 use super::{Lookup, Stage, Transform, check, output};
@@ -73,9 +74,64 @@ pub(super) fn foreign(cause: DataFusionError) -> Error {
     };
     let told =
         told.and_then(|(line, character)| Some((line.parse().ok()?, character.parse().ok()?)));
+    let error = in_own_words(what);
     match span.map(|span| (span.start.line, span.start.column)).or(told) {
-        Some((line, character)) => placed(refuse(what), line, character),
-        None => refuse(what),
+        Some((line, character)) => placed(error, line, character),
+        None => error,
+    }
+}
+
+/// Where DataFusion's words are not those of somebody who writes SQL, our own.
+fn in_own_words(what: &str) -> Error {
+    const TYPES: &str = "Types have the names of contracts, or those of SQL: bool, int16, int32, int64, \
+                         float32, float64, decimal(15, 2), string, bytes, date, time, timestamp, and of \
+                         an instant timestamp with time zone.";
+    let function = what.strip_prefix("Invalid function '").and_then(|rest| rest.split_once('\''));
+    if let Some((name, _)) = function {
+        return no_function(name);
+    }
+    if let Some((_, kind)) = what.split_once("Unsupported SQL type ") {
+        return refuse(format!("there is no type {kind}")).help(TYPES);
+    }
+    // `time(us)` and `timestamp(us, UTC)` of contracts are no SQL.
+    if what.ends_with("found: us") {
+        return refuse("a type of SQL has no unit").help(TYPES);
+    }
+    refuse(what)
+}
+
+/// Where the result of this name is written in a SELECT that could be planned.
+fn place_of(sql: &str, column: &str) -> Option<(u64, u64)> {
+    let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize_with_location().ok()?;
+    let named = tokens.iter().rev().find(|token| match &token.token {
+        Token::Word(word) => word.value.eq_ignore_ascii_case(column),
+        _ => false,
+    })?;
+    Some((named.span.start.line, named.span.start.column))
+}
+
+/// The error for an expression that fails whatever the row is.
+pub(super) fn never(sql: &str, column: Option<&str>, cause: &DataFusionError) -> Error {
+    let words = match cause.find_root() {
+        DataFusionError::ArrowError(arrow, _) => match &**arrow {
+            ArrowError::DivideByZero => "division by zero".to_owned(),
+            ArrowError::ArithmeticOverflow(words)
+            | ArrowError::CastError(words)
+            | ArrowError::ParseError(words)
+            | ArrowError::ComputeError(words)
+            | ArrowError::InvalidArgumentError(words) => words.clone(),
+            other => other.to_string(),
+        },
+        DataFusionError::Execution(words) => words.clone(),
+        other => other.strip_backtrace(),
+    };
+    let Some(column) = column else {
+        return refuse(format!("a condition cannot be evaluated for any row: {words}"));
+    };
+    let error = refuse(format!("column `{column}` cannot be evaluated for any row: {words}"));
+    match place_of(sql, column) {
+        Some((line, character)) => placed(error, line, character),
+        None => error,
     }
 }
 

@@ -1,4 +1,5 @@
 mod lookups;
+mod words;
 
 use std::sync::Arc;
 

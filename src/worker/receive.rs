@@ -130,6 +130,7 @@ async fn accept(worker: &Worker, message: &Mail, job: JobMessage) -> Result<Rece
                     "accept the job",
                     "another job has the same key and other content",
                 )
+                .with("key", &run.order.key)
                 .with("run", run.id)
                 .help("Give it a key of its own, or publish what the other one was.");
                 return Ok(Received::Refused { export: Some(name), error });

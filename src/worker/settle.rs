@@ -466,10 +466,13 @@ pub async fn refuse(
     );
     // Not by the export that the message names: a label must not be the sender's to choose.
     metrics::settled("unknown", pool, "refused", Some(error.class()));
+    // In a conflict; a message without an export's definition has no key yet.
+    let key = error.context().iter().find(|(name, _)| *name == "key").map(|(_, key)| scrub(key));
     let event = Event {
         routing_key: format!("run.{}.{}", error.class(), export.as_deref().unwrap_or("unknown")),
         body: Bytes::from(
-            json!({"export": export, "class": error.class(), "reason": reason}).to_string(),
+            json!({"export": export, "key": key, "class": error.class(), "reason": reason})
+                .to_string(),
         ),
         correlation_id: properties.correlation_id.clone(),
     };

@@ -336,3 +336,36 @@ fn a_folder_of_entirely_other_exports_retires_none_unless_all_are_meant() {
     house.done(&["apply", "--all"]);
     assert_eq!(active(&house), ["others"]);
 }
+
+#[test]
+fn what_is_wrong_with_one_export_stops_no_other() {
+    let house = House::new();
+    house.write("config/exports/wrong.toml", "sorce = 1");
+    house.write("config/exports/torn.toml", "[source");
+    house.write("config/exports/below/_defaults.toml", "[sink");
+    house.write("config/exports/below/under.toml", "");
+    for arguments in [
+        &["run", "orders"][..],
+        &["preview", "orders"],
+        &["run", "orders", "--to", "try"],
+        &["exports", "show", "orders"],
+        &["exports", "show", "orders", "--resolved"],
+        &["exports", "diff", "orders"],
+    ] {
+        house.done(arguments);
+    }
+    house.fails(3, &["apply"]);
+    assert_eq!(house.run(&["check"]).0, 1);
+    for (name, words) in
+        [("wrong", "unknown key `sorce`"), ("torn", "no TOML"), ("under", "no TOML")]
+    {
+        let error = house.fails(3, &["preview", name]);
+        assert!(error.contains(words), "{name}: {error}");
+        assert_eq!(error.matches("error[").count(), 1, "{error}");
+    }
+    let error = house.fails(5, &["preview", "ordres"]);
+    assert!(error.contains("daily, orders"), "{error}");
+
+    let error = house.fails(2, &["enqueue", "orders", "--not-before", "2h", "--deadline", "1h"]);
+    assert!(error.contains("the deadline is not after the time of --not-before"), "{error}");
+}

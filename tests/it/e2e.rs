@@ -212,11 +212,15 @@ fn refused() -> Vec<(Json, &'static str)> {
             "malformed: cannot read the message: the body has 300108 bytes; at most 262144 are \
              accepted. Put data where the source can read it; a job only names it.",
         ),
-        (json!([1]), "malformed: cannot read the message: the body is no JSON object"),
+        (
+            json!([1]),
+            "malformed: cannot read the message: the body is no JSON object: it is an array. A job is \
+             one object: {\"export\": \"daily-orders\", …}.",
+        ),
         (
             other,
-            "conflict: cannot accept the job: another job has the same key and other content (run \
-             RUN). Give it a key of its own, or publish what the other one was.",
+            "conflict: cannot accept the job: another job has the same key and other content (key \
+             slice-0, run RUN). Give it a key of its own, or publish what the other one was.",
         ),
     ]
 }

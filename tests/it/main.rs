@@ -23,6 +23,7 @@ mod notices;
 mod one_file;
 mod pause;
 mod probes;
+mod producer_rights;
 mod protect;
 mod quarantine;
 mod refusals;

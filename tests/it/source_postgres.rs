@@ -340,10 +340,73 @@ async fn errors_never_quote_a_value() {
     let wrong = source(json!({"query": "SELECT 1 AS n form pg_class orders whre x"}), None);
     let error = wrong.read(&Bindings::new()).await.map(|_| ()).unwrap_err();
     assert!(error.to_string().contains("42601") && error.to_string().contains("(at `"), "{error}");
-    let source = source(json!({"query": "DELETE FROM pg_class RETURNING relname"}), None);
-    let rows = source.read(&Bindings::new()).await.unwrap();
-    let error = rows.stream.try_collect::<Vec<_>>().await.map(|_| ()).unwrap_err();
-    assert!(error.to_string().contains("25006"), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("syntax error at or near") && text.contains("42601"), "{text}");
+}
+
+#[tokio::test]
+async fn what_the_server_refuses_is_told_in_words() {
+    let failure = async |sql: &str| {
+        let rows = source(json!({"query": sql}), None).read(&Bindings::new()).await;
+        match rows {
+            Ok(rows) => rows.stream.try_collect::<Vec<_>>().await.map(|_| ()).unwrap_err(),
+            Err(error) => error,
+        }
+        .to_string()
+    };
+    for (sql, words) in [
+        (
+            "SELECT 1 / (i - 1) AS n FROM generate_series(0, 3) i",
+            "division by zero (SQLSTATE 22012",
+        ),
+        ("SELECT 1 AS n; SELECT 2 AS n", "cannot insert multiple commands"),
+        ("SELECT i::int2 AS n FROM generate_series(99999, 99999) i", "out of the range"),
+        ("SELECT ('sec' || 'ret')::date AS n", "a text is no date or time (SQLSTATE 22007)"),
+    ] {
+        let said = failure(sql).await;
+        assert!(said.contains(words), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn what_does_more_than_read_is_refused_when_planned() {
+    for sql in [
+        "DELETE FROM pg_class RETURNING relname",
+        "WITH gone AS (DELETE FROM pg_class RETURNING relname) SELECT * FROM gone",
+        "SHOW ALL",
+        "EXPLAIN SELECT 1",
+    ] {
+        let error = source(json!({"query": sql}), None).schema(&Bindings::new()).await.unwrap_err();
+        assert_eq!(error.class(), Class::Permanent);
+        assert!(error.to_string().contains("is not a query that only reads"), "{error}");
+        assert!(error.advice().unwrap().contains("SELECT"), "{error}");
+    }
+    for sql in [
+        "VALUES (1, 'a')",
+        "TABLE pg_catalog.pg_am",
+        "WITH one AS (SELECT 1 AS a) SELECT a FROM one -- the end",
+        "(SELECT 1 AS a UNION SELECT 2) ORDER BY a LIMIT 1",
+    ] {
+        // `oid` of pg_am has no counterpart.
+        if let Err(error) = source(json!({"query": sql}), None).schema(&Bindings::new()).await {
+            assert!(error.to_string().contains("counterpart"), "{sql}: {error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn all_columns_without_a_counterpart_are_told_at_once() {
+    let sql = "SELECT 1 AS id, 1.5::numeric AS n, '1 day'::interval AS i, '{a}'::text[] AS t,
+                      1::money AS m, '12:00+01'::timetz AS z, '[1,2)'::int4range AS r";
+    let error = source(json!({"query": sql}), None).schema(&Bindings::new()).await.unwrap_err();
+    assert_eq!(
+        error.message(),
+        "6 columns have no exact counterpart: `n` (a numeric without known precision), \
+         `i` (the type interval), `t` (the type text[]), `m` (the type money), `z` (the type \
+         timetz), `r` (the type int4range)"
+    );
+    let help = error.advice().unwrap();
+    assert!(help.contains("[contract.fields]") && help.contains("\"i\"::text"), "{help}");
 }
 
 #[tokio::test]

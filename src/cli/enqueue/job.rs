@@ -51,7 +51,7 @@ impl Job {
     ///
     /// # Errors
     /// `usage`: a window that cannot be understood, a value that is not of its parameter's type,
-    /// one key for several jobs, or too many of them.
+    /// one key for several jobs, too many of them, or a deadline before they may start.
     pub fn messages(
         &self,
         name: &str,
@@ -59,6 +59,12 @@ impl Job {
         by: String,
         now: Timestamp,
     ) -> Result<Vec<JobMessage>> {
+        if let (Some(deadline), Some(not_before)) = (self.deadline, self.not_before)
+            && deadline <= not_before
+        {
+            return Err(Error::usage(DOING, "the deadline is not after the time of --not-before")
+                .help("Both count from now: --not-before 2h --deadline 3h."));
+        }
         let windows = self.windows(export, now)?;
         let params = self.combinations(export)?;
         let several = if windows.len() > 1 { "windows" } else { "combinations of params" };

@@ -38,7 +38,10 @@ pub struct Diff {
 
 impl Diff {
     pub async fn run(self, context: &Context) -> Result<(), Failure> {
-        let config = context.config(self.new.is_none())?;
+        let config = match self.new {
+            Some(_) => context.config(false)?,
+            None => context.config_with(&self.name)?,
+        };
         let ledger = wiring::existing_ledger(&config.settings).await?;
         let revisions = ledger.definitions(Which::RevisionsOf(&self.name)).await?;
         let of = |number: i32| {

@@ -33,7 +33,7 @@ pub struct Release {
     /// Only tell what would be released
     #[arg(long)]
     dry_run: bool,
-    /// Why, for the audit trail
+    /// Why, for the audit trail; required without --dry-run
     #[arg(long, required_unless_present = "dry_run", value_parser = reason)]
     reason: Option<String>,
 }

@@ -1,22 +1,28 @@
 //! `longshore quarantine show`
 
+use std::sync::Arc;
+
 use clap::Args;
 use serde_json::value::RawValue;
 use serde_json::{Value as Json, json};
 
 use super::super::arguments::reason;
 use super::super::output::{clock, counted, plain};
-use super::super::{Context, Ended, Verdict};
+use super::super::{Context, Ended, Verdict, trial};
 use super::{Told, kept_until, object, place_of, rows_of, state_of, vault};
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::format::FieldType;
+use crate::job::RunId;
 use crate::job::changes::Audit;
-use crate::ledger::one_run;
-use crate::pipeline::{KeptRow, KeptRows};
+use crate::ledger::{Ledger, one_run};
+use crate::pipeline::{KeptRow, KeptRows, Vault};
 use crate::rows::{Breach, Origin};
 use crate::wiring;
 
 const DOING: &str = "show the refused rows";
+/// How a file of refused rows ends.
+const FILE: &str = ".jsonl.age";
 /// What stands in the place of a value.
 const HIDDEN: &str = "‹hidden›";
 
@@ -24,7 +30,8 @@ const HIDDEN: &str = "‹hidden›";
 /// they are asked for, which the audit trail tells.
 #[derive(Debug, Args)]
 pub struct Show {
-    /// The ending of the run's name, as tables show it
+    /// The ending of the run's name, as tables show it; or a file of refused rows that `longshore run
+    /// --to` has kept
     run: String,
     /// At the most so many rows
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000))]
@@ -51,6 +58,9 @@ impl Show {
     pub async fn run(self, context: &Context) -> Ended {
         let config = context.config(false)?;
         let vault = vault(&config, DOING)?;
+        if self.run.ends_with(FILE) {
+            return self.of_file(context, &config, vault).await;
+        }
         let ledger = wiring::existing_ledger(&config.settings).await?;
         let run = one_run(&*ledger, &self.run).await?;
         let place = place_of(&run, DOING)?;
@@ -58,16 +68,7 @@ impl Show {
         let (rows, more) =
             KeptRows::open(&vault, run.id, place, move |rows| first(rows, most)).await?;
         if self.reveal {
-            // Before anything is shown: what cannot be written down is not looked at.
-            let count = counted(rows.len() as u64, "refused row");
-            ledger
-                .audit(Audit {
-                    by: context.by(),
-                    action: format!("reveal {count}"),
-                    subject: run.id.to_string(),
-                    reason: self.reason.clone().unwrap_or_default(),
-                })
-                .await?;
+            self.audit(context, &*ledger, run.id, rows.len()).await?;
         }
         if context.out.json {
             for (index, row) in rows.iter().enumerate() {
@@ -83,6 +84,55 @@ impl Show {
         let until = until.map(|until| format!(" until {}", clock(until, now))).unwrap_or_default();
         let (name, export) = (run.id.short(), &run.order.export);
         context.out.line(format!("run {name} of {export}: {all}, {state}{until}"))?;
+        self.print_all(context, &rows, more)?;
+        Ok(Verdict::Done)
+    }
+
+    /// The rows of a run that no ledger knows.
+    async fn of_file(&self, context: &Context, config: &Config, vault: Vault) -> Ended {
+        let file =
+            std::path::absolute(&self.run).map_err(|cause| no_file(&self.run).caused_by(cause))?;
+        let (run, connection, place) = trial::kept_file(&file).ok_or_else(|| no_file(&self.run))?;
+        let vault = Vault { connection: Arc::new(connection), ..vault };
+        let most = self.rows as usize;
+        let (rows, more) =
+            KeptRows::open(&vault, run, &place, move |rows| first(rows, most)).await?;
+        if self.reveal {
+            let ledger = wiring::existing_ledger(&config.settings).await?;
+            self.audit(context, &*ledger, run, rows.len()).await?;
+        }
+        if context.out.json {
+            for (index, row) in rows.iter().enumerate() {
+                let object = json!({"run": run, "file": file});
+                self.print_object(context, object, index + 1, row)?;
+            }
+            return Ok(Verdict::Done);
+        }
+        context.out.line(format!("{}: refused rows", file.display()))?;
+        self.print_all(context, &rows, more)?;
+        Ok(Verdict::Done)
+    }
+
+    /// Writes down that values are shown, before anything is: what cannot be written down is not
+    /// looked at.
+    async fn audit(
+        &self,
+        context: &Context,
+        ledger: &dyn Ledger,
+        run: RunId,
+        rows: usize,
+    ) -> Result<()> {
+        ledger
+            .audit(Audit {
+                by: context.by(),
+                action: format!("reveal {}", counted(rows as u64, "refused row")),
+                subject: run.to_string(),
+                reason: self.reason.clone().unwrap_or_default(),
+            })
+            .await
+    }
+
+    fn print_all(&self, context: &Context, rows: &[Shown], more: bool) -> Told {
         for (index, row) in rows.iter().enumerate() {
             self.print(context, index + 1, row)?;
         }
@@ -94,7 +144,7 @@ impl Show {
                 .out
                 .line("\nValues are hidden; --reveal --reason … shows them, and is audited.")?;
         }
-        Ok(Verdict::Done)
+        Ok(())
     }
 
     fn print(&self, context: &Context, number: usize, row: &Shown) -> Told {
@@ -155,6 +205,13 @@ fn told(column: Option<&str>, rule: &str, why: Option<&str>) -> String {
     let column = column.map(|column| format!("`{column}` ")).unwrap_or_default();
     let why = why.map(|why| format!(": {why}")).unwrap_or_default();
     format!("{column}{rule}{why}")
+}
+
+fn no_file(name: &str) -> Error {
+    Error::not_found(DOING, "this is no file of refused rows").with("file", name).help(
+        "`longshore run --to DIR` keeps them in DIR/quarantine/RUN/1.jsonl.age; a run of the ledger \
+         is named by its ending.",
+    )
 }
 
 /// A value for people: a text without its quotes, on one line.

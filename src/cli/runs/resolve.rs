@@ -32,7 +32,7 @@ pub struct Resolve {
     /// How it ended
     #[arg(long = "as", value_name = "END")]
     end: End,
-    /// Why, for the audit trail
+    /// Why, for the audit trail; required without --dry-run
     #[arg(long, required_unless_present = "dry_run", value_parser = reason)]
     reason: Option<String>,
     /// Only tell what would be resolved

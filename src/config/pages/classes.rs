@@ -51,14 +51,15 @@ pub(super) fn of_class(class: Class) -> Page {
             "The job's message cannot be understood.",
             "A producer published something that is no job, or a job with keys or values that the \
              export does not take.",
-            "cannot read the job: unknown field `windw` (did you mean `window`?)",
+            "cannot read the message: unknown field `windw`",
             "Correct the producer by `docs/messages.md` and its JSON Schema. The message is kept: \
              `longshore dead show`. It cannot succeed as it is, so publish it anew and drop it.",
         ),
         Class::Conflict => (
             "The same key came with other content.",
             "A key stands for one effect, and two different jobs claim it.",
-            "cannot enqueue the job: another job has the same key (key nightly-2026-11-19)",
+            "cannot accept the job: another job has the same key and other content (key nightly-2026-11-19, \
+             run 019a9b2e-7c2f-7a1e-8d31-5f0c2b7c9a1e)",
             "Use another key for another job. Where the key is not given, it follows from export, \
              recipient, params and window, and cannot conflict.",
         ),
@@ -106,10 +107,14 @@ pub(super) fn of_class(class: Class) -> Page {
         ),
         Class::Refused => (
             "What was asked for is not allowed as things stand.",
-            "It would undo something that others rely on, or must be said more clearly.",
-            "cannot apply the definitions: none of those active is there",
-            "Read what the help offers; `--all`, `--reason` and the like are there to say that it \
-             is meant.",
+            "A command would undo something that others rely on, or must be said more clearly. A run \
+             would have replaced a delivery or a file that stands in its place.",
+            "cannot deliver to the folder: the delivery of run 019a9b2e-7c2f-7a1e-8d31-5f0c2b7c9a1e is \
+             there (target lake/orders/2026-11-19)",
+            "Read what the help offers: of a command, `--all`, `--reason` and the like say that it is \
+             meant. Of a run that died, look at what stands there: move it away, give the export \
+             another `path`, or say `if-exists = \"replace\"` under [sink] and `longshore apply`; then \
+             `longshore dead replay`.",
         ),
         Class::Usage => (
             "The command line was used wrongly.",

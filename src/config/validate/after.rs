@@ -6,16 +6,18 @@ use crate::config::problem::{Code, Problems, suggest};
 use crate::config::tree::Node;
 use crate::export::{Definition, Schedule};
 
-/// Checks all exports against each other. `names` are those of all files, of which some may have
+/// Checks all exports, or `only` one, against the others. `names` are those of all files, of which some may have
 /// problems of their own.
 pub(in crate::config) fn after(
     exports: &[(&Definition, &Node)],
+    only: Option<&str>,
     names: &BTreeSet<String>,
     problems: &mut Problems,
 ) {
     let known: BTreeMap<&str, (&Definition, &Node)> =
         exports.iter().map(|(export, tree)| (export.name.as_str(), (*export, *tree))).collect();
-    for (definition, tree) in exports {
+    let judged = |one: &Definition| only.is_none_or(|only| one.name == only);
+    for (definition, tree) in exports.iter().filter(|(one, _)| judged(one)) {
         let Some(schedule) = &definition.export.schedule else { continue };
         let place = tree.at(&["schedule", "after"]);
         if schedule.after.is_empty() {
@@ -43,7 +45,7 @@ pub(in crate::config) fn after(
         }
         if let Some(circle) = circle(&definition.name, &known)
             // It is told once, at the first of its names.
-            && circle.iter().all(|name| *name >= definition.name.as_str())
+            && (only.is_some() || circle.iter().all(|name| *name >= definition.name.as_str()))
         {
             let way = circle.iter().chain(circle.first()).map(|name| format!("`{name}`"));
             let message = match circle.len() {

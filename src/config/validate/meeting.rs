@@ -24,15 +24,20 @@ enum Kind<'a> {
     Table { name: &'a str, template: Option<Template>, scoped: bool },
 }
 
-/// Checks all exports against each other.
+/// Checks all exports against each other, or `only` one against all others.
 pub(in crate::config) fn meetings(
     exports: &[(&Definition, &Node)],
+    only: Option<&str>,
     known: &Known<'_>,
     problems: &mut Problems,
 ) {
-    let targets: Vec<Target<'_>> =
+    let mut targets: Vec<Target<'_>> =
         exports.iter().filter_map(|(export, tree)| target(export, tree, known)).collect();
-    for (index, one) in targets.iter().enumerate() {
+    if let Some(only) = only {
+        targets.sort_by_key(|target| target.export == only);
+    }
+    let judged = |one: &Target<'_>| only.is_none_or(|only| one.export == only);
+    for (index, one) in targets.iter().enumerate().filter(|(_, one)| judged(one)) {
         let earlier = targets.iter().take(index);
         for other in earlier.filter(|other| other.connection == one.connection) {
             compare(one, other, problems);

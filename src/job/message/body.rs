@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use jiff::Timestamp;
+use jiff::fmt::temporal::Pieces;
 use serde::de::{MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value as Json;
@@ -32,13 +34,27 @@ pub fn parse<T: for<'de> Deserialize<'de>>(
     })?;
     // A struct would also be read from an array.
     if !text.trim_ascii_start().starts_with('{') {
-        return Err(Error::malformed(DOING, "the body is no JSON object"));
+        return Err(no_object(text));
     }
     let mut reader = serde_json::Deserializer::from_str(text);
     match serde_path_to_error::deserialize(&mut reader) {
         Ok(found) => reader.end().map(|()| found).map_err(|error| not_json(&error)),
         Err(error) => Err(explain(text, fields, &expected, &error)),
     }
+}
+
+/// What a body is that does not begin as an object does.
+fn no_object(text: &str) -> Error {
+    let found = match text.trim_ascii_start().chars().next() {
+        None => "it is empty",
+        Some('\u{feff}') => "it begins with a byte order mark (BOM), which JSON does not have",
+        Some('[') => "it is an array",
+        Some('"') => "it is a string",
+        Some('-' | '0'..='9') => "it is a number",
+        Some(_) => "it does not begin with `{`",
+    };
+    Error::malformed(DOING, format!("the body is no JSON object: {found}"))
+        .help("A job is one object: {\"export\": \"daily-orders\", …}.")
 }
 
 fn not_json(error: &serde_json::Error) -> Error {
@@ -73,10 +89,36 @@ fn explain(
             return Error::malformed(DOING, format!("`{required}` is missing"));
         }
     }
-    match error.path().to_string().as_str() {
-        "." => Error::malformed(DOING, "a field is given twice"),
-        place => wrong(place, expected(place)),
+    let place = error.path().to_string();
+    if let Some(name) = twice(error.inner(), fields) {
+        let error = Error::malformed(DOING, format!("`{name}` is given twice"));
+        return if place == "." { error } else { error.with("in", place) };
     }
+    let found = match place.split_once('.') {
+        Some((outer, name)) => object.get(outer).and_then(|outer| outer.get(name)),
+        None => object.get(&place),
+    };
+    if let Some(Json::String(text)) = found
+        && ["not_before", "deadline", "window.start", "window.end"].contains(&&*place)
+        && is_beyond(text)
+    {
+        return Error::malformed(DOING, format!("`{place}` is after the last instant there is"))
+            .help(format!("That is {}. Leave out what is to have no end.", Timestamp::MAX));
+    }
+    wrong(&place, expected(&place))
+}
+
+/// The field that stands in an object twice. serde's words are trusted with no other name.
+fn twice<'a>(error: &serde_json::Error, fields: &[&'a str]) -> Option<&'a str> {
+    let words = error.to_string();
+    let name = words.strip_prefix("duplicate field `")?.split('`').next()?;
+    fields.iter().chain(&["start", "end"]).copied().find(|known| *known == name)
+}
+
+/// Whether a text is an instant in form, but one that is not known.
+fn is_beyond(text: &str) -> bool {
+    let Ok(pieces) = Pieces::parse(text) else { return false };
+    pieces.time().is_some() && pieces.offset().is_some() && text.parse::<Timestamp>().is_err()
 }
 
 fn unknown_field(name: &str, known: &[&str]) -> Error {

@@ -374,3 +374,21 @@ fn a_wrong_key_is_told_of_before_rows_are_lost() {
     assert!(!told.contains("hunter2"), "{told}");
     assert_eq!(files(&house.path().join("aside")), Vec::<PathBuf>::new());
 }
+
+#[test]
+fn what_a_trial_refuses_is_shown_by_its_file() {
+    let house = house(FOLDER, "");
+    let (code, out, err) = house.run(&["run", "picky", "--to", "try"]);
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("2 quarantined"), "{out}");
+    let file = err.split('`').nth(1).unwrap().strip_prefix("longshore quarantine show ").unwrap();
+    let shown = house.done(&["quarantine", "show", file]);
+    assert!(shown.contains("row 2: `amount` max 150") && shown.contains("‹hidden›"), "{shown}");
+    assert!(!shown.contains(CANARY), "{shown}");
+    let seen = house.done(&["quarantine", "show", file, "--reveal", "--reason", "a trial"]);
+    assert!(seen.contains(CANARY), "{seen}");
+    let audited = house.done(&["audit"]);
+    assert!(audited.contains("reveal 2 refused rows") && audited.contains("a trial"), "{audited}");
+    let error = house.fails(5, &["quarantine", "show", "try/none.jsonl.age"]);
+    assert!(error.contains("no file of refused rows"), "{error}");
+}
