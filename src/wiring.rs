@@ -384,8 +384,10 @@ fn keeping(config: &Config) -> Option<Keeping> {
     Some(Keeping { connection: vault(config)?.connection, keep })
 }
 
+/// A name that no other process has or ever had: in containers, those of machine and process come
+/// again, and the ledger knows by it who has a run.
 fn name() -> String {
-    format!("{}-{}", host(), std::process::id())
+    format!("{}-{}-{:08x}", host(), std::process::id(), rand::random::<u32>())
 }
 
 /// This machine's name.

@@ -167,6 +167,10 @@ impl Link {
     fn not_let_in(&self, operation: &'static str, error: RedisError) -> Error {
         let Some(code) = error.code() else { return self.explain(operation, error) };
         let words = error.detail().unwrap_or_default();
+        // Refused for another reason, such as that there are too many clients.
+        if code == "ERR" && !words.contains("AUTH") {
+            return self.explain(operation, error);
+        }
         let said = match code == "WRONGPASS" || words.starts_with("AUTH <password> called without")
         {
             true => format!("{code} {words}"),

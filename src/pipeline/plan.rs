@@ -16,7 +16,7 @@ use crate::intake::Bound;
 use crate::job::key::Content;
 use crate::job::param::{self, Bindings, Value};
 use crate::job::run::Run;
-use crate::job::supplement::Supplement;
+use crate::job::supplement::{Beside, Supplement};
 use crate::job::template::{self, Pattern, Template};
 use crate::job::waiting::Need;
 use crate::job::window;
@@ -285,8 +285,14 @@ impl Plan {
             .iter()
             .filter_map(|connection| Some(Need::slot(&connection.name, connection.max_runs?)))
             .chain(self.spreads.is_none().then(|| Need::target(self.sink.target())))
+            // What it lies beside stays as it is until it is there.
+            .chain(self.beside().map(|beside| Need::target(&beside.target)))
             .chain(self.cursor().map(Need::cursor))
             .collect()
+    }
+
+    fn beside(&self) -> Option<&Beside> {
+        self.supplement.as_ref()?.beside.as_ref()
     }
 
     /// The name of the cursor that the run moves, if it does.

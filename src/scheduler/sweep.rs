@@ -39,7 +39,10 @@ pub async fn sweep(scheduler: &Scheduler, told: &Told) -> Result<()> {
             Adrift::Overdue => commands.push(Command::Expire { run }),
             Adrift::Free => commands.push(Command::Unpark { run }),
             Adrift::Stuck if is_told(run, told) => {}
-            Adrift::Stuck => stuck(scheduler, run).await?,
+            Adrift::Stuck => {
+                stuck(scheduler, run).await?;
+                note_told(run, told);
+            }
         }
     }
     if silent > 0 {
@@ -62,14 +65,17 @@ pub async fn sweep(scheduler: &Scheduler, told: &Told) -> Result<()> {
     Ok(())
 }
 
-/// Whether it was told lately that a run is stuck; if not, it is from now on.
+/// Whether it was told lately that a run is stuck.
 fn is_told(run: RunId, told: &Told) -> bool {
     let now = Instant::now();
     let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
     told.retain(|_, until| *until > now);
-    let is_told = told.contains_key(&run);
-    told.entry(run).or_insert(now + AGAIN);
-    is_told
+    told.contains_key(&run)
+}
+
+fn note_told(run: RunId, told: &Told) {
+    let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+    told.insert(run, Instant::now() + AGAIN);
 }
 
 /// Tells that a run is stuck, and what an operator can do.

@@ -173,7 +173,7 @@ async fn failed(
 /// Ends a run without a delivery, unless the target turns out to have it: then it is done.
 ///
 /// The first attempt knows by itself that the target has nothing, where it ended `early`: then the
-/// target, which may be what is wrong, is not asked.
+/// target, which may be what is wrong, is not asked. Nor where no worker could ever plan the run.
 async fn close(
     worker: &Worker,
     plan: Option<&Plan>,
@@ -182,7 +182,11 @@ async fn close(
     started: Instant,
 ) -> Result<bool> {
     let holder = Holder { run: run.id, fence: run.fence };
-    if run.fence == 1 && (early || plan.is_none()) {
+    let is_untouched = match plan {
+        Some(_) => early && run.fence == 1,
+        None => run.epoch == 0 && run.opened_at.is_none(),
+    };
+    if is_untouched {
         tracing::debug!("no attempt has committed anything");
     } else if let Some(plan) = plan {
         let found = match plan.sink().close(&holder).await {

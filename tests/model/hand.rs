@@ -43,8 +43,8 @@ pub enum Step {
     Record { closing: bool },
     /// `settle::put_back`.
     PutBack { counted: bool, wait: bool },
-    /// `settle::failed`: the run is to end.
-    Fail(Class),
+    /// `settle::failed`: the run is to end; `early`: nothing was committed by this attempt.
+    Fail { class: Class, early: bool },
     /// `settle::close`: the commit point is blocked and read.
     CloseTarget,
     /// `settle::close`: the run ends.
@@ -164,7 +164,10 @@ impl Hand {
         match retry::next(class, failures, waits, &policy, None, 0.5) {
             Next::Retry { .. } => self.ends(Step::PutBack { counted: true, wait: true }),
             Next::Wait { .. } => self.ends(Step::PutBack { counted: false, wait: true }),
-            Next::Stop(_) => self.ends(Step::Fail(class)),
+            Next::Stop(_) => {
+                let early = matches!(self.step, Step::Begin | Step::Stage | Step::Decide);
+                self.ends(Step::Fail { class, early });
+            }
             Next::Leave => self.ends(Step::Leave { held: false }),
         }
     }
@@ -206,7 +209,7 @@ impl Hand {
                 | Step::Decide
                 | Step::Record { .. }
                 | Step::PutBack { .. }
-                | Step::Fail(_)
+                | Step::Fail { .. }
                 | Step::CloseLedger
         )
     }

@@ -125,14 +125,21 @@ impl World {
                     _ => Step::Leave { held: false },
                 };
             }
-            Step::Fail(class) => {
+            Step::Fail { class, early } => {
                 let failure = (class, "no".to_owned());
                 let (fence, end) = (hand.fence, End::Dead);
                 let command = Command::Fail { run, fence, end, failure, quarantine: None };
                 hand.step = match self.ledger().apply_one(command) {
+                    // The first attempt knows that the target has nothing.
+                    Outcome::Done(_) if early && hand.fence == 1 => Step::CloseLedger,
                     Outcome::Done(_) => Step::CloseTarget,
                     Outcome::Refused(Refusal::Stands(State::Committing)) => {
                         Step::PutBack { counted: false, wait: true }
+                    }
+                    Outcome::Refused(Refusal::Stands(State::Closing))
+                        if early && hand.fence == 1 =>
+                    {
+                        Step::CloseLedger
                     }
                     Outcome::Refused(Refusal::Stands(State::Closing)) => Step::CloseTarget,
                     _ => Step::Leave { held: false },
@@ -255,8 +262,8 @@ impl World {
             return match run.state {
                 State::Running => hand.failed(config, Class::Unavailable),
                 // `settle::close`: without a plan the target cannot be asked.
-                _ if run.fence > 1 => hand.ends(Step::PutBack { counted: false, wait: true }),
-                _ => hand.ends(Step::CloseLedger),
+                _ if run.epoch == 0 && run.opened_at.is_none() => hand.ends(Step::CloseLedger),
+                _ => hand.ends(Step::PutBack { counted: false, wait: true }),
             };
         }
         match run.state {

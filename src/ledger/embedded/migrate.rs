@@ -14,7 +14,7 @@ use crate::ledger::Migration;
 const DOING: &str = "migrate the embedded ledger";
 
 // Not named like those of PostgreSQL, which are taken from all folders beneath theirs.
-const MIGRATIONS: [(i32, &str, &str); 9] = [
+const MIGRATIONS: [(i32, &str, &str); 10] = [
     (1, "ledger", include_str!("../../../migrations/embedded/001_ledger.sql")),
     (2, "editions", include_str!("../../../migrations/embedded/002_editions.sql")),
     (3, "operating", include_str!("../../../migrations/embedded/003_operating.sql")),
@@ -23,7 +23,8 @@ const MIGRATIONS: [(i32, &str, &str); 9] = [
     (6, "quarantine", include_str!("../../../migrations/embedded/006_quarantine.sql")),
     (7, "files", include_str!("../../../migrations/embedded/007_files.sql")),
     (8, "deliveries", include_str!("../../../migrations/embedded/008_deliveries.sql")),
-    (9, "paths", include_str!("../../../migrations/embedded/009_paths.sql")),
+    (9, "undone", include_str!("../../../migrations/embedded/009_undone.sql")),
+    (10, "ticks", include_str!("../../../migrations/embedded/010_ticks.sql")),
 ];
 
 /// Gives a new file its write-ahead log. Of several that do so at the same moment, SQLite fails the

@@ -27,6 +27,9 @@ impl Pauses for PostgresLedger {
         let (scope, name) = pause.scope.parts();
         let mut client = self.client().await?;
         let tx = client.transaction().await.map_err(failed)?;
+        // Where none stands yet there is no row to lock: of two at once each sees the other's.
+        let lock = "SELECT pg_advisory_xact_lock(hashtextextended($1 || '/' || $2, 0))";
+        tx.execute(lock, &[&scope, &name]).await.map_err(failed)?;
         let row = tx.query_opt(sql!(standing_pause), &[&scope, &name]).await.map_err(failed)?;
         let text: Option<String> = row.map(|row| column(&row, 0)).transpose()?;
         let record: Option<Record> = text.and_then(|text| serde_json::from_str(&text).ok());
