@@ -270,7 +270,7 @@ mod tests {
             ("0.5", -1, -50),
             ("1", 199, 100),
             ("100", 12_345, 10_000),
-            ("0.01", -7, -7),
+            ("0.02", -7, -8),
         ] {
             let (array, refused) = done(&step(how), decimals(vec![Some(value), None], 9, 2));
             assert_eq!(array.as_primitive::<Decimal128Type>().value(0), below, "{how}");
@@ -282,6 +282,18 @@ mod tests {
         assert_eq!(array.as_primitive::<Decimal128Type>().values()[..], [greatest - 9, 0, -990]);
         assert_eq!(refused, [1]);
         assert_eq!(done(&step("10"), decimals(vec![Some(-991), Some(-990)], 3, 0)).1, [0]);
+    }
+
+    #[test]
+    fn a_step_that_changes_nothing_is_no_protection() {
+        for (how, column) in [
+            ("1", Arc::new(Int64Array::from(vec![7])) as ArrayRef),
+            ("0.01", decimals(vec![], 9, 2)),
+        ] {
+            let field = Field::new("c", column.data_type().clone(), true);
+            let error = Coarse::plan(&step(how), &field).unwrap_err();
+            assert!(error.message().contains("leaves every value"), "{error}");
+        }
     }
 
     #[test]
