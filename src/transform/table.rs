@@ -141,7 +141,7 @@ impl Table {
 /// What a batch of a reference takes in memory once its rows can be found, in bytes.
 pub fn cost(batch: &RecordBatch, key: &[String]) -> u64 {
     let keys = key.iter().filter_map(|name| batch.column_by_name(name));
-    let keys: usize = keys.map(|column| taken(column)).sum();
+    let keys: usize = keys.map(taken).sum();
     let columns: usize = batch.columns().iter().map(taken).sum();
     (columns + keys + batch.num_rows() * ENTRY) as u64
 }
