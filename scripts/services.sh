@@ -4,6 +4,8 @@
 #   eval "$(scripts/services.sh)"       start what is missing, print `export …` lines
 #   scripts/services.sh stop            end what this script started
 #
+# LONGSHORE_TEST_RABBITMQCTL is the command by which that RabbitMQ is administered.
+#
 # First those named by LONGSHORE_TEST_AMQP, LONGSHORE_TEST_POSTGRES and LONGSHORE_TEST_REDIS, or at
 # the standard ports; else containers, where an engine runs; else private instances on free ports
 # under the target folder, installed with apt-get where they are missing.
@@ -153,7 +155,12 @@ private_rabbitmq() {
     echo "$epmd" >"$state/rabbitmq.epmd"
     wait_for rabbitmq "$port" 60
   fi
-  export LONGSHORE_TEST_AMQP="amqp://guest:guest@127.0.0.1:$(cat "$state/rabbitmq.port")/%2f"
+  local port home=$state/rabbitmq ctl=/usr/lib/rabbitmq/bin/rabbitmqctl
+  [[ -x $ctl ]] || ctl=rabbitmqctl
+  port=$(cat "$state/rabbitmq.port")
+  export LONGSHORE_TEST_AMQP="amqp://guest:guest@127.0.0.1:$port/%2f"
+  export LONGSHORE_TEST_RABBITMQCTL="env HOME=$home/home ERL_EPMD_PORT=$(cat "$state/rabbitmq.epmd") \
+RABBITMQ_NODENAME=longshore-$port@localhost RABBITMQ_CONF_ENV_FILE=/dev/null $ctl"
 }
 
 stop() {
@@ -218,13 +225,17 @@ if [[ $mode != private ]]; then
     export LONGSHORE_TEST_AMQP=amqp://guest:guest@127.0.0.1:25672/%2f
     export LONGSHORE_TEST_POSTGRES=postgres://postgres@127.0.0.1:25432/postgres
     export LONGSHORE_TEST_REDIS=redis://127.0.0.1:26379
+    export LONGSHORE_TEST_RABBITMQCTL="docker compose -f $containers exec -T rabbitmq rabbitmqctl"
   fi
 fi
 [[ -n ${LONGSHORE_TEST_REDIS:-} ]] || private_redis
 [[ -n ${LONGSHORE_TEST_POSTGRES:-} ]] || private_postgres
 [[ -n ${LONGSHORE_TEST_AMQP:-} ]] || private_rabbitmq
 
-for name in LONGSHORE_TEST_AMQP LONGSHORE_TEST_POSTGRES LONGSHORE_TEST_REDIS; do
+# Of a server that somebody else has started.
+export LONGSHORE_TEST_RABBITMQCTL=${LONGSHORE_TEST_RABBITMQCTL:-rabbitmqctl}
+
+for name in LONGSHORE_TEST_AMQP LONGSHORE_TEST_POSTGRES LONGSHORE_TEST_REDIS LONGSHORE_TEST_RABBITMQCTL; do
   say "$name=${!name}"
   printf 'export %s=%q\n' "$name" "${!name}"
 done
