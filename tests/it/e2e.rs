@@ -329,7 +329,7 @@ async fn two_thousand_jobs_of_four_kinds_arrive_once_whatever_happens() {
 /// Kills a worker while it works on runs. Answers how many those were, and what tells its name.
 async fn kill_one(installation: &Installation, worker: Process) -> (i64, String) {
     let database = &installation.database;
-    let name = format!("-{}/", worker.id());
+    let name = format!("-{}-", worker.id());
     let busy = "a quarter of the runs are done";
     installation
         .until(busy, PATIENCE, "SELECT count(*) > 500 FROM runs WHERE state = 'done'")
