@@ -22,11 +22,8 @@ fn patterns(user: &str) -> Vec<String> {
     line.split('\'').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
-/// Administers the RabbitMQ of the tests, by `LONGSHORE_TEST_RABBITMQCTL` as `scripts/services.sh` tells
-/// it.
 fn rabbitmqctl(arguments: &[&str]) {
-    let command = std::env::var("LONGSHORE_TEST_RABBITMQCTL");
-    let command = command.unwrap_or_else(|_| "rabbitmqctl".to_owned());
+    let command = servers::rabbitmqctl();
     let mut shell = Command::new("sh");
     shell.args(["-c", &format!("{command} \"$@\""), "rabbitmqctl"]);
     let output = shell.args(arguments).output().unwrap();

@@ -24,6 +24,12 @@ pub fn amqp() -> Url {
     named("LONGSHORE_TEST_AMQP", "amqp://guest:guest@127.0.0.1:5672/%2f")
 }
 
+/// The command by which that RabbitMQ is administered, as a shell reads it.
+#[expect(clippy::disallowed_methods, reason = "where the servers are, the environment says")]
+pub fn rabbitmqctl() -> String {
+    std::env::var("LONGSHORE_TEST_RABBITMQCTL").unwrap_or_else(|_| "rabbitmqctl".to_owned())
+}
+
 /// A database of PostgreSQL.
 pub struct Database {
     name: String,
