@@ -35,7 +35,7 @@ use crate::job::run::{Run, State};
 use crate::protect::Protect;
 use crate::rows::{Counts, Rows};
 use crate::sink::{Begun, Empty, Holder, Way};
-use crate::source::{Delivered, Fresh, Since, Take, Taken};
+use crate::source::{Fresh, Sift, Since, Take, Taken};
 use crate::transform::{Tables, Transform};
 
 use account::Account;
@@ -144,7 +144,7 @@ pub struct Protected<'a> {
 impl<'a> Ready<'a> {
     /// Reads the references, and starts to read the source. Nothing of that is read before the sink
     /// pulls. What `delivered` knows is not taken again by a cursor over files.
-    pub async fn extract(self, delivered: &dyn Delivered) -> Result<Extracted<'a>> {
+    pub async fn extract(self, delivered: &dyn Sift) -> Result<Extracted<'a>> {
         let plan = self.plan;
         if let Some(supplement) = &plan.supplement {
             let rows = quarantine::rows(plan.vault()?, supplement).await?;

@@ -164,7 +164,7 @@ mod optional_duration {
 
 /// Who knows which files of a source were delivered: the ledger, by the cursor of a run.
 #[async_trait]
-pub trait Delivered: Send + Sync {
+pub trait Sift: Send + Sync {
     /// Those of `files` that no run has delivered in this state, in their order. Called for some
     /// thousands at a time.
     async fn sift(&self, files: Vec<SourceFile>) -> Result<Vec<SourceFile>>;
@@ -174,7 +174,7 @@ pub trait Delivered: Send + Sync {
 pub struct NothingDelivered;
 
 #[async_trait]
-impl Delivered for NothingDelivered {
+impl Sift for NothingDelivered {
     async fn sift(&self, files: Vec<SourceFile>) -> Result<Vec<SourceFile>> {
         Ok(files)
     }
@@ -184,7 +184,7 @@ impl Delivered for NothingDelivered {
 #[derive(Clone, Copy)]
 pub enum Take<'a> {
     /// Those that were not delivered.
-    New(&'a dyn Delivered),
+    New(&'a dyn Sift),
     /// These, which were read before.
     Again(&'a [SourceFile]),
 }

@@ -22,9 +22,7 @@ use crate::job::template;
 use crate::rows::Rows;
 
 pub(crate) use self::cursor::FILE;
-pub use self::cursor::{
-    CursorConfig, Delivered, Fresh, NothingDelivered, Nulls, Since, Take, Taken,
-};
+pub use self::cursor::{CursorConfig, Fresh, NothingDelivered, Nulls, Sift, Since, Take, Taken};
 pub(crate) use self::sql::{parameters, placed};
 pub(crate) use self::tables::parts as table_parts;
 pub use self::tables::{Listed, Tables};

@@ -11,7 +11,7 @@ use crate::job::run::State;
 use crate::ledger::RunFilter;
 use crate::limits::local::Pass;
 use crate::pipeline::{Attempt, Committed, Decided, Plan, Recorded, Start};
-use crate::source::{Delivered, Since};
+use crate::source::{Sift, Since};
 
 /// One attempt, and how it ends.
 pub async fn attempt(worker: &Worker, plan: Result<&Plan, &Error>, opened: Opened) -> Ending {
@@ -165,7 +165,7 @@ struct Known<'a> {
 }
 
 #[async_trait]
-impl Delivered for Known<'_> {
+impl Sift for Known<'_> {
     async fn sift(&self, files: Vec<SourceFile>) -> Result<Vec<SourceFile>> {
         let Known { worker, cursor } = self;
         let sift = || worker.ledger.undelivered(cursor, &files);

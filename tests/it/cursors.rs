@@ -23,7 +23,7 @@ use longshore::job::run::Run;
 use longshore::ledger::embedded::EmbeddedLedger;
 use longshore::ledger::{Ledger, apply_one};
 use longshore::pipeline::{Attempt, House, Plan, Ready, Staged, Start};
-use longshore::source::{Delivered, NothingDelivered, Since};
+use longshore::source::{NothingDelivered, Sift, Since};
 use longshore::wiring;
 use proptest::prelude::*;
 
@@ -236,7 +236,7 @@ fn put(name: &str) -> Command {
 struct Known<'a>(&'a EmbeddedLedger, &'a str);
 
 #[async_trait]
-impl Delivered for Known<'_> {
+impl Sift for Known<'_> {
     async fn sift(&self, files: Vec<SourceFile>) -> Result<Vec<SourceFile>> {
         self.0.undelivered(self.1, &files).await
     }

@@ -133,7 +133,7 @@ impl Resolve {
         run: &Run,
         config: &Config,
         ledger: &Arc<dyn Ledger>,
-    ) -> Result<Option<Box<Delivered>>> {
+    ) -> Result<Option<Box<Resolved>>> {
         let found = match plan(run, config, ledger).await {
             Ok(plan) => stuck::find(&plan, run).await,
             Err(error) => stuck::Found::Unknown(error),
@@ -168,7 +168,7 @@ impl Resolve {
 }
 
 type Decided = Box<crate::job::decision::Decision>;
-type Delivered = (crate::job::decision::Decision, Proof, crate::job::command::Delivery);
+type Resolved = (crate::job::decision::Decision, Proof, crate::job::command::Delivery);
 
 async fn plan(run: &Run, config: &Config, ledger: &Arc<dyn Ledger>) -> Result<Plan> {
     let definitions = Definitions::new(Arc::clone(ledger));

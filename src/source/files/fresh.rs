@@ -11,7 +11,7 @@ use super::object::{is_as, state};
 use crate::connect::files::{Store, classify};
 use crate::error::{Error, Result};
 use crate::job::manifest::SourceFile;
-use crate::source::Delivered;
+use crate::source::Sift;
 
 /// How many files a run takes at the most.
 const MOST: usize = 10_000;
@@ -37,7 +37,7 @@ pub(super) struct Fresh {
 pub(super) async fn new(
     store: &Store,
     listed: BoxStream<'_, Result<ObjectMeta>>,
-    delivered: &dyn Delivered,
+    delivered: &dyn Sift,
 ) -> Result<Fresh> {
     let mut listed = listed.chunks(ASKED);
     let mut fresh: BTreeMap<Path, ObjectMeta> = BTreeMap::new();
@@ -118,7 +118,7 @@ mod tests {
     struct AllBut(&'static str);
 
     #[async_trait::async_trait]
-    impl Delivered for AllBut {
+    impl Sift for AllBut {
         async fn sift(&self, files: Vec<SourceFile>) -> Result<Vec<SourceFile>> {
             assert!(files.len() <= ASKED);
             Ok(files.into_iter().filter(|file| file.path.ends_with(self.0)).collect())

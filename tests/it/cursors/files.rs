@@ -14,7 +14,7 @@ use longshore::job::manifest::{Manifest, SourceFile};
 use longshore::job::param::Bindings;
 use longshore::ledger::Ledger;
 use longshore::pipeline::Start;
-use longshore::source::{self, Delivered, Source, SourceConfig, Take, Taken};
+use longshore::source::{self, Sift, Source, SourceConfig, Take, Taken};
 use object_store::ObjectStoreExt;
 use serde_json::json;
 
@@ -149,7 +149,7 @@ impl Memory {
 }
 
 #[async_trait]
-impl Delivered for Memory {
+impl Sift for Memory {
     async fn sift(&self, mut files: Vec<SourceFile>) -> Result<Vec<SourceFile>> {
         let known = self.0.lock().unwrap();
         files.retain(|file| !known.contains(&(file.path.clone(), file.etag.clone())));
