@@ -90,6 +90,14 @@ fn in_own_words(what: &str) -> Error {
     if let Some((name, _)) = function {
         return no_function(name);
     }
+    if let Some((_, form)) = what.split_once("not implemented: ")
+        && let Some((name, _)) = form.split_once(" not supported by ExprPlanner")
+    {
+        return refuse(format!("{name} cannot be written in this form"));
+    }
+    // Where a signature does not fit, DataFusion takes it for a fault of its own.
+    let what = what.split(" This issue was likely").next().unwrap_or(what);
+    let what = what.strip_prefix("Internal error: ").unwrap_or(what);
     if let Some((_, kind)) = what.split_once("Unsupported SQL type ") {
         return refuse(format!("there is no type {kind}")).help(TYPES);
     }

@@ -32,6 +32,18 @@ pub(super) fn columns(
                 "Its names seem to be separated by {other:?}: write delimiter = {other:?} under csv."
             )));
     }
+    let is_same = |name: &String, one: &String| name.trim().to_lowercase() == one.to_lowercase();
+    if !names.iter().any(|name| types.keys().any(|one| is_same(name, one))) {
+        return Err(Error::contract(
+            READ,
+            "its first line has none of the names that are declared",
+        )
+        .help(format!(
+            "Expected are {}, in any order. If the file has no header, write header = false under \
+                 csv. What the line has is not told, since it may be a row.",
+            list(types.keys())
+        )));
+    }
     let missing = || types.keys().filter(|name| !names.contains(*name));
     let drift = |message: &str, name: &str, meant: Option<String>| {
         let meant = meant.unwrap_or_default();

@@ -95,14 +95,13 @@ impl<R: BufRead> JsonlReader<R> {
             match slot {
                 Some(slot @ None) => *slot = Some(value),
                 Some(Some(_)) => {
-                    let refused =
-                        refused("json", Some(name.to_string()), "its name is there twice");
+                    let refused = refused("json", plain(name), "its name is there twice");
                     self.batcher.refuse(size, refused);
                     return;
                 }
                 None if self.drop => {}
                 None => {
-                    let refused = refused("columns", Some(name.to_string()), "it is not declared");
+                    let refused = refused("columns", plain(name), "it is not declared");
                     self.batcher.refuse(size, refused);
                     return;
                 }
@@ -225,6 +224,14 @@ pub(super) fn raw(value: &str) -> Json {
     }
 }
 
+/// A name that is told, since it looks like one: where objects are keyed by values, a name is one of
+/// the row's.
+fn plain(name: &str) -> Option<String> {
+    let is_plain = |one: char| one.is_alphanumeric() || matches!(one, '_' | '-' | '.');
+    let begins = name.starts_with(|one: char| one.is_alphabetic() || one == '_');
+    (begins && name.len() <= 60 && name.chars().all(is_plain)).then(|| name.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -291,10 +298,10 @@ mod tests {
     #[test]
     fn numbers_in_strings_are_numbers_and_what_is_none_is_told() {
         let batch = read(
-            "{\"i\": \"4\", \"d\": \"4.5\"}\n\n{\"i\": \"4.5\", \"d\": \" 1\", \"s\": 5}\n{\"x\": 1}\n{",
+            "{\"i\": \"4\", \"d\": \"4.5\"}\n\n{\"i\": \"4.5\", \"d\": \" 1\", \"s\": 5}\n{\"x\": 1}\n{\"kari@private.no\": 1}\n{",
         );
         let batch = batch.of_file(&"in/a.jsonl".into());
-        assert_eq!((batch.read, batch.rows.num_rows()), (4, 1));
+        assert_eq!((batch.read, batch.rows.num_rows()), (5, 1));
         assert_eq!(batch.origin(0).unwrap().to_string(), "in/a.jsonl line 1");
         let places: Vec<_> = batch.refused.iter().filter_map(Refused::place).collect();
         assert_eq!(
@@ -302,7 +309,8 @@ mod tests {
             [
                 "in/a.jsonl line 3 (i: not a whole number)",
                 "in/a.jsonl line 4 (x: it is not declared)",
-                "in/a.jsonl line 5 (not one whole object of JSON)",
+                "in/a.jsonl line 5 (it is not declared)",
+                "in/a.jsonl line 6 (not one whole object of JSON)",
             ]
         );
         let also: Vec<_> = batch.refused[0].also.iter().map(|one| one.why.as_deref()).collect();

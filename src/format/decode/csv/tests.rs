@@ -224,7 +224,7 @@ fn columns_that_are_not_declared_are_left_out_where_that_is_said() {
     assert_eq!(batch.rows.num_columns(), 1);
     assert_eq!(batch.rows.column(0).as_primitive::<Int64Type>().values()[..], [1]);
     assert_eq!(batch.refused[0].row, serde_json::json!({"id": "z"}).as_object().unwrap().clone());
-    assert!(fails("foo\n1\n", &fields, true).contains("misses a column"));
+    assert!(fails("foo\n1\n", &fields, true).contains("none of the names"));
     assert!(fails("id,id\n1,1\n", &fields, true).contains("a name twice"));
     assert!(fails("id;foo\n1;1\n", &fields, true).contains("delimiter = ';'"));
 }
@@ -244,6 +244,17 @@ fn what_a_header_lacks_is_told_with_what_is_there() {
     assert!(fails("id,amount\r1,2\r", &fields, false).contains("carriage return alone"));
     let told = fails("id,a\u{1b}[31m\n", &fields, false);
     assert!(!told.contains('\u{1b}'), "{told}");
+}
+
+/// What stands there is a row, and no row is told.
+#[test]
+fn a_first_line_that_is_no_header_is_not_shown() {
+    let fields = types(&[("id", FieldType::Int64), ("email", FieldType::String)]);
+    for drop in [false, true] {
+        let told = fails("1,kari@private.no\n2,x\n", &fields, drop);
+        assert!(told.contains("header = false") && told.contains("`email`"), "{told}");
+        assert!(!told.contains("kari"), "{told}");
+    }
 }
 
 #[test]
