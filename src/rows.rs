@@ -9,7 +9,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, BooleanArray, RecordBatch, UInt64Array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt64Array};
 use arrow::compute::{concat, filter};
 use arrow::datatypes::{SchemaRef, UInt64Type};
 use arrow::error::ArrowError;
@@ -22,6 +22,13 @@ use crate::error::Result;
 pub const BATCH_BYTES: usize = 4 << 20;
 /// How many rows a batch holds at the most.
 pub const BATCH_ROWS: usize = 8192;
+
+/// The bytes of a column's own values, where its buffers may hold those of others as well: of a slice,
+/// say.
+pub fn own_bytes(column: &ArrayRef) -> usize {
+    let data = column.to_data();
+    data.get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size())
+}
 
 /// A batch, with the account of the rows that were read to make it.
 #[derive(Debug, Clone)]

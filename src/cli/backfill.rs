@@ -10,7 +10,7 @@ use super::arguments::reason;
 use super::output::{counted, thousands};
 use super::{Context, Ended, Failure, Verdict, arguments, dead, enqueue, exports, told};
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::intake::{self, Bound, Definitions};
 use crate::job::changes::Audit;
 use crate::job::message::JobMessage;
@@ -24,8 +24,6 @@ use crate::scheduler::survey::Survey;
 use crate::wiring;
 
 const DOING: &str = "backfill the windows";
-/// How often a definition may change under a command before that gives up.
-const TRIES: usize = 5;
 
 /// Ask for the windows of a span that have no run, so many at once
 ///
@@ -171,7 +169,7 @@ impl Backfill {
         jobs: &[(Window, Map<String, Json>)],
         cap: &Need,
     ) -> Result<u64, Failure> {
-        for _ in 0..TRIES {
+        for _ in 0..exports::TRIES {
             let bound = exports::active(DOING, ledger, &self.export).await?;
             let orders = jobs
                 .iter()
@@ -182,7 +180,7 @@ impl Backfill {
                 return Ok(new);
             }
         }
-        Err(Error::transient(DOING, "its definition was changed again and again").into())
+        Err(exports::changing(DOING).into())
     }
 
     /// Replays the dead runs by their letters. Answers how many had one.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
+use serde_json::json;
 
 use super::arguments::{self, pair, reason};
 use super::output::{clock, counted, plain};
@@ -214,6 +215,10 @@ impl Change {
             if let Some(run) = stands.as_ref().and_then(|cursor| cursor.held_by) {
                 return Err(reserved(&name, run).into());
             }
+            if context.out.json {
+                let object = json!({"dry_run": true, "name": name, "from": from, "to": at});
+                return context.out.object(&object);
+            }
             context.out.line(format!("would move {name} from {from} to {at}"))?;
             return context.out.nothing_changed();
         }
@@ -223,15 +228,15 @@ impl Change {
         match apply_one(ledger, command).await? {
             Outcome::Moved(_) if context.out.json => {
                 let cursors = ledger.cursors(&of.export).await?;
-                let mut moved = cursors.iter().filter(|cursor| cursor.name == name);
-                moved.try_for_each(|cursor| context.out.object(cursor))
+                match cursors.iter().find(|cursor| cursor.name == name) {
+                    Some(moved) => context.out.object(moved),
+                    // It stands nowhere now, and is listed no more.
+                    None => context.out.object(&json!({"name": name, "value": null})),
+                }
             }
             Outcome::Moved(_) => context.out.line(format!("moved {name} from {from} to {at}")),
             Outcome::Refused(Refusal::Reserved(run)) => Err(reserved(&name, run).into()),
-            other => {
-                let message = format!("the ledger did not allow it: {other:?}");
-                Err(Error::refused(MOVE, message).with("cursor", name).into())
-            }
+            other => Err(other.unexpected(MOVE).with("cursor", name).into()),
         }
     }
 }

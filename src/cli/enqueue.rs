@@ -23,8 +23,6 @@ use crate::ledger::{Ledger, RunFilter};
 use crate::wiring;
 
 const DOING: &str = "enqueue the job";
-/// How often a definition may change under a command before that gives up.
-const TRIES: usize = 5;
 
 /// Ask for a run of an export
 ///
@@ -66,20 +64,8 @@ impl Enqueue {
             return Ok(Verdict::Done);
         };
         let verdict = if self.wait {
-            let waiting = async {
-                let mut alone = wait::Alone::default();
-                let look = &mut async |run: &Run, now: Timestamp| {
-                    alone.look(run, now);
-                    Ok(())
-                };
-                let runs = wait::until_ended(&*ledger, placed.ids(), look).await?;
-                wait::tell(context, &ledger, &config, &runs).await
-            };
-            let waited = stop.cuts(Box::pin(waiting)).await;
-            if let Err(Failure::Interrupted) = waited {
-                placed.tell_going_on();
-            }
-            waited?
+            let going_on = || placed.tell_going_on();
+            wait::to_the_end(context, &config, &stop, &ledger, placed.ids(), going_on).await?
         } else {
             Verdict::Done
         };
@@ -206,13 +192,13 @@ pub async fn place(
     job: &Job,
     wake: bool,
 ) -> Result<Placed, Failure> {
-    for _ in 0..TRIES {
+    for _ in 0..exports::TRIES {
         let (bound, orders) = orders(context, &**ledger, job).await?;
         if let Some(outcomes) = intake::place(&**ledger, orders.clone(), wake).await? {
             return Ok(Placed { bound, jobs: orders.into_iter().zip(outcomes).collect() });
         }
     }
-    Err(Error::transient(DOING, "its definition was changed again and again").into())
+    Err(exports::changing(DOING).into())
 }
 
 impl Placed {
@@ -288,10 +274,7 @@ impl Placed {
                     }
                     ("conflict", run)
                 }
-                other => {
-                    let message = format!("the ledger gave a strange outcome: {other:?}");
-                    return Err(Error::permanent(DOING, message).into());
-                }
+                other => return Err(other.unexpected(DOING).into()),
             };
             if out.json {
                 if objects {

@@ -210,6 +210,15 @@ async fn show(context: &Context, ledger: &dyn Ledger, name: &str) -> Result<(), 
     Ok(())
 }
 
+/// How often a definition may change under a command before that gives up.
+pub const TRIES: usize = 5;
+
+/// What a command says that gives up because of that.
+pub fn changing(doing: &'static str) -> Error {
+    Error::transient(doing, "its definition was changed again and again")
+        .help("Wait until whoever applies definitions has finished, and repeat the command.")
+}
+
 /// The definition that new runs of an export are bound to.
 ///
 /// # Errors

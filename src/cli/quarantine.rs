@@ -252,7 +252,7 @@ fn refused(doing: &'static str, run: &Run, refusal: Refusal) -> Error {
         Refusal::Stands(state) => {
             refuse(format!("it is {state}")).help(format!("See `longshore runs show {name}`."))
         }
-        other => refuse(format!("the ledger did not allow it: {other:?}")),
+        other => Outcome::Refused(other).unexpected(doing).with("run", name),
     }
 }
 
@@ -287,10 +287,7 @@ async fn discard(context: &Context, ending: &str, dry_run: bool, reason: &str) -
     match apply_one(&*ledger, command).await? {
         Outcome::Done(_) => {}
         Outcome::Refused(refusal) => return Err(refused(DROP, &run, refusal).into()),
-        other => {
-            let message = format!("the ledger did not allow it: {other:?}");
-            return Err(Error::refused(DROP, message).into());
-        }
+        other => return Err(other.unexpected(DROP).into()),
     }
     pipeline::remove_kept(&vault.connection, run.id).await.map_err(|error| {
         error.help(

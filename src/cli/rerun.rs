@@ -6,18 +6,15 @@ use clap::Args;
 use serde_json::json;
 
 use super::arguments::reason;
-use super::{Context, Ended, Failure, Verdict, arguments, exports, runs, signals, wait};
+use super::{Context, Ended, Failure, arguments, exports, runs, wait};
 use crate::error::{Error, Result};
 use crate::intake::{self, Bound, Definitions};
 use crate::job::command::Outcome;
 use crate::job::machine::Refusal;
 use crate::job::run::{Run, State};
 use crate::ledger::{Ledger, RunFilter, apply_one, one_run};
-use crate::wiring;
 
 const DOING: &str = "run it again";
-/// How often a definition may change under a command before that gives up.
-const TRIES: usize = 5;
 
 /// Deliver a done run once more, in the place of what it delivered
 ///
@@ -48,16 +45,7 @@ pub struct Rerun {
 
 impl Rerun {
     pub async fn run(self, context: &Context) -> Ended {
-        let config = context.config(false)?;
-        let stop = signals::stop()?;
-        let placing = async {
-            let ledger = wiring::existing_ledger(&config.settings).await?;
-            let placed = self.place(context, &ledger).await?;
-            Ok::<_, Failure>((ledger, placed))
-        };
-        let (ledger, placed) = stop.cuts(Box::pin(placing)).await?;
-        let Some(run) = placed.filter(|_| self.wait) else { return Ok(Verdict::Done) };
-        wait::to_the_end(context, &config, &stop, &ledger, run.id).await
+        wait::placed(context, self.wait, async |ledger| self.place(context, ledger).await).await
     }
 
     /// Asks for the run. Answers the new one; none, where it is only told what would be done.
@@ -70,7 +58,7 @@ impl Rerun {
         if done.state != State::Done {
             return Err(stands(&done, done.state).into());
         }
-        for _ in 0..TRIES {
+        for _ in 0..exports::TRIES {
             let bound = self.definition(ledger, &done).await?;
             let (by, reason) = (context.by(), self.reason.as_deref().unwrap_or_default());
             let now = ledger.now().await?;
@@ -94,13 +82,10 @@ impl Rerun {
                 Outcome::Refused(Refusal::Stands(state)) => {
                     return Err(stands(&done, state).into());
                 }
-                other => {
-                    let message = format!("the ledger did not allow it: {other:?}");
-                    return Err(Error::refused(DOING, message).into());
-                }
+                other => return Err(other.unexpected(DOING).into()),
             }
         }
-        Err(Error::transient(DOING, "its definition was changed again and again").into())
+        Err(exports::changing(DOING).into())
     }
 
     /// The definition that the new run is to follow.

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 
 use super::output::{counted, place, plain, took};
 use super::progress::Progress;
-use super::signals::Stop;
-use super::{Context, Failure, Verdict, enqueue, runs, told};
+use super::signals::{self, Stop};
+use super::{Context, Ended, Failure, Verdict, enqueue, runs, told};
 use crate::config::Config;
 use crate::error::{Class, Error, Result};
 use crate::intake::Definitions;
@@ -18,6 +18,7 @@ use crate::job::run::{Run, State};
 use crate::ledger::{Ledger, RunFilter};
 use crate::scrub::scrub;
 use crate::units::Size;
+use crate::wiring;
 
 /// How often the ledger is asked.
 const LOOK: Duration = Duration::from_millis(250);
@@ -85,27 +86,48 @@ pub async fn until_ended(
     }
 }
 
-/// Waits until a run has ended, and tells how; where that is cut short, that the run goes on.
+/// Asks for a run by `place`, and waits until it has ended where that is wanted.
+pub async fn placed(
+    context: &Context,
+    is_wanted: bool,
+    place: impl AsyncFnOnce(&Arc<dyn Ledger>) -> Result<Option<Run>, Failure>,
+) -> Ended {
+    let config = context.config(false)?;
+    let stop = signals::stop()?;
+    let placing = async {
+        let ledger = wiring::existing_ledger(&config.settings).await?;
+        let run = place(&ledger).await?;
+        Ok::<_, Failure>((ledger, run))
+    };
+    let (ledger, run) = stop.cuts(Box::pin(placing)).await?;
+    let Some(run) = run.filter(|_| is_wanted) else { return Ok(Verdict::Done) };
+    let name = run.id.short();
+    let going_on = || told(&format!("run {name} goes on; see `longshore runs show {name}`\n"));
+    to_the_end(context, &config, &stop, &ledger, vec![run.id], going_on).await
+}
+
+/// Waits until runs have ended, and tells how; where that is cut short, `going_on` tells that they
+/// go on.
 pub async fn to_the_end(
     context: &Context,
     config: &Config,
     stop: &Stop,
     ledger: &Arc<dyn Ledger>,
-    run: RunId,
-) -> Result<Verdict, Failure> {
+    runs: Vec<RunId>,
+    going_on: impl FnOnce(),
+) -> Ended {
     let waiting = async {
         let mut alone = Alone::default();
         let look = &mut async |run: &Run, now: Timestamp| {
             alone.look(run, now);
             Ok(())
         };
-        let ended = until_ended(&**ledger, vec![run], look).await?;
+        let ended = until_ended(&**ledger, runs, look).await?;
         tell(context, ledger, config, &ended).await
     };
     let waited = stop.cuts(Box::pin(waiting)).await;
     if let Err(Failure::Interrupted) = waited {
-        let name = run.short();
-        told(&format!("run {name} goes on; see `longshore runs show {name}`\n"));
+        going_on();
     }
     waited
 }

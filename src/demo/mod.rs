@@ -194,7 +194,8 @@ async fn enqueue(ledger: &dyn Ledger, export: &str, span: Option<&str>) -> Resul
     let order = intake::own(&job, &bound, now)?;
     match intake::place(ledger, [order], true).await?.and_then(|mut outcomes| outcomes.pop()) {
         Some(Outcome::Accepted(run) | Outcome::Duplicate(run)) => Ok(*run),
-        other => Err(Error::permanent("run the demo", format!("a job was refused: {other:?}"))),
+        Some(other) => Err(other.unexpected("run the demo")),
+        None => Err(Error::permanent("run the demo", "the ledger answered nothing to a job")),
     }
 }
 

@@ -15,7 +15,7 @@ use super::manifest::SourceFile;
 use super::run::{End, Order, Run};
 use super::supplement::Gone;
 use super::waiting::Need;
-use crate::error::Class;
+use crate::error::{Class, Error};
 
 /// Something that is to happen to one run.
 #[derive(Debug, Clone)]
@@ -300,6 +300,30 @@ pub enum Outcome {
     Moved(Option<String>),
     /// It was not allowed; nothing has changed.
     Refused(Refusal),
+}
+
+impl Outcome {
+    /// The error that this answer is to whoever cannot go on with it. It names the answer, and nothing
+    /// of a run: errors are logged, and stored where others read them.
+    pub fn unexpected(&self, doing: &'static str) -> Error {
+        let answer = match self {
+            Outcome::Refused(refusal) => {
+                return Error::refused(doing, format!("the ledger did not allow it: {refusal:?}"))
+                    .help("Somebody else was faster, it seems: look how the run stands now.");
+            }
+            Outcome::Accepted(_) => "accepted",
+            Outcome::Duplicate(_) => "duplicate",
+            Outcome::Conflict(_) => "conflict",
+            Outcome::Stale => "stale",
+            Outcome::Opened(_) => "opened",
+            Outcome::Closed(_) => "closed",
+            Outcome::Parked(_) => "parked",
+            Outcome::Done(_) => "done",
+            Outcome::Moved(_) => "moved",
+        };
+        Error::permanent(doing, format!("the ledger gave an unexpected answer: {answer}"))
+            .help("This is a fault of Longshore, and nothing is lost. Please report it.")
+    }
 }
 
 /// A run that a worker holds.

@@ -355,7 +355,7 @@ impl<'a> Staged<'a> {
             match apply(command).await? {
                 Outcome::Done(_) => {}
                 Outcome::Refused(refusal) => return Err(refused("decide the delivery", refusal)),
-                other => return Err(unexpected("decide the delivery", &other)),
+                other => return Err(other.unexpected("decide the delivery")),
             }
         }
         Ok(Decided { plan, holder, decision, way })
@@ -434,7 +434,7 @@ impl Committed<'_> {
         match apply(command).await? {
             Outcome::Done(run) => Ok(Recorded { run }),
             Outcome::Refused(refusal) => Err(refused(DOING, refusal)),
-            other => Err(unexpected(DOING, &other)),
+            other => Err(other.unexpected(DOING)),
         }
     }
 }
@@ -451,8 +451,4 @@ pub fn refused(doing: &'static str, refusal: Refusal) -> Error {
         }
         other => Error::fenced(doing, format!("the ledger refused it: {other:?}")),
     }
-}
-
-fn unexpected(doing: &'static str, outcome: &Outcome) -> Error {
-    Error::permanent(doing, format!("the ledger gave an unexpected outcome: {outcome:?}"))
 }

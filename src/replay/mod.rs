@@ -280,7 +280,7 @@ impl Replayer {
                 "an operator said that it is dead: its rows may be there".to_owned(),
             )
             .help("Where they are wanted all the same, ask for them by a job with another key.")),
-            other => Err(refused(format!("the ledger did not allow it: {other:?}"))),
+            other => Err(other.unexpected(REPLAY).with("run", run.id.short())),
         }
     }
 

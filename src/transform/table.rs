@@ -11,6 +11,7 @@ use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
 
 use crate::error::{Error, Result};
+use crate::rows::own_bytes;
 
 const DOING: &str = "read the references";
 /// What finding a row takes in memory, besides the key itself.
@@ -141,15 +142,9 @@ impl Table {
 /// What a batch of a reference takes in memory once its rows can be found, in bytes.
 pub fn cost(batch: &RecordBatch, key: &[String]) -> u64 {
     let keys = key.iter().filter_map(|name| batch.column_by_name(name));
-    let keys: usize = keys.map(taken).sum();
-    let columns: usize = batch.columns().iter().map(taken).sum();
+    let keys: usize = keys.map(own_bytes).sum();
+    let columns: usize = batch.columns().iter().map(own_bytes).sum();
     (columns + keys + batch.num_rows() * ENTRY) as u64
-}
-
-/// The bytes of a column's own values. Its buffers may hold those of others as well.
-fn taken(column: &ArrayRef) -> usize {
-    let data = column.to_data();
-    data.get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size())
 }
 
 /// Whether values of a type can be compared with a key of another, and nothing is lost by it.

@@ -332,10 +332,7 @@ async fn open(
             message.ack().await;
             Ok(())
         }
-        other => Err(Error::permanent(
-            "open the run",
-            format!("the ledger gave a strange outcome: {other:?}"),
-        )),
+        other => Err(other.unexpected("open the run")),
     }
 }
 

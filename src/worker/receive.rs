@@ -115,7 +115,9 @@ async fn accept(worker: &Worker, message: &Mail, job: JobMessage) -> Result<Rece
             .patiently("ledger", "accept the job", || worker.ledger.apply(commands.clone()))
             .await?
             .into_iter();
-        let Some(outcome) = outcomes.next() else { return Err(strange(&Outcome::Stale)) };
+        let Some(outcome) = outcomes.next() else {
+            return Err(Outcome::Stale.unexpected("accept the job"));
+        };
         let run = match outcome {
             Outcome::Accepted(run) | Outcome::Duplicate(run) => run,
             Outcome::Stale => {
@@ -135,7 +137,7 @@ async fn accept(worker: &Worker, message: &Mail, job: JobMessage) -> Result<Rece
                 .help("Give it a key of its own, or publish what the other one was.");
                 return Ok(Received::Refused { export: Some(name), error });
             }
-            other => return Err(strange(&other)),
+            other => return Err(other.unexpected("accept the job")),
         };
         // An ended run has nothing to wait for; but whoever has its claim may have died before he
         // cleaned up, which is done where opening finds that it has ended.
@@ -241,10 +243,6 @@ pub async fn release(worker: &Worker, claim: &Claim) {
 /// Whether an error says that the message is wrong, rather than that something is away.
 fn is_the_senders(error: &Error) -> bool {
     matches!(error.class(), Class::Malformed | Class::Conflict)
-}
-
-fn strange(outcome: &Outcome) -> Error {
-    Error::permanent("accept the job", format!("the ledger gave a strange outcome: {outcome:?}"))
 }
 
 #[cfg(test)]

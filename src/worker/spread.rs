@@ -49,8 +49,6 @@ async fn spread(worker: &Worker, plan: &Plan, run: &Run) -> Result<Box<Run>> {
                 .help(format!("See `longshore runs show {}`.", other.id.short())))
         }
         Outcome::Refused(refusal) => Err(refused(DOING, refusal)),
-        other => {
-            Err(Error::permanent(DOING, format!("the ledger gave a strange outcome: {other:?}")))
-        }
+        other => Err(other.unexpected(DOING)),
     }
 }

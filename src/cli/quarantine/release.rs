@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::super::arguments::reason;
 use super::super::output::counted;
-use super::super::{Context, Ended, Failure, Verdict, arguments, exports, runs, signals, wait};
+use super::super::{Context, Ended, Failure, arguments, exports, runs, wait};
 use super::{Refused, place_of, refused, rows_of, state_of};
 use crate::error::{Error, Result};
 use crate::intake::{self, Bound, Definitions};
@@ -15,11 +15,8 @@ use crate::job::command::{Command, Outcome};
 use crate::job::machine::Refusal;
 use crate::job::run::{Run, State};
 use crate::ledger::{Ledger, apply_one, one_run};
-use crate::wiring;
 
 const DOING: &str = "release the refused rows";
-/// How often a definition may change under a command before that gives up.
-const TRIES: usize = 5;
 
 /// Asks for a run that delivers the refused rows of another, held once more against the contract
 /// that is active now, beside what was delivered without them.
@@ -40,16 +37,7 @@ pub struct Release {
 
 impl Release {
     pub async fn run(self, context: &Context) -> Ended {
-        let config = context.config(false)?;
-        let stop = signals::stop()?;
-        let placing = async {
-            let ledger = wiring::existing_ledger(&config.settings).await?;
-            let placed = self.place(context, &ledger).await?;
-            Ok::<_, Failure>((ledger, placed))
-        };
-        let (ledger, placed) = stop.cuts(Box::pin(placing)).await?;
-        let Some(run) = placed.filter(|_| self.wait) else { return Ok(Verdict::Done) };
-        wait::to_the_end(context, &config, &stop, &ledger, run.id).await
+        wait::placed(context, self.wait, async |ledger| self.place(context, ledger).await).await
     }
 
     /// Asks for the run. Answers it; none, where it is only told what would be done.
@@ -63,7 +51,7 @@ impl Release {
         if done.state != State::Done {
             return Err(refused(DOING, &done, Refusal::Stands(done.state)).into());
         }
-        for _ in 0..TRIES {
+        for _ in 0..exports::TRIES {
             let (command, bound) = self.command(context, ledger, &done).await?;
             if self.dry_run {
                 self.tell_plan(context, &**ledger, &done, &bound).await?;
@@ -74,17 +62,14 @@ impl Release {
                 Outcome::Duplicate(run) => (run, false),
                 Outcome::Stale => continue,
                 Outcome::Refused(refusal) => return Err(refused(DOING, &done, refusal).into()),
-                other => {
-                    let message = format!("the ledger did not allow it: {other:?}");
-                    return Err(Error::refused(DOING, message).into());
-                }
+                other => return Err(other.unexpected(DOING).into()),
             };
             if !(self.wait && context.out.json) {
                 tell(context, &done, &run, new)?;
             }
             return Ok(Some(*run));
         }
-        Err(Error::transient(DOING, "its definition was changed again and again").into())
+        Err(exports::changing(DOING).into())
     }
 
     async fn command(

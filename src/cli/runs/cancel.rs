@@ -54,10 +54,7 @@ pub async fn cancel(
             ),
         }),
         Outcome::Refused(Refusal::Stands(state)) => Err(stands(&run, state).into()),
-        other => {
-            let message = format!("the ledger did not allow it: {other:?}");
-            Err(Error::refused(CANCEL, message).with("run", name).into())
-        }
+        other => Err(other.unexpected(CANCEL).with("run", name).into()),
     }
 }
 

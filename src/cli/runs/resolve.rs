@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use serde_json::json;
 
 use super::object;
 use crate::cli::arguments::reason;
@@ -191,6 +190,5 @@ fn held(run: &Run, until: Option<String>) -> Error {
 }
 
 fn strange(run: &Run, outcome: &Outcome) -> Error {
-    let message = format!("the ledger did not allow it: {}", json!(format!("{outcome:?}")));
-    Error::refused(DOING, message).with("run", run.id.short())
+    outcome.unexpected(DOING).with("run", run.id.short())
 }

@@ -18,6 +18,7 @@ use crate::connect::files::{Store, classify, classify_io, create_durably, sync_u
 use crate::error::{Error, Result};
 use crate::format::encode::Encoder;
 use crate::job::decision;
+use crate::rows::own_bytes;
 use crate::sink::FileNames;
 
 const STAGE: &str = "stage a part";
@@ -175,12 +176,8 @@ impl Waiting {
         // Text has at most four bytes where Arrow has one, but a short number may have 40, and each
         // value its delimiter and name.
         let names: usize = rows.schema_ref().fields().iter().map(|field| field.name().len()).sum();
-        // Of a slice its own values alone.
-        let taken = rows.columns().iter().map(|column| {
-            let data = column.to_data();
-            data.get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size()) as u64
-        });
-        let width = 4 * taken.sum::<u64>() / count + (48 * rows.num_columns() + names) as u64;
+        let taken: usize = rows.columns().iter().map(own_bytes).sum();
+        let width = 4 * taken as u64 / count + (48 * rows.num_columns() + names) as u64;
         Waiting { rows, width }
     }
 }

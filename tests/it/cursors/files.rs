@@ -348,8 +348,12 @@ async fn a_partners_files_are_upserted_as_they_arrive() {
         assert!(told.contains("3 files, the last in/SE/one.csv"), "{told}");
         let set = ["cursors", "set", "notes", "--to", "x", "--reason", "a test"];
         assert_eq!(installation.command(&set).output().unwrap().status.code(), Some(2));
-        let told = installation.run(&["cursors", "reset", "notes", "--reason", "a test"]).await;
+        let reset = ["cursors", "reset", "notes", "--reason", "a test"];
+        let told = installation.run(&[&reset[..], &["--dry-run"]].concat()).await;
         assert!(told.contains("from 3 files, the last in/SE/one.csv to nowhere"), "{told}");
+        // It stands nowhere then, and is told all the same.
+        let told = installation.objects(&reset).await;
+        assert!(told.len() == 1 && told[0]["value"].is_null(), "{told:?}");
         installation.publish(&[job(6)]).await;
         assert_eq!(ended(8).await, why);
         assert_eq!(installation.database.text(notes).await, "1 e, 2 c, 3 d, 4 f");

@@ -231,6 +231,8 @@ async fn a_table_follows_its_source_through_late_rows_and_changes() {
         let wrong = ["cursors", "set", "changes", "--to", "soon", "--reason", "a test"];
         assert_eq!(installation.command(&wrong).output().unwrap().status.code(), Some(1));
         let reset = ["cursors", "reset", "changes", "--reason", "a test"];
+        let planned = installation.objects(&[&reset[..], &["--dry-run"]].concat()).await;
+        assert_eq!((&planned[0]["dry_run"], &planned[0]["to"]), (&json!(true), &json!("nowhere")));
         let told = installation.run(&reset).await;
         assert!(
             told.contains(&format!("moved {name} from 2026-01-01 00:00:00+00 to nowhere")),
