@@ -42,6 +42,7 @@ pub mod demo;
 pub mod digest;
 pub mod error;
 pub mod export;
+pub mod fail;
 pub mod finding;
 pub mod format;
 #[cfg(test)]

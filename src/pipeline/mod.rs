@@ -26,6 +26,7 @@ use uuid::Uuid;
 use crate::contract::{Contract, check_share};
 use crate::digest::sha256;
 use crate::error::{Class, Error, Result};
+use crate::fail;
 use crate::job::RunId;
 use crate::job::command::{Command, Delivery, Outcome};
 use crate::job::decision::Decision;
@@ -89,6 +90,7 @@ impl Plan {
     /// Raises the fence at the target, and finds out what an earlier attempt left there.
     pub async fn begin(&self, attempt: Attempt) -> Result<Start<'_>> {
         let begun = self.sink.begin(&attempt.holder()).await?;
+        fail::point("begun")?;
         if begun == Begun::Open {
             // Before anything is read, and again before it is decided.
             self.replaced(&attempt).await?;
@@ -270,6 +272,7 @@ impl<'a> Protected<'a> {
         let holder = attempt.holder();
         let mut staged = plan.sink.stage(&holder, rows).await?;
         let (kept, quarantine, broken) = account.close().await?;
+        fail::point("staged")?;
         let Counts { written, bytes, deleted, .. } = staged.counts;
         let counts = Counts { written, bytes, deleted, ..kept };
         if !counts.balanced() {
@@ -358,6 +361,7 @@ impl<'a> Staged<'a> {
                 other => return Err(other.unexpected("decide the delivery")),
             }
         }
+        fail::point("decided")?;
         Ok(Decided { plan, holder, decision, way })
     }
 }
@@ -386,6 +390,7 @@ impl<'a> Decided<'a> {
         let committed = plan.sink.commit(&holder, &decision).await;
         // A table that refuses the rows fails the run as the contract does.
         committed.map_err(|error| quarantine::told(error, decision.quarantine.as_deref()))?;
+        fail::point("committed")?;
         let proof = match way {
             Way::Decision => Proof::Decision,
             Way::Marker => Proof::Target,
@@ -432,7 +437,10 @@ impl Committed<'_> {
         let command =
             Command::Record { run: self.run, decision: self.decision, proof: self.proof, delivery };
         match apply(command).await? {
-            Outcome::Done(run) => Ok(Recorded { run }),
+            Outcome::Done(run) => {
+                fail::point("recorded")?;
+                Ok(Recorded { run })
+            }
             Outcome::Refused(refusal) => Err(refused(DOING, refusal)),
             other => Err(other.unexpected(DOING)),
         }

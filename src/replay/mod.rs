@@ -17,6 +17,7 @@ use serde::Serialize;
 
 use crate::error::{Class, Error, Result};
 use crate::export::RetryConfig;
+use crate::fail;
 use crate::intake::{Bound, Definitions};
 use crate::job::RunId;
 use crate::job::changes::Audit;
@@ -240,6 +241,7 @@ impl Replayer {
         let command = self.command((run, epoch), &letter.body, active.as_deref(), pass).await?;
         match apply_one(&*self.ledger, command).await? {
             Outcome::Done(_) => {
+                fail::point("replay-queued")?;
                 letter.settle.ack().await?;
                 walk.report.replayed += 1;
                 walk.open.push(run);
@@ -338,6 +340,7 @@ impl Replayer {
             Some(answer) => answer?,
             None => return Err(Error::transient("replay a letter", "the queue gave no answer")),
         }
+        fail::point("replay-published")?;
         self.audit("replay", &letter.body, dead, &pass.by, &pass.reason).await?;
         letter.settle.ack().await?;
         walk.report.replayed += 1;

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::{Scheduler, is_away, tell};
 use crate::error::{Error, Result};
+use crate::fail;
 use crate::job::message::{JOB_TYPE, WAKE_TYPE, WakeMessage};
 use crate::job::run::Run;
 use crate::ledger::Posting;
@@ -88,6 +89,7 @@ async fn once(scheduler: &Scheduler) -> Result<Batch> {
     if postings.is_empty() {
         return Ok(batch);
     }
+    fail::point("dispatch-taken")?;
     let versions: Vec<i64> = postings.iter().map(Posting::version).collect();
     let messages = postings.into_iter().map(message).collect::<Result<Vec<_>>>()?;
     let doings: Vec<String> = messages.iter().map(|message| doing(&message.to)).collect();
@@ -107,11 +109,13 @@ async fn once(scheduler: &Scheduler) -> Result<Batch> {
             }
         }
     }
+    fail::point("dispatch-published")?;
     metrics::published(sent.len() as u64, (versions.len() - sent.len()) as u64);
     // A queue that answered some is there.
     let answered = !batch.answers.is_empty();
     let published = scheduler.noted("queue", away.filter(|_| !answered).map_or(Ok(batch), Err));
     scheduler.noted("ledger", scheduler.ledger.mark_sent(&sent).await)?;
+    fail::point("dispatch-marked")?;
     if !refused.is_empty() {
         scheduler.noted("ledger", scheduler.ledger.defer(&refused, REFUSED).await)?;
     }

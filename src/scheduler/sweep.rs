@@ -9,6 +9,7 @@ use jiff::SignedDuration;
 
 use super::Scheduler;
 use crate::error::Result;
+use crate::fail;
 use crate::job::RunId;
 use crate::job::command::{Command, Outcome};
 use crate::job::run::State;
@@ -61,6 +62,7 @@ pub async fn sweep(scheduler: &Scheduler, told: &Told) -> Result<()> {
                 scheduler.announce(Event::outcome(&run, None)).await;
             }
         }
+        fail::point("swept")?;
     }
     Ok(())
 }

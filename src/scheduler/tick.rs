@@ -11,6 +11,7 @@ use super::Scheduler;
 use super::due::{self, Slot};
 use super::each::{self, Known};
 use crate::error::{Class, Error, Result};
+use crate::fail;
 use crate::intake::{self, Bound};
 use crate::job::command::Outcome;
 use crate::job::cron::Cron;
@@ -98,6 +99,7 @@ async fn follow(scheduler: &Scheduler, bound: &Bound, now: Timestamp) -> Result<
         // Another definition was applied meanwhile: the next look uses that.
         return Ok(());
     };
+    fail::point("ticked")?;
     let new = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Accepted(_))).count();
     if new > 0 {
         tracing::info!(export = bound.name, jobs = new, "enqueued what is due");

@@ -50,6 +50,7 @@ use crate::connect::Connection;
 use crate::connect::postgres::{Client, Quiet, classify, connect};
 use crate::connect::sql::{quote, quote_table};
 use crate::error::{Class, Error, Result};
+use crate::fail;
 use crate::format::encode::Fit;
 use crate::format::{FieldType, pgcopy};
 use crate::job::decision::Decision;
@@ -219,6 +220,7 @@ impl Sink for PostgresSink {
         match self.merge(&tx, holder, decision).await? {
             Merged::Before => drop(tx),
             Merged::Now(changes) => {
+                fail::point("merged")?;
                 tx.commit().await.map_err(|error| self.uncertain(error))?;
                 self.target.told(&changes);
             }
@@ -361,6 +363,7 @@ async fn copy(tx: &Transaction<'_>, stage: &str, rows: &mut Rows) -> Result<u64>
             sink.send(chunk.split().freeze()).await.map_err(sent)?;
         }
         written += batch.rows.num_rows() as u64;
+        fail::point("part-staged")?;
     }
     chunk.put_slice(pgcopy::TRAILER);
     sink.send(chunk.freeze()).await.map_err(sent)?;

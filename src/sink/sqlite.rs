@@ -30,6 +30,7 @@ use crate::connect::Connection;
 use crate::connect::sql::quote;
 use crate::connect::sqlite::{Access, classify, open};
 use crate::error::{Error, Result};
+use crate::fail;
 use crate::format::encode::Fit;
 use crate::format::values::Values;
 use crate::job::decision::Decision;
@@ -147,6 +148,7 @@ impl Sink for SqliteSink {
                 params![holder.run.to_string(), table::text_of(&decision)?],
             )
             .map_err(|error| failed("store the decision", error))?;
+            fail::point("merged")?;
             tx.commit().map_err(|error| failed("commit the rows", error))?;
             sink.target.told(&changes);
             Ok(())
@@ -315,6 +317,7 @@ impl SqliteSink {
             }
             tx.commit().map_err(|error| failed(doing, error))?;
             written += batch.num_rows() as u64;
+            fail::point("part-staged")?;
         }
         let deletes = self.target.deletes();
         let stage = quote(&table::stage_name(holder));

@@ -18,6 +18,7 @@ use super::receive::{self, Received, leave_wake_up, release};
 use super::settle::{self, Ending};
 use crate::claims::Claim;
 use crate::error::{Class, Error, Result};
+use crate::fail;
 use crate::intake::Bound;
 use crate::job::after::{AfterFailed, Predecessor};
 use crate::job::command::{Command, Open, Opened, Outcome};
@@ -46,6 +47,9 @@ pub struct Unacked(Option<Box<dyn Settle>>);
 impl Unacked {
     /// Acks the message, if that has not happened yet.
     pub async fn ack(&mut self) {
+        if fail::point("acking").is_err() {
+            return;
+        }
         if let Some(settle) = self.0.take()
             && let Err(error) = settle.ack().await
         {
@@ -189,7 +193,7 @@ async fn hand_on(
     let forward = settle::forward(worker, pool, body, properties);
     let forwarded = tokio::time::timeout(worker.settings.hold, forward).await;
     let full = |_| Err(Error::throttled("hand the message on", "its queue did not take it"));
-    match forwarded.unwrap_or_else(full) {
+    match forwarded.unwrap_or_else(full).and_then(|()| fail::point("forwarded")) {
         Ok(()) => message.ack().await,
         Err(error) => give_back(message, &error).await,
     }
@@ -302,6 +306,7 @@ async fn open(
             }
             let target = plan.as_ref().ok().map(Plan::target);
             tracing::info!(delivers_to = target, "began");
+            fail::point("opened")?;
             metrics::lag(&run.order.pool, settle::lag(&opened.run));
             Box::pin(work(worker, plan, *opened, claim, message)).await
         }
@@ -328,6 +333,7 @@ async fn open(
                 None => "free",
             };
             tracing::info!(on, "parked until it is {until}");
+            fail::point("parked")?;
             release(worker, &claim).await;
             message.ack().await;
             Ok(())
@@ -402,7 +408,8 @@ async fn work(
 async fn let_message_go(worker: &Worker, run: &Run, message: &mut Unacked) -> Infallible {
     loop {
         tokio::time::sleep(worker.settings.hold).await;
-        match leave_wake_up(worker, run.id, Duration::ZERO).await {
+        let left = leave_wake_up(worker, run.id, Duration::ZERO).await;
+        match left.and_then(|()| fail::point("let-go")) {
             Ok(()) => {
                 message.ack().await;
                 tracing::info!("the message is let go; the work goes on");

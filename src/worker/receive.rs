@@ -7,6 +7,7 @@ use super::Worker;
 use super::job::{Begun, Mail, Opening};
 use crate::claims::{Claim, Claimed};
 use crate::error::{Class, Error, Result};
+use crate::fail;
 use crate::intake::{self, Bound, Sender};
 use crate::job::RunId;
 use crate::job::command::{Command, Outcome};
@@ -39,6 +40,7 @@ pub enum Received {
 /// # Errors
 /// Only what does not pass while this worker lives: the message goes back.
 pub async fn receive(worker: &Worker, message: &Mail) -> Result<Received> {
+    fail::point("consumed")?;
     let properties = &message.properties;
     match message::read(&message.body, properties.kind.as_deref(), properties.message_id.as_deref())
     {
@@ -115,6 +117,7 @@ async fn accept(worker: &Worker, message: &Mail, job: JobMessage) -> Result<Rece
             .patiently("ledger", "accept the job", || worker.ledger.apply(commands.clone()))
             .await?
             .into_iter();
+        fail::point("accepted")?;
         let Some(outcome) = outcomes.next() else {
             return Err(Outcome::Stale.unexpected("accept the job"));
         };
@@ -225,6 +228,7 @@ async fn claimed(
         answer = worker.patiently("claims", "set the done-mark aside", again).await?;
     }
     metrics::claimed(&answer);
+    fail::point("claimed")?;
     Ok(answer)
 }
 

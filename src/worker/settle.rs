@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::Worker;
 use crate::error::{Class, Error, Result};
+use crate::fail;
 use crate::job::book::CLEAN_AGAIN;
 use crate::job::command::{Command, Outcome};
 use crate::job::machine::Refusal;
@@ -149,6 +150,7 @@ async fn failed(
             match worker.apply("store the failure", command).await? {
                 Outcome::Done(_) => {
                     tracing::error!(class, error = error.chain(), "the run failed");
+                    fail::point("failing")?;
                     return close(worker, plan, run, early, started).await;
                 }
                 // Decided already: whatever stands in its way, it only goes forward.
@@ -230,6 +232,7 @@ async fn close(
             metrics::took(&ended.order.export, started.elapsed());
             let class = class.map(Class::as_str);
             tracing::warn!(class, state = %ended.state, "the run ended without a delivery");
+            fail::point("closed")?;
             announce(worker, &ended, None).await;
             if let Some(plan) = plan {
                 clean(plan, run).await;
@@ -270,7 +273,7 @@ async fn put_back(
 ) -> Result<()> {
     let command = Command::Retry { run: run.id, fence: run.fence, after, failure, counted };
     match worker.apply("put the run back", command).await? {
-        Outcome::Done(_) => Ok(()),
+        Outcome::Done(_) => fail::point("put-back"),
         _ => give_way(worker, run).await,
     }
 }
@@ -313,6 +316,7 @@ async fn clean(plan: &Plan, run: &Run) {
 }
 
 async fn try_clean(plan: &Plan, run: &Run) -> Result<()> {
+    fail::point("cleaning")?;
     plan.sink().clean(&Holder { run: run.id, fence: run.fence }).await
 }
 
@@ -387,7 +391,7 @@ async fn remove_replaced(worker: &Worker, plan: &Plan, run: &Run) -> Result<()> 
 pub async fn done_mark(worker: &Worker, run: &Run) {
     let order = &run.order;
     let marked = worker.claims.done(&order.key, &order.content, run.epoch, worker.keep).await;
-    if let Err(error) = marked {
+    if let Err(error) = marked.and_then(|()| fail::point("done-marked")) {
         tracing::debug!(error = error.chain(), "the done-mark was not set");
     }
 }
@@ -493,6 +497,7 @@ pub async fn refuse(
         routing_key: pool.to_owned(),
     });
     publish(worker, Destination::Dead(pool.to_owned()), body, properties).await?;
+    fail::point("refused")?;
     if let Err(error) = worker.queue.announce(event).await {
         tracing::debug!(error = error.chain(), "the outcome was not announced");
     }

@@ -4,6 +4,7 @@
 use super::Worker;
 use super::settle::Ending;
 use crate::error::{Class, Error, Result};
+use crate::fail;
 use crate::intake;
 use crate::job::RunId;
 use crate::job::command::{Command, Outcome};
@@ -33,6 +34,7 @@ async fn spread(worker: &Worker, plan: &Plan, run: &Run) -> Result<Box<Run>> {
         Error::transient("list the tables", "it took longer than its timeout")
             .with("timeout", crate::units::show_duration(limit))
     })??;
+    fail::point("listed")?;
     let read = || worker.ledger.body(run.id);
     let body = worker.patiently("ledger", "read the job", read).await?;
     let part = |table: &String| {
@@ -42,7 +44,10 @@ async fn spread(worker: &Worker, plan: &Plan, run: &Run) -> Result<Box<Run>> {
     let orders = tables.iter().map(part).collect::<Result<Vec<_>>>()?;
     let command = Command::Spread { run: run.id, fence: run.fence, orders };
     match worker.apply(DOING, command).await? {
-        Outcome::Done(run) => Ok(run),
+        Outcome::Done(run) => {
+            fail::point("spread")?;
+            Ok(run)
+        }
         Outcome::Conflict(other) => {
             Err(Error::new(Class::Conflict, DOING, "another job has the key of one of its tables")
                 .with("run", other.id.short())

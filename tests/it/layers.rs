@@ -8,7 +8,7 @@ use std::path::Path;
 /// From the bottom to the top: a module uses only those of the lines before its own.
 const LAYERS: [&[&str]; 19] = [
     &["error"],
-    &["digest", "finding", "generated", "rows", "scrub", "suggest", "tls", "units"],
+    &["digest", "fail", "finding", "generated", "rows", "scrub", "suggest", "tls", "units"],
     &["secret"],
     // Below `job`, since a manifest names the types of its columns; it knows nothing of jobs.
     &["format"],

@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 use crate::connect::files::{Store, classify, classify_io, create_durably, sync_up};
 use crate::digest;
 use crate::error::{Error, Result};
+use crate::fail;
 use crate::job::decision::{Decision, Part};
 use crate::job::manifest::{MANIFEST_LIMIT, MANIFEST_NAME};
 
@@ -150,7 +151,7 @@ async fn copy(store: &Store, folder: &str, part: &Part) -> Result<()> {
     if size(store, &to).await? != Some(part.bytes) {
         return Err(Error::transient(BRING, "the copy has another length").with("part", &part.name));
     }
-    Ok(())
+    fail::point("part-brought")
 }
 
 pub(super) async fn size(store: &Store, path: &Path) -> Result<Option<u64>> {
@@ -186,7 +187,7 @@ pub(super) async fn put_manifest(
     };
     let body = decision.manifest.clone().into();
     match store.objects.put_opts(&path, body, mode.into()).await {
-        Ok(_) => Ok(()),
+        Ok(_) => fail::point("manifest-put"),
         Err(
             object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. },
         ) => match next(standing(store, folder, name).await?, decision, folder)? {
@@ -218,6 +219,7 @@ fn commit_here(
     if !matches!(step, Next::Nothing) {
         for (staged, part) in parts {
             bring(staged, &target.join(&part.name), part)?;
+            fail::point("part-brought")?;
         }
         // The parts' names must not be younger than the manifest's, should the machine crash.
         sync_up(root, target).map_err(put)?;
@@ -238,6 +240,7 @@ fn commit_here(
                 answer => answer.map_err(put)?,
             },
         }
+        fail::point("manifest-put")?;
         // Whoever comes late writes it after the run was cleaned up after.
         let _ = fs::remove_file(&written);
     }

@@ -20,6 +20,7 @@ use super::commit::{
 use crate::connect::files::{Store, classify, classify_io, create_durably, sync_up};
 use crate::digest;
 use crate::error::{Error, Result};
+use crate::fail;
 use crate::job::decision::{Decision, Part, Upload};
 use crate::job::manifest::{MANIFEST_LIMIT, Manifest, ManifestFile};
 use crate::sink::FileNames;
@@ -72,6 +73,7 @@ pub(super) async fn commit(
             let last = store.path(&format!("{folder}/{}", part.name))?;
             let replaced = if matches!(step, Next::Replace(_)) { &replaced[..] } else { &[] };
             complete(store, &last, part, replaced).await?;
+            fail::point("part-brought")?;
         }
         put_manifest(store, folder, &manifest, decision, step).await?;
     }
@@ -226,6 +228,7 @@ impl Here {
                 } else {
                     bring(staged, &to, part)?
                 }
+                fail::point("part-brought")?;
             }
             if replaces {
                 self.remove_more(&replaced)?;
@@ -239,6 +242,7 @@ impl Here {
                 link(&written, &last).map_err(put)?;
                 let _ = fs::remove_file(&written);
             }
+            fail::point("manifest-put")?;
         }
         // Also when it was there already: who put it there may have died before this.
         sync_up(&self.root, &self.target).map_err(put)?;

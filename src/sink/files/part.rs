@@ -16,6 +16,7 @@ use super::Layout;
 use super::upload::Upload;
 use crate::connect::files::{Store, classify, classify_io, create_durably, sync_up};
 use crate::error::{Error, Result};
+use crate::fail;
 use crate::format::encode::Encoder;
 use crate::job::decision;
 use crate::rows::own_bytes;
@@ -195,6 +196,7 @@ impl Stager {
             match self.fill(&mut part, first, &mut inbox) {
                 Ok(next) => {
                     done.push(part.finish()?);
+                    fail::point("part-staged")?;
                     if next.is_none() {
                         return Ok(done);
                     }
