@@ -3,7 +3,7 @@ export CARGO_TARGET_DIR ?= $(HOME)/.cache/longshore/target
 
 SHELL := /bin/bash
 
-.PHONY: demo test check reference model bench services services-stop
+.PHONY: demo test check reference model mutants bench services services-stop
 
 # Four deliveries and one dead letter, with nothing but this checkout.
 demo:
@@ -31,6 +31,13 @@ reference:
 model:
 	cargo test --locked --config 'profile.dev.package.longshore.opt-level=3' \
 		--test model -- --ignored --nocapture
+
+# Takes each guard of the promises away, and looks whether a test notices.
+mutants:
+	set -euo pipefail; \
+	services=$$(scripts/services.sh); eval "$$services"; \
+	LONGSHORE_TEST_PYTHON=$$(scripts/python-env.sh); export LONGSHORE_TEST_PYTHON; \
+	cargo test --locked --test mutants -- --ignored --nocapture
 
 bench:
 	set -euo pipefail; \

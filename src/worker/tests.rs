@@ -1,4 +1,5 @@
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use futures::StreamExt;
 use jiff::Timestamp;
@@ -17,7 +18,7 @@ use crate::ledger::embedded::EmbeddedLedger;
 use crate::ledger::{NewDefinition, RunFilter};
 use crate::limits::embedded::EmbeddedLimits;
 use crate::queue::embedded::Embedded;
-use crate::queue::{Destination, Outgoing, Properties};
+use crate::queue::{Destination, Incoming, Outgoing, Properties, Settle};
 
 /// A worker on one file, that takes no messages by itself.
 pub fn worker(file: &Path, claims: Arc<dyn Claims>) -> Worker {
@@ -286,29 +287,107 @@ async fn what_cannot_be_cleaned_up_now_is_tried_again_later() {
     assert_eq!(ledger.execute(gone, []).unwrap(), 0, "it is given up after some days");
 }
 
+/// A message that tells in which states the runs are when it is acked.
+struct Told {
+    ledger: Arc<dyn Ledger>,
+    states: Arc<Mutex<Vec<Vec<State>>>>,
+}
+
+#[async_trait::async_trait]
+impl Settle for Told {
+    async fn ack(self: Box<Self>) -> Result<()> {
+        let all = RunFilter { limit: 1_000, ..RunFilter::default() };
+        let runs = self.ledger.runs(&all).await?;
+        let states = runs.into_iter().map(|run| run.state).collect();
+        self.states.lock().unwrap().push(states);
+        Ok(())
+    }
+    async fn requeue(self: Box<Self>) -> Result<()> {
+        panic!("nothing is to go back");
+    }
+}
+
 #[tokio::test]
-async fn the_parts_of_a_run_that_pins_its_definition_pin_it_too() {
+async fn a_message_is_acked_when_its_outcome_stands_in_the_ledger() {
     let folder = tempfile::tempdir().unwrap();
-    let shop = folder.path().join("shop.db");
+    for (sink, retry, outcome) in [
+        (json!({"connection": "lake", "path": "orders"}), json!({}), State::Done),
+        // Nobody can write there.
+        (json!({"connection": "shop", "table": "nowhere"}), json!({}), State::Dead),
+        (
+            json!({"connection": "lost", "path": "orders"}),
+            json!({"attempts": 9, "backoff": "1h..2h"}),
+            State::Queued,
+        ),
+    ] {
+        let bench = Bench::new(1_000, WorkerSettings::default(), house(folder.path()));
+        bench.activate("d", orders(&json!({"sink": sink, "retry": retry}))).await;
+        let states = Arc::default();
+        let told = Told { ledger: bench.worker.ledger.clone(), states: Arc::clone(&states) };
+        let message = Incoming {
+            body: json!({"export": "orders", "key": "k"}).to_string().into(),
+            properties: Properties::default(),
+            pool: "default".to_owned(),
+            redelivered: false,
+            settle: Box::new(told),
+        };
+        let slot = Arc::clone(&bench.worker.slots).acquire_owned().await.unwrap();
+        job::handle(&bench.worker, message, slot).await;
+        let run = &bench.runs().await[0];
+        assert_eq!((run.state, run.fence), (outcome, 1), "{:?}", run.failure);
+        assert_eq!(*states.lock().unwrap(), [[outcome]], "{:?}", run.failure);
+    }
+}
+
+#[tokio::test]
+async fn whoever_is_fenced_out_leaves_a_wake_up() {
+    let bench = Bench::plain();
+    bench.activate("d", orders(&json!({}))).await;
+    let run = bench.accept("d", "{}").await;
+    bench.lose(run, Vec::new()).await;
+    let old = bench.run(run).await;
+    bench.lose(run, Vec::new()).await;
+    let ledger = rusqlite::Connection::open(&bench.file).unwrap();
+    let gone = "DELETE FROM outbox WHERE kind = 'wake'";
+    for ending in [settle::Ending::Lost, settle::Ending::HandBack, settle::Ending::Close] {
+        ledger.execute(gone, []).unwrap();
+        let settled = settle::settle(&bench.worker, None, &old, ending, Instant::now());
+        assert!(!settled.await.unwrap());
+        assert_eq!(ledger.execute(gone, []).unwrap(), 1, "nobody is woken");
+        assert_eq!(bench.run(run).await.fence, 2);
+    }
+}
+
+/// A shop with orders, and a lake that they are exported to.
+fn house(folder: &Path) -> House {
+    let shop = folder.join("shop.db");
     let database = rusqlite::Connection::open(&shop).unwrap();
-    database.execute_batch("CREATE TABLE orders (id INTEGER)").unwrap();
+    database.execute_batch("CREATE TABLE IF NOT EXISTS orders (id INTEGER)").unwrap();
     let connection = |name: &str, settings: Json| {
         let mut connection: Connection = serde_json::from_value(settings).unwrap();
         name.clone_into(&mut connection.name);
         (name.to_owned(), Arc::new(connection))
     };
-    let lake = format!("file://{}", folder.path().join("lake").display());
-    let house = House {
+    let lake = format!("file://{}", folder.join("lake").display());
+    let url = format!("sqlite:{}", shop.display());
+    House {
         connections: BTreeMap::from([
-            connection(
-                "shop",
-                json!({"type": "sqlite", "url": format!("sqlite:{}", shop.display())}),
-            ),
+            connection("shop", json!({"type": "sqlite", "url": url})),
             connection("lake", json!({"type": "files", "url": lake})),
+            // Where a folder should be, there is a file.
+            connection(
+                "lost",
+                json!({"type": "files", "url": format!("file://{}", shop.display())}),
+            ),
         ]),
         ..House::default()
-    };
-    let bench = Bench::new(1_000, WorkerSettings::default(), house);
+    }
+}
+
+#[tokio::test]
+async fn the_parts_of_a_run_that_pins_its_definition_pin_it_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let bench = Bench::new(1_000, WorkerSettings::default(), house(folder.path()));
     let hash = "0f".repeat(32);
     let all = json!({
         "timezone": "UTC",
