@@ -3,7 +3,7 @@ export CARGO_TARGET_DIR ?= $(HOME)/.cache/longshore/target
 
 SHELL := /bin/bash
 
-.PHONY: demo test check reference model mutants bench services services-stop
+.PHONY: demo test check reference model mutants fuzz bench services services-stop
 
 # Four deliveries and one dead letter, with nothing but this checkout.
 demo:
@@ -38,6 +38,11 @@ mutants:
 	services=$$(scripts/services.sh); eval "$$services"; \
 	LONGSHORE_TEST_PYTHON=$$(scripts/python-env.sh); export LONGSHORE_TEST_PYTHON; \
 	cargo test --locked --test mutants -- --ignored --nocapture
+
+# Fuzzes each target for SECONDS, guided by coverage; TARGET=csv for one alone.
+fuzz: SECONDS ?= 60
+fuzz:
+	scripts/fuzz.sh $(SECONDS) $(TARGET)
 
 bench:
 	set -euo pipefail; \

@@ -3,7 +3,7 @@
 mod cursor;
 mod discard;
 mod files;
-mod postgres;
+pub mod postgres;
 mod sql;
 mod sqlite;
 mod tables;

@@ -1,7 +1,7 @@
 //! PostgreSQL as a source: one COPY in binary format, under one snapshot.
 
 mod cursor;
-mod decode;
+pub mod decode;
 mod numeric;
 mod tables;
 

@@ -29,28 +29,42 @@ const DAY_MICROS: i64 = 86_400_000_000;
 
 /// How the bytes of a column are to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wire {
+pub enum Wire {
+    /// `bool`.
     Bool,
+    /// `smallint`.
     Int16,
+    /// `integer`.
     Int32,
+    /// `bigint`.
     Int64,
+    /// `real`.
     Float32,
+    /// `double precision`.
     Float64,
+    /// `numeric`, of this precision and scale.
     Decimal(u8, i8),
+    /// Text of the database's encoding, which is asked for as UTF-8.
     Text,
-    /// A version byte, then text.
+    /// `jsonb`: a version byte, then text.
     Jsonb,
+    /// `uuid`.
     Uuid,
+    /// `bytea`.
     Bytes,
+    /// `date`.
     Date,
+    /// `time`.
     Time,
+    /// `timestamp`.
     Timestamp,
+    /// `timestamptz`.
     Instant,
 }
 
 impl Wire {
     /// The type that the values have from here on.
-    pub(super) fn field_type(self) -> FieldType {
+    pub fn field_type(self) -> FieldType {
         match self {
             Wire::Bool => FieldType::Bool,
             Wire::Int16 => FieldType::Int16,
@@ -106,7 +120,7 @@ struct Misfit {
 }
 
 /// Takes COPY's messages, one or more rows each, and gives batches.
-pub(super) struct Decoder {
+pub struct Decoder {
     schema: SchemaRef,
     columns: Vec<Column>,
     misfits: Vec<Misfit>,
@@ -117,23 +131,23 @@ pub(super) struct Decoder {
 
 impl Decoder {
     /// `schema` has one field for each of `wires`.
-    pub(super) fn new(schema: SchemaRef, wires: &[Wire]) -> Decoder {
+    pub fn new(schema: SchemaRef, wires: &[Wire]) -> Decoder {
         let columns = wires.iter().map(|wire| Column::new(*wire)).collect();
         Decoder { schema, columns, misfits: Vec::new(), rows: 0, bytes: 0, started: false }
     }
 
     /// Whether it is time for [`Decoder::finish`].
-    pub(super) fn is_full(&self) -> bool {
+    pub fn is_full(&self) -> bool {
         self.rows >= BATCH_ROWS || self.bytes >= BATCH_BYTES
     }
 
     /// Whether there is nothing to finish.
-    pub(super) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.rows == 0
     }
 
     /// Takes one message. A row never spans two (protocol chapter, "COPY Operations").
-    pub(super) fn take(&mut self, message: &[u8]) -> Result<()> {
+    pub fn take(&mut self, message: &[u8]) -> Result<()> {
         self.take_rows(message).ok_or_else(|| {
             Error::transient("read from PostgreSQL", "the server sent something unexpected")
         })
@@ -191,7 +205,7 @@ impl Decoder {
     }
 
     /// The rows taken since the last time, and those that had to be refused.
-    pub(super) fn finish(&mut self) -> Result<Batch> {
+    pub fn finish(&mut self) -> Result<Batch> {
         let mut arrays = Vec::with_capacity(self.columns.len());
         for (index, column) in self.columns.iter_mut().enumerate() {
             arrays.push(column.finish(index, &mut self.misfits)?);
