@@ -149,6 +149,7 @@ impl From<&Definition> for NewDefinition {
             export: definition.name.clone(),
             hash: definition.hash.clone(),
             content: definition.content.clone(),
+            weight: definition.export.limits.weight,
         }
     }
 }
@@ -233,6 +234,17 @@ pub struct LimitsConfig {
     #[serde(with = "crate::units::duration")]
     #[cfg_attr(test, schemars(with = "crate::units::written::Length"))]
     pub timeout: Duration,
+    /// Its share of its pool: where runs of several exports wait for workers, so many of its own go
+    /// for one of an export whose weight is 1. At least 1, which is the default. Jobs that producers
+    /// publish on the queue themselves are taken as they come.
+    #[serde(skip_serializing_if = "is_one")]
+    pub weight: u16,
+}
+
+/// Whether it is what an export says that says nothing: the content of those that were applied
+/// before there were weights stays what it is.
+fn is_one(weight: &u16) -> bool {
+    *weight == 1
 }
 
 impl Default for LimitsConfig {
@@ -240,6 +252,7 @@ impl Default for LimitsConfig {
         LimitsConfig {
             memory: crate::units::Size(256 << 20),
             timeout: Duration::from_secs(2 * 3600),
+            weight: 1,
         }
     }
 }

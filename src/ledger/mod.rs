@@ -28,6 +28,7 @@ use crate::job::command::{Command, Outcome};
 use crate::job::manifest::SourceFile;
 use crate::job::run::{Run, State};
 use crate::job::{self, RunId, Window};
+use crate::queue::Properties;
 use crate::rows::Counts;
 use crate::units::Backoff;
 
@@ -64,6 +65,8 @@ pub struct NewDefinition {
     pub hash: String,
     /// The definition as JSON, with every default written out.
     pub content: String,
+    /// How many wake-ups of its queued runs go for each of another export of its pool; at least 1.
+    pub weight: u16,
 }
 
 /// What applying a definition changed.
@@ -159,13 +162,33 @@ pub enum Posting {
         /// The run that died, with the job's own body.
         run: Box<Run>,
     },
+    /// A producer's message, which is published once more.
+    Job {
+        /// The number by which it is marked sent.
+        version: i64,
+        /// On whose queue it was.
+        pool: String,
+        /// The message.
+        message: Message,
+    },
+}
+
+/// A producer's message, of which no run could be made yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// Its body.
+    pub body: String,
+    /// Its properties.
+    pub properties: Properties,
 }
 
 impl Posting {
     /// The number by which it is marked sent.
     pub fn version(&self) -> i64 {
         match self {
-            Posting::Wake { version, .. } | Posting::Letter { version, .. } => *version,
+            Posting::Wake { version, .. }
+            | Posting::Letter { version, .. }
+            | Posting::Job { version, .. } => *version,
         }
     }
 }
@@ -322,7 +345,16 @@ pub trait Ledger: Notices + Pauses + Send + Sync {
     async fn definitions(&self, wanted: Which<'_>) -> Result<Vec<StoredDefinition>>;
 
     /// Takes what is due from the outbox, for `lease`: other dispatchers leave it alone so long.
-    async fn take_due(&self, limit: u32, lease: Duration) -> Result<Vec<Posting>>;
+    ///
+    /// Wake-ups of queued runs take turns, by pool and export: of each at most `ahead` for a unit of
+    /// the export's weight are on their way at once, sent and not opened yet, or parked on a slot of
+    /// a connection. The others keep their places. What is taken comes by turns, of each line so
+    /// many as its weight.
+    async fn take_due(&self, limit: u32, ahead: u32, lease: Duration) -> Result<Vec<Posting>>;
+
+    /// Keeps a producer's message, to be published again on a pool's queue after a while: once it is
+    /// here, it may be acked there.
+    async fn post_again(&self, pool: &str, message: &Message, after: Duration) -> Result<()>;
 
     /// Waits until something that is due was put into the outbox. Called by the dispatcher whenever
     /// it has found nothing; what was put there since it last looked is not slept through. A

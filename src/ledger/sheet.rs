@@ -18,6 +18,7 @@ use crate::job::run::{Run, State};
 use crate::job::supplement::Supplement;
 use crate::job::waiting::Waiter;
 use crate::job::window::Window;
+use crate::ledger::Message;
 
 /// What a batch of commands names.
 #[derive(Debug, Default)]
@@ -284,6 +285,21 @@ pub fn run_of(text: &str) -> Result<Run> {
         Error::permanent("read a run from the ledger", "its record is not as it should be")
             .help("Was the ledger written by a newer Longshore? See `longshore migrate --status`.")
             .caused_by(cause)
+    })
+}
+
+/// A producer's message, as the outbox keeps it.
+pub fn message_text(message: &Message) -> Result<String> {
+    serde_json::to_string(message).map_err(|cause| {
+        Error::permanent("write to the ledger", "a message cannot be written as JSON")
+            .caused_by(cause)
+    })
+}
+
+/// A producer's message out of the outbox.
+pub fn message_of(text: &str) -> Result<Message> {
+    serde_json::from_str(text).map_err(|cause| {
+        Error::permanent("read the outbox", "a message is not as it should be").caused_by(cause)
     })
 }
 

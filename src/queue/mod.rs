@@ -35,6 +35,9 @@ pub struct Properties {
     /// Header `x-longshore-first-failed-at` of a message that was a dead letter before, and has been
     /// published again: when it first failed, in RFC 3339.
     pub first_failed_at: Option<String>,
+    /// Header `x-longshore-unread-since`, in RFC 3339, of a message that has waited for a worker which
+    /// understands its export's definition.
+    pub unread_since: Option<String>,
     /// Headers `x-longshore-*` of a dead letter, without that prefix: `reason`, `class`, `run`, …
     /// (see [`DeadHeaders`]).
     pub dead: Option<DeadHeaders>,

@@ -40,7 +40,7 @@ impl Desk {
                 "sink": {"connection": "lake", "path": "orders"},
             });
             let (export, content) = ("orders".to_owned(), content.to_string());
-            let definition = NewDefinition { export, hash: hash.to_owned(), content };
+            let definition = NewDefinition { export, hash: hash.to_owned(), content, weight: 1 };
             desk.replayer.ledger.activate(&[definition], false, "test", "", false).await.unwrap();
         }
         let order = Box::new(Order { body: body.to_owned(), ..order("k") });

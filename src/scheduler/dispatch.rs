@@ -19,10 +19,17 @@ use crate::units::Backoff;
 
 /// How many postings are published at once.
 const BATCH: u32 = 500;
+/// How many wake-ups of queued runs of one export are on a pool's queue at once, for each unit of its
+/// weight. More of them, and what another export has to do waits for them all; fewer, and the slots of
+/// large fleets are idle until the next look.
+const AHEAD: u32 = 64;
 /// For how long another dispatcher leaves alone what this one has taken.
 const LEASE: Duration = Duration::from_secs(30);
 /// How often it looks for what is due, besides what the ledger tells it of.
 pub const LOOK: Duration = Duration::from_millis(100);
+/// How soon it looks again when it has published something: workers may have begun with that, and
+/// others have their turn. Twice as long each time that there is nothing.
+const AGAIN: Duration = Duration::from_millis(5);
 /// How long is waited after a failure.
 const AWAY: Duration = Duration::from_secs(1);
 /// For how long is put off what no queue took, since that is full or nobody has declared it.
@@ -32,6 +39,8 @@ const REFUSED: Backoff = Backoff { first: Duration::from_secs(1), last: Duration
 struct Batch {
     /// How many there were.
     taken: u32,
+    /// How many of them are on a queue.
+    sent: usize,
     /// What was done for each queue, and whether it refused any.
     answers: BTreeMap<String, Result<()>>,
 }
@@ -41,6 +50,7 @@ pub async fn run(scheduler: &Scheduler, look: Duration) {
     let mut declared = false;
     let mut trouble = Outage::default();
     let mut refusals: HashMap<String, Outage> = HashMap::new();
+    let mut wait = look;
     loop {
         let step = async {
             if !declared {
@@ -62,8 +72,9 @@ pub async fn run(scheduler: &Scheduler, look: Duration) {
                 refusals.entry(doing.clone()).or_default().note(&doing, answer);
             }
         }
+        wait = if batch.sent > 0 { AGAIN } else { wait * 2 }.min(look);
         if batch.taken < BATCH {
-            let _ = tokio::time::timeout(look, scheduler.ledger.posted()).await;
+            let _ = tokio::time::timeout(wait, scheduler.ledger.posted()).await;
         }
     }
 }
@@ -83,9 +94,10 @@ pub async fn due(scheduler: &Scheduler) -> Result<()> {
 
 /// Publishes one batch.
 async fn once(scheduler: &Scheduler) -> Result<Batch> {
-    let postings = scheduler.noted("ledger", scheduler.ledger.take_due(BATCH, LEASE).await)?;
+    let postings =
+        scheduler.noted("ledger", scheduler.ledger.take_due(BATCH, AHEAD, LEASE).await)?;
     let taken = u32::try_from(postings.len()).unwrap_or(BATCH);
-    let mut batch = Batch { taken, answers: BTreeMap::new() };
+    let mut batch = Batch { taken, sent: 0, answers: BTreeMap::new() };
     if postings.is_empty() {
         return Ok(batch);
     }
@@ -110,6 +122,7 @@ async fn once(scheduler: &Scheduler) -> Result<Batch> {
         }
     }
     fail::point("dispatch-published")?;
+    batch.sent = sent.len();
     metrics::published(sent.len() as u64, (versions.len() - sent.len()) as u64);
     // A queue that answered some is there.
     let answered = !batch.answers.is_empty();
@@ -146,6 +159,11 @@ fn message(posting: Posting) -> Result<Outgoing> {
             })
         }
         Posting::Letter { run, .. } => Ok(letter(*run)),
+        Posting::Job { pool, message, .. } => Ok(Outgoing {
+            to: Destination::Jobs(pool),
+            body: Bytes::from(message.body),
+            properties: message.properties,
+        }),
     }
 }
 
@@ -178,6 +196,7 @@ fn letter(run: Run) -> Outgoing {
             correlation_id: run.order.correlation_id,
             traceparent: run.order.traceparent,
             first_failed_at: None,
+            unread_since: None,
             dead: Some(dead),
         },
     }
@@ -303,6 +322,7 @@ mod tests {
             export: "orders".to_owned(),
             hash: "d".to_owned(),
             content: "{}".to_owned(),
+            weight: 1,
         };
         ledger.activate(&[definition], false, "test", "", false).await.unwrap();
         let scheduler = Scheduler {
@@ -365,6 +385,7 @@ mod tests {
             export: "orders".to_owned(),
             hash: "d".to_owned(),
             content: "{}".to_owned(),
+            weight: 1,
         };
         ledger.activate(&[definition], false, "test", "", false).await.unwrap();
         let scheduler = Scheduler {

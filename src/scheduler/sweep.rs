@@ -215,7 +215,7 @@ mod tests {
         let ledger = Arc::new(EmbeddedLedger::open(&file).unwrap());
         let scheduler = scheduler(&ledger, &file);
         let (hash, content) = ("d".to_owned(), "{}".to_owned());
-        let definition = NewDefinition { export: "orders".to_owned(), hash, content };
+        let definition = NewDefinition { export: "orders".to_owned(), hash, content, weight: 1 };
         ledger.activate(&[definition], false, "test", "", false).await.unwrap();
         stick(&*ledger, &file, "a").await;
 

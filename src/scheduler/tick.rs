@@ -176,7 +176,7 @@ mod tests {
         });
         let content = content.to_string();
         let hash = crate::digest::sha256(&content);
-        NewDefinition { export: export.to_owned(), hash, content }
+        NewDefinition { export: export.to_owned(), hash, content, weight: 1 }
     }
 
     fn scheduler(ledger: &Arc<EmbeddedLedger>, file: &std::path::Path) -> Scheduler {

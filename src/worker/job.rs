@@ -16,6 +16,7 @@ use super::attempt::attempt;
 use super::heart::Stop;
 use super::receive::{self, Received, leave_wake_up, release};
 use super::settle::{self, Ending};
+use super::unread;
 use crate::claims::Claim;
 use crate::error::{Class, Error, Result};
 use crate::fail;
@@ -108,17 +109,11 @@ pub async fn handle(worker: &Arc<Worker>, message: Incoming, slot: OwnedSemaphor
             drop(slot);
             hand_on(worker, right, body, properties, &mut message).await;
         }
-        Ok(Received::Unfit(error)) => {
-            drop(slot);
-            let wait_seconds = UNFIT.as_secs_f64();
-            tracing::warn!(
-                error = error.chain(),
-                wait_seconds,
-                "this worker cannot take the job: it goes to the end of its queue, for another"
-            );
-            let mut draining = worker.draining.subscribe();
-            let _ = tokio::time::timeout(UNFIT, draining.wait_for(|draining| *draining)).await;
-            hand_on(worker, pool, body, properties, &mut message).await;
+        Ok(Received::Unread { export, error }) => {
+            match unread::put_off(worker, &pool, body, properties, export, &error).await {
+                Ok(()) => message.ack().await,
+                Err(error) => give_back(&mut message, &error).await,
+            }
         }
         Ok(Received::Refused { export, error }) => {
             match settle::refuse(worker, &pool, body, properties, export, &error).await {
@@ -177,9 +172,6 @@ fn repeats(run: &Run, properties: &Properties) -> bool {
         && properties.correlation_id != run.order.correlation_id;
     asks && (run.state.ended() || other)
 }
-
-/// How long a worker keeps a job that it cannot take, so that it does not spin where no other can.
-const UNFIT: Duration = Duration::from_secs(5);
 
 /// Publishes the message to the end of a pool's queue, within the time that messages are held. It is
 /// not given back for that: the broker counts how often it is, and not how often it is published.

@@ -12,6 +12,7 @@ mod lanes;
 mod receive;
 mod settle;
 mod spread;
+mod unread;
 
 use std::collections::BTreeMap;
 use std::future::Future;

@@ -25,7 +25,12 @@ pub enum Received {
     /// It belongs on another pool's queue.
     Elsewhere(String),
     /// It is for a worker that understands the definition.
-    Unfit(Error),
+    Unread {
+        /// The export.
+        export: String,
+        /// Why this one does not.
+        error: Error,
+    },
     /// It cannot be worked on by anybody: it goes to the dead letters.
     Refused {
         /// The export that it names, where it names one.
@@ -72,7 +77,7 @@ async fn accept(worker: &Worker, message: &Mail, job: JobMessage) -> Result<Rece
                 }
                 return Ok(match error.class() {
                     // Whoever applied the definition understood it.
-                    Class::Config => Received::Unfit(error),
+                    Class::Config => Received::Unread { export: name, error },
                     _ => Received::Refused { export: Some(name), error },
                 });
             }

@@ -459,6 +459,8 @@ pub async fn refuse(
     error: &Error,
 ) -> Result<()> {
     let now = Timestamp::now().to_string();
+    // Published again, it has all the time once more.
+    properties.unread_since = None;
     // A letter that was published again has failed before.
     let first = properties.first_failed_at.take();
     let first = first.filter(|at| at.parse::<Timestamp>().is_ok()).unwrap_or_else(|| now.clone());

@@ -15,7 +15,7 @@ use crate::job::run::tests::order;
 use crate::job::run::{End, Order, State};
 use crate::job::waiting::Need;
 use crate::ledger::embedded::EmbeddedLedger;
-use crate::ledger::{NewDefinition, RunFilter};
+use crate::ledger::{NewDefinition, Posting, RunFilter};
 use crate::limits::embedded::EmbeddedLimits;
 use crate::queue::embedded::Embedded;
 use crate::queue::{Destination, Incoming, Outgoing, Properties, Settle};
@@ -70,7 +70,7 @@ impl Bench {
     /// Makes a definition of the export `orders` active.
     async fn activate(&self, hash: &str, content: Json) {
         let (export, hash) = ("orders".to_owned(), hash.to_owned());
-        let definition = NewDefinition { export, hash, content: content.to_string() };
+        let definition = NewDefinition { export, hash, content: content.to_string(), weight: 1 };
         self.worker.ledger.activate(&[definition], false, "test", "", false).await.unwrap();
     }
 
@@ -216,12 +216,11 @@ async fn a_full_queue_keeps_no_other_job_waiting() {
 }
 
 #[tokio::test]
-async fn a_job_of_a_definition_that_is_not_understood_is_left_to_another_worker() {
+async fn a_job_of_a_definition_that_is_not_understood_waits_in_the_ledger_for_another_worker() {
+    const HOUR: i64 = 3_600;
     let bench = Bench::plain();
     bench.activate("tomorrow", json!({"shape": "of tomorrow"})).await;
     bench.publish("default", "k").await;
-    // A worker that is to end does not keep it for long.
-    bench.worker.drain().await;
     let mut jobs = bench.worker.queue.consume("default", 1).await.unwrap();
     let mut handle = async || {
         let message = jobs.next().await.unwrap();
@@ -229,9 +228,56 @@ async fn a_job_of_a_definition_that_is_not_understood_is_left_to_another_worker(
         let slot = Arc::clone(&bench.worker.slots).acquire_owned().await.unwrap();
         job::handle(&bench.worker, message, slot).await;
     };
+    let database = rusqlite::Connection::open(&bench.file).unwrap();
+    // Publishes what waits, as if it had waited for so long altogether.
+    let again = async |waited_seconds: i64| {
+        let now = "UPDATE outbox SET due_at = 0 WHERE kind = 'job'";
+        assert_eq!(database.execute(now, []).unwrap(), 1);
+        let lease = Duration::from_secs(60);
+        let due = bench.worker.ledger.take_due(10, 10, lease).await.unwrap().remove(0);
+        let Posting::Job { version, pool, mut message } = due else { panic!("{due:?}") };
+        let since = Timestamp::now() - jiff::SignedDuration::from_secs(waited_seconds);
+        assert!(message.properties.unread_since.is_some());
+        message.properties.unread_since = Some(since.to_string());
+        let outgoing = Outgoing {
+            to: Destination::Jobs(pool),
+            body: message.body.into(),
+            properties: message.properties,
+        };
+        bench.worker.queue.publish(vec![outgoing]).await.remove(0).unwrap();
+        bench.worker.ledger.mark_sent(&[version]).await.unwrap();
+    };
+    let waits = || -> i64 {
+        let due: i64 =
+            database.query_row("SELECT due_at FROM outbox", [], |row| row.get(0)).unwrap();
+        (due - Timestamp::now().as_microsecond()) / 1_000_000
+    };
     handle().await;
+    assert!((3..=5).contains(&waits()), "{}", waits());
+    // As long as it has waited, and no longer than some minutes.
+    for (waited, wait) in [(60, 60), (HOUR, 300), (23 * HOUR, 300)] {
+        again(waited).await;
+        handle().await;
+        assert!((wait - 2..=wait + 1).contains(&waits()), "{waited}: {}", waits());
+    }
     assert!(bench.runs().await.is_empty());
-    // Here it is one that was updated.
+    // No worker was updated for a day.
+    again(25 * HOUR).await;
+    handle().await;
+    let left: i64 =
+        database.query_row("SELECT count(*) FROM outbox", [], |row| row.get(0)).unwrap();
+    assert_eq!(left, 0);
+    let mut letters = bench.worker.queue.dead("default").await.unwrap();
+    let letter = letters.next().await.unwrap().unwrap();
+    let dead = letter.properties.dead.unwrap();
+    assert_eq!((dead.class.as_str(), dead.export.as_deref()), ("config", Some("orders")));
+    assert!(dead.reason.contains("Update the workers"), "{}", dead.reason);
+    assert_eq!(letter.properties.unread_since, None, "a replay has a day again");
+
+    // Another has waited for an hour when a worker takes it that was updated.
+    bench.publish("default", "k2").await;
+    handle().await;
+    again(HOUR).await;
     bench.activate("d", orders(&json!({}))).await;
     handle().await;
     assert_eq!(bench.runs().await.len(), 1);

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "how a test fails")]
 
+mod acceptance;
 mod after;
 mod cli;
 mod cli_named;
@@ -14,6 +15,7 @@ mod doctor;
 mod e2e;
 mod editions;
 mod everyday;
+mod fairness;
 mod files;
 mod layers;
 mod lifecycle;
@@ -21,6 +23,7 @@ mod lookups;
 mod night;
 mod notices;
 mod one_file;
+mod overload;
 mod pause;
 mod probes;
 mod producer_rights;

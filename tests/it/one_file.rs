@@ -89,15 +89,8 @@ async fn with(test: impl AsyncFnOnce(&mut House)) {
     let mut parts = wiring::parts_unread(&config.settings).unwrap();
     let (tell, events) = mpsc::unbounded_channel();
     parts.queue = Arc::new(Told { queue: Arc::clone(&parts.queue), events: tell });
-    let definitions: Vec<NewDefinition> = config
-        .exports
-        .values()
-        .map(|one| NewDefinition {
-            export: one.name.clone(),
-            hash: one.hash.clone(),
-            content: one.content.clone(),
-        })
-        .collect();
+    let definitions: Vec<NewDefinition> =
+        config.exports.values().map(NewDefinition::from).collect();
     parts.ledger.activate(&definitions, true, "test", "", false).await.unwrap();
     let health = wiring::health();
     let worker = wiring::worker(&config, &parts, &health);

@@ -53,6 +53,11 @@ pub(in crate::config) fn export(
             .add(Code::Timezone, tree.at(&["timezone"]), message, "")
             .help("use a name of the IANA database, like \"Europe/Oslo\" or \"UTC\"");
     }
+    if export.limits.weight == 0 {
+        problems
+            .add(Code::BadValue, tree.at(&["limits", "weight"]), "it would never have a turn", "")
+            .help("write 1 or more");
+    }
     if export.retry.attempts == 0 {
         problems
             .add(Code::BadValue, tree.at(&["retry", "attempts"]), "a run needs an attempt", "")

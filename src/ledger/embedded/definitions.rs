@@ -34,8 +34,8 @@ pub fn activate(
             |row| row.get(0),
         )?;
         connection.execute(
-            "INSERT OR REPLACE INTO active_definitions (export, hash) VALUES (?1, ?2)",
-            [&new.export, &new.hash],
+            "INSERT OR REPLACE INTO active_definitions (export, hash, weight) VALUES (?1, ?2, ?3)",
+            params![new.export, new.hash, new.weight],
         )?;
         let change = match active {
             None => Change::New,

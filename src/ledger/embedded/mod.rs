@@ -24,16 +24,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use rusqlite::types::Value as SqlValue;
-use rusqlite::{OptionalExtension, TransactionBehavior, params, params_from_iter};
+use rusqlite::{OptionalExtension, Transaction, TransactionBehavior, params, params_from_iter};
 use serde_json::{Map, Value as Json};
 use tokio::sync::Notify;
 
 use super::find::{Find, Value};
-use super::sheet::run_of;
+use super::sheet::{message_text, run_of};
 use super::{
     Adrift, Applied, Attempt, AuditFilter, Audited, Delivered, DeliveryFilter, KnownWindows,
-    Ledger, NewDefinition, Posting, RecordedDelivery, RunFilter, Settled, Skipped, StoredCursor,
-    StoredDefinition, Which, picked,
+    Ledger, Message, NewDefinition, Posting, RecordedDelivery, RunFilter, Settled, Skipped,
+    StoredCursor, StoredDefinition, Which, picked,
 };
 use crate::error::Result;
 use crate::job::changes::Audit;
@@ -118,8 +118,15 @@ impl Ledger for EmbeddedLedger {
         self.file.records("read definitions", sql!(definitions), params).await
     }
 
-    async fn take_due(&self, limit: u32, lease: Duration) -> Result<Vec<Posting>> {
-        self.file.transact("read the outbox", move |tx| outbox::take_due(tx, limit, lease)).await
+    async fn take_due(&self, limit: u32, ahead: u32, lease: Duration) -> Result<Vec<Posting>> {
+        let take = move |tx: &Transaction<'_>| outbox::take_due(tx, limit, ahead, lease);
+        self.file.transact("read the outbox", take).await
+    }
+
+    async fn post_again(&self, pool: &str, message: &Message, after: Duration) -> Result<()> {
+        let (pool, message) = (pool.to_owned(), message_text(message)?);
+        let post = move |tx: &Transaction<'_>| outbox::post_again(tx, &pool, &message, after);
+        self.file.transact("keep a message", post).await
     }
 
     async fn posted(&self) {

@@ -37,7 +37,8 @@ pub async fn activate(
             Some(_) => Change::Changed,
         };
         if change != Change::Unchanged {
-            tx.execute(sql!(activate), &[&new.export, &new.hash]).await.map_err(failed)?;
+            let weight = i32::from(new.weight);
+            tx.execute(sql!(activate), &[&new.export, &new.hash, &weight]).await.map_err(failed)?;
         }
         applied.push(Applied { export: new.export.clone(), revision: column(&row, 0)?, change });
     }

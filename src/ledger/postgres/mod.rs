@@ -29,11 +29,11 @@ use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, ToSql};
 
 use super::find::{Find, Value};
-use super::sheet::run_of;
+use super::sheet::{message_text, run_of};
 use super::{
     Adrift, Applied, Attempt, AuditFilter, Audited, Delivered, DeliveryFilter, KnownWindows,
-    Ledger, NewDefinition, Posting, RecordedDelivery, RunFilter, Settled, Skipped, StoredCursor,
-    StoredDefinition, Which, picked,
+    Ledger, Message, NewDefinition, Posting, RecordedDelivery, RunFilter, Settled, Skipped,
+    StoredCursor, StoredDefinition, Which, picked,
 };
 use crate::connect::postgres as server;
 use crate::error::{Class, Error, Result};
@@ -181,8 +181,15 @@ impl Ledger for PostgresLedger {
         self.records(sql!(definitions), &[&export, &hash, &active], "read definitions").await
     }
 
-    async fn take_due(&self, limit: u32, lease: Duration) -> Result<Vec<Posting>> {
-        outbox::take_due(&self.client().await?, limit, lease).await
+    async fn take_due(&self, limit: u32, ahead: u32, lease: Duration) -> Result<Vec<Posting>> {
+        outbox::take_due(&self.client().await?, limit, ahead, lease).await
+    }
+
+    async fn post_again(&self, pool: &str, message: &Message, after: Duration) -> Result<()> {
+        const DOING: &str = "keep a message";
+        let (name, after) = (uuid::Uuid::now_v7(), after.as_secs_f64());
+        let text = message_text(message)?;
+        self.execute(sql!(put_job), &[&name, &pool, &after, &text], DOING).await.map(drop)
     }
 
     async fn mark_sent(&self, versions: &[i64]) -> Result<()> {

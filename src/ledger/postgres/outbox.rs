@@ -9,14 +9,19 @@ use super::{classify, column};
 use crate::error::{Error, Result};
 use crate::job::RunId;
 use crate::ledger::Posting;
-use crate::ledger::sheet::run_of;
+use crate::ledger::sheet::{message_of, run_of};
 
 /// See [`Ledger::take_due`](crate::ledger::Ledger::take_due).
-pub async fn take_due(client: &Object, limit: u32, lease: Duration) -> Result<Vec<Posting>> {
+pub async fn take_due(
+    client: &Object,
+    limit: u32,
+    ahead: u32,
+    lease: Duration,
+) -> Result<Vec<Posting>> {
     const DOING: &str = "read the outbox";
     let statement = client.prepare_cached(sql!(take_due)).await.map_err(|e| classify(DOING, e))?;
     let rows = client
-        .query(&statement, &[&i64::from(limit), &lease.as_secs_f64()])
+        .query(&statement, &[&i64::from(limit), &lease.as_secs_f64(), &i64::from(ahead)])
         .await
         .map_err(|e| classify(DOING, e))?;
     // One that cannot be read must not hold up the others.
@@ -35,6 +40,11 @@ pub async fn take_due(client: &Object, limit: u32, lease: Duration) -> Result<Ve
 fn posting(row: &Row) -> Result<Posting> {
     let version = column(row, 0)?;
     let kind: &str = column(row, 1)?;
+    if kind == "job" {
+        let pool = column::<Option<String>>(row, 4)?.unwrap_or_default();
+        let message = column::<Option<String>>(row, 7)?.unwrap_or_default();
+        return Ok(Posting::Job { version, pool, message: message_of(&message)? });
+    }
     if kind == "letter" {
         let record: Option<String> = column(row, 5)?;
         let record = record

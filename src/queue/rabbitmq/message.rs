@@ -33,6 +33,9 @@ pub(super) fn to_amqp(properties: &Properties) -> BasicProperties {
     if let Some(at) = properties.first_failed_at.as_ref().filter(|_| properties.dead.is_none()) {
         set(format!("{PREFIX}first-failed-at"), cut(at, HEADER_BYTES));
     }
+    if let Some(at) = &properties.unread_since {
+        set(format!("{PREFIX}unread-since"), cut(at, HEADER_BYTES));
+    }
     if let Some(dead) = &properties.dead {
         set(format!("{PREFIX}reason"), cut_chars(&dead.reason, REASON_CHARS));
         for (name, value) in [
@@ -85,6 +88,7 @@ pub(super) fn from_amqp(amqp: &BasicProperties) -> Properties {
         correlation_id: owned(amqp.correlation_id()),
         traceparent: headers.and_then(|headers| text(headers, "traceparent")),
         first_failed_at,
+        unread_since: headers.and_then(|headers| text(headers, &format!("{PREFIX}unread-since"))),
         dead,
     }
 }

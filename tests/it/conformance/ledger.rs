@@ -10,6 +10,7 @@ mod paths;
 mod quarantine;
 mod runs;
 mod spread;
+mod turns;
 mod waiting;
 
 use bed::{on_embedded, on_postgres};
@@ -84,6 +85,13 @@ suite! {
         a_replay_takes_back_a_letter_that_was_not_sent,
         a_silent_run_is_adrift_and_a_woken_one_is_not,
         a_run_that_is_overdue_free_or_stuck_is_adrift;
+    turns:
+        of_each_export_so_many_are_on_their_way,
+        a_weight_is_a_share_of_the_turns,
+        few_at_a_time_are_of_all_exports,
+        only_the_wake_ups_of_queued_runs_are_held_back,
+        what_a_dispatcher_has_taken_has_its_place,
+        a_message_that_nobody_could_read_comes_again_as_it_was;
     operating:
         a_run_that_dies_is_told_of_with_its_letter,
         a_scheduled_run_that_takes_too_long_is_told_of_once_in_each_epoch,

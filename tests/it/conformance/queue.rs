@@ -114,6 +114,7 @@ async fn a_message_arrives_with_all_its_properties(home: &Home) {
         correlation_id: Some("c-ø".to_owned()),
         traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
         first_failed_at: None,
+        unread_since: Some("2026-11-19T05:00:00Z".to_owned()),
         dead: Some(DeadHeaders {
             reason: "the contract was broken: «naïve»".to_owned(),
             class: "contract".to_owned(),

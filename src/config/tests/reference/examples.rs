@@ -314,7 +314,7 @@ newline   = "\r\n"
 timestamp = "%d.%m.%Y %H:%M:%S"
 "#,
     ),
-    (EXPORT, "[limits]", "[limits]\ntimeout = \"2h\"\n"),
+    (EXPORT, "[limits]", "[limits]\ntimeout = \"2h\"\nweight  = 2\n"),
     (
         EXPORT,
         "[retry]",

@@ -10,7 +10,8 @@ SELECT id, why FROM (
     LEFT JOIN outbox o ON o.run = r.id AND o.kind = 'wake'
     WHERE r.state IN ('running', 'committing', 'closing') AND r.state <> 'done'
       AND r.heartbeat < ?1
-      AND (o.run IS NULL OR o.sent_at < r.heartbeat - 60000000)
+      AND (o.run IS NULL OR o.sent_at < r.heartbeat - 60000000
+           OR o.sent_at IS NULL AND o.export IS NOT NULL)
     LIMIT ?2)
 UNION ALL
 SELECT id, why FROM (

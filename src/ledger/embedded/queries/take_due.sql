@@ -1,8 +1,4 @@
--- Takes what is due (now: ?1), oldest first, until ?2, at most ?3.
+-- Takes postings until ?2; ?1 is a JSON array of their versions.
 UPDATE outbox SET taken_until = ?2
-WHERE version IN (
-    SELECT version FROM outbox
-    WHERE sent_at IS NULL AND due_at <= ?1 AND kind NOT LIKE 'notice-%'
-      AND (taken_until IS NULL OR taken_until < ?1)
-    ORDER BY due_at LIMIT ?3)
-RETURNING version, kind, run, epoch, pool
+WHERE version IN (SELECT value FROM json_each(?1))
+RETURNING version, kind, run, epoch, pool, message

@@ -1,2 +1,2 @@
-INSERT INTO active_definitions (export, hash) VALUES ($1, $2)
-ON CONFLICT (export) DO UPDATE SET hash = excluded.hash
+INSERT INTO active_definitions (export, hash, weight) VALUES ($1, $2, $3)
+ON CONFLICT (export) DO UPDATE SET hash = excluded.hash, weight = excluded.weight

@@ -3,11 +3,13 @@
  WHERE r.ended_at IS NULL AND r.state IN ('queued', 'running') AND r.deadline <= now()
  LIMIT $1)
 UNION ALL
--- A heartbeat that expired, unless a wake-up was sent for that.
+-- A heartbeat that expired, unless a wake-up was sent for that. One that waits for its turn is of a
+-- time when the run was queued.
 (SELECT r.id, 'silent' FROM runs r
  LEFT JOIN outbox o ON o.run = r.id AND o.kind = 'wake'
  WHERE r.state IN ('running', 'committing', 'closing') AND r.heartbeat < now()
-   AND (o.run IS NULL OR o.sent_at < r.heartbeat - interval '1 minute')
+   AND (o.run IS NULL OR o.sent_at < r.heartbeat - interval '1 minute'
+        OR o.sent_at IS NULL AND o.export IS NOT NULL)
  LIMIT $1)
 UNION ALL
 -- A wake-up that was sent may wait in its queue for long: it has an hour, and twice the time

@@ -6,8 +6,8 @@ WITH mine AS (
     SELECT run, kind FROM outbox WHERE version = ANY ($1) FOR UPDATE SKIP LOCKED
 ), others AS (
     DELETE FROM outbox o USING mine m
-    WHERE o.run = m.run AND o.kind = m.kind AND o.kind IN ('letter', 'clean', 'notice-dead')
+    WHERE o.run = m.run AND o.kind = m.kind AND o.kind IN ('letter', 'clean', 'job', 'notice-dead')
 )
 UPDATE outbox o SET sent_at = clock_timestamp(), taken_until = NULL
 FROM mine m
-WHERE o.run = m.run AND o.kind = m.kind AND o.kind NOT IN ('letter', 'clean', 'notice-dead')
+WHERE o.run = m.run AND o.kind = m.kind AND o.kind NOT IN ('letter', 'clean', 'job', 'notice-dead')

@@ -1,20 +1,70 @@
--- Takes what is due, oldest first, for a while; two dispatchers never wait for one another. An
--- index can be asked for what is before now(), which stands still, not for clock_timestamp().
-WITH due AS (
-    SELECT run, kind FROM outbox
-    WHERE sent_at IS NULL AND due_at <= now() AND kind NOT LIKE 'notice-%'
-      AND (taken_until IS NULL OR taken_until < now())
-    ORDER BY due_at
-    LIMIT $1
-    FOR UPDATE SKIP LOCKED
+-- Takes what is due, for a while; two dispatchers never wait for one another. What takes turns is
+-- in line by pool and export, and the first of each line may go: so many ($3) for each unit of the
+-- export's weight, less those that are ahead: of which the wake-up is sent and the run is queued
+-- still, and those that wait for a slot of a connection. Another dispatcher's are among the first
+-- until he has marked them.
+-- An index can be asked for what is before now(), which stands still, not for clock_timestamp().
+WITH RECURSIVE lines (pool, export) AS (
+    (SELECT pool, export FROM outbox
+     WHERE sent_at IS NULL AND export IS NOT NULL ORDER BY pool, export LIMIT 1)
+    UNION ALL
+    -- The next of the index, however many are in this line.
+    SELECT n.pool, n.export FROM lines l CROSS JOIN LATERAL (
+        SELECT o.pool, o.export FROM outbox o
+        WHERE o.sent_at IS NULL AND o.export IS NOT NULL
+          AND (o.pool, o.export) > (l.pool, l.export)
+        ORDER BY o.pool, o.export LIMIT 1
+    ) n
+), weighed AS (
+    SELECT l.pool, l.export,
+           coalesce((SELECT weight FROM active_definitions d WHERE d.export = l.export), 1)::bigint
+               AS weight
+    FROM lines l
+), due AS (
+    (SELECT version, due_at, row_number() OVER (ORDER BY due_at) AS turn
+     FROM (SELECT version, due_at FROM outbox
+           WHERE sent_at IS NULL AND export IS NULL AND kind NOT LIKE 'notice-%'
+             AND due_at <= now() AND (taken_until IS NULL OR taken_until < now())
+           ORDER BY due_at LIMIT $1) free)
+    UNION ALL
+    SELECT first.version, first.due_at,
+           1 + (row_number() OVER (PARTITION BY w.pool, w.export ORDER BY first.due_at) - 1) / w.weight
+    FROM weighed w CROSS JOIN LATERAL (
+        SELECT version, due_at
+        -- What the server can count beforehand: else it thinks of all in line, and plans for them.
+        FROM (SELECT o.version, o.due_at FROM outbox o
+              WHERE o.sent_at IS NULL AND o.export IS NOT NULL
+                AND o.pool = w.pool AND o.export = w.export AND o.due_at <= now()
+              ORDER BY o.due_at LIMIT 500) o
+        LIMIT greatest(0, $3 * w.weight - (
+            SELECT count(*) FROM (
+                SELECT FROM outbox s
+                WHERE s.sent_at IS NOT NULL AND s.export IS NOT NULL
+                  AND s.pool = w.pool AND s.export = w.export
+                  AND EXISTS (SELECT FROM runs r WHERE r.id = s.run AND r.state = 'queued' OFFSET 0)
+                LIMIT $3 * w.weight
+            ) sent) - (
+            SELECT count(*) FROM (
+                SELECT FROM waiters s
+                WHERE s.resource LIKE 'slot/%' AND s.resource NOT LIKE 'slot/backfill/%'
+                  AND s.pool = w.pool AND s.export = w.export
+                LIMIT $3 * w.weight
+            ) parked))
+    ) first
 ), taken AS (
     UPDATE outbox o
     SET taken_until = clock_timestamp() + make_interval(secs => $2)
-    FROM due
-    WHERE o.run = due.run AND o.kind = due.kind
-    RETURNING o.version, o.kind, o.run, o.epoch, o.pool, o.due_at
+    FROM (SELECT * FROM due ORDER BY turn, due_at LIMIT $1) d
+    CROSS JOIN LATERAL (
+        SELECT x.version FROM outbox x
+        WHERE x.version = d.version AND x.sent_at IS NULL
+          AND (x.taken_until IS NULL OR x.taken_until < now())
+        FOR UPDATE SKIP LOCKED
+    ) locked
+    WHERE o.version = locked.version
+    RETURNING o.version, o.kind, o.run, o.epoch, o.pool, o.message, o.due_at, d.turn
 )
-SELECT t.version, t.kind, t.run, t.epoch, t.pool, row_to_json(x)::text AS record, x.body
+SELECT t.version, t.kind, t.run, t.epoch, t.pool, row_to_json(x)::text AS record, x.body, t.message
 FROM taken t LEFT JOIN LATERAL (
     SELECT r.id, r.key, r.edition, r.content, r.export, r.definition, r.revision, r.recipient,
            r.params, r.window_start, r.window_end, r.pool, r.correlation_id, r.traceparent,
@@ -24,6 +74,6 @@ FROM taken t LEFT JOIN LATERAL (
            r.changed_at, r.needs, r.waiting_since,
            NULL AS parked, r.body
     FROM runs r
-    WHERE r.id = t.run AND t.kind = 'letter'
+    WHERE r.id = CASE WHEN t.kind = 'letter' THEN t.run END
 ) x ON true
-ORDER BY t.due_at, t.version
+ORDER BY t.turn, t.due_at, t.version

@@ -88,6 +88,7 @@ pub fn definition(export: &str, hash: &str) -> NewDefinition {
         export: export.to_owned(),
         hash: hash.to_owned(),
         content: format!(r#"{{"hash":"{hash}"}}"#),
+        weight: 1,
     }
 }
 
@@ -242,7 +243,7 @@ impl Bed {
 
     /// Everything that is due, taken but not marked.
     pub async fn due(&self) -> Vec<Posting> {
-        self.ledger.take_due(1_000, LEASE).await.unwrap()
+        self.ledger.take_due(1_000, 1_000, LEASE).await.unwrap()
     }
 
     /// Sends all that is due; the runs that were woken.
@@ -253,7 +254,7 @@ impl Bed {
         due.iter()
             .filter_map(|posting| match posting {
                 Posting::Wake { run, .. } => Some(*run),
-                Posting::Letter { .. } => None,
+                Posting::Letter { .. } | Posting::Job { .. } => None,
             })
             .collect()
     }

@@ -35,11 +35,11 @@ pub async fn what_was_replaced_meanwhile_stays_to_be_sent(bed: Bed) {
 pub async fn what_is_taken_is_left_alone_for_its_lease(bed: Bed) {
     let run = bed.queued("k").await;
     let short = Duration::from_millis(300);
-    let first = bed.ledger.take_due(10, short).await.unwrap();
+    let first = bed.ledger.take_due(10, 10, short).await.unwrap();
     assert_eq!(first.len(), 1);
-    assert_eq!(bed.ledger.take_due(10, short).await.unwrap().len(), 0);
+    assert_eq!(bed.ledger.take_due(10, 10, short).await.unwrap().len(), 0);
     tokio::time::sleep(short * 2).await;
-    let second = bed.ledger.take_due(10, LEASE).await.unwrap();
+    let second = bed.ledger.take_due(10, 10, LEASE).await.unwrap();
     assert_eq!(second.len(), 1);
     assert_eq!(second[0].version(), first[0].version());
     // The one that was slow marks it all the same: it was sent.
@@ -87,7 +87,7 @@ pub async fn two_dispatchers_never_get_the_same(bed: Bed) {
     let dispatch = || async {
         let mut versions = Vec::new();
         loop {
-            let taken = bed.ledger.take_due(7, LEASE).await.unwrap();
+            let taken = bed.ledger.take_due(7, 1_000, LEASE).await.unwrap();
             if taken.is_empty() {
                 return versions;
             }

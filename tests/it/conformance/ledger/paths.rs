@@ -192,7 +192,8 @@ async fn what_workers_ask(counted: &Counted) {
 }
 
 async fn what_schedulers_ask(counted: &Counted, newest: Timestamp) {
-    let due = counted.few("what is due", async |ledger| ledger.take_due(500, LEASE).await.unwrap());
+    let due =
+        counted.few("what is due", async |ledger| ledger.take_due(500, 64, LEASE).await.unwrap());
     let versions: Vec<i64> = due.await.iter().map(Posting::version).collect();
     assert_eq!(versions.len(), 10);
     counted.few("marking", async |ledger| ledger.mark_sent(&versions[..5]).await.unwrap()).await;
@@ -202,6 +203,25 @@ async fn what_schedulers_ask(counted: &Counted, newest: Timestamp) {
     counted.few("a notice put off", put_off).await;
     let left = "SELECT count(*) FROM outbox WHERE tries > 0";
     assert_eq!(counted.database.number(left).await, 5);
+
+    // 5,000 wait for their turns, of ten exports, and of each ten are on their way.
+    let change = async |sql: &str| {
+        client(counted.database.url.as_str()).await.batch_execute(sql).await.unwrap();
+        counted.alone().await;
+    };
+    change(
+        "UPDATE outbox o SET due_at = now() - interval '1 hour', export = r.export, \
+             sent_at = CASE WHEN substr(r.key, 5)::int % 500 < 20 THEN now() END \
+         FROM runs r WHERE r.id = o.run AND o.kind = 'wake'",
+    )
+    .await;
+    let turns = async |ledger: &PostgresLedger| ledger.take_due(50, 30, LEASE).await.unwrap();
+    assert_eq!(counted.few("whose turn it is", turns).await.len(), 50);
+    change(
+        "UPDATE outbox SET due_at = now() + interval '1 day', export = NULL, sent_at = NULL \
+         WHERE kind = 'wake'",
+    )
+    .await;
 
     let adrift = counted.few("the sweep", async |ledger| ledger.adrift(500).await.unwrap()).await;
     assert_eq!(adrift, []);

@@ -308,7 +308,7 @@ pub async fn a_deadline_ends_a_run(bed: Bed) {
         .iter()
         .filter_map(|posting| match posting {
             Posting::Letter { run, .. } => Some(run.id),
-            Posting::Wake { .. } => None,
+            Posting::Wake { .. } | Posting::Job { .. } => None,
         })
         .collect();
     assert_eq!(letters, [late]);

@@ -199,7 +199,7 @@ pub async fn twenty_runs_get_through_three_slots(bed: Bed) {
         tokio::spawn(async move {
             // Every other run needs the one target as well.
             while through.load(Ordering::SeqCst) < RUNS && begun.elapsed().as_secs() < 60 {
-                let due = bed.ledger.take_due(2, LEASE).await.unwrap();
+                let due = bed.ledger.take_due(2, 1_000, LEASE).await.unwrap();
                 let versions: Vec<i64> = due.iter().map(Posting::version).collect();
                 bed.ledger.mark_sent(&versions).await.unwrap();
                 if due.is_empty() {

@@ -1,0 +1,3 @@
+//! What takes too long for every day: `make acceptance` runs it.
+
+mod fairness;
