@@ -16,6 +16,7 @@ mod e2e;
 mod editions;
 mod everyday;
 mod fairness;
+mod faults;
 mod files;
 mod layers;
 mod lifecycle;

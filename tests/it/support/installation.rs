@@ -12,7 +12,7 @@ use url::Url;
 
 use super::processes::{Process, python, succeeded};
 use super::s3::S3;
-use super::servers::{Database, Pools, Redis, amqp};
+use super::servers::{self, Database, Pools, Redis, amqp};
 
 /// How long dead letters may take to come.
 const LETTERS: Duration = Duration::from_secs(30);
@@ -35,7 +35,12 @@ pub struct Installation {
 /// Makes an installation, runs a test on it, and removes it, however the test ends. `worker` are
 /// the settings of `[worker]` besides the pools.
 pub async fn with(worker: &str, test: impl AsyncFnOnce(&Installation)) {
-    let installation = Installation::make(worker).await;
+    on((servers::postgres(), servers::redis()), worker, test).await;
+}
+
+/// As [`with`], on a PostgreSQL and a Redis that may be the test's own.
+pub async fn on(servers: (Url, Url), worker: &str, test: impl AsyncFnOnce(&Installation)) {
+    let installation = Installation::make(servers, worker).await;
     let outcome = AssertUnwindSafe(test(&installation)).catch_unwind().await;
     let Installation { database, redis, pools, .. } = installation;
     pools.delete().await;
@@ -47,13 +52,13 @@ pub async fn with(worker: &str, test: impl AsyncFnOnce(&Installation)) {
 }
 
 impl Installation {
-    async fn make(worker: &str) -> Installation {
+    async fn make((postgres, redis): (Url, Url), worker: &str) -> Installation {
         let id = uuid::Uuid::now_v7().simple().to_string();
         let (pool, bulk) = (format!("test-{id}"), format!("test-{id}-bulk"));
         let installation = Installation {
             folder: tempfile::tempdir().unwrap(),
-            database: Database::create(format!("longshore_test_{id}")).await,
-            redis: Redis::take().await,
+            database: Database::create_on(postgres, format!("longshore_test_{id}")).await,
+            redis: Redis::take_on(redis).await,
             pools: Pools::declare(vec![pool.clone(), bulk.clone()]).await,
             pool,
             bulk,
@@ -203,8 +208,7 @@ impl Installation {
     pub async fn until(&self, what: &str, within: Duration, sql: &str) {
         let started = Instant::now();
         loop {
-            let row = self.database.client.query_one(sql, &[]).await;
-            if row.unwrap_or_else(|error| panic!("{sql}: {error:?}")).get(0) {
+            if self.database.row(sql).await.get(0) {
                 return;
             }
             if started.elapsed() > within {
