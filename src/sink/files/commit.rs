@@ -3,9 +3,10 @@
 //! Every step may have been done before by this or another worker under the same decision, may be
 //! cut off anywhere, and is safe to repeat.
 
-use std::fs;
+use std::fs::{self, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::path::{Path as LocalPath, PathBuf};
+use std::time::{Duration, Instant};
 
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
@@ -22,6 +23,10 @@ use crate::job::manifest::{MANIFEST_LIMIT, MANIFEST_NAME};
 pub(super) const BRING: &str = "bring a part to its final name";
 pub(super) const PUT: &str = "write the manifest";
 const READ: &str = "read the manifest";
+
+/// How long the lock on a folder is waited for, and how often is looked for it.
+const LOCK_WAIT: Duration = Duration::from_secs(30);
+const LOCK_LOOK: Duration = Duration::from_millis(50);
 
 /// Server-side copies that are under way at once.
 const COPIES: usize = 4;
@@ -266,14 +271,29 @@ fn replace(written: &LocalPath, last: &LocalPath, decision: &Decision) -> Result
 }
 
 /// Locks a folder until the file that is given back is dropped. `None` where the file system has no
-/// locks: there the reservation of the target must do.
+/// locks: there the reservation of the target must do. Whoever stalls with the lock is not waited for
+/// without end.
 pub(super) fn lock(folder: &LocalPath) -> Result<Option<fs::File>> {
     let put = |cause| classify_io(PUT, cause);
-    let folder = fs::File::open(folder).map_err(put)?;
-    match folder.lock() {
-        Err(error) if error.kind() == ErrorKind::Unsupported => Ok(None),
-        Err(error) => Err(put(error)),
-        Ok(()) => Ok(Some(folder)),
+    let file = fs::File::open(folder).map_err(put)?;
+    let started = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(Some(file)),
+            Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => {
+                return Ok(None);
+            }
+            Err(TryLockError::Error(error)) => return Err(put(error)),
+            Err(TryLockError::WouldBlock) if started.elapsed() > LOCK_WAIT => {
+                return Err(Error::unavailable(PUT, "another process holds the folder's lock")
+                    .with("folder", folder.display())
+                    .help(
+                        "It commits there, or stands still while it does; `fuser` tells which it is.",
+                    ));
+            }
+            #[expect(clippy::disallowed_methods, reason = "this thread is one that may block")]
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_LOOK),
+        }
     }
 }
 

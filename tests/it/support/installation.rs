@@ -132,6 +132,11 @@ impl Installation {
 
     /// Adds a connection to a folder of its name in a bucket.
     pub fn bucket(&self, name: &str, server: &S3) {
+        self.bucket_at(name, &server.url(), server);
+    }
+
+    /// As [`Installation::bucket`], by another way to the server.
+    pub fn bucket_at(&self, name: &str, way: &Url, server: &S3) {
         let config = self.folder.path().join("config");
         let keys = [("access-key", &server.keys.0), ("secret-key", &server.keys.1)];
         let secrets = keys.map(|(key, secret)| {
@@ -139,7 +144,7 @@ impl Installation {
             std::fs::write(&path, secret).unwrap();
             format!("{key} = \"${{file:{}}}\"\n", path.display())
         });
-        let (mut endpoint, secrets) = (server.url().to_string(), secrets.concat());
+        let (mut endpoint, secrets) = (way.to_string(), secrets.concat());
         endpoint.truncate(endpoint.trim_end_matches('/').len());
         let connections = std::fs::read_to_string(config.join("connections.toml")).unwrap();
         let added = format!(
