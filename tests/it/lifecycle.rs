@@ -189,36 +189,6 @@ async fn a_worker_that_is_to_end_keeps_the_messages_of_its_running_jobs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_long_job_lets_its_message_go_and_is_taken_up_when_its_worker_dies() {
-    let worker = "concurrency = 2\nlease = \"5s\"\nhold = \"1s\"";
-    with_slow(worker, "2h", async |installation| {
-        let scheduler = installation.start("scheduler", "scheduler");
-        let first = installation.start("worker", "first");
-        installation.publish(&[slow(installation, 1, 8)]).await;
-        let waking = "SELECT count(*) = 1 FROM outbox AS o JOIN runs AS r ON r.id = o.run
-                      WHERE r.key = 'job-1' AND r.state = 'running' AND o.kind = 'wake'";
-        installation.until("the wake-up stands for the message", SOON, waking).await;
-        installation.until_state(1, "done").await;
-        // Wake-ups came meanwhile, and found it alive.
-        assert_eq!(installation.attempts(1).await, "1 done");
-
-        installation.publish(&[slow(installation, 2, 6)]).await;
-        let waking = waking.replace("job-1", "job-2");
-        installation.until("the wake-up stands for the message", SOON, &waking).await;
-        let second = installation.start("worker", "second");
-        first.kill();
-        let killed = Instant::now();
-        installation.until_state(2, "done").await;
-        assert!(killed.elapsed() > Duration::from_secs(6), "taken up before the lease was over");
-        assert_eq!(installation.attempts(2).await, "1 crashed, 2 done");
-        assert_eq!(installation.of_run(2, "crashes || ' ' || failures").await, "1 1");
-        installation.end([second, scheduler], 0).await;
-        assert_eq!(installation.deliveries().await, 2);
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn what_a_busy_worker_took_in_advance_goes_back_to_its_queue() {
     let worker = "concurrency = 1\nlease = \"30s\"\nhold = \"2s\"";
     with_slow(worker, "2h", async |installation| {
@@ -255,34 +225,6 @@ async fn what_a_busy_worker_took_in_advance_goes_back_to_its_queue() {
         installation.until_state(3, "done").await;
         installation.end([first, scheduler], 0).await;
         assert_eq!(installation.deliveries().await, 3);
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_flushed_redis_costs_nothing_but_time() {
-    with_slow("concurrency = 4\nlease = \"5s\"", "2h", async |installation| {
-        let scheduler = installation.start("scheduler", "scheduler");
-        let workers = ["first", "second"].map(|name| installation.start("worker", name));
-        let once: Vec<Json> = (1..=150).map(|id| slow(installation, id, id % 2)).collect();
-        // Each three times, the repeats beside the first and behind all others.
-        let twice = once.iter().flat_map(|one| [one.clone(), one.clone()]);
-        let messages: Vec<Json> = twice.chain(once.iter().cloned()).collect();
-        installation.publish(&messages).await;
-        let done = "SELECT count(*) = 150 FROM runs WHERE state = 'done'";
-        while !installation.database.client.query_one(done, &[]).await.unwrap().get::<_, bool>(0) {
-            installation.redis.flush().await;
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        installation.end(workers.into_iter().chain([scheduler]), 0).await;
-        assert_eq!(installation.deliveries().await, 150);
-        for (count, sql) in [
-            (150, "SELECT count(*) FROM runs WHERE failures = 0 AND crashes = 0 AND fence = 1"),
-            (150, "SELECT count(*) FROM attempts WHERE outcome = 'done'"),
-            (150, "SELECT count(*) FROM attempts"),
-        ] {
-            assert_eq!(installation.database.number(sql).await, count, "{sql}");
-        }
     })
     .await;
 }

@@ -10,7 +10,7 @@ SELECT id, why FROM (
     LEFT JOIN outbox o ON o.run = r.id AND o.kind = 'wake'
     WHERE r.state IN ('running', 'committing', 'closing') AND r.state <> 'done'
       AND r.heartbeat < ?1
-      AND (o.run IS NULL OR o.sent_at < r.heartbeat - 60000000
+      AND (o.run IS NULL OR o.sent_at < r.heartbeat
            OR o.sent_at IS NULL AND o.export IS NOT NULL)
     LIMIT ?2)
 UNION ALL
@@ -22,7 +22,7 @@ SELECT id, why FROM (
       AND NOT EXISTS (SELECT 1 FROM waiters w WHERE w.run = r.id)
       AND (o.run IS NULL OR o.sent_at < ?1 - max(3600000000, o.sent_at - r.changed_at))
       AND NOT (r.heartbeat IS NOT NULL
-               AND (o.run IS NULL OR o.sent_at < r.heartbeat - 60000000))
+               AND (o.run IS NULL OR o.sent_at < r.heartbeat))
     LIMIT ?2)
 UNION ALL
 SELECT run, 'free' AS why FROM (

@@ -8,7 +8,7 @@ UNION ALL
 (SELECT r.id, 'silent' FROM runs r
  LEFT JOIN outbox o ON o.run = r.id AND o.kind = 'wake'
  WHERE r.state IN ('running', 'committing', 'closing') AND r.heartbeat < now()
-   AND (o.run IS NULL OR o.sent_at < r.heartbeat - interval '1 minute'
+   AND (o.run IS NULL OR o.sent_at < r.heartbeat
         OR o.sent_at IS NULL AND o.export IS NOT NULL)
  LIMIT $1)
 UNION ALL
@@ -22,7 +22,7 @@ UNION ALL
    AND (o.run IS NULL
         OR o.sent_at < now() - greatest(interval '1 hour', o.sent_at - r.changed_at))
    AND NOT (r.heartbeat IS NOT NULL
-            AND (o.run IS NULL OR o.sent_at < r.heartbeat - interval '1 minute'))
+            AND (o.run IS NULL OR o.sent_at < r.heartbeat))
  LIMIT $1)
 UNION ALL
 -- Of each list of waiters as many of the first as there are free places: none while what is waited

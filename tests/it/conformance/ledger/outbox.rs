@@ -230,6 +230,14 @@ pub async fn a_silent_run_is_adrift_and_a_woken_one_is_not(bed: Bed) {
     }
     assert_eq!(bed.adrift(held).await, [Adrift::Silent]);
 
+    // However short the lease is: the wake-up by which it was opened is used.
+    let (short, _) = bed.running("short", &[]).await;
+    bed.send().await;
+    bed.age("runs", "heartbeat", short, LEASE + Duration::from_secs(1)).await;
+    assert_eq!(bed.adrift(short).await, [], "a wake-up was sent after it");
+    bed.age("outbox", "sent_at", short, Duration::from_secs(2)).await;
+    assert_eq!(bed.adrift(short).await, [Adrift::Silent]);
+
     // Accepted by a worker that then died: no wake-up ever was.
     let mut order = order("bare");
     order.requested_by = Some("amqp".to_owned());

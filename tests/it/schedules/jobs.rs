@@ -1,0 +1,183 @@
+//! What schedules of several actors have in common: an export whose jobs stand at a gate, processes
+//! that die or stand still at a fail point, and how runs stand.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value as Json, json};
+
+use crate::support::installation::{self, Installation, message};
+use crate::support::processes::Process;
+
+/// How long anything may take.
+pub const SOON: Duration = Duration::from_secs(40);
+
+/// Its query waits while the gate that the job names is shut. `SINK` is a connection.
+pub const GATED: &str = r#"
+[params]
+id   = { type = "int64" }
+gate = { type = "int64", default = 0 }
+[source]
+connection = "shop"
+query = "SELECT :id AS id FROM pg_advisory_xact_lock_shared(:gate)"
+[retry]
+attempts = 4
+backoff  = "100ms..200ms"
+[sink]
+connection = "SINK"
+path       = "gated/{id}"
+format     = "jsonl"
+"#;
+
+/// An installation with the export `gated`; `worker` are more settings of `[worker]`.
+pub async fn with(worker: &str, test: impl AsyncFnOnce(&Installation)) {
+    installation::with(&format!("lease = \"5s\"\n{worker}"), async |installation| {
+        installation.export("gated", &GATED.replace("SINK", "lake"));
+        installation.apply().await;
+        test(installation).await;
+    })
+    .await;
+}
+
+/// A job of an export with the params of [`GATED`], and the key `job-{id}`.
+pub fn job_of(installation: &Installation, export: &str, id: i64, gate: i64) -> Json {
+    let params = json!({"id": id, "gate": gate});
+    let body = json!({"export": export, "key": format!("job-{id}"), "params": params});
+    message(&installation.pool, &body)
+}
+
+/// A job of `gated`, with the key `job-{id}`.
+pub fn job(installation: &Installation, id: i64, gate: i64) -> Json {
+    job_of(installation, "gated", id, gate)
+}
+
+/// Enqueues a job of an export with the params of [`GATED`] by the command line: it is woken through
+/// the outbox.
+pub async fn enqueue(installation: &Installation, export: &str, id: i64) {
+    let (key, param) = (format!("job-{id}"), format!("id={id}"));
+    installation.run(&["enqueue", export, "--key", &key, "--param", &param]).await;
+}
+
+/// Shuts a gate.
+pub async fn shut(installation: &Installation, gate: i64) {
+    let sql = "SELECT pg_advisory_lock($1)";
+    installation.database.client.execute(sql, &[&gate]).await.unwrap();
+}
+
+/// Opens a gate.
+pub async fn open(installation: &Installation, gate: i64) {
+    let sql = "SELECT pg_advisory_unlock($1)";
+    let row = installation.database.client.query_one(sql, &[&gate]).await.unwrap();
+    assert!(row.get::<_, bool>(0), "gate {gate} was not shut");
+}
+
+/// Starts a process of the program with fail points set: see `src/fail.rs`.
+pub fn failing(installation: &Installation, command: &str, points: &str, name: &str) -> Process {
+    let mut command = installation.command(&[command]);
+    command.env("LONGSHORE_FAIL", points);
+    installation.start_command(command, name)
+}
+
+/// A scheduler that dies if its sweeper has anything to do: what goes on beside it goes on by itself.
+pub fn without_sweeper(installation: &Installation) -> Process {
+    failing(installation, "scheduler", "swept=kill", "scheduler")
+}
+
+/// Waits until a process stands still, as a fail point lets it.
+pub async fn still(process: &Process) {
+    let started = Instant::now();
+    loop {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.id())).unwrap();
+        // Its name, in brackets, may hold anything.
+        if stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T')) {
+            return;
+        }
+        assert!(started.elapsed() < SOON, "it does not stand still:\n{}", process.log());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Waits until a process has died of a fail point.
+pub async fn died(mut process: Process) {
+    use std::os::unix::process::ExitStatusExt;
+    let status = process.ended(SOON).await;
+    assert_eq!(status.signal(), Some(9), "{status}:\n{}", process.log());
+}
+
+/// Something about the run of `job-{id}`.
+pub async fn of_run(installation: &Installation, id: i64, expression: &str) -> String {
+    let sql = format!("SELECT ({expression})::text FROM runs WHERE key = 'job-{id}'");
+    installation.database.text(&sql).await
+}
+
+/// Waits until the run of `job-{id}` is in a state.
+pub async fn until_state(installation: &Installation, id: i64, state: &str) {
+    let sql = format!("SELECT count(*) = 1 FROM runs WHERE key = 'job-{id}' AND state = '{state}'");
+    installation.until(&format!("job {id} is {state}"), SOON, &sql).await;
+}
+
+/// Waits until so many rows are there.
+pub async fn until_count(installation: &Installation, number: i64, of: &str) {
+    let sql = format!("SELECT count(*) = {number} FROM {of}");
+    installation.until(&format!("there are {number} {of}"), SOON, &sql).await;
+}
+
+/// Cancels the run of `job-{id}`.
+pub async fn cancel(installation: &Installation, id: i64) {
+    let run = of_run(installation, id, "id").await;
+    installation.run(&["runs", "cancel", &run, "--reason", "a test"]).await;
+}
+
+/// The attempts of the run of `job-{id}`, as `fence outcome`.
+pub async fn attempts(installation: &Installation, id: i64) -> String {
+    let sql = format!(
+        "SELECT coalesce(string_agg(a.fence || ' ' || coalesce(a.outcome, '-'), ', ' ORDER BY a.fence), '')
+         FROM runs AS r JOIN attempts AS a ON a.run = r.id WHERE r.key = 'job-{id}'"
+    );
+    installation.database.text(&sql).await
+}
+
+/// What a query holds that still waits for a lock of this database, by the kind of lock.
+pub fn waiting_for(kinds: &str) -> String {
+    format!(
+        "SELECT count(*) > 0 FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
+         WHERE NOT l.granted AND a.datname = current_database() AND l.locktype IN ({kinds})"
+    )
+}
+
+/// As if the time were over for which a dispatcher that died leaves its postings to itself.
+pub async fn let_postings_go(installation: &Installation) {
+    let sql = "UPDATE outbox SET taken_until = now() WHERE sent_at IS NULL AND taken_until > now()";
+    assert!(installation.database.client.execute(sql, &[]).await.unwrap() > 0, "nothing was taken");
+}
+
+/// Each of these jobs, and no other, has one delivery of its one row, recorded once.
+pub async fn delivered_once(installation: &Installation, ids: impl IntoIterator<Item = i64>) {
+    let mut expected: Vec<String> = ids.into_iter().map(|id| format!("job-{id}")).collect();
+    expected.sort();
+    let sql = "SELECT r.key, d.target, r.counts ->> 'written' FROM deliveries AS d
+               JOIN runs AS r ON r.id = d.run WHERE r.state = 'done' ORDER BY r.key COLLATE \"C\"";
+    let rows = installation.database.client.query(sql, &[]).await.unwrap();
+    let keys: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    assert_eq!(keys, expected, "the deliveries");
+    for row in rows {
+        let (target, written): (String, String) = (row.get(1), row.get(2));
+        assert_eq!(written, "1", "{target}");
+        let (connection, place) = target.split_once('/').unwrap();
+        let root = installation.lake();
+        let folder = if connection == "lake" { root } else { root.join(connection) };
+        installation.run(&["verify", folder.join(place).to_str().unwrap()]).await;
+    }
+    let deliveries = "SELECT count(*) FROM deliveries";
+    assert_eq!(installation.database.number(deliveries).await, expected.len() as i64);
+    let done = "SELECT count(*) FROM attempts WHERE outcome = 'done'";
+    assert_eq!(installation.database.number(done).await, expected.len() as i64);
+}
+
+/// Adds a connection to files in a folder of its name in the lake.
+pub fn add_folder(installation: &Installation, name: &str, limit: &str) {
+    let folder = installation.lake().join(name);
+    std::fs::create_dir(&folder).unwrap();
+    let url = folder.display();
+    installation
+        .add_connections(&format!("[{name}]\ntype = \"files\"\nurl = \"file://{url}\"\n{limit}\n"));
+}
