@@ -40,9 +40,9 @@ pub struct Mail {
     pub pool: String,
 }
 
-/// A message that is acked once, either when it is let go or when its job is settled. None, where
-/// this process itself asked for the job.
-pub struct Unacked(Option<Box<dyn Settle>>);
+/// A message that is acked once, either when it is let go or when its job is settled, and since when
+/// it is held. None, where this process itself asked for the job.
+pub struct Unacked(Option<Box<dyn Settle>>, Instant);
 
 impl Unacked {
     /// Acks the message, if that has not happened yet.
@@ -84,12 +84,12 @@ impl Drop for Unacked {
 pub async fn handle(worker: &Arc<Worker>, message: Incoming, slot: OwnedSemaphorePermit) {
     let _flying = metrics::in_flight(&message.pool);
     let Incoming { body, properties, pool, settle, .. } = message;
-    let mut message = Unacked(Some(settle));
+    let mut message = Unacked(Some(settle), Instant::now());
     let mail = Mail { body, properties, pool };
     let received = receive::receive(worker, &mail).await;
     let Mail { body, properties, pool } = mail;
     match received {
-        Ok(Received::Run(run, claim, begun)) => {
+        Ok(Received::Run(run, claim, begun, _memory)) => {
             if repeats(&run, &properties) {
                 settle::announce(worker, &run, properties.correlation_id).await;
             }
@@ -101,6 +101,15 @@ pub async fn handle(worker: &Arc<Worker>, message: Incoming, slot: OwnedSemaphor
             message.ack().await;
             if let Some(run) = run.filter(|run| repeats(run, &properties)) {
                 settle::announce(worker, &run, properties.correlation_id).await;
+            }
+        }
+        Ok(Received::NoRoom(run)) => {
+            // It goes to the end of its queue. Others may have the slot meanwhile.
+            drop(slot);
+            pause(worker).await;
+            match leave_wake_up(worker, run.id, Duration::ZERO).await {
+                Ok(()) => message.ack().await,
+                Err(error) => give_back(&mut message, &error).await,
             }
         }
         Ok(Received::Elsewhere(right)) => {
@@ -116,8 +125,7 @@ pub async fn handle(worker: &Arc<Worker>, message: Incoming, slot: OwnedSemaphor
                 wait_seconds,
                 "this worker cannot take the job: it goes to the end of its queue, for another"
             );
-            let mut draining = worker.draining.subscribe();
-            let _ = tokio::time::timeout(UNFIT, draining.wait_for(|draining| *draining)).await;
+            pause(worker).await;
             hand_on(worker, pool, body, properties, &mut message).await;
         }
         Ok(Received::Refused { export, error }) => {
@@ -133,9 +141,10 @@ pub async fn handle(worker: &Arc<Worker>, message: Incoming, slot: OwnedSemaphor
 /// Looks at a run as its wake-up would make a worker look, without one.
 pub async fn look(worker: &Arc<Worker>, wake: WakeMessage) {
     let looked = async {
-        if let Received::Run(run, claim, begun) = receive::wake_up(worker, wake).await? {
+        let received = receive::wake_up(worker, wake, None).await?;
+        if let Received::Run(run, claim, begun, _memory) = received {
             let _flying = metrics::in_flight(&run.order.pool);
-            take_up(worker, *run, claim, begun, &mut Unacked(None)).await?;
+            take_up(worker, *run, claim, begun, &mut Unacked(None, Instant::now())).await?;
         }
         Ok::<(), Error>(())
     };
@@ -180,6 +189,12 @@ fn repeats(run: &Run, properties: &Properties) -> bool {
 
 /// How long a worker keeps a job that it cannot take, so that it does not spin where no other can.
 const UNFIT: Duration = Duration::from_secs(5);
+
+/// Waits so long, unless the worker is to end.
+async fn pause(worker: &Worker) {
+    let mut draining = worker.draining.subscribe();
+    let _ = tokio::time::timeout(UNFIT, draining.wait_for(|draining| *draining)).await;
+}
 
 /// Publishes the message to the end of a pool's queue, within the time that messages are held. It is
 /// not given back for that: the broker counts how often it is, and not how often it is published.
@@ -406,8 +421,10 @@ async fn work(
 /// Lets the message go once it was held too long: from then on the ledger's wake-up, at the
 /// heartbeat's expiry, stands for it, and nothing is held near the broker's timeout.
 async fn let_message_go(worker: &Worker, run: &Run, message: &mut Unacked) -> Infallible {
+    let mut wait = worker.settings.hold.saturating_sub(message.1.elapsed());
     loop {
-        tokio::time::sleep(worker.settings.hold).await;
+        tokio::time::sleep(wait).await;
+        wait = worker.settings.hold;
         let left = leave_wake_up(worker, run.id, Duration::ZERO).await;
         match left.and_then(|()| fail::point("let-go")) {
             Ok(()) => {
