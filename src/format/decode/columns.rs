@@ -15,7 +15,9 @@ use serde_json::Value as Json;
 use crate::budget::Budget;
 use crate::error::{Error, Result};
 use crate::format::{FieldType, row_json};
-use crate::rows::{At, BATCH_BYTES, BATCH_ROWS, Batch, Breach, Places, Refused, batch_bytes};
+use crate::rows::{
+    At, BATCH_BYTES, BATCH_ROWS, Batch, Breach, Places, Refused, batch_bytes, bytes_of,
+};
 
 /// What the columns of a file become.
 ///
@@ -93,7 +95,7 @@ impl Columns {
     /// `batch` in pieces that are not larger than batches should be.
     pub fn pieces(&self, batch: &RecordBatch) -> Vec<RecordBatch> {
         let rows = batch.num_rows();
-        let step = self.rows(batch.get_array_memory_size() / rows.max(1));
+        let step = self.rows(bytes_of(batch) / rows.max(1));
         (0..rows).step_by(step).map(|at| batch.slice(at, step.min(rows - at))).collect()
     }
 

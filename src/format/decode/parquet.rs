@@ -1,5 +1,8 @@
 //! Parquet → batches: by ranges of a file, page by page, so that no row group is ever held whole.
 
+use std::collections::VecDeque;
+
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use parquet::errors::ParquetError;
@@ -8,7 +11,7 @@ use parquet::file::reader::ChunkReader;
 use super::columns::{Columns, counterparts};
 use crate::budget::{Budget, Charge, Use};
 use crate::error::{Error, Result};
-use crate::rows::{Batch, batch_bytes};
+use crate::rows::{Batch, batch_bytes, bytes_of};
 
 const READ: &str = "read Parquet";
 
@@ -18,6 +21,8 @@ pub struct ParquetFile<T: ChunkReader + 'static> {
     /// What its columns become.
     pub schema: SchemaRef,
     charge: Charge,
+    /// What is charged without a batch.
+    base: usize,
 }
 
 impl<T: ChunkReader + 'static> ParquetFile<T> {
@@ -28,7 +33,7 @@ impl<T: ChunkReader + 'static> ParquetFile<T> {
     pub fn open(file: T) -> Result<ParquetFile<T>> {
         let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(classify)?;
         let schema = counterparts(builder.schema(), READ)?;
-        Ok(ParquetFile { builder, schema, charge: Charge::default() })
+        Ok(ParquetFile { builder, schema, charge: Charge::default(), base: 0 })
     }
 
     /// Charges what the footer takes to a budget, and what a batch does while it is made.
@@ -36,8 +41,8 @@ impl<T: ChunkReader + 'static> ParquetFile<T> {
     /// # Errors
     /// Those of the budget.
     pub fn within(mut self, budget: &Budget) -> Result<ParquetFile<T>> {
-        let footer = self.builder.metadata().memory_size();
-        self.charge = budget.charge(Use::Reading, footer + 2 * batch_bytes(budget))?;
+        self.base = self.builder.metadata().memory_size() + batch_bytes(budget);
+        self.charge = budget.charge(Use::Reading, self.base)?;
         Ok(self)
     }
 
@@ -56,14 +61,19 @@ impl<T: ChunkReader + 'static> ParquetFile<T> {
     /// `contract` when the file's columns are others.
     pub fn wanting(self, schema: &SchemaRef, budget: &Budget) -> Result<ParquetRows> {
         let columns = Columns::new(&self.schema, schema, READ)?.within(budget);
-        // By what the footer tells of their width.
+        // By what the footer tells of their width: of texts, if it does, without their dictionaries.
         let groups = self.builder.metadata().row_groups();
         let widest = groups.iter().filter_map(|group| {
-            usize::try_from(group.total_byte_size() / group.num_rows().max(1)).ok()
+            let each = group.columns().iter().map(|column| {
+                let text = column.unencoded_byte_array_data_bytes().unwrap_or_default();
+                text.max(column.uncompressed_size())
+            });
+            usize::try_from(each.sum::<i64>() / group.num_rows().max(1)).ok()
         });
         let rows = columns.rows(widest.max().unwrap_or_default());
         let reader = self.builder.with_batch_size(rows).build().map_err(classify)?;
-        Ok(ParquetRows { reader, columns, _charge: self.charge })
+        let base = self.base;
+        Ok(ParquetRows { reader, columns, pieces: VecDeque::new(), charge: self.charge, base })
     }
 }
 
@@ -71,7 +81,10 @@ impl<T: ChunkReader + 'static> ParquetFile<T> {
 pub struct ParquetRows {
     reader: ParquetRecordBatchReader,
     columns: Columns,
-    _charge: Charge,
+    /// Parts of a batch that is larger than the footer told.
+    pieces: VecDeque<RecordBatch>,
+    charge: Charge,
+    base: usize,
 }
 
 impl ParquetRows {
@@ -80,9 +93,15 @@ impl ParquetRows {
     /// # Errors
     /// Those of the store, or `permanent` for a damaged file.
     pub fn next_batch(&mut self) -> Result<Option<Batch>> {
-        let Some(batch) = self.reader.next() else { return Ok(None) };
-        let batch = batch.map_err(classify)?;
-        self.columns.exact(&batch).map(Some)
+        loop {
+            if let Some(piece) = self.pieces.pop_front() {
+                return self.columns.exact(&piece).map(Some);
+            }
+            let Some(batch) = self.reader.next() else { return Ok(None) };
+            let batch = batch.map_err(classify)?;
+            self.charge.set(self.base + bytes_of(&batch))?;
+            self.pieces = self.columns.pieces(&batch).into();
+        }
     }
 }
 

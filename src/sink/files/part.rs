@@ -105,13 +105,7 @@ impl PartWriter {
                     .block_on(store.objects.put_multipart(&path))
                     .map_err(|cause| classify(STAGE, cause))?;
                 let upload = WriteMultipart::new_with_chunk_size(upload, chunk);
-                Out::Upload {
-                    runtime: runtime.clone(),
-                    upload,
-                    chunk,
-                    at_once,
-                    _charge: charge,
-                }
+                Out::Upload { runtime: runtime.clone(), upload, chunk, at_once, _charge: charge }
             }
         };
         Ok(PartWriter { path, hash: Sha256::new(), bytes: 0, rows: 0, out })
