@@ -227,8 +227,9 @@ pub enum CatchUp {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct LimitsConfig {
-    /// How much memory its rows may take on their way. Its references may take half of it, and a run
-    /// fails whose references are larger; for other rows it is not enforced yet.
+    /// How much memory a run may take: its rows on their way, with all that is held for them. A run
+    /// that outgrows it fails, and no other does. Its references may take half of it. A worker begins
+    /// a run when it has so much left of its own. Default: 64 MiB.
     pub memory: crate::units::Size,
     /// How long one attempt may take to stage its rows, and then to make them visible.
     #[serde(with = "crate::units::duration")]
@@ -250,7 +251,7 @@ fn is_one(weight: &u16) -> bool {
 impl Default for LimitsConfig {
     fn default() -> Self {
         LimitsConfig {
-            memory: crate::units::Size(256 << 20),
+            memory: crate::units::Size(64 << 20),
             timeout: Duration::from_secs(2 * 3600),
             weight: 1,
         }

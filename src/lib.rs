@@ -32,6 +32,7 @@
 //! [`Plan`]: pipeline::Plan
 //! [`Record`]: job::command::Command::Record
 
+pub mod budget;
 pub mod claims;
 pub mod cli;
 pub mod config;

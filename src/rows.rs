@@ -1,8 +1,8 @@
 //! Rows on their way: a lazy stream of record batches that carries its own accounts.
 //!
 //! Every step between source and sink takes [`Rows`] and gives [`Rows`]. Nothing moves until the
-//! sink pulls, and every batch is bounded in bytes, so memory is bounded whatever the number of
-//! rows. Each batch also carries how many rows were read to make it and what became of those that
+//! sink pulls, and every batch is bounded in bytes and charged to the run's [budget](crate::budget),
+//! so memory is bounded whatever the number of rows. Each batch also carries how many rows were read to make it and what became of those that
 //! are no longer in it; at every step `read = rows + filtered + refused` holds, which
 //! [`Counts::balanced`] checks for the whole run.
 
@@ -16,9 +16,10 @@ use arrow::error::ArrowError;
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
+use crate::budget::{Budget, Charge, Use};
 use crate::error::Result;
 
-/// How many bytes of Arrow memory a batch aims at.
+/// How many bytes of Arrow memory a batch aims at, where the run's budget does not make it less.
 pub const BATCH_BYTES: usize = 4 << 20;
 /// How many rows a batch holds at the most.
 pub const BATCH_ROWS: usize = 8192;
@@ -29,6 +30,25 @@ pub fn own_bytes(column: &ArrayRef) -> usize {
     let data = column.to_data();
     data.get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size())
 }
+
+/// How many bytes of Arrow memory a batch of a run aims at. Some eight of them are held at a time,
+/// beside what sink and format hold back.
+pub fn batch_bytes(budget: &Budget) -> usize {
+    budget.share(32, BATCH_BYTES)
+}
+
+/// The bytes of a batch's columns; one that is there twice is counted once.
+pub fn bytes_of(rows: &RecordBatch) -> usize {
+    let columns = rows.columns();
+    let first = |at: &usize, column: &ArrayRef| {
+        columns.iter().take(*at).all(|other| !Arc::ptr_eq(other, column))
+    };
+    let each = columns.iter().enumerate().filter(|(at, column)| first(at, column));
+    each.map(|(_, column)| own_bytes(column)).sum()
+}
+
+/// What a value of a refused row takes in memory besides its text: about, with its name.
+const VALUE: usize = 96;
 
 /// A batch, with the account of the rows that were read to make it.
 #[derive(Debug, Clone)]
@@ -43,12 +63,40 @@ pub struct Batch {
     pub refused: Vec<Refused>,
     /// Where the rows came from, if that is a file. Whoever takes rows out takes their places out.
     pub places: Option<Places>,
+    /// What holds its bytes in the run's budget. Parts of a batch share it.
+    pub charge: Option<Arc<Charge>>,
 }
 
 impl Batch {
     /// A batch as it leaves a source: everything that was read is in it.
     pub fn whole(rows: RecordBatch) -> Batch {
-        Batch { read: rows.num_rows() as u64, rows, filtered: 0, refused: Vec::new(), places: None }
+        Batch {
+            read: rows.num_rows() as u64,
+            rows,
+            filtered: 0,
+            refused: Vec::new(),
+            places: None,
+            charge: None,
+        }
+    }
+
+    /// Charges its bytes, as they are now.
+    ///
+    /// # Errors
+    /// `permanent` where the budget does not have them.
+    pub fn charged(mut self, budget: &Budget) -> Result<Batch> {
+        self.charge = None;
+        let numbers = self.places.as_ref().map_or(0, |places| 8 * places.numbers.len());
+        let refused = self.refused.iter().flat_map(|one| one.row.values());
+        let refused: usize = refused
+            .map(|value| match value {
+                serde_json::Value::String(text) => VALUE + text.len(),
+                _ => VALUE,
+            })
+            .sum();
+        let charge = budget.charge(Use::Rows, bytes_of(&self.rows) + numbers + refused)?;
+        self.charge = Some(Arc::new(charge));
+        Ok(self)
     }
 
     /// Says of which file the rows are: readers of files know their lines alone.

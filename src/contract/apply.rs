@@ -135,7 +135,7 @@ impl Contract {
         let options = RecordBatchOptions::new().with_row_count(Some(kept));
         let rows = RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)
             .map_err(internal)?;
-        Ok(Batch { rows, read: batch.read, filtered: batch.filtered, refused, places })
+        Ok(Batch { rows, refused, places, ..batch })
     }
 
     /// Checks a stream of batches, lazily.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures::StreamExt;
 
 use super::quarantine::Quarantine;
+use crate::budget::Budget;
 use crate::contract::BrokenRules;
 use crate::error::{Error, Result};
 use crate::rows::{Batch, Counts, Refused, Rows};
@@ -40,15 +41,21 @@ pub struct Account {
     counts: Mutex<Held>,
     quarantine: tokio::sync::Mutex<Option<Quarantine>>,
     progress: Arc<Progress>,
+    budget: Budget,
 }
 
 impl Account {
     /// An empty account. Without `quarantine`, refused rows are counted by rule and not kept.
-    pub fn new(quarantine: Option<Quarantine>, progress: &Arc<Progress>) -> Arc<Account> {
+    pub fn new(
+        quarantine: Option<Quarantine>,
+        progress: &Arc<Progress>,
+        budget: &Budget,
+    ) -> Arc<Account> {
         Arc::new(Account {
             counts: Mutex::default(),
             quarantine: tokio::sync::Mutex::new(quarantine),
             progress: Arc::clone(progress),
+            budget: budget.clone(),
         })
     }
 
@@ -65,7 +72,9 @@ impl Account {
         Rows { schema: rows.schema, stream, snapshot: rows.snapshot }
     }
 
-    async fn enter(&self, mut batch: Batch) -> Result<Batch> {
+    async fn enter(&self, batch: Batch) -> Result<Batch> {
+        // What the steps before have made of it.
+        let mut batch = batch.charged(&self.budget)?;
         let refused = std::mem::take(&mut batch.refused);
         self.progress.read.fetch_add(batch.read, Ordering::Relaxed);
         {
@@ -87,7 +96,7 @@ impl Account {
         }
         batch.read = batch.rows.num_rows() as u64;
         batch.filtered = 0;
-        Ok(batch)
+        if refused.is_empty() { Ok(batch) } else { batch.charged(&self.budget) }
     }
 
     /// The counts, where the refused rows are, and which rules they broke.

@@ -149,7 +149,7 @@ impl<'a> Ready<'a> {
     pub async fn extract(self, delivered: &dyn Sift) -> Result<Extracted<'a>> {
         let plan = self.plan;
         if let Some(supplement) = &plan.supplement {
-            let rows = quarantine::rows(plan.vault()?, supplement).await?;
+            let rows = quarantine::rows(plan.vault()?, supplement, &plan.budget).await?;
             return Ok(Extracted { ready: self, references: Tables::new(), rows });
         }
         let references = plan.read_references().await?;
@@ -207,7 +207,11 @@ impl<'a> Transformed<'a> {
             None => rows,
         };
         let rows = one_after_another(rows)?;
-        let account = Account::new(plan.quarantine(&ready.attempt.holder()).await?, &plan.progress);
+        let account = Account::new(
+            plan.quarantine(&ready.attempt.holder()).await?,
+            &plan.progress,
+            &plan.budget,
+        );
         Ok(Checked { ready, rows, account })
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::Progress;
 use super::quarantine::{Quarantine, Vault};
 use super::reference::Reference;
+use crate::budget::Budget;
 use crate::connect::{Connection, System};
 use crate::contract::ExtraColumns;
 use crate::error::{Class, Error, Result};
@@ -103,6 +104,7 @@ pub struct Plan {
     pub(super) references: Vec<Reference>,
     pub(super) sink: Box<dyn Sink>,
     pub(super) progress: Arc<Progress>,
+    pub(super) budget: Budget,
     pub(super) cursor: Option<Cursor>,
     /// What is read instead of the source, where the run delivers refused rows.
     pub(super) supplement: Option<Box<Supplement>>,
@@ -184,7 +186,8 @@ impl Plan {
             types: contract.types(),
             drop: contract.extra_columns == ExtraColumns::Drop,
         });
-        let source = source::build(&export.source.at(filled)?, from, promised.as_ref())?;
+        let budget = Budget::new(export.limits.memory);
+        let source = source::build(&export.source.at(filled)?, from, promised.as_ref(), &budget)?;
         // A new edition takes the place of the one before, whatever the definition says, and so does
         // the supplement of a new edition.
         let if_exists = match run.order.edition {
@@ -199,11 +202,12 @@ impl Plan {
             window: run.order.window,
             zone: &zone,
             params: &bindings,
+            budget: &budget,
         };
         let sink = sink::build(&sink, to, occasion)?;
         // Refused rows have come through the transform.
         let references = match supplement {
-            None => Reference::of(&export, house, filled)?,
+            None => Reference::of(&export, house, &budget, filled)?,
             Some(_) => Vec::new(),
         };
         let read = supplement.is_none().then_some(from).into_iter();
@@ -220,6 +224,7 @@ impl Plan {
             references,
             sink,
             progress: Arc::default(),
+            budget,
             cursor,
             supplement,
             if_exists,
@@ -247,13 +252,15 @@ impl Plan {
             applied_at: run.accepted_at,
             export: Arc::clone(&export),
         };
+        let budget = Budget::new(export.limits.memory);
         Ok(Plan {
             bindings,
-            source: source::build(&export.source, from, None)?,
+            source: source::build(&export.source, from, None, &budget)?,
             references: Vec::new(),
             // Nothing is ever staged in it, so that it is closed and cleaned as any other.
             sink: Box::new(DiscardSink::new(from, Some(&format!("tables/{}", run.id)))),
             progress: Arc::default(),
+            budget,
             cursor: None,
             supplement: None,
             if_exists: IfExists::Fail,
@@ -350,6 +357,11 @@ impl Plan {
         &self.export
     }
 
+    /// The memory that it may take.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
     /// How far the attempt is.
     pub fn progress(&self) -> Arc<Progress> {
         Arc::clone(&self.progress)
@@ -377,7 +389,7 @@ impl Plan {
 
     pub(super) async fn quarantine(&self, holder: &Holder) -> Result<Option<Quarantine>> {
         match &self.quarantine {
-            Some(vault) => Quarantine::new(vault, holder).await.map(Some),
+            Some(vault) => Quarantine::new(vault, holder).await?.within(&self.budget).map(Some),
             None => Ok(None),
         }
     }

@@ -8,6 +8,7 @@ use futures::TryStreamExt;
 
 use super::account::PLACES;
 use super::{House, Plan};
+use crate::budget::{Budget, Use};
 use crate::connect::Connection;
 use crate::contract::BrokenRules;
 use crate::error::{Error, Result};
@@ -36,6 +37,7 @@ impl Reference {
     pub fn of(
         export: &Export,
         house: &House,
+        budget: &Budget,
         filled: impl Fn(&str) -> Result<String>,
     ) -> Result<Vec<Reference>> {
         let one = |(name, config): (&String, &source::SourceConfig)| {
@@ -44,7 +46,7 @@ impl Reference {
                 Ok(Reference {
                     name: name.clone(),
                     key: config.key.clone().unwrap_or_default(),
-                    source: source::build_reference(&config.at(&filled)?, connection)?,
+                    source: source::build_reference(&config.at(&filled)?, connection, budget)?,
                     connection: Arc::clone(connection),
                 })
             };
@@ -60,7 +62,15 @@ impl Reference {
     }
 
     /// All of its rows. `room` is how many bytes they may take; what they take is taken off it.
-    async fn read(&self, bindings: &Bindings, room: &mut u64, bound: u64) -> Result<Table> {
+    async fn read(
+        &self,
+        bindings: &Bindings,
+        budget: &Budget,
+        room: &mut u64,
+        bound: u64,
+    ) -> Result<Table> {
+        let mut charge = budget.charge(Use::References, 0)?;
+        let mut total = 0;
         let mut rows = self.source.read(bindings).await?;
         let (mut batches, mut refused) = (Vec::<RecordBatch>::new(), BTreeMap::new());
         let mut first = Vec::new();
@@ -88,6 +98,8 @@ impl Reference {
                      columns, or join in the source's query.",
                 )
             })?;
+            total += bytes as usize;
+            charge.set(total)?;
             batches.push(batch.rows);
         }
         if !refused.is_empty() {
@@ -100,7 +112,14 @@ impl Reference {
             )
             .help("All rows of a reference must be right: correct them where they come from."));
         }
-        Table::new(&self.name, &rows.schema, &self.key, &batches)
+        let schema = Arc::clone(&rows.schema);
+        // What reading took is given back: beside the rows, the table is made, of as many bytes.
+        drop(rows);
+        charge.set(2 * total)?;
+        let table = Table::new(&self.name, &schema, &self.key, &batches)?;
+        drop(batches);
+        charge.set(total)?;
+        Ok(table.charged(charge))
     }
 }
 
@@ -115,7 +134,7 @@ impl Plan {
         let mut room = bound;
         let mut tables = Tables::new();
         for one in &self.references {
-            let table = one.read(&self.bindings, &mut room, bound).await;
+            let table = one.read(&self.bindings, &self.budget, &mut room, bound).await;
             let table = table.map_err(|error| error.with("reference", &one.name))?;
             tables.insert(one.name.clone(), Arc::new(table));
         }

@@ -77,6 +77,7 @@ mod tests {
     use futures::{StreamExt, stream};
 
     use super::*;
+    use crate::budget::Budget;
     use crate::job::RunId;
     use crate::job::param::Bindings;
     use crate::rows::Batch;
@@ -94,7 +95,7 @@ mod tests {
     async fn rows_are_counted_and_no_part_is_left() {
         let config: SourceConfig =
             serde_json::from_value(serde_json::json!({"connection": "nowhere"})).unwrap();
-        let source = source::build(&config, &nowhere(), None).unwrap();
+        let source = source::build(&config, &nowhere(), None, &Budget::default()).unwrap();
         let mut rows = source.read(&Bindings::new()).await.unwrap();
         assert_eq!(rows.schema, source.schema(&Bindings::new()).await.unwrap());
         assert!(rows.stream.next().await.is_none(), "the source has no rows");
@@ -117,7 +118,7 @@ mod tests {
         let config: SourceConfig =
             serde_json::from_value(serde_json::json!({"connection": "nowhere", "table": "t"}))
                 .unwrap();
-        let error = source::build(&config, &nowhere(), None).err().unwrap();
+        let error = source::build(&config, &nowhere(), None, &Budget::default()).err().unwrap();
         assert_eq!(error.class(), crate::error::Class::Config);
     }
 }

@@ -34,6 +34,7 @@ use tokio::sync::mpsc;
 use self::part::{PART_BYTES, Stager, Written};
 pub use self::probe::{Conditional, probe};
 use super::{Begun, FileNames, Holder, IfExists, Place, Sink, Staged, Way};
+use crate::budget::Budget;
 use crate::connect::Connection;
 use crate::connect::files::{Store, classify, classify_io};
 use crate::error::{Error, Result};
@@ -71,6 +72,7 @@ pub struct FilesSink {
     layout: Layout,
     if_exists: IfExists,
     part_bytes: u64,
+    budget: Budget,
 }
 
 impl FilesSink {
@@ -127,7 +129,14 @@ impl FilesSink {
             layout,
             if_exists,
             part_bytes,
+            budget: Budget::default(),
         })
+    }
+
+    /// The same, charging what it holds to a budget.
+    #[must_use]
+    pub fn within(self, budget: &Budget) -> FilesSink {
+        FilesSink { budget: budget.clone(), ..self }
     }
 
     /// SHA-256 (hex) of the manifest that stands at the target now: what a delivery that is
@@ -251,6 +260,7 @@ impl Sink for FilesSink {
             schema: rows.schema.clone(),
             runtime: tokio::runtime::Handle::current(),
             part_bytes: self.part_bytes,
+            budget: self.budget.clone(),
             one: self.place.file.as_ref().is_some_and(FileNames::is_one),
         };
         // One batch waits while another is encoded: reading and encoding go on side by side.
@@ -264,7 +274,7 @@ impl Sink for FilesSink {
                 counts.filtered += batch.filtered;
                 counts.quarantined += batch.refused.len() as u64;
                 counts.written += batch.rows.num_rows() as u64;
-                if batch.rows.num_rows() > 0 && outbox.send(Some(batch.rows)).await.is_err() {
+                if batch.rows.num_rows() > 0 && outbox.send(Some(batch)).await.is_err() {
                     break;
                 }
             }

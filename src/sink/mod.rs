@@ -19,6 +19,7 @@ use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
 pub use self::place::{FileNames, Place};
+use crate::budget::Budget;
 use crate::connect::{Connection, System};
 use crate::error::{Error, Result};
 use crate::format::encode::Fit;
@@ -330,6 +331,8 @@ pub struct Occasion<'a> {
     pub zone: &'a TimeZone,
     /// The run's params.
     pub params: &'a Bindings,
+    /// What it holds is charged here.
+    pub budget: &'a Budget,
 }
 
 /// The registry of sinks.
@@ -357,11 +360,13 @@ pub fn build(
                 max_file_size: config.max_file_size.map(|size| size.0),
             };
             let place = occasion.place.ok_or_else(|| missing("path"))?;
-            Box::new(files::FilesSink::new(connection, place, layout, occasion.if_exists)?)
+            let sink = files::FilesSink::new(connection, place, layout, occasion.if_exists)?;
+            Box::new(sink.within(occasion.budget))
         }
         System::Postgres => {
             let table = config.table.as_deref().ok_or_else(|| missing("table"))?;
-            Box::new(postgres::PostgresSink::new(connection, table, Merge::new(config, occasion)?)?)
+            let (budget, how) = (occasion.budget, Merge::new(config, occasion)?);
+            Box::new(postgres::PostgresSink::new(connection, table, how)?.within(budget))
         }
         System::Sqlite => {
             let table = config.table.as_deref().ok_or_else(|| missing("table"))?;

@@ -46,6 +46,7 @@ use self::merge::Merged;
 use self::plan::Table;
 use super::table::{self, Dialect, MARKER, Marker, Merge, Target};
 use super::{Begun, Holder, NewColumns, Sink, Staged, Way};
+use crate::budget::{Budget, Use};
 use crate::connect::Connection;
 use crate::connect::postgres::{Client, Quiet, classify, connect};
 use crate::connect::sql::{quote, quote_table};
@@ -67,6 +68,7 @@ const CHUNK: usize = 256 << 10;
 /// A sink that writes to one table.
 pub struct PostgresSink {
     target: Target,
+    budget: Budget,
 }
 
 impl PostgresSink {
@@ -80,7 +82,13 @@ impl PostgresSink {
             longest: Some(NAME_BYTES),
         };
         let target = Target::new(connection, table, how, dialect)?;
-        Ok(PostgresSink { target })
+        Ok(PostgresSink { target, budget: Budget::default() })
+    }
+
+    /// The same, charging what it holds to a budget.
+    #[must_use]
+    pub fn within(self, budget: &Budget) -> PostgresSink {
+        PostgresSink { budget: budget.clone(), ..self }
     }
 
     async fn client(&self) -> Result<Client> {
@@ -204,7 +212,7 @@ impl Sink for PostgresSink {
         ))
         .await
         .map_err(|error| failed("create the staging table", error))?;
-        let written = copy(&tx, &sql, &mut rows).await?;
+        let written = copy(&tx, &sql, &mut rows, &self.budget).await?;
         let deleted = self.deletes(&tx, &sql).await?;
         // Under the row's lock: whoever closes the run and cleans comes before, and nothing is
         // left here, or after, and finds this table.
@@ -347,7 +355,9 @@ async fn transaction(client: &mut tokio_postgres::Client) -> Result<Transaction<
 }
 
 /// Sends all rows to the staging table and tells how many they were.
-async fn copy(tx: &Transaction<'_>, stage: &str, rows: &mut Rows) -> Result<u64> {
+async fn copy(tx: &Transaction<'_>, stage: &str, rows: &mut Rows, budget: &Budget) -> Result<u64> {
+    // A chunk is filled while the driver holds the one before, and its copy for the wire.
+    let mut charge = budget.charge(Use::Encoding, 3 * CHUNK)?;
     let sent = |error| failed("stage the rows", error);
     let sink = tx
         .copy_in::<_, Bytes>(&format!("COPY {stage} FROM STDIN (FORMAT binary)"))
@@ -360,6 +370,7 @@ async fn copy(tx: &Transaction<'_>, stage: &str, rows: &mut Rows) -> Result<u64>
     while let Some(batch) = rows.stream.try_next().await? {
         let mut encoder = pgcopy::Encoder::new(&batch.rows)?;
         while encoder.fill(&mut chunk, CHUNK)? {
+            charge.cover(3 * chunk.len())?;
             sink.send(chunk.split().freeze()).await.map_err(sent)?;
         }
         written += batch.rows.num_rows() as u64;

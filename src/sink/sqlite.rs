@@ -34,7 +34,7 @@ use crate::fail;
 use crate::format::encode::Fit;
 use crate::format::values::Values;
 use crate::job::decision::Decision;
-use crate::rows::Rows;
+use crate::rows::{Batch, Rows};
 
 /// A sink that writes to one table.
 #[derive(Clone)]
@@ -121,7 +121,7 @@ impl Sink for SqliteSink {
             self.blocking(move |sink, database| sink.write(database, &of, &pairs, receiver));
         let feed = async {
             while let Some(batch) = rows.stream.try_next().await? {
-                if sender.send(batch.rows).await.is_err() {
+                if sender.send(batch).await.is_err() {
                     break; // the writer failed, and `write` says why
                 }
             }
@@ -295,14 +295,15 @@ impl SqliteSink {
         mut database: rusqlite::Connection,
         holder: &Holder,
         pairs: &[Pair],
-        mut batches: mpsc::Receiver<RecordBatch>,
+        mut batches: mpsc::Receiver<Batch>,
     ) -> Result<(u64, u64)> {
         let doing = "stage the rows";
         let places = vec!["?"; pairs.len()].join(", ");
         let insert = format!("INSERT INTO {} VALUES ({places})", quote(&table::stage_name(holder)));
         let mut written = 0;
         while let Some(batch) = batches.blocking_recv() {
-            let values = values(&batch)?;
+            let batch = &batch.rows;
+            let values = values(batch)?;
             let tx = transaction(&mut database)?;
             self.held(&tx, holder)?;
             {

@@ -1,7 +1,8 @@
 //! Files as a source: all that match a path, in the order of their names, each as a stream.
 //!
-//! CSV, JSON lines, Arrow and Avro are unpacked and decoded on a blocking thread, a few batches
-//! ahead of who reads; Parquet is read by ranges.
+//! They are unpacked and decoded on a blocking thread, a batch ahead of who reads; Parquet is read by
+//! ranges. What must be held whole is charged to the run's
+//! budget before it is read: a record, a block, the pages at hand.
 
 mod fresh;
 mod glob;
@@ -15,11 +16,13 @@ use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use object_store::{ObjectMeta, ObjectStoreExt};
 use sha2::{Digest, Sha256};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use self::fresh::Fresh;
-use self::object::{Object, ObjectReader};
+use self::object::{Object, ObjectReader, Windows};
 use super::{NothingDelivered, Promised, Source, SourceConfig, Take, Taken};
+use crate::budget::{Budget, Charge, Use};
 use crate::connect::Connection;
 use crate::connect::files::{Store, classify};
 use crate::error::{Error, Result};
@@ -37,7 +40,11 @@ use crate::rows::{Batch, Rows};
 const LIST: &str = "list the files";
 const READ: &str = "read a file";
 /// Batches that may wait for whoever reads them.
-const AHEAD: usize = 2;
+const AHEAD: usize = 1;
+/// Bytes of a Parquet file that are read ahead, at the most.
+const AHEAD_BYTES: usize = 16 << 20;
+/// What a file of a list takes in memory besides its names: about.
+const LISTED: usize = 512;
 /// As many ETags are told one by one; of more, their hash is.
 const ETAGS: usize = 4;
 
@@ -50,6 +57,7 @@ pub(super) struct FilesSource {
     csv: CsvOptions,
     declared: Promised,
     by_cursor: bool,
+    budget: Budget,
 }
 
 /// What a run by a cursor takes.
@@ -67,10 +75,17 @@ struct Found {
     path: Arc<str>,
     format: Format,
     compression: Compression,
+    /// What it takes in the list.
+    _listed: Charge,
 }
 
 impl FilesSource {
-    pub(super) fn new(config: &SourceConfig, connection: &Connection, declared: Promised) -> Self {
+    pub(super) fn new(
+        config: &SourceConfig,
+        connection: &Connection,
+        declared: Promised,
+        budget: Budget,
+    ) -> Self {
         FilesSource {
             connection: connection.clone(),
             pattern: config.path.clone().unwrap_or_default(),
@@ -79,6 +94,7 @@ impl FilesSource {
             csv: config.csv.clone().unwrap_or_default(),
             declared,
             by_cursor: config.cursor.is_some(),
+            budget,
         }
     }
 
@@ -105,37 +121,32 @@ impl FilesSource {
 
     /// The files that match, by name. All have one format.
     async fn find(&self, store: &Store) -> Result<Vec<Found>> {
-        let mut metas: Vec<ObjectMeta> = self.list(store).await?.try_collect().await?;
-        if metas.is_empty() {
+        let found = self.list(store).await?;
+        let found = found.and_then(async |meta| self.understand(store, meta));
+        let mut found: Vec<Found> = found.try_collect().await?;
+        if found.is_empty() {
             return Err(Error::permanent(LIST, "no file matches the path")
                 .with("path", &self.pattern)
                 .help("`*` is any part of one name, `**` any folders; the path is relative to the connection's url."));
         }
-        metas.sort_unstable_by(|one, other| one.location.cmp(&other.location));
-        self.alike(store, metas)
+        found.sort_unstable_by(|one, other| {
+            one.object.meta.location.cmp(&other.object.meta.location)
+        });
+        of_one_format(found)
     }
 
     /// How files are to be read, all of which have one format.
     fn alike(&self, store: &Store, metas: Vec<ObjectMeta>) -> Result<Vec<Found>> {
-        let here = store.root().is_some();
-        let object = |meta| Object { store: store.objects.clone(), meta, here };
-        let found = metas.into_iter().map(|meta| {
-            let path = store.relative(&meta.location).to_string().into();
-            self.understand(object(meta), path)
-        });
-        let found = found.collect::<Result<Vec<_>>>()?;
-        if let Some([one, other]) =
-            found.array_windows().find(|[one, other]| one.format != other.format)
-        {
-            return Err(Error::permanent(LIST, "the files have different formats")
-                .with("file", &one.object.meta.location)
-                .with("file", &other.object.meta.location)
-                .help("Narrow the path, for example to *.csv."));
-        }
-        Ok(found)
+        let found = metas.into_iter().map(|meta| self.understand(store, meta));
+        of_one_format(found.collect::<Result<_>>()?)
     }
 
-    fn understand(&self, object: Object, path: Arc<str>) -> Result<Found> {
+    fn understand(&self, store: &Store, meta: ObjectMeta) -> Result<Found> {
+        let listed = LISTED + 3 * meta.location.as_ref().len();
+        let listed = self.budget.charge(Use::Listing, listed)?;
+        let path = store.relative(&meta.location).to_string().into();
+        let here = store.root().is_some();
+        let object = Object { store: store.objects.clone(), meta, here };
         let meta = &object.meta;
         let told = meta.location.filename().and_then(Format::of_name);
         let format = self.format.or(told.map(|(format, _)| format)).ok_or_else(|| {
@@ -154,7 +165,7 @@ impl FilesSource {
                 _ => Compression::None,
             },
         );
-        Ok(Found { object, path, format, compression })
+        Ok(Found { object, path, format, compression, _listed: listed })
     }
 
     /// Where they are, the files, and the schema that all of them have.
@@ -188,12 +199,8 @@ impl FilesSource {
     /// The columns of all files, as the first tells them, or the definition does.
     async fn columns(&self, first: Option<&Found>) -> Result<SchemaRef> {
         Ok(match first {
-            Some(first) if first.format == Format::Parquet => {
-                let file = ParquetFile::open(first.object.clone()).await;
-                file.map_err(|error| error.with("file", &first.object.meta.location))?.schema
-            }
             Some(first) if first.format.is_typed() => {
-                let told = typed_schema(first).await;
+                let told = typed_schema(first, &self.budget).await;
                 told.map_err(|error| error.with("file", &first.object.meta.location))?
             }
             None if self.declared.types.is_empty() => {
@@ -214,7 +221,7 @@ impl FilesSource {
     /// Holds the header of the first file against the columns that are declared.
     async fn check_header(&self, first: Option<&Found>) -> Result<()> {
         let Some(first) = first.filter(|first| first.format == Format::Csv) else { return Ok(()) };
-        let input = first.object.reader().await?;
+        let input = first.object.reader(&Budget::default()).await?;
         let (compression, csv, declared) =
             (first.compression, self.csv.clone(), self.declared.clone());
         let looked = tokio::task::spawn_blocking(move || {
@@ -268,11 +275,11 @@ impl FilesSource {
     fn rows(&self, store: Store, found: Vec<Found>, schema: SchemaRef) -> Rows {
         let snapshot = snapshot(&found);
         let (csv, declared, wanted) = (self.csv.clone(), self.declared.clone(), schema.clone());
-        let name = self.connection.name.clone();
+        let (name, budget) = (self.connection.name.clone(), self.budget.clone());
         let stream = stream::iter(found)
             .then(move |found| {
                 let (csv, declared, wanted) = (csv.clone(), declared.clone(), wanted.clone());
-                let (store, name) = (store.clone(), name.clone());
+                let (store, name, budget) = (store.clone(), name.clone(), budget.clone());
                 let file = found.object.meta.location.clone();
                 let path = Arc::clone(&found.path);
                 async move {
@@ -282,7 +289,7 @@ impl FilesSource {
                     let object = found.object.clone();
                     let after = stream::once(async move { object.unchanged().await })
                         .filter_map(|read| futures::future::ready(read.err().map(Err)));
-                    match open(found, csv, declared, &wanted).await {
+                    match open(found, csv, declared, &wanted, &budget).await {
                         Ok(batches) => {
                             let batches = batches.map_ok(move |batch| batch.of_file(&path));
                             Ok(batches.chain(after).map_err(named))
@@ -294,6 +301,19 @@ impl FilesSource {
             .try_flatten();
         Rows { schema, stream: stream.boxed(), snapshot }
     }
+}
+
+/// The files, where all of them have one format.
+fn of_one_format(found: Vec<Found>) -> Result<Vec<Found>> {
+    if let Some([one, other]) =
+        found.array_windows().find(|[one, other]| one.format != other.format)
+    {
+        return Err(Error::permanent(LIST, "the files have different formats")
+            .with("file", &one.object.meta.location)
+            .with("file", &other.object.meta.location)
+            .help("Narrow the path, for example to *.csv."));
+    }
+    Ok(found)
 }
 
 /// The ETags by which it is known later whether the files are still the same.
@@ -312,9 +332,17 @@ fn snapshot(found: &[Found]) -> Option<String> {
     Some(format!("sha256:{}", hex::encode(hash.finalize())))
 }
 
-/// The schema that an Arrow or Avro file tells at its beginning.
-async fn typed_schema(found: &Found) -> Result<SchemaRef> {
-    let input = found.object.reader().await?;
+/// The schema that a file tells: Arrow and Avro at their beginning, Parquet at its end.
+async fn typed_schema(found: &Found, budget: &Budget) -> Result<SchemaRef> {
+    if found.format == Format::Parquet {
+        let file = Windows::new(found.object.clone(), Handle::current(), budget)?;
+        let told = tokio::task::spawn_blocking(move || {
+            let opened = ParquetFile::open(file.clone()).map_err(|error| file.told(error))?;
+            Ok(opened.schema)
+        });
+        return told.await.map_err(cut_off)?;
+    }
+    let input = found.object.reader(budget).await?;
     let (format, compression) = (found.format, found.compression);
     let told = tokio::task::spawn_blocking(move || {
         let input = unpacked(input, compression)?;
@@ -338,15 +366,18 @@ async fn open(
     csv: CsvOptions,
     declared: Promised,
     schema: &SchemaRef,
+    budget: &Budget,
 ) -> Result<BoxStream<'static, Result<Batch>>> {
-    if found.format == Format::Parquet {
-        return ParquetFile::open(found.object).await?.read(schema);
-    }
-    let input = found.object.reader().await?;
+    let input = match found.format {
+        Format::Parquet => {
+            Input::Ranges(Windows::new(found.object.clone(), Handle::current(), budget)?)
+        }
+        _ => Input::Stream(found.object.reader(budget).await?),
+    };
     let (sender, receiver) = mpsc::channel(AHEAD);
-    let wanted = schema.clone();
+    let work = Decoding { found, csv, declared, schema: schema.clone(), budget: budget.clone() };
     let work = tokio::task::spawn_blocking(move || {
-        if let Err(error) = decode(input, &found, &csv, &declared, &wanted, &sender) {
+        if let Err(error) = work.run(input, &sender) {
             // Whoever read has gone, if this fails.
             let _ = sender.blocking_send(Err(error));
         }
@@ -376,44 +407,75 @@ fn unpacked(input: ObjectReader, compression: Compression) -> Result<Box<dyn Buf
     })
 }
 
-fn decode(
-    input: ObjectReader,
-    found: &Found,
-    csv: &CsvOptions,
-    declared: &Promised,
-    schema: &SchemaRef,
-    sender: &mpsc::Sender<Result<Batch>>,
-) -> Result<()> {
-    let input = unpacked(input, found.compression)?;
-    let Promised { types, drop } = declared;
-    match found.format {
-        Format::Csv => {
-            let mut reader = CsvReader::new(input, csv, types, *drop)?;
-            send_all(sender, || reader.next_batch())
-        }
-        Format::Arrow => {
-            let mut reader = IpcFile::open(input)?.wanting(schema)?;
-            send_all(sender, || reader.next_batch())
-        }
-        Format::Avro => {
-            let mut reader = AvroFile::open(input)?.wanting(schema)?;
-            send_all(sender, || reader.next_batch())
-        }
-        Format::Jsonl | Format::Parquet => {
-            let mut reader = JsonlReader::new(input, types, *drop);
-            send_all(sender, || reader.next_batch())
-        }
+/// A Parquet file, of which as much is read ahead as a sixteenth of the budget holds: all columns of a
+/// row group together where it is not larger, else of each its share.
+fn parquet(file: &Windows, budget: &Budget) -> Result<ParquetFile<Windows>> {
+    let opened = ParquetFile::open(file.clone())?.within(budget)?;
+    let (columns, group) = opened.extent();
+    let most = budget.share(16, AHEAD_BYTES);
+    match group <= most {
+        true => file.set(1, group),
+        false => file.set(columns, most / columns.max(1)),
     }
+    Ok(opened)
 }
 
-fn send_all(
-    sender: &mpsc::Sender<Result<Batch>>,
-    mut next: impl FnMut() -> Result<Option<Batch>>,
-) -> Result<()> {
-    while let Some(batch) = next()? {
-        if sender.blocking_send(Ok(batch)).is_err() {
-            break;
+/// How the bytes of a file come.
+enum Input {
+    Stream(ObjectReader),
+    Ranges(Windows),
+}
+
+/// The work of decoding one file. It blocks, and belongs on a thread of its own.
+struct Decoding {
+    found: Found,
+    csv: CsvOptions,
+    declared: Promised,
+    schema: SchemaRef,
+    budget: Budget,
+}
+
+impl Decoding {
+    fn run(&self, input: Input, sender: &mpsc::Sender<Result<Batch>>) -> Result<()> {
+        let Decoding { found, csv, declared: Promised { types, drop }, schema, budget } = self;
+        let input = match input {
+            Input::Ranges(file) => {
+                let told = |error| file.told(error);
+                let mut reader = parquet(&file, budget).map_err(told)?.wanting(schema, budget)?;
+                return self.send_all(sender, || reader.next_batch().map_err(told));
+            }
+            Input::Stream(input) => unpacked(input, found.compression)?,
+        };
+        match found.format {
+            Format::Csv => {
+                let mut reader = CsvReader::new(input, csv, types, *drop)?.within(budget)?;
+                self.send_all(sender, || reader.next_batch())
+            }
+            Format::Arrow => {
+                let mut reader = IpcFile::open(input)?.wanting(schema)?.within(budget)?;
+                self.send_all(sender, || reader.next_batch())
+            }
+            Format::Avro => {
+                let mut reader = AvroFile::open(input)?.wanting(schema)?.within(budget)?;
+                self.send_all(sender, || reader.next_batch())
+            }
+            Format::Jsonl | Format::Parquet => {
+                let mut reader = JsonlReader::new(input, types, *drop).within(budget)?;
+                self.send_all(sender, || reader.next_batch())
+            }
         }
     }
-    Ok(())
+
+    fn send_all(
+        &self,
+        sender: &mpsc::Sender<Result<Batch>>,
+        mut next: impl FnMut() -> Result<Option<Batch>>,
+    ) -> Result<()> {
+        while let Some(batch) = next()? {
+            if sender.blocking_send(Ok(batch.charged(&self.budget)?)).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
 }

@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
+use crate::budget::Budget;
 use crate::connect::{Connection, System};
 use crate::error::{Error, Result};
 use crate::format::decode::batcher::schema;
@@ -204,7 +205,7 @@ pub(crate) fn reference_keys(kind: System) -> Vec<&'static str> {
 }
 
 /// The source that `config` describes, at `connection`. Nothing is reached yet. A path has nothing left
-/// to be filled in.
+/// to be filled in. What is read is charged to `budget`.
 ///
 /// # Errors
 /// `config`: keys that make no sense for this kind of system.
@@ -212,12 +213,13 @@ pub fn build(
     config: &SourceConfig,
     connection: &Connection,
     contract: Option<&Promised>,
+    budget: &Budget,
 ) -> Result<Box<dyn Source>> {
     let promised = Promised {
         types: types(config, contract.map(|contract| &contract.types)),
         drop: contract.is_some_and(|contract| contract.drop),
     };
-    make(config, connection, keys(connection.kind), promised)
+    make(config, connection, keys(connection.kind), promised, budget)
 }
 
 /// The source of a reference: as [`build`], but for the keys that it may have. Types come from its
@@ -225,9 +227,13 @@ pub fn build(
 ///
 /// # Errors
 /// As those of [`build`].
-pub fn build_reference(config: &SourceConfig, connection: &Connection) -> Result<Box<dyn Source>> {
+pub fn build_reference(
+    config: &SourceConfig,
+    connection: &Connection,
+    budget: &Budget,
+) -> Result<Box<dyn Source>> {
     let promised = Promised { types: types(config, None), drop: false };
-    make(config, connection, &reference_keys(connection.kind), promised)
+    make(config, connection, &reference_keys(connection.kind), promised, budget)
 }
 
 fn make(
@@ -235,15 +241,19 @@ fn make(
     connection: &Connection,
     keys: &[&str],
     promised: Promised,
+    budget: &Budget,
 ) -> Result<Box<dyn Source>> {
+    let budget = budget.clone();
     validate(config, connection.kind, keys)
         .map_err(|error| error.with("connection", &connection.name))?;
     Ok(match connection.kind {
         System::Postgres => {
-            Box::new(postgres::PostgresSource::new(config, connection, promised.types))
+            Box::new(postgres::PostgresSource::new(config, connection, promised.types, budget))
         }
-        System::Sqlite => Box::new(sqlite::SqliteSource::new(config, connection, promised.types)),
-        System::Files => Box::new(files::FilesSource::new(config, connection, promised)),
+        System::Sqlite => {
+            Box::new(sqlite::SqliteSource::new(config, connection, promised.types, budget))
+        }
+        System::Files => Box::new(files::FilesSource::new(config, connection, promised, budget)),
         System::Discard => Box::new(discard::DiscardSource),
     })
 }

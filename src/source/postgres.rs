@@ -19,6 +19,7 @@ use tokio_postgres::{Column, CopyOutStream};
 use self::cursor::Cursor;
 use self::decode::{Decoder, Wire};
 use super::{Fresh, Since, Source, SourceConfig, Types, sql};
+use crate::budget::Budget;
 use crate::connect::Connection;
 use crate::connect::postgres::{self, Client, classify_sql, connect};
 use crate::connect::sql::quote;
@@ -45,6 +46,7 @@ pub(super) struct PostgresSource {
     connection: Connection,
     config: SourceConfig,
     types: Types,
+    budget: Budget,
 }
 
 /// The statement to COPY, and how its columns are read.
@@ -55,8 +57,13 @@ struct Plan {
 }
 
 impl PostgresSource {
-    pub(super) fn new(config: &SourceConfig, connection: &Connection, types: Types) -> Self {
-        PostgresSource { connection: connection.clone(), config: config.clone(), types }
+    pub(super) fn new(
+        config: &SourceConfig,
+        connection: &Connection,
+        types: Types,
+        budget: Budget,
+    ) -> Self {
+        PostgresSource { connection: connection.clone(), config: config.clone(), types, budget }
     }
 
     /// The SELECT, with its `:name` parameters.
@@ -129,7 +136,10 @@ impl PostgresSource {
             .and_then(|row| row.try_get::<_, String>(0))
             .map_err(|error| self.named(classify(READ, error)))?;
         let reading = Reading {
-            decoder: Decoder::new(plan.schema.clone(), &plan.wires),
+            decoder: Decoder::new(plan.schema.clone(), &plan.wires)
+                .within(&self.budget)
+                .map_err(|error| self.named(error))?,
+            budget: self.budget.clone(),
             client,
             statement: plan.statement,
             copy: None,
@@ -183,6 +193,7 @@ struct Reading {
     client: Client,
     statement: String,
     decoder: Decoder,
+    budget: Budget,
 }
 
 impl Reading {
@@ -198,10 +209,14 @@ impl Reading {
         while let Some(message) = copy.next().await {
             self.decoder.take(&message.map_err(|error| classify(READ, error))?)?;
             if self.decoder.is_full() {
-                return Ok(Some((self.decoder.finish()?, Some(self))));
+                let batch = self.decoder.finish()?.charged(&self.budget)?;
+                return Ok(Some((batch, Some(self))));
             }
         }
-        let last = if self.decoder.is_empty() { None } else { Some(self.decoder.finish()?) };
+        let last = match self.decoder.is_empty() {
+            true => None,
+            false => Some(self.decoder.finish()?.charged(&self.budget)?),
+        };
         drop(self.copy);
         self.client.batch_execute("COMMIT").await.map_err(|error| classify(READ, error))?;
         self.client.close().await;

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 
 use self::cursor::Cursor;
 use super::{Fresh, Listed, Since, Source, SourceConfig, Tables, Types, sql};
+use crate::budget::Budget;
 use crate::connect::Connection;
 use crate::connect::sqlite::{Access, classify, open};
 use crate::error::{Error, Result};
@@ -26,18 +27,24 @@ use crate::rows::{Batch, Rows};
 
 const READ: &str = "read from SQLite";
 /// Batches that may wait for whoever reads them.
-const AHEAD: usize = 2;
+const AHEAD: usize = 1;
 
 /// A table or query of an SQLite database.
 pub(super) struct SqliteSource {
     connection: Connection,
     config: SourceConfig,
     types: Types,
+    budget: Budget,
 }
 
 impl SqliteSource {
-    pub(super) fn new(config: &SourceConfig, connection: &Connection, types: Types) -> Self {
-        SqliteSource { connection: connection.clone(), config: config.clone(), types }
+    pub(super) fn new(
+        config: &SourceConfig,
+        connection: &Connection,
+        types: Types,
+        budget: Budget,
+    ) -> Self {
+        SqliteSource { connection: connection.clone(), config: config.clone(), types, budget }
     }
 
     /// Opens the database in a read transaction, and plans in it: to read everything, or what is new
@@ -49,6 +56,7 @@ impl SqliteSource {
     ) -> Result<(Reading, Option<String>)> {
         let (connection, config) = (self.connection.clone(), self.config.clone());
         let (declared, mut bindings) = (self.types.clone(), bindings.clone());
+        let budget = self.budget.clone();
         blocking(move || {
             let database = open(&connection, Access::Read)?;
             // The first look at the schema takes the snapshot that the rest is read from.
@@ -68,7 +76,7 @@ impl SqliteSource {
                 }
             }
             drop(bound(&database, &sql, &bindings)?);
-            Ok((Reading { database, sql, types, bindings }, to))
+            Ok((Reading { database, sql, types, bindings, budget }, to))
         })
         .await
         .map_err(|error| error.with("connection", &self.connection.name))
@@ -151,6 +159,7 @@ struct Reading {
     sql: String,
     types: Types,
     bindings: Bindings,
+    budget: Budget,
 }
 
 /// A read on its thread. Dropping it interrupts the query.
@@ -180,7 +189,7 @@ impl Reading {
 
     fn run(&self, batches: &mpsc::Sender<Result<Batch>>) -> Result<()> {
         let mut statement = bound(&self.database, &self.sql, &self.bindings)?;
-        let mut batcher = Batcher::new(&self.types);
+        let mut batcher = Batcher::new(&self.types).within(&self.budget)?;
         let mut rows = statement.raw_query();
         while let Some(row) = rows.next().map_err(|error| classify(READ, error))? {
             let mut bytes = 0;
@@ -190,6 +199,7 @@ impl Reading {
                     ValueRef::Text(data) | ValueRef::Blob(data) => data.len(),
                     _ => 8,
                 };
+                batcher.hold(bytes)?;
                 batcher.value(index, |column| put(column, value));
             }
             batcher.end_row(bytes, || {
@@ -200,13 +210,13 @@ impl Reading {
             });
             if batcher.is_full()
                 && let Some(batch) = batcher.finish()?
-                && batches.blocking_send(Ok(batch)).is_err()
+                && batches.blocking_send(Ok(batch.charged(&self.budget)?)).is_err()
             {
                 return Ok(());
             }
         }
         if let Some(batch) = batcher.finish()? {
-            let _ = batches.blocking_send(Ok(batch));
+            let _ = batches.blocking_send(Ok(batch.charged(&self.budget)?));
         }
         Ok(())
     }

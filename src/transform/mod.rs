@@ -112,6 +112,7 @@ impl Transform {
     /// Transforms one batch. A row whose evaluation fails (overflow, division by zero, a value
     /// that cannot be cast) is refused; the others go on.
     pub fn apply(&self, batch: Batch) -> Result<Batch> {
+        let charge = batch.charge;
         let mut refused = batch.refused;
         let earlier = refused.len();
         let before = Placed { rows: batch.rows, places: batch.places };
@@ -127,7 +128,7 @@ impl Transform {
         };
         let left_out = count - (refused.len() - earlier) - rows.num_rows();
         let filtered = batch.filtered + left_out as u64;
-        Ok(Batch { rows, read: batch.read, filtered, refused, places })
+        Ok(Batch { rows, read: batch.read, filtered, refused, places, charge })
     }
 
     /// Transforms a stream of batches, lazily. Where what is looked up is wide, batches become several.
@@ -294,7 +295,8 @@ fn slices(mut batch: Batch, most: usize) -> Vec<Batch> {
     let part = |from: usize, rows: usize| places.as_ref().map(|places| places.slice(from, rows));
     let rest = (most..count).step_by(most).map(|from| {
         let rows = most.min(count - from);
-        Batch { places: part(from, rows), ..Batch::whole(batch.rows.slice(from, rows)) }
+        let charge = batch.charge.clone();
+        Batch { places: part(from, rows), charge, ..Batch::whole(batch.rows.slice(from, rows)) }
     });
     let rest: Vec<Batch> = rest.collect();
     batch.places = part(0, most);

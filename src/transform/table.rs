@@ -10,6 +10,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
 
+use crate::budget::Charge;
 use crate::error::{Error, Result};
 use crate::rows::own_bytes;
 
@@ -30,6 +31,7 @@ pub struct Table {
     /// Keys as the converter writes them. They are foreign values: the hash withstands those that
     /// were chosen to meet.
     found: HashMap<Box<[u8]>, u32>,
+    _charge: Charge,
 }
 
 impl Table {
@@ -53,7 +55,8 @@ impl Table {
         let kinds = key.iter().map(|at| SortField::new(schema.field(*at).data_type().clone()));
         let converter = RowConverter::new(kinds.collect()).map_err(strange)?;
         let rows = concat_batches(schema, batches).map_err(strange)?;
-        let mut table = Table { rows, key, converter, found: HashMap::new() };
+        let mut table =
+            Table { rows, key, converter, found: HashMap::new(), _charge: Charge::default() };
         let again = table.index().map_err(strange)?;
         if again > 0 {
             let columns = table.key_names().collect::<Vec<_>>().join(", ");
@@ -67,6 +70,12 @@ impl Table {
                 .help("Each row is to be found by its key alone: name more columns in `key`, or leave rows out by `query` or `where`."));
         }
         Ok(table)
+    }
+
+    /// The same, with what holds its bytes in the run's budget.
+    #[must_use]
+    pub fn charged(self, charge: Charge) -> Table {
+        Table { _charge: charge, ..self }
     }
 
     /// Notes where each key is. Answers how many rows have one that is there already.

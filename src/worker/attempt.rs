@@ -33,6 +33,9 @@ pub async fn attempt(worker: &Worker, plan: Result<&Plan, &Error>, opened: Opene
     let result = match attempt.run.state {
         State::Closing => return Ending::Close,
         State::Committing => resume(worker, plan, &attempt).await,
+        _ if !worker.memory.has(plan.export().limits.memory.0) => {
+            return Ending::Early(too_large(worker, plan));
+        }
         _ => match pass(worker, plan).await {
             Ok(Pass::Go) if plan.spreads().is_some() => {
                 return spread::attempt(worker, plan, &attempt.run).await;
@@ -49,6 +52,17 @@ pub async fn attempt(worker: &Worker, plan: Result<&Plan, &Error>, opened: Opene
         Ok(recorded) => Ending::Done(recorded),
         Err(error) => ended(error, Ending::Failed),
     }
+}
+
+/// The run waits, as in an outage, for a worker that has the memory.
+fn too_large(worker: &Worker, plan: &Plan) -> Error {
+    Error::unavailable("begin the run", "this worker has less memory than the export declares")
+        .with("declared", plan.export().limits.memory)
+        .with("has", worker.settings.memory)
+        .help(
+            "Raise `memory` under [worker] of a worker of its pool, or lower it under [limits] of the \
+             export; until then the run waits for a worker that has it.",
+        )
 }
 
 /// How an attempt ended that went wrong.

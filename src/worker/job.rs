@@ -41,9 +41,9 @@ pub struct Mail {
     pub pool: String,
 }
 
-/// A message that is acked once, either when it is let go or when its job is settled. None, where
-/// this process itself asked for the job.
-pub struct Unacked(Option<Box<dyn Settle>>);
+/// A message that is acked once, either when it is let go or when its job is settled, and since when
+/// it is held. None, where this process itself asked for the job.
+pub struct Unacked(Option<Box<dyn Settle>>, Instant);
 
 impl Unacked {
     /// Acks the message, if that has not happened yet.
@@ -85,12 +85,12 @@ impl Drop for Unacked {
 pub async fn handle(worker: &Arc<Worker>, message: Incoming, slot: OwnedSemaphorePermit) {
     let _flying = metrics::in_flight(&message.pool);
     let Incoming { body, properties, pool, settle, .. } = message;
-    let mut message = Unacked(Some(settle));
+    let mut message = Unacked(Some(settle), Instant::now());
     let mail = Mail { body, properties, pool };
     let received = receive::receive(worker, &mail).await;
     let Mail { body, properties, pool } = mail;
     match received {
-        Ok(Received::Run(run, claim, begun)) => {
+        Ok(Received::Run(run, claim, begun, _memory)) => {
             if repeats(&run, &properties) {
                 settle::announce(worker, &run, properties.correlation_id).await;
             }
@@ -102,6 +102,12 @@ pub async fn handle(worker: &Arc<Worker>, message: Incoming, slot: OwnedSemaphor
             message.ack().await;
             if let Some(run) = run.filter(|run| repeats(run, &properties)) {
                 settle::announce(worker, &run, properties.correlation_id).await;
+            }
+        }
+        Ok(Received::NoRoom(run)) => {
+            match leave_wake_up(worker, run.id, NO_ROOM).await {
+                Ok(()) => message.ack().await,
+                Err(error) => give_back(&mut message, &error).await,
             }
         }
         Ok(Received::Elsewhere(right)) => {
@@ -128,9 +134,10 @@ pub async fn handle(worker: &Arc<Worker>, message: Incoming, slot: OwnedSemaphor
 /// Looks at a run as its wake-up would make a worker look, without one.
 pub async fn look(worker: &Arc<Worker>, wake: WakeMessage) {
     let looked = async {
-        if let Received::Run(run, claim, begun) = receive::wake_up(worker, wake).await? {
+        let received = receive::wake_up(worker, wake, None).await?;
+        if let Received::Run(run, claim, begun, _memory) = received {
             let _flying = metrics::in_flight(&run.order.pool);
-            take_up(worker, *run, claim, begun, &mut Unacked(None)).await?;
+            take_up(worker, *run, claim, begun, &mut Unacked(None, Instant::now())).await?;
         }
         Ok::<(), Error>(())
     };
@@ -172,6 +179,9 @@ fn repeats(run: &Run, properties: &Properties) -> bool {
         && properties.correlation_id != run.order.correlation_id;
     asks && (run.state.ended() || other)
 }
+
+/// For how long a job is not looked at again for which there was no memory, so that it does not spin.
+const NO_ROOM: Duration = Duration::from_secs(5);
 
 /// Publishes the message to the end of a pool's queue, within the time that messages are held. It is
 /// not given back for that: the broker counts how often it is, and not how often it is published.
@@ -398,8 +408,10 @@ async fn work(
 /// Lets the message go once it was held too long: from then on the ledger's wake-up, at the
 /// heartbeat's expiry, stands for it, and nothing is held near the broker's timeout.
 async fn let_message_go(worker: &Worker, run: &Run, message: &mut Unacked) -> Infallible {
+    let mut wait = worker.settings.hold.saturating_sub(message.1.elapsed());
     loop {
-        tokio::time::sleep(worker.settings.hold).await;
+        tokio::time::sleep(wait).await;
+        wait = worker.settings.hold;
         let left = leave_wake_up(worker, run.id, Duration::ZERO).await;
         match left.and_then(|()| fail::point("let-go")) {
             Ok(()) => {

@@ -10,6 +10,7 @@ mod clock;
 mod heart;
 mod job;
 mod lanes;
+mod memory;
 mod receive;
 mod settle;
 mod spread;
@@ -26,6 +27,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::claims::Claims;
 use crate::error::{Class, Error, Result};
+use crate::export::Export;
 use crate::intake::{Bound, Definitions};
 use crate::job::command::{Command, Outcome};
 use crate::job::message::WakeMessage;
@@ -41,6 +43,7 @@ use crate::units::{Backoff, Size};
 use clock::Clock;
 use heart::Heart;
 use lanes::Lanes;
+use memory::{Memory, Room};
 
 /// How long a job waits before it asks a dependency again that is away.
 const PATIENCE: Backoff =
@@ -60,7 +63,8 @@ pub struct WorkerSettings {
     pub pools: BTreeMap<String, u32>,
     /// How many jobs it works on at once. Default: 16.
     pub concurrency: u16,
-    /// How much memory all its jobs may take together; not enforced yet. Default: 1 GiB.
+    /// How much memory all its jobs may take together. Each takes what its export declares, `memory`
+    /// under `[limits]`; one that does not fit beside the others waits. Default: 1 GiB.
     pub memory: Size,
     /// How long a claim and a heartbeat last unless they are renewed, and so how long a worker that
     /// was killed keeps its runs from others. At least five seconds. Default: 60 s.
@@ -116,6 +120,8 @@ pub struct Worker {
     clock: Clock,
     /// As many as jobs may be worked on at once.
     slots: Arc<Semaphore>,
+    /// What the runs take that are open here.
+    memory: Arc<Memory>,
     /// How many jobs wait for a dependency that is away. While there are any, none is taken.
     waiting: AtomicUsize,
     /// Numbers the jobs, so that an open whose answer was lost is known again.
@@ -138,6 +144,7 @@ impl Worker {
         health: Arc<Health>,
     ) -> Worker {
         let slots = Arc::new(Semaphore::new(usize::from(settings.concurrency)));
+        let memory = Memory::new(settings.memory.0);
         Worker {
             name,
             settings,
@@ -152,6 +159,7 @@ impl Worker {
             heart: Arc::default(),
             clock: Clock::default(),
             slots,
+            memory,
             waiting: AtomicUsize::new(0),
             jobs: AtomicU64::new(1),
             draining: watch::Sender::new(false),
@@ -308,6 +316,37 @@ impl Worker {
         self.patiently("ledger", "read the definition", ask).await
     }
 
+    /// The memory that a job of an export takes, if there is so much now. One that will never fit takes
+    /// none: its attempt tells so.
+    fn room_now(&self, export: &Export) -> Option<Taken> {
+        let declared = export.limits.memory.0;
+        match self.memory.has(declared) {
+            true => self.memory.take(declared).now().map(|room| Taken(Some(room))),
+            false => Some(Taken(None)),
+        }
+    }
+
+    /// As [`Worker::room_now`], once there is so much: within `patience`, and where no more than half
+    /// of the slots wait for memory, so that other jobs have the others.
+    async fn room(&self, export: &Export, patience: Option<Duration>) -> Option<Taken> {
+        if let Some(room) = self.room_now(export) {
+            return Some(room);
+        }
+        let declared = export.limits.memory;
+        let turn = self.memory.take(declared.0);
+        if patience.is_some() && self.memory.waiting() > usize::from(self.settings.concurrency) / 2
+        {
+            return None;
+        }
+        tracing::info!(memory = %declared, "a job waits until there is memory for it");
+        let mut draining = self.draining.subscribe();
+        tokio::select! {
+            room = turn.wait() => room.map(|room| Taken(Some(room))),
+            _ = draining.wait_for(|draining| *draining) => None,
+            () = tokio::time::sleep(patience.unwrap_or_default()), if patience.is_some() => None,
+        }
+    }
+
     /// Waits while a dependency is away that a job already waits for.
     async fn dependencies(&self) {
         while self.waiting.load(Ordering::Relaxed) > 0 {
@@ -364,6 +403,9 @@ impl Worker {
         }
     }
 }
+
+/// The memory that a job has taken, if it needs any, until it is dropped.
+struct Taken(#[expect(dead_code, reason = "held until it is dropped")] Option<Room>);
 
 /// Whether an error of a dependency is waited out. Of the claims all are: refused credentials too
 /// are an outage, which somebody mends. A full queue is one as well.

@@ -1,10 +1,12 @@
 //! From a message to a run of the ledger that may be worked on, or to the reason why not.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::Worker;
 use super::job::{Begun, Mail, Opening};
+use super::{Taken, Worker};
 use crate::claims::{Claim, Claimed};
 use crate::error::{Class, Error, Result};
 use crate::fail;
@@ -12,14 +14,17 @@ use crate::intake::{self, Bound, Sender};
 use crate::job::RunId;
 use crate::job::command::{Command, Outcome};
 use crate::job::message::{self, JobMessage, Message, WakeMessage};
-use crate::job::run::{Order, Run};
+use crate::job::run::{Order, Run, State};
 use crate::ledger::RunFilter;
 use crate::telemetry::metrics;
 
 /// What a message turned out to be.
 pub enum Received {
-    /// A run to work on, under this claim; what opening it came to, where that has happened.
-    Run(Box<Run>, Claim, Option<Box<Begun>>),
+    /// A run to work on, under this claim and with this memory; what opening it came to, where that
+    /// has happened.
+    Run(Box<Run>, Claim, Option<Box<Begun>>, Taken),
+    /// A run for which there is no memory now: it is looked at again later.
+    NoRoom(Box<Run>),
     /// Nothing to do but to ack; the run, where there is one, as it stands.
     Nothing(Option<Box<Run>>),
     /// It belongs on another pool's queue.
@@ -50,7 +55,7 @@ pub async fn receive(worker: &Worker, message: &Mail) -> Result<Received> {
     match message::read(&message.body, properties.kind.as_deref(), properties.message_id.as_deref())
     {
         Ok(Message::Job(job)) => accept(worker, message, *job).await,
-        Ok(Message::Wake(wake)) => wake_up(worker, wake).await,
+        Ok(Message::Wake(wake)) => wake_up(worker, wake, Some(worker.settings.hold)).await,
         Err(error) => Ok(Received::Refused { export: message::export_named(&message.body), error }),
     }
 }
@@ -92,19 +97,30 @@ async fn accept(worker: &Worker, message: &Mail, job: JobMessage) -> Result<Rece
             return Ok(Received::Elsewhere(bound.export.pool.clone()));
         }
         if let Err(error) = intake::in_time(&order, now)
-            && !is_known(worker, &order.key).await?
+            && known(worker, &order.key).await?.is_none()
         {
             return Ok(Received::Refused { export: Some(name), error });
         }
+        // Before anything is claimed or opened: what waits for memory keeps nobody else from it.
+        let memory = match worker.room_now(&bound.export) {
+            Some(memory) => Some(memory),
+            None if known(worker, &order.key).await?.is_some_and(|run| goes_on(&run)) => {
+                Some(Taken(None))
+            }
+            None => worker.room(&bound.export, Some(worker.settings.hold)).await,
+        };
         let claim = Claim { key: order.key.clone(), token: Uuid::new_v4().to_string() };
         // A producer's message is of the first epoch.
         let believed = |content: &str, epoch| content == order.content && epoch == 0;
-        let delay = match claimed(worker, &claim, believed).await? {
-            Claimed::Granted => None,
-            Claimed::Held(rest) => Some(rest),
-            Claimed::Done { .. } => {
-                return Ok(Received::Nothing(done(worker, &order.key).await));
-            }
+        let delay = match &memory {
+            None => Some(Duration::ZERO),
+            Some(_) => match claimed(worker, &claim, believed).await? {
+                Claimed::Granted => None,
+                Claimed::Held(rest) => Some(rest),
+                Claimed::Done { .. } => {
+                    return Ok(Received::Nothing(done(worker, &order.key).await));
+                }
+            },
         };
         // Whoever has the claim opens what he accepts, in the same transaction.
         let id = RunId::new();
@@ -150,13 +166,16 @@ async fn accept(worker: &Worker, message: &Mail, job: JobMessage) -> Result<Rece
         };
         // An ended run has nothing to wait for; but whoever has its claim may have died before he
         // cleaned up, which is done where opening finds that it has ended.
+        let Some(memory) = memory.or_else(|| goes_on(&run).then_some(Taken(None))) else {
+            return Ok(Received::NoRoom(run));
+        };
         if let Some(delay) = delay.filter(|_| !run.state.ended()) {
             leave_wake_up(worker, run.id, delay).await?;
             return Ok(Received::Nothing(Some(run)));
         }
         let begun = opening.zip(outcomes.next()).filter(|_| run.id == id);
         let begun = begun.map(|(opening, outcome)| Box::new(Begun { opening, outcome }));
-        return Ok(Received::Run(run, claim, begun));
+        return Ok(Received::Run(run, claim, begun, memory));
     }
 }
 
@@ -183,17 +202,27 @@ fn order(message: &Mail, job: &JobMessage, bound: &Bound, now: Timestamp) -> Res
     intake::order_at_any_time(job.clone(), sender, bound, now)
 }
 
-/// Whether the ledger has a run of this key: a job that comes late may be the repeat of one that
+/// The run of this key, if the ledger has one: a job that comes late may be the repeat of one that
 /// came in time.
-async fn is_known(worker: &Worker, key: &str) -> Result<bool> {
+async fn known(worker: &Worker, key: &str) -> Result<Option<Run>> {
     let filter = RunFilter { key: Some(key.to_owned()), limit: 1, ..RunFilter::default() };
     let found =
         worker.patiently("ledger", "look for the run", || worker.ledger.runs(&filter)).await?;
-    Ok(!found.is_empty())
+    Ok(found.into_iter().next())
 }
 
-/// A wake-up: what is to be done stands in the ledger.
-pub async fn wake_up(worker: &Worker, wake: WakeMessage) -> Result<Received> {
+/// Whether no rows of a run are read any more: then it needs no memory to speak of.
+fn goes_on(run: &Run) -> bool {
+    run.state.ended() || matches!(run.state, State::Committing | State::Closing)
+}
+
+/// A wake-up: what is to be done stands in the ledger. Memory is waited for within `patience`; without
+/// it, until the worker is to end.
+pub async fn wake_up(
+    worker: &Worker,
+    wake: WakeMessage,
+    patience: Option<Duration>,
+) -> Result<Received> {
     let found = worker.patiently("ledger", "read the run", || worker.ledger.run(wake.run)).await?;
     let Some(run) = found else {
         tracing::warn!(run = %wake.run, "a wake-up for a run that the ledger does not have");
@@ -205,14 +234,24 @@ pub async fn wake_up(worker: &Worker, wake: WakeMessage) -> Result<Received> {
     let claim = Claim { key: run.order.key.clone(), token: Uuid::new_v4().to_string() };
     // Whoever ended it may have died before he cleaned up. No claim is needed to do that.
     if run.state.ended() {
-        return Ok(Received::Run(Box::new(run), claim, None));
+        return Ok(Received::Run(Box::new(run), claim, None, Taken(None)));
+    }
+    let mut memory = Taken(None);
+    if !goes_on(&run)
+        // A definition that cannot be read is told of where the run is opened.
+        && let Ok(bound) = worker.definition(&run.order.export, Some(&run.order.definition)).await
+    {
+        let Some(taken) = worker.room(&bound.export, patience).await else {
+            return Ok(Received::NoRoom(Box::new(run)));
+        };
+        memory = taken;
     }
     // The ledger says that it is open: a done-mark is of another epoch or edition.
     if let Claimed::Held(rest) = claimed(worker, &claim, |_, _| false).await? {
         leave_wake_up(worker, run.id, rest).await?;
         return Ok(Received::Nothing(None));
     }
-    Ok(Received::Run(Box::new(run), claim, None))
+    Ok(Received::Run(Box::new(run), claim, None, memory))
 }
 
 /// Claims a key. A done-mark, of a content and an epoch, that is not `believed` is set aside, and
@@ -239,7 +278,7 @@ async fn claimed(
 }
 
 /// Whoever finds that he may not act leaves a wake-up behind before he acks.
-pub async fn leave_wake_up(worker: &Worker, run: RunId, delay: std::time::Duration) -> Result<()> {
+pub async fn leave_wake_up(worker: &Worker, run: RunId, delay: Duration) -> Result<()> {
     worker.apply("leave a wake-up", Command::Wake { run, delay }).await.map(drop)
 }
 
@@ -259,7 +298,6 @@ fn is_the_senders(error: &Error) -> bool {
 mod tests {
     use std::collections::VecDeque;
     use std::sync::{Arc, Mutex};
-    use std::time::Duration;
 
     use async_trait::async_trait;
 

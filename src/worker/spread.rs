@@ -3,6 +3,7 @@
 
 use super::Worker;
 use super::settle::Ending;
+use crate::budget::Use;
 use crate::error::{Class, Error, Result};
 use crate::fail;
 use crate::intake;
@@ -12,6 +13,8 @@ use crate::job::run::Run;
 use crate::pipeline::{Plan, refused};
 
 const DOING: &str = "spread the run";
+/// What the order of one table's run takes in memory: about.
+const ORDER: usize = 4 << 10;
 
 /// One attempt of such a run, and how it ends.
 pub async fn attempt(worker: &Worker, plan: &Plan, run: &Run) -> Ending {
@@ -34,6 +37,7 @@ async fn spread(worker: &Worker, plan: &Plan, run: &Run) -> Result<Box<Run>> {
         Error::transient("list the tables", "it took longer than its timeout")
             .with("timeout", crate::units::show_duration(limit))
     })??;
+    let _listed = plan.budget().charge(Use::Listing, tables.len() * ORDER)?;
     fail::point("listed")?;
     let read = || worker.ledger.body(run.id);
     let body = worker.patiently("ledger", "read the job", read).await?;

@@ -11,6 +11,7 @@ use arrow::array::{
 };
 use arrow::compute::concat_batches;
 use futures::TryStreamExt;
+use longshore::budget::Budget;
 use longshore::connect::Connection;
 use longshore::format::encode::Encoder;
 use longshore::format::{Compression, CsvOptions, Format, row_json};
@@ -228,7 +229,7 @@ async fn files_of_others_are_read_exactly() {
         let mut config = config;
         config["connection"] = "here".into();
         let config = serde_json::from_value(config).unwrap();
-        let source = build(&config, &connection, None).unwrap();
+        let source = build(&config, &connection, None, &Budget::default()).unwrap();
         let rows = source.read(&Bindings::new()).await.unwrap();
         let schema = rows.schema.clone();
         let batches: Vec<_> = rows.stream.try_collect().await.unwrap();

@@ -21,6 +21,7 @@ mod files;
 mod layers;
 mod lifecycle;
 mod lookups;
+mod memory;
 mod night;
 mod notices;
 mod one_file;

@@ -11,6 +11,7 @@ use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode};
 use axum::response::IntoResponse;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use longshore::budget::Budget;
 use longshore::connect::Connection;
 use longshore::connect::files::Store;
 use longshore::delivery::{verify_in, verify_manifest};
@@ -341,7 +342,7 @@ async fn wrong_credentials_and_buckets_are_refused_at_once(server: &S3) {
     for connection in [unsigned, unknown] {
         let refused = async {
             let sink = sink(&connection, Format::Csv, IfExists::Fail);
-            let source = build(&config, &connection, None).unwrap();
+            let source = build(&config, &connection, None, &Budget::default()).unwrap();
             [
                 sink.begin(&holder(RunId::new(), 1)).await.map(|_| ()).unwrap_err(),
                 source.read(&Bindings::new()).await.map(|_| ()).unwrap_err(),
@@ -359,7 +360,7 @@ async fn wrong_credentials_and_buckets_are_refused_at_once(server: &S3) {
     }
     let mut elsewhere = server.connection("");
     elsewhere.url = "s3://nowhere/out".to_owned();
-    let source = build(&config, &elsewhere, None).unwrap();
+    let source = build(&config, &elsewhere, None, &Budget::default()).unwrap();
     let error = source.read(&Bindings::new()).await.map(|_| ()).unwrap_err();
     assert_eq!(error.class(), Class::Permanent, "{}", error.chain());
     assert!(error.to_string().contains("no such file or bucket"), "{error}");

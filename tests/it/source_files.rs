@@ -8,6 +8,7 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::{Date32Type, Decimal128Type, Int64Type, TimestampMicrosecondType};
 use flate2::write::GzEncoder;
 use futures::{StreamExt, TryStreamExt};
+use longshore::budget::Budget;
 use longshore::connect::Connection;
 use longshore::connect::files::Store;
 use longshore::error::{Class, Error};
@@ -33,7 +34,7 @@ fn source(
         .iter()
         .map(|(name, kind)| ((*name).to_owned(), FieldType::parse(kind).unwrap()))
         .collect();
-    build(&config, connection, Some(&Promised { types, drop: false }))
+    build(&config, connection, Some(&Promised { types, drop: false }), &Budget::default())
 }
 
 fn connection(kind: &str, url: &str) -> Connection {

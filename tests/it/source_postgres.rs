@@ -9,6 +9,7 @@ use arrow::datatypes::{
     Int64Type, Time64MicrosecondType, TimestampMicrosecondType,
 };
 use futures::{StreamExt, TryStreamExt};
+use longshore::budget::Budget;
 use longshore::connect::{Connection, postgres};
 use longshore::error::Class;
 use longshore::format::FieldType;
@@ -32,7 +33,7 @@ fn source(config: serde_json::Value, types: Option<&Types>) -> Box<dyn Source> {
     config["connection"] = "shop".into();
     let config: SourceConfig = serde_json::from_value(config).unwrap();
     let promised = types.map(|types| Promised { types: types.clone(), drop: false });
-    build(&config, &connection(), promised.as_ref()).unwrap()
+    build(&config, &connection(), promised.as_ref(), &Budget::default()).unwrap()
 }
 
 fn decimals(types: &[(&str, u8, i8)]) -> Types {

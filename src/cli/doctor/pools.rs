@@ -10,6 +10,7 @@ use crate::intake::Bound;
 use crate::job::run::State;
 use crate::ledger::{RunFilter, Which};
 use crate::queue::{Depth, Destination};
+use crate::units::Size;
 use crate::wiring::{self, Parts};
 
 const RISK: &str = "Its jobs wait until a worker takes them.";
@@ -42,9 +43,11 @@ async fn look(settings: &Settings, parts: &Parts) -> Result<Vec<Finding>> {
     for name in settings.worker.pools.keys() {
         pools.entry(name.clone()).or_default();
     }
+    let mut findings = Vec::new();
     for stored in parts.ledger.definitions(Which::Active).await? {
         // One of another version is of no concern here.
         if let Ok(bound) = Bound::of(&stored) {
+            findings.extend(too_large(&bound, settings.worker.memory));
             pools.entry(bound.export.pool.clone()).or_default().exports += 1;
         }
     }
@@ -53,7 +56,6 @@ async fn look(settings: &Settings, parts: &Parts) -> Result<Vec<Finding>> {
         pools.entry(run.order.pool).or_default().waiting += 1;
     }
     let served = matches!(settings.backing, Backing::Servers { .. });
-    let mut findings = Vec::new();
     for (name, pool) in &pools {
         let depth = match parts.queue.depth(&Destination::Jobs(name.clone())).await {
             Ok(depth) => Some(depth),
@@ -65,6 +67,20 @@ async fn look(settings: &Settings, parts: &Parts) -> Result<Vec<Finding>> {
         findings.extend(judge(name, pool, depth, served));
     }
     Ok(findings)
+}
+
+/// An export whose jobs no worker with these settings can take.
+fn too_large(bound: &Bound, has: Size) -> Option<Finding> {
+    let declared = bound.export.limits.memory;
+    (declared > has).then(|| {
+        Finding::warning(
+            format!("memory of {}", bound.name),
+            format!("its jobs declare {declared}, and a worker with these settings has {has}"),
+            "They wait for a worker that has so much.",
+            "Raise `memory` under [worker] of one that serves its pool, or lower it under [limits] of \
+             the export.",
+        )
+    })
 }
 
 /// What it means for a pool to stand so. On servers a worker is expected where an export names the pool.

@@ -13,14 +13,17 @@ use arrow_avro::reader::{Reader, ReaderBuilder};
 use flate2::read::DeflateDecoder;
 
 use super::columns::{Columns, counterparts};
+use crate::budget::{Budget, Charge, Use};
 use crate::error::{Error, Result};
-use crate::rows::{BATCH_ROWS, Batch};
+use crate::rows::{BATCH_ROWS, Batch, bytes_of};
 
 const READ: &str = "read Avro";
 /// How long the schema and the other words at the beginning may be.
 const HEADER_LIMIT: u64 = 16 << 20;
 /// How long a block may be, as it is and unpacked.
 const BLOCK_LIMIT: u64 = 256 << 20;
+/// How often a block is held while it is made into rows: unpacked, as a file of its own, and as rows.
+const BLOCK: usize = 3;
 
 /// An Avro file whose schema has been read.
 ///
@@ -33,6 +36,7 @@ pub struct AvroFile<R: BufRead> {
     pub schema: SchemaRef,
     columns: Columns,
     pieces: VecDeque<RecordBatch>,
+    charge: Charge,
 }
 
 impl<R: BufRead> AvroFile<R> {
@@ -44,7 +48,7 @@ impl<R: BufRead> AvroFile<R> {
         let blocks = Blocks::open(input)?;
         let schema = counterparts(&reader(blocks.header.clone(), BATCH_ROWS)?.schema(), READ)?;
         let columns = Columns::new(&schema, &schema, READ)?;
-        Ok(AvroFile { blocks, schema, columns, pieces: VecDeque::new() })
+        Ok(AvroFile { blocks, schema, columns, pieces: VecDeque::new(), charge: Charge::default() })
     }
 
     /// Lets the columns be those of `schema`, in its order.
@@ -56,21 +60,34 @@ impl<R: BufRead> AvroFile<R> {
         Ok(self)
     }
 
+    /// Charges what is held to a budget: a block, as long as it is taken apart.
+    ///
+    /// # Errors
+    /// Those of the budget.
+    pub fn within(mut self, budget: &Budget) -> Result<AvroFile<R>> {
+        self.charge = budget.charge(Use::Reading, 0)?;
+        self.columns = self.columns.within(budget);
+        Ok(self)
+    }
+
     /// The next batch; `None` at the end.
     ///
     /// # Errors
-    /// `permanent` for a file that is damaged or cut off; whatever reading the input gives.
+    /// `permanent` for a file that is damaged or cut off, or whose blocks the budget does not have
+    /// room for; whatever reading the input gives.
     pub fn next_batch(&mut self) -> Result<Option<Batch>> {
         loop {
             if let Some(piece) = self.pieces.pop_front() {
                 return self.columns.exact(&piece).map(Some);
             }
-            let block = self.blocks.next().map_err(|cause| super::broken_off(READ, cause))?;
+            let block = self.blocks.next(&mut self.charge);
+            let block = block.map_err(|cause| super::broken_off(READ, cause))?;
             let Some((rows, file)) = block else { return Ok(None) };
             let batch = reader(file, rows)?.next().transpose().map_err(classify)?;
             let batch = batch.filter(|batch| batch.num_rows() == rows);
             let batch = batch.ok_or_else(|| unsound("a block has not the rows that it says"))?;
-            self.pieces = Columns::pieces(&batch).into();
+            self.charge.set(bytes_of(&batch))?;
+            self.pieces = self.columns.pieces(&batch).into();
         }
     }
 }
@@ -149,7 +166,8 @@ impl<R: BufRead> Blocks<R> {
     }
 
     /// The next block that has rows, as a file of its own, and how many rows; `None` at the end.
-    fn next(&mut self) -> std::io::Result<Option<(usize, Vec<u8>)>> {
+    /// Charged is what it takes while it is made into rows.
+    fn next(&mut self, charge: &mut Charge) -> std::io::Result<Option<(usize, Vec<u8>)>> {
         let wrong = |what: &str| std::io::Error::other(unsound(what));
         while !self.input.fill_buf()?.is_empty() {
             let rows = long(&mut self.input)?;
@@ -157,6 +175,7 @@ impl<R: BufRead> Blocks<R> {
             let length = u64::try_from(length).ok().filter(|length| *length <= BLOCK_LIMIT);
             let length = length.ok_or_else(|| wrong("a block is too long"))?;
             let rows = usize::try_from(rows).map_err(|_| wrong("a block has no rows"))?;
+            charge.cover(length as usize).map_err(std::io::Error::other)?;
             let mut packed = Vec::new();
             (&mut self.input).take(length).read_to_end(&mut packed)?;
             let mut sync = [0; 16];
@@ -167,7 +186,15 @@ impl<R: BufRead> Blocks<R> {
             if rows == 0 {
                 continue;
             }
-            let block = self.unpack(packed)?;
+            let most = (BLOCK_LIMIT).min((charge.room() / BLOCK) as u64);
+            let block = match self.unpack(packed, most)? {
+                Some(block) => block,
+                None if most == BLOCK_LIMIT => return Err(wrong("a block is too long")),
+                None => {
+                    return Err(std::io::Error::other(charge.beyond(BLOCK * most as usize + 1)));
+                }
+            };
+            charge.cover(BLOCK * block.len()).map_err(std::io::Error::other)?;
             // A row has a byte at least, unless all of its columns are nothing but NULL.
             if rows > block.len() {
                 return Err(wrong("a block has more rows than bytes"));
@@ -182,15 +209,16 @@ impl<R: BufRead> Blocks<R> {
         Ok(None)
     }
 
-    fn unpack(&self, packed: Vec<u8>) -> std::io::Result<Vec<u8>> {
+    /// `None` where it is longer than `most`.
+    fn unpack(&self, packed: Vec<u8>, most: u64) -> std::io::Result<Option<Vec<u8>>> {
         let wrong = || std::io::Error::other(unsound("a block cannot be unpacked"));
         let limited = |from: &mut dyn Read| {
             let mut block = Vec::new();
-            from.take(BLOCK_LIMIT + 1).read_to_end(&mut block).map_err(|_| wrong())?;
-            if block.len() as u64 > BLOCK_LIMIT { Err(wrong()) } else { Ok(block) }
+            from.take(most + 1).read_to_end(&mut block).map_err(|_| wrong())?;
+            Ok((block.len() as u64 <= most).then_some(block))
         };
         match self.codec {
-            Codec::Null => Ok(packed),
+            Codec::Null => Ok((packed.len() as u64 <= most).then_some(packed)),
             Codec::Deflate => limited(&mut DeflateDecoder::new(packed.as_slice())),
             Codec::Zstd => {
                 limited(&mut zstd::Decoder::with_buffer(packed.as_slice()).map_err(|_| wrong())?)
@@ -198,13 +226,13 @@ impl<R: BufRead> Blocks<R> {
             Codec::Snappy => {
                 let (data, sum) = packed.split_last_chunk::<4>().ok_or_else(wrong)?;
                 let length = snap::raw::decompress_len(data).map_err(|_| wrong())?;
-                if length as u64 > BLOCK_LIMIT {
-                    return Err(wrong());
+                if length as u64 > most {
+                    return Ok(None);
                 }
                 let block = snap::raw::Decoder::new().decompress_vec(data).map_err(|_| wrong())?;
                 let mut crc = flate2::Crc::new();
                 crc.update(&block);
-                if crc.sum() == u32::from_be_bytes(*sum) { Ok(block) } else { Err(wrong()) }
+                if crc.sum() == u32::from_be_bytes(*sum) { Ok(Some(block)) } else { Err(wrong()) }
             }
         }
     }

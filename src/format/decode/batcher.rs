@@ -12,11 +12,16 @@ use indexmap::IndexMap;
 use serde_json::{Map, Value as Json};
 
 use super::exact;
+use crate::budget::{Budget, Charge, Use};
 use crate::error::{Error, Result};
 use crate::format::FieldType;
 use crate::rows::{
-    At, BATCH_BYTES, BATCH_ROWS, Batch, Breach, Origin, Places, RULES_TOLD, Refused,
+    At, BATCH_BYTES, BATCH_ROWS, Batch, Breach, Origin, Places, RULES_TOLD, Refused, batch_bytes,
 };
+
+/// How often a large record is held while a row is made of it: as it was read, without its escapes,
+/// and in the columns.
+const RECORD: usize = 3;
 
 /// The schema of columns with these names and types, all of which may be NULL.
 pub fn schema(types: &IndexMap<String, FieldType>) -> SchemaRef {
@@ -39,6 +44,9 @@ pub struct Batcher {
     /// The line of the row at hand, and of each in the columns, where there are lines.
     line: Option<u64>,
     lines: Vec<u64>,
+    /// How many bytes of rows make a batch.
+    full: usize,
+    charge: Charge,
 }
 
 impl Batcher {
@@ -54,6 +62,41 @@ impl Batcher {
             misfits: Vec::new(),
             line: None,
             lines: Vec::new(),
+            full: BATCH_BYTES,
+            charge: Charge::default(),
+        }
+    }
+
+    /// Charges what is gathered to a budget, and makes batches of a size that fits it.
+    ///
+    /// # Errors
+    /// Those of the budget.
+    pub fn within(mut self, budget: &Budget) -> Result<Batcher> {
+        self.full = batch_bytes(budget);
+        // The columns of a batch, which grow by doubling.
+        self.charge = budget.charge(Use::Reading, 2 * self.full)?;
+        Ok(self)
+    }
+
+    /// How many bytes a record may have, so that the budget allows for the row that is made of it,
+    /// too.
+    pub fn room(&self) -> usize {
+        self.charge.room() / RECORD
+    }
+
+    /// The error that a record is of which more than [`Batcher::room`] was read.
+    pub fn beyond(&self, record: usize) -> Error {
+        self.charge.beyond(2 * self.full + record * RECORD)
+    }
+
+    /// Charges a record that is held while a row is made of it. Cheap, for all but large ones.
+    ///
+    /// # Errors
+    /// Those of the budget.
+    pub fn hold(&mut self, record: usize) -> Result<()> {
+        match record * RECORD <= self.full {
+            true => Ok(()),
+            false => self.charge.cover(2 * self.full + record * RECORD),
         }
     }
 
@@ -117,7 +160,7 @@ impl Batcher {
 
     /// Whether it is time for [`Batcher::finish`].
     pub fn is_full(&self) -> bool {
-        self.keep.len() + self.refused.len() >= BATCH_ROWS || self.bytes >= BATCH_BYTES
+        self.keep.len() + self.refused.len() >= BATCH_ROWS || self.bytes >= self.full
     }
 
     /// The rows since the last time; `None` when there are none.
@@ -128,6 +171,7 @@ impl Batcher {
         let keep = std::mem::take(&mut self.keep);
         let read = keep.len() as u64 + std::mem::take(&mut self.broken);
         self.bytes = 0;
+        self.charge.set(2 * self.full)?;
         if read == 0 {
             return Ok(None);
         }
@@ -149,7 +193,7 @@ impl Batcher {
             places = places.map(|one| one.filter(&keep)).transpose().map_err(impossible)?;
         }
         let refused = std::mem::take(&mut self.refused);
-        Ok(Some(Batch { rows, read, filtered: 0, refused, places }))
+        Ok(Some(Batch { read, refused, places, ..Batch::whole(rows) }))
     }
 }
 

@@ -12,9 +12,12 @@ use arrow::datatypes::{
 };
 use serde_json::Value as Json;
 
+use crate::budget::Budget;
 use crate::error::{Error, Result};
 use crate::format::{FieldType, row_json};
-use crate::rows::{At, BATCH_BYTES, BATCH_ROWS, Batch, Breach, Places, Refused};
+use crate::rows::{
+    At, BATCH_BYTES, BATCH_ROWS, Batch, Breach, Places, Refused, batch_bytes, bytes_of,
+};
 
 /// What the columns of a file become.
 ///
@@ -43,6 +46,8 @@ pub struct Columns {
     schema: SchemaRef,
     /// How many rows of the file there were so far.
     read: u64,
+    /// How many bytes of rows make a batch.
+    full: usize,
 }
 
 impl Columns {
@@ -73,14 +78,24 @@ impl Columns {
         {
             return Err(drift("a column is not in the first file", extra.name()));
         }
-        Ok(Columns { doing, order, schema: wanted.clone(), read: 0 })
+        Ok(Columns { doing, order, schema: wanted.clone(), read: 0, full: BATCH_BYTES })
+    }
+
+    /// Makes batches of a size that fits a budget.
+    #[must_use]
+    pub fn within(self, budget: &Budget) -> Columns {
+        Columns { full: batch_bytes(budget), ..self }
+    }
+
+    /// As many rows of `width` bytes as a batch holds.
+    pub fn rows(&self, width: usize) -> usize {
+        (self.full / width.max(1)).clamp(1, BATCH_ROWS)
     }
 
     /// `batch` in pieces that are not larger than batches should be.
-    pub fn pieces(batch: &RecordBatch) -> Vec<RecordBatch> {
+    pub fn pieces(&self, batch: &RecordBatch) -> Vec<RecordBatch> {
         let rows = batch.num_rows();
-        let width = batch.get_array_memory_size() / rows.max(1);
-        let step = (BATCH_BYTES / width.max(1)).clamp(1, BATCH_ROWS);
+        let step = self.rows(bytes_of(batch) / rows.max(1));
         (0..rows).step_by(step).map(|at| batch.slice(at, step.min(rows - at))).collect()
     }
 
@@ -89,7 +104,7 @@ impl Columns {
     /// # Errors
     /// `permanent` for a value that does not fit its column's type.
     pub fn exact(&mut self, batch: &RecordBatch) -> Result<Batch> {
-        let Columns { doing, order, schema, read: before } = self;
+        let Columns { doing, order, schema, read: before, .. } = self;
         let mut keep = vec![true; batch.num_rows()];
         let mut misfits = Vec::new();
         let mut columns = Vec::with_capacity(order.len());

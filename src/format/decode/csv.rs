@@ -15,11 +15,12 @@ use serde_json::{Map, Value as Json};
 use super::batcher::{Batcher, Column};
 use super::unicode::Unicode;
 use super::why::why;
-use super::{damaged, header, too_long};
+use super::{MAX_RECORD, damaged, header, too_long};
+use crate::budget::Budget;
 use crate::error::{Error, Result};
 use crate::format::dialect::{Dialect, is_formula};
 use crate::format::{CsvOptions, FieldType};
-use crate::rows::{Batch, Refused};
+use crate::rows::{BATCH_BYTES, Batch, Refused};
 
 const READ: &str = "read CSV";
 
@@ -48,6 +49,8 @@ struct Record {
     fields: Vec<(usize, bool)>,
     /// Something stood between a closing quote and the delimiter.
     broken: bool,
+    /// It is longer than it may be, and was not read to its end.
+    cut: bool,
     /// The line on which it starts, and that on which it ends.
     first: u64,
     last: u64,
@@ -90,17 +93,29 @@ impl<R: BufRead> CsvReader<R> {
         })
     }
 
+    /// Charges what is held to a budget.
+    ///
+    /// # Errors
+    /// Those of the budget.
+    pub fn within(self, budget: &Budget) -> Result<Self> {
+        Ok(CsvReader { batcher: self.batcher.within(budget)?, ..self })
+    }
+
     /// The next batch; `None` at the end.
     ///
     /// # Errors
     /// `contract` when the header has other names than the fields, or is not there, and for quotes that
-    /// rows could hide behind; `permanent` for a record of more than [`super::MAX_RECORD`] bytes;
-    /// whatever reading the input gives.
+    /// rows could hide behind; `permanent` for a record of more than [`super::MAX_RECORD`] bytes, or
+    /// than the budget has; whatever reading the input gives.
     pub fn next_batch(&mut self) -> Result<Option<Batch>> {
         self.start()?;
         while !self.batcher.is_full() && self.next_record()? {
             self.take_record()?;
         }
+        // A long record leaves no buffer of its length behind.
+        self.record.bytes.clear();
+        self.record.fields.clear();
+        self.record.bytes.shrink_to(BATCH_BYTES);
         self.batcher.finish()
     }
 
@@ -213,7 +228,15 @@ impl<R: BufRead> CsvReader<R> {
     /// one column, whose NULL they are.
     fn next_record(&mut self) -> Result<bool> {
         loop {
-            let more = self.record.read(&mut self.input, self.options.delimiter, self.line)?;
+            let most = MAX_RECORD.min(self.batcher.room());
+            let more =
+                self.record.read(&mut self.input, self.options.delimiter, self.line, most)?;
+            let size = self.record.bytes.len();
+            let held = match self.record.cut {
+                true => Err(self.batcher.beyond(size)),
+                false => self.batcher.hold(size),
+            };
+            held.map_err(|error| error.with("line", self.line))?;
             self.line = self.record.last + 1;
             let empty = matches!(self.record.fields[..], [(0, false)]);
             if !more || !empty || self.columns.len() == 1 {
@@ -313,10 +336,17 @@ enum State {
 
 impl Record {
     /// Reads one record, up to its line break, which is LF or CRLF. `line` is that on which it starts.
-    fn read(&mut self, input: &mut impl BufRead, delimiter: u8, line: u64) -> Result<bool> {
+    /// One that is longer than `most` is not read to its end.
+    fn read(
+        &mut self,
+        input: &mut impl BufRead,
+        delimiter: u8,
+        line: u64,
+        most: usize,
+    ) -> Result<bool> {
         self.bytes.clear();
         self.fields.clear();
-        (self.broken, self.first, self.last) = (false, line, line);
+        (self.broken, self.cut, self.first, self.last) = (false, false, line, line);
         let mut state = State::Start;
         // Where the field starts, where its closing quote stood, and whether there is a record.
         let (mut start, mut closed, mut any) = (0, 0, false);
@@ -385,7 +415,11 @@ impl Record {
                 self.end_field(state, closed);
                 return Ok(true);
             }
-            if self.bytes.len() > super::MAX_RECORD {
+            if self.bytes.len() > most && most < MAX_RECORD {
+                self.cut = true;
+                return Ok(true);
+            }
+            if self.bytes.len() > MAX_RECORD {
                 return Err(match state {
                     State::Quoted => too_long(READ).with("line of the opening quote", opened),
                     _ => too_long(READ).with("line", line),

@@ -13,8 +13,9 @@ use arrow::ipc::reader::StreamReader;
 use arrow::ipc::root_as_footer;
 
 use super::columns::{Columns, counterparts};
+use crate::budget::{Budget, Charge, Use};
 use crate::error::{Error, Result};
-use crate::rows::Batch;
+use crate::rows::{Batch, bytes_of};
 
 const READ: &str = "read Arrow";
 /// By what a file begins and ends.
@@ -22,9 +23,22 @@ const MAGIC: &[u8] = b"ARROW1";
 /// How long the table of contents may be.
 const FOOTER_LIMIT: u64 = 256 << 20;
 
+/// Charges what is about to be read in one piece: the reader makes room for a whole batch first.
+struct Charged<R> {
+    input: R,
+    charge: Charge,
+}
+
+impl<R: Read> Read for Charged<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.charge.cover(buffer.len()).map_err(std::io::Error::other)?;
+        self.input.read(buffer)
+    }
+}
+
 /// An Arrow file or stream whose schema has been read.
 pub struct IpcFile<R> {
-    reader: StreamReader<R>,
+    reader: StreamReader<Charged<R>>,
     /// What its columns become.
     pub schema: SchemaRef,
     is_file: bool,
@@ -58,6 +72,7 @@ impl<R: BufRead> IpcFile<R> {
                 }
             }
         }
+        let input = Charged { input, charge: Charge::default() };
         let reader = StreamReader::try_new(input, None).map_err(classify)?;
         let schema = counterparts(&reader.schema(), READ)?;
         let columns = Columns::new(&schema, &schema, READ)?;
@@ -73,10 +88,21 @@ impl<R: BufRead> IpcFile<R> {
         Ok(self)
     }
 
+    /// Charges what is held to a budget: a batch of the file, as long as it is taken apart.
+    ///
+    /// # Errors
+    /// Those of the budget.
+    pub fn within(mut self, budget: &Budget) -> Result<IpcFile<R>> {
+        self.reader.get_mut().charge = budget.charge(Use::Reading, 0)?;
+        self.columns = self.columns.within(budget);
+        Ok(self)
+    }
+
     /// The next batch; `None` at the end.
     ///
     /// # Errors
-    /// `permanent` for a file that is damaged or cut off; whatever reading the input gives.
+    /// `permanent` for a file that is damaged or cut off, or whose batches the budget does not have
+    /// room for; whatever reading the input gives.
     pub fn next_batch(&mut self) -> Result<Option<Batch>> {
         loop {
             if let Some(piece) = self.pieces.pop_front() {
@@ -85,7 +111,9 @@ impl<R: BufRead> IpcFile<R> {
             match self.reader.next() {
                 Some(batch) => {
                     self.batches += 1;
-                    self.pieces = Columns::pieces(&batch.map_err(classify)?).into();
+                    let batch = batch.map_err(classify)?;
+                    self.reader.get_mut().charge.set(bytes_of(&batch))?;
+                    self.pieces = self.columns.pieces(&batch).into();
                 }
                 None if self.is_file => {
                     self.is_file = false;

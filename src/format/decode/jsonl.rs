@@ -14,10 +14,11 @@ use serde_json::{Map, Value as Json};
 
 use super::batcher::{Batcher, Column};
 use super::why::why;
-use super::{damaged, too_long};
+use super::{MAX_RECORD, damaged, too_long};
+use crate::budget::Budget;
 use crate::error::Result;
 use crate::format::FieldType;
-use crate::rows::{Batch, Refused};
+use crate::rows::{BATCH_BYTES, Batch, Refused};
 
 const READ: &str = "read JSON lines";
 
@@ -46,31 +47,47 @@ impl<R: BufRead> JsonlReader<R> {
         }
     }
 
+    /// Charges what is held to a budget.
+    ///
+    /// # Errors
+    /// Those of the budget.
+    pub fn within(self, budget: &Budget) -> Result<Self> {
+        Ok(JsonlReader { batcher: self.batcher.within(budget)?, ..self })
+    }
+
     /// The next batch; `None` at the end.
     ///
     /// # Errors
-    /// `permanent` for a line of more than [`super::MAX_RECORD`] bytes; whatever reading the
-    /// input gives.
+    /// `permanent` for a line of more than [`super::MAX_RECORD`] bytes, or than the budget has;
+    /// whatever reading the input gives.
     pub fn next_batch(&mut self) -> Result<Option<Batch>> {
         while !self.batcher.is_full() && self.next_line()? {
             if !self.line.trim_ascii().is_empty() {
                 self.take_line();
             }
         }
+        // A long line leaves no buffer of its length behind.
+        self.line.clear();
+        self.line.shrink_to(BATCH_BYTES);
         self.batcher.finish()
     }
 
     fn next_line(&mut self) -> Result<bool> {
         self.line.clear();
         self.number += 1;
-        let mut limited = std::io::Read::take(&mut self.input, super::MAX_RECORD as u64 + 1);
+        let most = MAX_RECORD.min(self.batcher.room());
+        let mut limited = std::io::Read::take(&mut self.input, most as u64 + 1);
         let read = limited.read_until(b'\n', &mut self.line);
         match read.map_err(|cause| damaged(READ, cause))? {
             0 => Ok(false),
-            _ if self.line.len() > super::MAX_RECORD => {
-                Err(too_long(READ).with("line", self.number))
+            _ if self.line.len() > MAX_RECORD => Err(too_long(READ).with("line", self.number)),
+            _ if self.line.len() > most => {
+                Err(self.batcher.beyond(self.line.len()).with("line", self.number))
             }
-            _ => Ok(true),
+            _ => {
+                let held = self.batcher.hold(self.line.len());
+                held.map(|()| true).map_err(|error| error.with("line", self.number))
+            }
         }
     }
 

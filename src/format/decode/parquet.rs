@@ -1,67 +1,116 @@
-//! Parquet → batches: ranges of a file, one row group's columns at a time.
+//! Parquet → batches: by ranges of a file, page by page, so that no row group is ever held whole.
 
+use std::collections::VecDeque;
+
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use futures::stream::{BoxStream, StreamExt};
-use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuilder};
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use parquet::errors::ParquetError;
+use parquet::file::reader::ChunkReader;
 
 use super::columns::{Columns, counterparts};
+use crate::budget::{Budget, Charge, Use};
 use crate::error::{Error, Result};
-use crate::rows::{BATCH_BYTES, BATCH_ROWS, Batch};
+use crate::rows::{Batch, batch_bytes, bytes_of};
 
 const READ: &str = "read Parquet";
 
 /// A Parquet file whose footer has been read.
-pub struct ParquetFile<T> {
-    builder: ParquetRecordBatchStreamBuilder<T>,
+pub struct ParquetFile<T: ChunkReader + 'static> {
+    builder: ParquetRecordBatchReaderBuilder<T>,
     /// What its columns become.
     pub schema: SchemaRef,
+    charge: Charge,
+    /// What is charged without a batch.
+    base: usize,
 }
 
-impl<T: AsyncFileReader + Send + Unpin + 'static> ParquetFile<T> {
+impl<T: ChunkReader + 'static> ParquetFile<T> {
     /// Reads the footer.
     ///
     /// # Errors
     /// `permanent` when it is no Parquet file, or a column has a type without exact counterpart.
-    pub async fn open(file: T) -> Result<ParquetFile<T>> {
-        let builder = ParquetRecordBatchStreamBuilder::new(file).await.map_err(classify)?;
+    pub fn open(file: T) -> Result<ParquetFile<T>> {
+        let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(classify)?;
         let schema = counterparts(builder.schema(), READ)?;
-        Ok(ParquetFile { builder, schema })
+        Ok(ParquetFile { builder, schema, charge: Charge::default(), base: 0 })
     }
 
-    /// The rows, with the columns of `schema` in its order.
+    /// Charges what the footer takes to a budget, and what a batch does while it is made.
     ///
     /// # Errors
-    /// `contract` when the file's columns are others. The stream's errors are of the store, or
-    /// `permanent` for a damaged file.
-    pub fn read(self, schema: &SchemaRef) -> Result<BoxStream<'static, Result<Batch>>> {
-        let mut columns = Columns::new(&self.schema, schema, READ)?;
-        let rows = self.batch_rows();
-        let stream = self.builder.with_batch_size(rows).build().map_err(classify)?;
-        Ok(stream.map(move |batch| columns.exact(&batch.map_err(classify)?)).boxed())
+    /// Those of the budget.
+    pub fn within(mut self, budget: &Budget) -> Result<ParquetFile<T>> {
+        self.base = self.builder.metadata().memory_size() + batch_bytes(budget);
+        self.charge = budget.charge(Use::Reading, self.base)?;
+        Ok(self)
     }
 
-    /// As many rows as [`BATCH_BYTES`] hold, by what the footer tells of their width.
-    fn batch_rows(&self) -> usize {
+    /// How many columns the file has, and how many bytes its largest row group.
+    pub fn extent(&self) -> (usize, usize) {
+        let metadata = self.builder.metadata();
+        let groups = metadata.row_groups().iter();
+        let largest = groups.map(|group| group.compressed_size()).max().unwrap_or_default();
+        let columns = metadata.file_metadata().schema_descr().num_columns();
+        (columns, usize::try_from(largest).unwrap_or(usize::MAX))
+    }
+
+    /// The rows, with the columns of `schema` in its order, in batches that fit a budget.
+    ///
+    /// # Errors
+    /// `contract` when the file's columns are others.
+    pub fn wanting(self, schema: &SchemaRef, budget: &Budget) -> Result<ParquetRows> {
+        let columns = Columns::new(&self.schema, schema, READ)?.within(budget);
+        // By what the footer tells of their width: of texts, if it does, without their dictionaries.
         let groups = self.builder.metadata().row_groups();
         let widest = groups.iter().filter_map(|group| {
-            usize::try_from(group.total_byte_size() / group.num_rows().max(1)).ok()
+            let each = group.columns().iter().map(|column| {
+                let text = column.unencoded_byte_array_data_bytes().unwrap_or_default();
+                text.max(column.uncompressed_size())
+            });
+            usize::try_from(each.sum::<i64>() / group.num_rows().max(1)).ok()
         });
-        (BATCH_BYTES / widest.max().unwrap_or(1).max(1)).clamp(1, BATCH_ROWS)
+        let rows = columns.rows(widest.max().unwrap_or_default());
+        let reader = self.builder.with_batch_size(rows).build().map_err(classify)?;
+        let base = self.base;
+        Ok(ParquetRows { reader, columns, pieces: VecDeque::new(), charge: self.charge, base })
     }
 }
 
-/// The error of the file's reader as it was, or that of a damaged file.
-fn classify(error: ParquetError) -> Error {
-    match error {
-        ParquetError::External(cause) => match cause.downcast::<Error>() {
-            Ok(cause) => *cause,
-            Err(cause) => Error::permanent(READ, "the file cannot be read").caused_by(cause),
-        },
-        other => Error::permanent(READ, "the file is no sound Parquet file")
-            .help("Check that it is complete.")
-            .caused_by(other),
+/// The rows of a file.
+pub struct ParquetRows {
+    reader: ParquetRecordBatchReader,
+    columns: Columns,
+    /// Parts of a batch that is larger than the footer told.
+    pieces: VecDeque<RecordBatch>,
+    charge: Charge,
+    base: usize,
+}
+
+impl ParquetRows {
+    /// The next batch; `None` at the end.
+    ///
+    /// # Errors
+    /// Those of the store, or `permanent` for a damaged file.
+    pub fn next_batch(&mut self) -> Result<Option<Batch>> {
+        loop {
+            if let Some(piece) = self.pieces.pop_front() {
+                return self.columns.exact(&piece).map(Some);
+            }
+            let Some(batch) = self.reader.next() else { return Ok(None) };
+            let batch = batch.map_err(classify)?;
+            self.charge.set(self.base + bytes_of(&batch))?;
+            self.pieces = self.columns.pieces(&batch).into();
+        }
     }
+}
+
+/// The error of a damaged file. What the file's own reader says is in its words alone here: whoever gave
+/// the reader knows more.
+fn classify(cause: impl Into<ParquetError>) -> Error {
+    Error::permanent(READ, "the file is no sound Parquet file")
+        .help("Check that it is complete.")
+        .caused_by(cause.into())
 }
 
 #[cfg(test)]
@@ -74,20 +123,25 @@ mod tests {
         TimestampNanosecondArray, UInt64Array,
     };
     use arrow::datatypes::{Decimal128Type, Int32Type, TimestampMicrosecondType};
-    use futures::TryStreamExt;
+    use bytes::Bytes;
 
-    fn file(columns: Vec<(&str, ArrayRef)>) -> std::io::Cursor<Vec<u8>> {
+    fn file(columns: Vec<(&str, ArrayRef)>) -> Bytes {
         let batch = RecordBatch::try_from_iter(columns).unwrap();
         let mut bytes = Vec::new();
         let mut writer =
             parquet::arrow::ArrowWriter::try_new(&mut bytes, batch.schema(), None).unwrap();
         writer.write(&batch).unwrap();
         writer.close().unwrap();
-        std::io::Cursor::new(bytes)
+        bytes.into()
     }
 
-    #[tokio::test]
-    async fn wider_types_take_every_value_and_nanoseconds_are_refused() {
+    fn all<T: ChunkReader>(file: ParquetFile<T>, schema: &SchemaRef) -> Vec<Batch> {
+        let mut rows = file.wanting(schema, &Budget::default()).unwrap();
+        std::iter::from_fn(|| rows.next_batch().unwrap()).collect()
+    }
+
+    #[test]
+    fn wider_types_take_every_value_and_nanoseconds_are_refused() {
         let words: DictionaryArray<Int32Type> = ["a", "b", "a"].into_iter().collect();
         let file = file(vec![
             ("u", Arc::new(UInt64Array::from(vec![u64::MAX, 0, 1]))),
@@ -102,9 +156,9 @@ mod tests {
                 ),
             ),
         ]);
-        let file = ParquetFile::open(file).await.unwrap();
+        let file = ParquetFile::open(file).unwrap();
         let schema = file.schema.clone();
-        let batches: Vec<_> = file.read(&schema).unwrap().try_collect().await.unwrap();
+        let batches = all(file, &schema);
         let batch = &batches[0];
         assert_eq!((batch.read, batch.rows.num_rows()), (3, 2));
         let numbers = batch.rows.column(0).as_primitive::<Decimal128Type>();
@@ -117,30 +171,30 @@ mod tests {
         assert_eq!(batch.refused[0].row["t"], "1 nanoseconds");
     }
 
-    #[tokio::test]
-    async fn files_with_other_columns_are_drift() {
+    #[test]
+    fn files_with_other_columns_are_drift() {
         let one = || Arc::new(Int64Array::from(vec![1])) as ArrayRef;
         let text = Arc::new(StringArray::from(vec!["x"])) as ArrayRef;
-        let first = ParquetFile::open(file(vec![("a", one()), ("b", text.clone())])).await.unwrap();
-        let moved = ParquetFile::open(file(vec![("b", text.clone()), ("a", one())])).await.unwrap();
-        let batches: Vec<_> = moved.read(&first.schema).unwrap().try_collect().await.unwrap();
+        let first = ParquetFile::open(file(vec![("a", one()), ("b", text.clone())])).unwrap();
+        let moved = ParquetFile::open(file(vec![("b", text.clone()), ("a", one())])).unwrap();
+        let batches = all(moved, &first.schema);
         assert_eq!(batches[0].rows.schema(), first.schema);
         for (columns, name) in [
             (vec![("a", one())], "b"),
             (vec![("a", text.clone()), ("b", text.clone())], "a"),
             (vec![("a", one()), ("b", text.clone()), ("c", one())], "c"),
         ] {
-            let file = ParquetFile::open(file(columns)).await.unwrap();
-            let error = file.read(&first.schema).map(|_| ()).unwrap_err();
+            let file = ParquetFile::open(file(columns)).unwrap();
+            let error = file.wanting(&first.schema, &Budget::default()).map(|_| ()).unwrap_err();
             assert_eq!(error.class(), crate::error::Class::Contract);
             assert!(error.to_string().contains(&format!("column {name}")), "{error}");
         }
     }
 
-    #[tokio::test]
-    async fn what_is_no_parquet_is_permanent() {
-        let junk = std::io::Cursor::new(b"a,b\n1,2\n and more text".to_vec());
-        let error = ParquetFile::open(junk).await.map(|_| ()).unwrap_err();
+    #[test]
+    fn what_is_no_parquet_is_permanent() {
+        let junk = Bytes::from_static(b"a,b\n1,2\n and more text");
+        let error = ParquetFile::open(junk).map(|_| ()).unwrap_err();
         assert_eq!(error.class(), crate::error::Class::Permanent);
     }
 }

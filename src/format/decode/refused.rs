@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::batcher::{Batcher, Column};
 use super::exact;
 use super::jsonl::{Object, put, raw};
+use crate::budget::Budget;
 use crate::error::{Error, Result};
 use crate::format::FieldType;
 use crate::rows::Batch;
@@ -29,11 +30,20 @@ impl RefusedRows {
         RefusedRows { types: types.clone(), batcher: Batcher::new(types) }
     }
 
+    /// Charges what is gathered to a budget.
+    ///
+    /// # Errors
+    /// Those of the budget.
+    pub fn within(self, budget: &Budget) -> Result<RefusedRows> {
+        Ok(RefusedRows { batcher: self.batcher.within(budget)?, ..self })
+    }
+
     /// Adds a row. Columns that are not among the types are passed over.
     ///
     /// # Errors
-    /// `permanent`, naming the column, where it is no such row.
+    /// `permanent`, naming the column, where it is no such row; those of the budget.
     pub fn add(&mut self, row: &str) -> Result<()> {
+        self.batcher.hold(row.len())?;
         let object: Object<'_> = serde_json::from_str(row)
             .map_err(|_| Error::permanent(DOING, "it is no JSON object"))?;
         let mut values = vec![None; self.types.len()];

@@ -27,7 +27,9 @@ use self::jsonl::JsonlWriter;
 use self::parquet::ParquetWriter;
 use super::values::Values;
 use super::{Compression, CsvOptions, FieldType, Format};
+use crate::budget::Budget;
 use crate::error::{Error, Result};
+use crate::rows::BATCH_BYTES;
 
 const DOING: &str = "encode the rows";
 /// The level of zstd: the fastest of the usual ones, which already shrinks rows well.
@@ -97,6 +99,27 @@ impl Encoder {
         Ok(Encoder { lines, squeezer, plain })
     }
 
+    /// The same, holding back no more than suits a budget.
+    #[must_use]
+    pub fn within(mut self, budget: &Budget) -> Encoder {
+        if let Lines::Parquet(writer) = &mut self.lines {
+            writer.group_at(budget.share(6, usize::MAX));
+        }
+        self
+    }
+
+    /// About how many bytes it holds at the most while it takes in rows of so many bytes, and what it
+    /// gives for them.
+    pub fn needs(&self, rows: usize) -> usize {
+        match &self.lines {
+            // As pages, one after the other of which is handed on when the row group ends.
+            Lines::Parquet(writer) => (writer.held() + rows) / 4 * 5,
+            // Encoded, packed, and handed on.
+            Lines::Arrow(_) | Lines::Avro(_) => 3 * rows,
+            Lines::Csv(_) | Lines::Jsonl(_) => self.plain.capacity() + 2 * rows,
+        }
+    }
+
     /// Takes a batch in and appends to `out` the bytes that are ready, which may be none.
     ///
     /// # Errors
@@ -105,17 +128,17 @@ impl Encoder {
         match &mut self.lines {
             Lines::Parquet(writer) => {
                 writer.write(rows)?;
-                out.append(writer.ready());
+                hand_on(writer.ready(), out);
                 return Ok(());
             }
             Lines::Arrow(writer) => {
                 writer.write(rows)?;
-                out.append(writer.ready());
+                hand_on(writer.ready(), out);
                 return Ok(());
             }
             Lines::Avro(writer) => {
                 writer.write(rows)?;
-                out.append(writer.ready());
+                hand_on(writer.ready(), out);
                 return Ok(());
             }
             Lines::Csv(writer) => writer.write(rows, &mut self.plain)?,
@@ -140,16 +163,16 @@ impl Encoder {
         match &mut self.lines {
             Lines::Parquet(writer) => {
                 writer.finish()?;
-                out.append(writer.ready());
+                hand_on(writer.ready(), out);
                 return Ok(());
             }
             Lines::Arrow(writer) => {
                 writer.finish()?;
-                out.append(writer.ready());
+                hand_on(writer.ready(), out);
                 return Ok(());
             }
             Lines::Avro(writer) => {
-                out.append(writer.ready());
+                hand_on(writer.ready(), out);
                 return Ok(());
             }
             Lines::Csv(_) | Lines::Jsonl(_) => {}
@@ -165,18 +188,28 @@ impl Encoder {
 
     fn squeeze(&mut self, out: &mut Vec<u8>) -> Result<()> {
         match &mut self.squeezer {
-            Squeezer::None => out.append(&mut self.plain),
+            Squeezer::None => hand_on(&mut self.plain, out),
             Squeezer::Gzip(gzip) => {
                 gzip.write_all(&self.plain).map_err(failed)?;
-                out.append(gzip.get_mut());
+                hand_on(gzip.get_mut(), out);
             }
             Squeezer::Zstd(zstd) => {
                 zstd.write_all(&self.plain).map_err(failed)?;
-                out.append(zstd.get_mut());
+                hand_on(zstd.get_mut(), out);
             }
         }
         self.plain.clear();
+        // A wide row leaves no buffer of its length behind.
+        self.plain.shrink_to(BATCH_BYTES);
         Ok(())
+    }
+}
+
+/// Moves bytes on; without a copy, where nothing is there yet.
+fn hand_on(from: &mut Vec<u8>, to: &mut Vec<u8>) {
+    match to.is_empty() {
+        true => std::mem::swap(from, to),
+        false => to.append(from),
     }
 }
 

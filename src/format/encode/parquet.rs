@@ -11,7 +11,7 @@ use super::{bare, types};
 use crate::error::{Error, Result};
 use crate::format::Compression;
 
-/// Bytes of rows not yet written at which a row group ends.
+/// Bytes of rows not yet written at which a row group ends, where the run's budget does not make it less.
 const GROUP_BYTES: usize = 32 << 20;
 /// Rows at which a row group ends.
 const GROUP_ROWS: usize = 1 << 20;
@@ -22,6 +22,7 @@ const DICTIONARY_BYTES: usize = 64 << 10;
 pub struct ParquetWriter {
     writer: ArrowWriter<Vec<u8>>,
     schema: SchemaRef,
+    group: usize,
 }
 
 impl ParquetWriter {
@@ -45,7 +46,17 @@ impl ParquetWriter {
             .build();
         let writer =
             ArrowWriter::try_new(Vec::new(), schema.clone(), Some(properties)).map_err(failed)?;
-        Ok(ParquetWriter { writer, schema })
+        Ok(ParquetWriter { writer, schema, group: GROUP_BYTES })
+    }
+
+    /// Lets row groups end at so many bytes, if that is less.
+    pub fn group_at(&mut self, bytes: usize) {
+        self.group = self.group.min(bytes);
+    }
+
+    /// How many bytes are held of what was taken in.
+    pub fn held(&self) -> usize {
+        self.writer.memory_size()
     }
 
     /// Takes a batch in, and ends the row group when it has grown large.
@@ -53,7 +64,7 @@ impl ParquetWriter {
         let rows = RecordBatch::try_new(self.schema.clone(), rows.columns().to_vec())
             .map_err(|cause| super::drifted("write Parquet").caused_by(cause))?;
         self.writer.write(&rows).map_err(failed)?;
-        if self.writer.memory_size() >= GROUP_BYTES {
+        if self.writer.memory_size() >= self.group {
             self.writer.flush().map_err(failed)?;
         }
         Ok(())

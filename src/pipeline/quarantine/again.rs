@@ -10,12 +10,13 @@ use tokio::sync::mpsc;
 
 use super::Vault;
 use super::read::{KeptRow, KeptRows, Types};
+use crate::budget::Budget;
 use crate::contract::BrokenRules;
 use crate::error::{Error, Result};
 use crate::format::decode::batcher::schema;
 use crate::format::decode::refused::{RefusedRows, raw_row};
 use crate::job::supplement::Supplement;
-use crate::rows::{At, BATCH_ROWS, Batch, Counts, Origin, Places, Refused, Rows};
+use crate::rows::{At, BATCH_ROWS, Batch, Counts, Origin, Places, Refused, Rows, batch_bytes};
 
 const DOING: &str = "read the refused rows again";
 
@@ -35,7 +36,7 @@ struct Content {
 /// # Errors
 /// `permanent` where the file is damaged, or holds another number of rows than the run recorded;
 /// `contract` where no row could be held against a contract.
-pub async fn rows(vault: &Vault, supplement: &Supplement) -> Result<Vec<Rows>> {
+pub async fn rows(vault: &Vault, supplement: &Supplement, budget: &Budget) -> Result<Vec<Rows>> {
     let Supplement { run, place, rows, .. } = supplement;
     let content = KeptRows::open(vault, *run, place, count).await?;
     let found = content.typed.iter().sum::<u64>() + content.untyped;
@@ -54,7 +55,7 @@ pub async fn rows(vault: &Vault, supplement: &Supplement) -> Result<Vec<Rows>> {
             let types = content.types.get(of)?.clone();
             let schema = schema(&types);
             let pick = Pick { of, types, untyped: first && content.untyped > 0 };
-            let stream = stream(vault, supplement, pick);
+            let stream = stream(vault, supplement, pick, budget);
             Some(Rows { schema, stream, snapshot: None })
         })
         .collect();
@@ -92,12 +93,19 @@ struct Pick {
 }
 
 /// The picked rows; nothing is read before the first is asked for.
-fn stream(vault: &Vault, supplement: &Supplement, pick: Pick) -> BoxStream<'static, Result<Batch>> {
+fn stream(
+    vault: &Vault,
+    supplement: &Supplement,
+    pick: Pick,
+    budget: &Budget,
+) -> BoxStream<'static, Result<Batch>> {
     let (vault, Supplement { run, place, .. }) = (vault.clone(), supplement.clone());
+    let budget = budget.clone();
     let begun = async move {
         let (outbox, inbox) = mpsc::channel(1);
         let reading = tokio::spawn(async move {
-            KeptRows::open(&vault, run, &place, move |rows| send(rows, pick, &outbox)).await
+            let send = move |rows| send(rows, pick, &budget, &outbox);
+            KeptRows::open(&vault, run, &place, send).await
         });
         stream::unfold((inbox, Some(reading)), |(mut inbox, mut reading)| async move {
             if let Some(batch) = inbox.recv().await {
@@ -115,8 +123,13 @@ fn stream(vault: &Vault, supplement: &Supplement, pick: Pick) -> BoxStream<'stat
     stream::once(begun).flatten().boxed()
 }
 
-fn send(mut rows: KeptRows, pick: Pick, outbox: &mpsc::Sender<Batch>) -> Result<()> {
-    let mut gathered = Gathered::new(&pick.types);
+fn send(
+    mut rows: KeptRows,
+    pick: Pick,
+    budget: &Budget,
+    outbox: &mpsc::Sender<Batch>,
+) -> Result<()> {
+    let mut gathered = Gathered::new(&pick.types, budget)?;
     while let Some(row) = rows.next_row()? {
         let of = row.of;
         if of != Some(pick.of) && !(of.is_none() && pick.untyped) {
@@ -124,7 +137,9 @@ fn send(mut rows: KeptRows, pick: Pick, outbox: &mpsc::Sender<Batch>) -> Result<
         }
         let place = Place::of(row.origin.as_ref());
         let elsewhere = of.is_some() && !gathered.numbers.is_empty() && place != gathered.place;
-        if (elsewhere || gathered.is_full()) && outbox.blocking_send(gathered.take()?).is_err() {
+        if (elsewhere || gathered.is_full())
+            && outbox.blocking_send(gathered.take()?.charged(budget)?).is_err()
+        {
             // Nobody wants them any more.
             return Ok(());
         }
@@ -139,7 +154,7 @@ fn send(mut rows: KeptRows, pick: Pick, outbox: &mpsc::Sender<Batch>) -> Result<
     }
     let last = gathered.take()?;
     if last.read > 0 {
-        let _ = outbox.blocking_send(last);
+        let _ = outbox.blocking_send(last.charged(budget)?);
     }
     Ok(())
 }
@@ -177,23 +192,26 @@ struct Gathered {
     refused: Vec<Refused>,
     /// Of the rows without types.
     bytes: usize,
+    /// How many of those make a batch.
+    full: usize,
     schema: SchemaRef,
 }
 
 impl Gathered {
-    fn new(types: &Types) -> Gathered {
-        Gathered {
-            batches: RefusedRows::new(types),
+    fn new(types: &Types, budget: &Budget) -> Result<Gathered> {
+        Ok(Gathered {
+            batches: RefusedRows::new(types).within(budget)?,
+            full: batch_bytes(budget),
             place: None,
             numbers: Vec::new(),
             refused: Vec::new(),
             bytes: 0,
             schema: schema(types),
-        }
+        })
     }
 
     fn is_full(&self) -> bool {
-        let many = self.refused.len() >= BATCH_ROWS || self.bytes >= crate::rows::BATCH_BYTES;
+        let many = self.refused.len() >= BATCH_ROWS || self.bytes >= self.full;
         many || self.batches.is_full()
     }
 

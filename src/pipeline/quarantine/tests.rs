@@ -9,6 +9,7 @@ use secrecy::ExposeSecret;
 use serde_json::json;
 
 use super::*;
+use crate::budget::Budget;
 use crate::error::Class;
 use crate::format::row_json;
 use crate::job::supplement::Supplement;
@@ -231,7 +232,7 @@ async fn rows_that_are_refused_again_keep_their_places() {
         place,
         rows: 12,
     };
-    let mut streams = super::rows(&bed.vault, &supplement).await.unwrap();
+    let mut streams = super::rows(&bed.vault, &supplement, &Budget::default()).await.unwrap();
     let batches: Vec<Batch> = streams.remove(0).stream.try_collect().await.unwrap();
     let typed: Vec<_> = batches
         .iter()

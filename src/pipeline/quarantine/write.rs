@@ -13,11 +13,15 @@ use tokio::io::AsyncWriteExt;
 
 use super::line::{Column, Columns, FORMAT, Head, RowOut};
 use super::{DOING, Vault, place};
+use crate::budget::{Budget, Charge, Use};
 use crate::connect::files::Store;
 use crate::error::{Error, Result};
 use crate::format::FieldType;
 use crate::rows::Refused;
 use crate::sink::Holder;
+
+/// Bytes of one request: one is under way while the next is filled. No store takes less.
+const PIECE: usize = 5 << 20;
 
 /// The quarantine of one attempt.
 pub struct Quarantine {
@@ -29,6 +33,7 @@ pub struct Quarantine {
     cipher: Option<Cipher>,
     /// The columns that were written, by their number.
     schemas: Vec<SchemaRef>,
+    charge: Charge,
 }
 
 impl Quarantine {
@@ -44,10 +49,20 @@ impl Quarantine {
             head: Head { format: FORMAT.to_owned(), run: holder.run, fence: holder.fence },
             place,
             recipient: vault.recipient().await?,
-            writer: BufWriter::new(store.objects.clone(), path),
+            writer: BufWriter::with_capacity(store.objects.clone(), path, PIECE)
+                .with_max_concurrency(1),
             cipher: None,
             schemas: Vec::new(),
+            charge: Charge::default(),
         })
+    }
+
+    /// The same, charging what it holds to a budget.
+    ///
+    /// # Errors
+    /// Those of the budget.
+    pub fn within(self, budget: &Budget) -> Result<Quarantine> {
+        Ok(Quarantine { charge: budget.charge(Use::Quarantine, 0)?, ..self })
     }
 
     /// Adds rows.
@@ -110,6 +125,7 @@ impl Quarantine {
     async fn pass_on(&mut self) -> Result<()> {
         let Some(cipher) = &self.cipher else { return Ok(()) };
         let ready = cipher.taken.take();
+        self.charge.cover(2 * PIECE + 2 * ready.len())?;
         self.writer.write_all(&ready).await.map_err(failed)
     }
 }

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
+use super::part::LEAST_PIECE;
+use crate::budget::{Budget, Charge, Use};
 use crate::connect::files::{Store, classify};
 use crate::error::{Error, Result};
 use crate::job::decision;
@@ -16,7 +18,8 @@ use crate::job::decision;
 const STAGE: &str = "stage a part";
 const CLEAN: &str = "give an upload up";
 
-/// Bytes of a piece. All but the last are of one size, as some stores want it.
+/// Bytes of a piece, where the run's budget does not make it less. All but the last are of one size,
+/// as some stores want it.
 const PIECE: usize = 16 << 20;
 /// How many pieces stores take.
 const PIECES: usize = 10_000;
@@ -38,6 +41,9 @@ pub(super) struct Upload {
     /// The piece that is being sent while the next is filled.
     sending: Option<JoinHandle<object_store::Result<PartId>>>,
     filling: Vec<u8>,
+    piece: usize,
+    /// The piece that is sent and the one that is filled.
+    _charge: Charge,
 }
 
 impl Upload {
@@ -45,7 +51,15 @@ impl Upload {
     ///
     /// # Errors
     /// `fenced` when this fence staged there before: a fence belongs to one attempt.
-    pub fn begin(store: &Store, note: &Path, last: Path, runtime: &Handle) -> Result<Upload> {
+    pub fn begin(
+        store: &Store,
+        note: &Path,
+        last: Path,
+        runtime: &Handle,
+        budget: &Budget,
+    ) -> Result<Upload> {
+        let piece = budget.share(8, PIECE).max(LEAST_PIECE);
+        let charge = budget.charge(Use::Uploading, 2 * piece)?;
         let uploads = store.uploads.clone().ok_or_else(|| {
             Error::permanent(STAGE, "the store has no uploads that can be completed later")
         })?;
@@ -71,16 +85,18 @@ impl Upload {
             pieces: Vec::new(),
             sending: None,
             filling: Vec::new(),
+            piece,
+            _charge: charge,
         })
     }
 
     pub fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {
-            let room = PIECE - self.filling.len();
+            let room = self.piece - self.filling.len();
             let (now, rest) = bytes.split_at(room.min(bytes.len()));
             self.filling.extend_from_slice(now);
             bytes = rest;
-            if self.filling.len() == PIECE {
+            if self.filling.len() == self.piece {
                 self.send()?;
             }
         }
@@ -93,8 +109,11 @@ impl Upload {
         let index = self.pieces.len();
         if index == PIECES {
             return Err(Error::contract(STAGE, "the file is too large for the store")
-                .with("bytes", PIECE * PIECES)
-                .help("Put {part} into `file`, so that there may be several."));
+                .with("bytes", self.piece * PIECES)
+                .help(
+                    "Put {part} into `file`, so that there may be several; or raise [limits] memory: \
+                     a piece is an eighth of it, and 16 MiB at the most.",
+                ));
         }
         let piece = Bytes::from(std::mem::take(&mut self.filling));
         let (uploads, last, id) = (self.uploads.clone(), self.last.clone(), self.id.clone());

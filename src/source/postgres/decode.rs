@@ -17,9 +17,10 @@ use arrow::datatypes::SchemaRef;
 use serde_json::Value as Json;
 
 use super::numeric;
+use crate::budget::{Budget, Charge, Use};
 use crate::error::{Error, Result};
 use crate::format::{FieldType, row_json};
-use crate::rows::{BATCH_BYTES, BATCH_ROWS, Batch, Breach, Refused};
+use crate::rows::{BATCH_BYTES, BATCH_ROWS, Batch, Breach, Refused, batch_bytes};
 
 const SIGNATURE: &[u8; 11] = b"PGCOPY\n\xff\r\n\0";
 /// From 1970-01-01 to 2000-01-01, where PostgreSQL's times begin.
@@ -127,18 +128,41 @@ pub struct Decoder {
     rows: usize,
     bytes: usize,
     started: bool,
+    /// How many bytes of rows make a batch.
+    full: usize,
+    charge: Charge,
 }
 
 impl Decoder {
     /// `schema` has one field for each of `wires`.
     pub fn new(schema: SchemaRef, wires: &[Wire]) -> Decoder {
         let columns = wires.iter().map(|wire| Column::new(*wire)).collect();
-        Decoder { schema, columns, misfits: Vec::new(), rows: 0, bytes: 0, started: false }
+        Decoder {
+            schema,
+            columns,
+            misfits: Vec::new(),
+            rows: 0,
+            bytes: 0,
+            started: false,
+            full: BATCH_BYTES,
+            charge: Charge::default(),
+        }
+    }
+
+    /// Charges what is gathered to a budget, and makes batches of a size that fits it.
+    ///
+    /// # Errors
+    /// Those of the budget.
+    pub(super) fn within(mut self, budget: &Budget) -> Result<Decoder> {
+        self.full = batch_bytes(budget);
+        // The columns of a batch, which grow by doubling.
+        self.charge = budget.charge(Use::Reading, 2 * self.full)?;
+        Ok(self)
     }
 
     /// Whether it is time for [`Decoder::finish`].
     pub fn is_full(&self) -> bool {
-        self.rows >= BATCH_ROWS || self.bytes >= BATCH_BYTES
+        self.rows >= BATCH_ROWS || self.bytes >= self.full
     }
 
     /// Whether there is nothing to finish.
@@ -147,7 +171,11 @@ impl Decoder {
     }
 
     /// Takes one message. A row never spans two (protocol chapter, "COPY Operations").
+    /// The driver holds a message whole, so that a large one is charged only when it is there.
     pub fn take(&mut self, message: &[u8]) -> Result<()> {
+        if message.len() > self.full {
+            self.charge.cover(2 * self.full + 3 * message.len())?;
+        }
         self.take_rows(message).ok_or_else(|| {
             Error::transient("read from PostgreSQL", "the server sent something unexpected")
         })
@@ -213,6 +241,7 @@ impl Decoder {
         let rows = RecordBatch::try_new(self.schema.clone(), arrays).map_err(impossible)?;
         let read = rows.num_rows() as u64;
         (self.rows, self.bytes) = (0, 0);
+        self.charge.set(2 * self.full)?;
         if self.misfits.is_empty() {
             return Ok(Batch::whole(rows));
         }

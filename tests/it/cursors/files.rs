@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::TryStreamExt;
+use longshore::budget::Budget;
 use longshore::connect::Connection;
 use longshore::connect::files::Store;
 use longshore::error::{Class, Error, Result};
@@ -161,7 +162,7 @@ fn source(connection: &Connection, path: &str) -> Box<dyn Source> {
     let fields = json!({"id": {"type": "int64"}});
     let config = json!({"connection": "lake", "path": path, "cursor": "file", "fields": fields});
     let config: SourceConfig = serde_json::from_value(config).unwrap();
-    source::build(&config, connection, None).unwrap()
+    source::build(&config, connection, None, &Budget::default()).unwrap()
 }
 
 /// The rows' number, and the files.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use arrow::array::AsArray;
 use arrow::datatypes::Int32Type;
 use futures::TryStreamExt;
+use longshore::budget::Budget;
 use longshore::connect::Connection;
 use longshore::error::{Class, Result};
 use longshore::job::param::Bindings;
@@ -30,7 +31,7 @@ async fn read(kind: &str, values: &[&str], cursor: Json, since: &Since) -> Resul
     let query = format!("SELECT * FROM (VALUES {}) AS t(id, at)", rows.join(", "));
     let config = json!({"connection": "shop", "query": query, "cursor": cursor});
     let config: SourceConfig = serde_json::from_value(config).unwrap();
-    let source = source::build(&config, &shop(), None).unwrap();
+    let source = source::build(&config, &shop(), None, &Budget::default()).unwrap();
     source.schema(&Bindings::new()).await?;
     let Fresh { rows, to } = source.read_since(&Bindings::new(), since).await?;
     let batches: Vec<_> = rows.stream.try_collect().await?;
