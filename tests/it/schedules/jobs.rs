@@ -136,11 +136,11 @@ pub async fn attempts(installation: &Installation, id: i64) -> String {
     installation.database.text(&sql).await
 }
 
-/// What a query holds that still waits for a lock of this database, by the kind of lock.
-pub fn waiting_for(kinds: &str) -> String {
+/// Whether somebody waits for such a lock of this database: a condition over `pg_locks`.
+pub fn waits_for(lock: &str) -> String {
     format!(
         "SELECT count(*) > 0 FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
-         WHERE NOT l.granted AND a.datname = current_database() AND l.locktype IN ({kinds})"
+         WHERE NOT l.granted AND a.datname = current_database() AND {lock}"
     )
 }
 

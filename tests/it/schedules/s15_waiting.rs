@@ -10,7 +10,7 @@ use jiff::{Timestamp, ToSpan};
 
 use super::jobs::{
     self, GATED, SOON, add_folder, attempts, cancel, delivered_once, failing, job, job_of, of_run,
-    open, shut, still, until_count, until_state, waiting_for, without_sweeper,
+    open, shut, still, until_count, until_state, waits_for, without_sweeper,
 };
 use crate::support::installation::{self, Installation};
 
@@ -39,6 +39,11 @@ async fn gate_parking(installation: &Installation) {
     shut(installation, PARKING).await;
 }
 
+/// Whether a transaction has looked, and is about to park its run.
+fn parks() -> String {
+    waits_for(&format!("l.locktype = 'advisory' AND l.objid = {PARKING}"))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_holder_that_records_while_another_looks_and_parks_wakes_it() {
     with_narrow("concurrency = 1", async |installation| {
@@ -50,11 +55,10 @@ async fn a_holder_that_records_while_another_looks_and_parks_wakes_it() {
         gate_parking(installation).await;
         let second = installation.start("worker", "second");
         installation.publish(&[job(installation, 2, 0)]).await;
-        let parks = waiting_for("'advisory'");
-        installation.until("the second has looked and parks", SOON, &parks).await;
+        installation.until("the second has looked and parks", SOON, &parks()).await;
         // The first one's source waits no more, and the ledger for whoever parks.
         open(installation, 1).await;
-        let records = waiting_for("'transactionid', 'tuple'");
+        let records = waits_for("l.locktype IN ('transactionid', 'tuple')");
         installation.until("the first records", SOON, &records).await;
         assert_ne!(of_run(installation, 1, "state").await, "done");
         open(installation, PARKING).await;
@@ -221,7 +225,7 @@ async fn days_delivered(installation: &Installation, days: i64) {
     for (count, sql) in [
         (2 * days, "SELECT count(*) FROM runs"),
         (2 * days, "SELECT count(*) FROM deliveries"),
-        (2 * days, "SELECT count(*) FROM attempts"),
+        (2 * days, "SELECT count(*) FROM attempts WHERE outcome = 'done'"),
         (
             0,
             "SELECT count(*) FROM runs o JOIN runs c USING (window_start)
@@ -256,8 +260,7 @@ async fn a_predecessor_that_comes_and_ends_while_a_run_parks_for_it_is_found_by_
         let scheduler = installation.start("scheduler", "scheduler");
         // One that parks keeps a connection to the ledger, and others are left to its worker.
         let worker = installation.start("worker", "worker");
-        let parks = waiting_for("'advisory'");
-        installation.until("the order has looked and parks", SOON, &parks).await;
+        installation.until("the order has looked and parks", SOON, &parks()).await;
         installation.run(&["resume", "--export", "customers", "--reason", "a test"]).await;
         until_count(installation, 1, "runs WHERE export = 'customers' AND state = 'done'").await;
         open(installation, PARKING).await;
