@@ -28,7 +28,7 @@ path = "{run}"
 "#;
 
 /// A backlog of so many jobs of one export, all accepted at once, and an urgent job of another behind
-/// them: how many of the backlog end before it begins.
+/// them: few of the backlog end before it begins.
 pub async fn an_urgent_job_behind(backlog: usize) {
     let worker = format!("concurrency = {SLOTS}\nlease = \"30s\"");
     installation::with(&worker, async |installation| {
