@@ -149,7 +149,7 @@ impl From<&Definition> for NewDefinition {
             export: definition.name.clone(),
             hash: definition.hash.clone(),
             content: definition.content.clone(),
-            weight: definition.export.limits.weight,
+            weight: definition.export.limits.weight.max(1),
         }
     }
 }

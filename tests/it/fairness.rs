@@ -1,6 +1,6 @@
 //! Many jobs of one export do not keep another's waiting.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
 use longshore::intake;
@@ -28,7 +28,7 @@ path = "{run}"
 "#;
 
 /// A backlog of so many jobs of one export, all accepted at once, and an urgent job of another behind
-/// them: how many of the backlog end before it begins.
+/// them: few of the backlog end before it begins.
 pub async fn an_urgent_job_behind(backlog: usize) {
     let worker = format!("concurrency = {SLOTS}\nlease = \"30s\"");
     installation::with(&worker, async |installation| {
@@ -40,7 +40,6 @@ pub async fn an_urgent_job_behind(backlog: usize) {
         let ledger = PostgresLedger::open(installation.database.url.as_str(), None, 4).unwrap();
         let filter = RunFilter { limit: 1, ..RunFilter::default() };
         let first = ledger.runs(&filter).await.unwrap().remove(0).order;
-        let began = Instant::now();
         let keys: Vec<usize> = (1..backlog).collect();
         let batches = keys.chunks(1_000).map(|batch| {
             let order = |n| Order { key: format!("k{n}"), body: "{}".to_owned(), ..first.clone() };
@@ -50,7 +49,6 @@ pub async fn an_urgent_job_behind(backlog: usize) {
         let placed: Vec<Option<Vec<Outcome>>> =
             futures::stream::iter(batches).buffered(4).try_collect().await.unwrap();
         assert!(placed.iter().all(Option::is_some), "the definition is another");
-        println!("{backlog} jobs accepted in {:?}", began.elapsed());
 
         let scheduler = installation.start("scheduler", "scheduler");
         let worker = installation.start("worker", "worker");
@@ -71,7 +69,6 @@ pub async fn an_urgent_job_behind(backlog: usize) {
                        AND b.ended_at BETWEEN u.accepted_at AND u.opened_at"
                 ))
                 .await;
-            println!("{before} of the backlog ended before urgent job {round} began");
             assert!(before <= AHEAD + SLOTS + LOOK, "{before} jobs were before it");
         }
         let left = "SELECT count(*) FROM runs WHERE export = 'backlog' AND ended_at IS NULL";
