@@ -104,12 +104,10 @@ pub async fn handle(worker: &Arc<Worker>, message: Incoming, slot: OwnedSemaphor
                 settle::announce(worker, &run, properties.correlation_id).await;
             }
         }
-        Ok(Received::NoRoom(run)) => {
-            match leave_wake_up(worker, run.id, NO_ROOM).await {
-                Ok(()) => message.ack().await,
-                Err(error) => give_back(&mut message, &error).await,
-            }
-        }
+        Ok(Received::NoRoom(run)) => match leave_wake_up(worker, run.id, NO_ROOM).await {
+            Ok(()) => message.ack().await,
+            Err(error) => give_back(&mut message, &error).await,
+        },
         Ok(Received::Elsewhere(right)) => {
             // Where its queue is full, the jobs that make room in it need slots.
             drop(slot);

@@ -474,7 +474,7 @@ async fn a_job_without_memory_is_accepted_unopened_and_what_only_goes_on_needs_n
     tokio::join!(handled, drained);
     let run = bench.runs().await.remove(0);
     assert_eq!((run.state, run.fence, run.failures, run.waits), (State::Queued, 0, 0, 0));
-    let due = bench.worker.ledger.take_due(10, Duration::from_secs(1)).await.unwrap();
+    let due = bench.worker.ledger.take_due(10, 64, Duration::from_secs(1)).await.unwrap();
     assert_eq!(due.len(), 1, "its wake-up");
 
     // Nor is it opened by a look.

@@ -4,13 +4,13 @@
 //! name as many batches as were read, so that one that was cut off is never taken for whole.
 
 use std::collections::VecDeque;
-use std::io::{BufRead, Read};
+use std::io::{BufRead, Cursor, Read};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use arrow::ipc::reader::StreamReader;
-use arrow::ipc::root_as_footer;
+use arrow::ipc::{Message, MessageHeader, root_as_footer, root_as_message};
 
 use super::columns::{Columns, counterparts};
 use crate::budget::{Budget, Charge, Use};
@@ -23,22 +23,121 @@ const MAGIC: &[u8] = b"ARROW1";
 /// How long the table of contents may be.
 const FOOTER_LIMIT: u64 = 256 << 20;
 
-/// Charges what is about to be read in one piece: the reader makes room for a whole batch first.
-struct Charged<R> {
+/// How long the words of a message may be: its schema, or where its columns lie.
+const WORDS_LIMIT: usize = 16 << 20;
+/// How long a message's columns may be when they are unpacked.
+const BATCH_LIMIT: u64 = 256 << 20;
+/// What stands before the length of a message.
+const CONTINUATION: [u8; 4] = [0xff; 4];
+/// What a packed column says of its length where it is not packed.
+const PLAIN: i64 = -1;
+
+/// Takes a stream apart into its messages, and hands over only what can be believed: the decoder makes
+/// room for as many bytes as a column says that it will have, and an end that lies beyond its message ends
+/// the process. (Columnar format, "IPC Streaming Format" and "Compression".)
+struct Messages<R> {
     input: R,
+    message: Cursor<Vec<u8>>,
+    ended: bool,
     charge: Charge,
 }
 
-impl<R: Read> Read for Charged<R> {
+impl<R: Read> Read for Messages<R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        self.charge.cover(buffer.len()).map_err(std::io::Error::other)?;
-        self.input.read(buffer)
+        let read = self.message.read(buffer)?;
+        if read > 0 || self.ended || buffer.is_empty() {
+            return Ok(read);
+        }
+        self.next()?;
+        self.message.read(buffer)
     }
+}
+
+impl<R: Read> Messages<R> {
+    /// Reads the next message, or the mark of the end.
+    fn next(&mut self) -> std::io::Result<()> {
+        let wrong = || std::io::Error::other(unsound());
+        let bytes = self.message.get_mut();
+        bytes.clear();
+        self.message.set_position(0);
+        let bytes = self.message.get_mut();
+        // A stream may also just end.
+        if take(&mut self.input, bytes, 4)? == 0 {
+            self.ended = true;
+            return Ok(());
+        }
+        if *bytes == CONTINUATION {
+            take(&mut self.input, bytes, 4)?;
+        }
+        let length = bytes.last_chunk::<4>().map(|length| u32::from_le_bytes(*length));
+        let length = length.and_then(|length| usize::try_from(length).ok()).ok_or_else(wrong)?;
+        if length == 0 {
+            self.ended = true;
+            return Ok(());
+        }
+        if length > WORDS_LIMIT {
+            return Err(wrong());
+        }
+        let start = bytes.len();
+        take(&mut self.input, bytes, length)?;
+        let words = bytes.get(start..).filter(|words| words.len() == length).ok_or_else(wrong)?;
+        let message = root_as_message(words).map_err(|_| wrong())?;
+        let body = usize::try_from(message.bodyLength()).map_err(|_| wrong())?;
+        // Here, and once more in the decoder.
+        self.charge.cover(body.saturating_mul(2)).map_err(std::io::Error::other)?;
+        let start = bytes.len();
+        take(&mut self.input, bytes, body)?;
+        let (words, body) = bytes.split_at_checked(start).ok_or_else(wrong)?;
+        let words = words.get(start - length..).ok_or_else(wrong)?;
+        let message = root_as_message(words).map_err(|_| wrong())?;
+        let unpacked = believed(&message, body).ok_or_else(wrong)?;
+        let held = unpacked.saturating_add(body.len().saturating_mul(2));
+        self.charge.cover(held).map_err(std::io::Error::other)
+    }
+}
+
+/// Appends so many bytes of `input`, or all that there are, and tells how many.
+fn take(input: &mut impl Read, bytes: &mut Vec<u8>, length: usize) -> std::io::Result<usize> {
+    input.take(length as u64).read_to_end(bytes)
+}
+
+/// How many bytes the columns of a message have when they are unpacked; `None` where it says what cannot be.
+fn believed(message: &Message<'_>, body: &[u8]) -> Option<usize> {
+    if usize::try_from(message.bodyLength()).ok()? != body.len() {
+        return None;
+    }
+    let batch = match message.header_type() {
+        MessageHeader::RecordBatch => message.header_as_record_batch()?,
+        MessageHeader::DictionaryBatch => message.header_as_dictionary_batch()?.data()?,
+        _ => return Some(0),
+    };
+    let packed = batch.compression().is_some();
+    let mut bytes: u64 = 0;
+    for buffer in batch.buffers()? {
+        let start = usize::try_from(buffer.offset()).ok()?;
+        let end = start.checked_add(usize::try_from(buffer.length()).ok()?)?;
+        let column = body.get(start..end)?;
+        let length = match column.first_chunk::<8>().filter(|_| packed) {
+            Some(length) if i64::from_le_bytes(*length) != PLAIN => {
+                u64::try_from(i64::from_le_bytes(*length)).ok()?
+            }
+            _ => column.len() as u64,
+        };
+        bytes = bytes.checked_add(length).filter(|bytes| *bytes <= BATCH_LIMIT)?;
+    }
+    // A row has a bit at least of each column.
+    let rows = batch.nodes()?.iter().map(|node| node.length()).chain([batch.length()]);
+    for rows in rows {
+        if u64::try_from(rows).ok()? > bytes.saturating_mul(8) {
+            return None;
+        }
+    }
+    usize::try_from(bytes).ok()
 }
 
 /// An Arrow file or stream whose schema has been read.
 pub struct IpcFile<R> {
-    reader: StreamReader<Charged<R>>,
+    reader: StreamReader<Messages<R>>,
     /// What its columns become.
     pub schema: SchemaRef,
     is_file: bool,
@@ -72,7 +171,8 @@ impl<R: BufRead> IpcFile<R> {
                 }
             }
         }
-        let input = Charged { input, charge: Charge::default() };
+        let message = Cursor::new(Vec::new());
+        let input = Messages { input, message, ended: false, charge: Charge::default() };
         let reader = StreamReader::try_new(input, None).map_err(classify)?;
         let schema = counterparts(&reader.schema(), READ)?;
         let columns = Columns::new(&schema, &schema, READ)?;
@@ -127,7 +227,7 @@ impl<R: BufRead> IpcFile<R> {
     /// What follows the batches of a file: its table of contents, the length of it, and the magic.
     fn check_end(&mut self) -> Result<()> {
         let mut end = Vec::new();
-        let rest = self.reader.get_mut().take(FOOTER_LIMIT).read_to_end(&mut end);
+        let rest = (&mut self.reader.get_mut().input).take(FOOTER_LIMIT).read_to_end(&mut end);
         rest.map_err(|cause| super::broken_off(READ, cause))?;
         let footer = end
             .strip_suffix(MAGIC)
