@@ -100,13 +100,13 @@ pub async fn verify(place: &str) -> Result<Verified> {
             let beside = format!("{folder}{MANIFEST_SUFFIX}");
             if name == MANIFEST_NAME && LocalPath::new(&beside).is_file() {
                 let (folder, name) = parted(&beside);
-                return check(&Store::at(LocalPath::new(&folder), "")?, "", &name, place).await;
+                return check(&Store::at(LocalPath::new(&folder), "")?, "", &name, place, Depth::Bytes).await;
             }
             return Err(nothing(place));
         }
         Store::at(LocalPath::new(&folder), "")?
     };
-    match check(&store, "", &name, place).await {
+    match check(&store, "", &name, place, Depth::Bytes).await {
         // In a bucket a file's path looks like a folder's.
         Err(error) if error.class() == Class::NotFound && name == MANIFEST_NAME => {
             let (above, last) = parted(&folder);
@@ -114,7 +114,7 @@ pub async fn verify(place: &str) -> Result<Verified> {
                 return Err(error);
             }
             let (store, name) = (open(&above)?, format!("{last}{MANIFEST_SUFFIX}"));
-            match check(&store, "", &name, place).await {
+            match check(&store, "", &name, place, Depth::Bytes).await {
                 Err(other) if other.class() == Class::NotFound => Err(error),
                 answer => answer,
             }
@@ -134,13 +134,32 @@ fn open(address: &str) -> Result<Store> {
 /// Checks the delivery in `folder` of an opened store: [`verify`], with the credentials of a
 /// connection.
 pub async fn verify_in(store: &Store, folder: &str) -> Result<Verified> {
-    check(store, folder, MANIFEST_NAME, folder).await
+    check(store, folder, MANIFEST_NAME, folder, Depth::Bytes).await
 }
 
 /// Checks the delivery whose manifest is at `manifest` in an opened store.
 pub async fn verify_manifest(store: &Store, manifest: &str) -> Result<Verified> {
-    let (folder, name) = manifest.rsplit_once('/').unwrap_or(("", manifest));
-    check(store, folder, name, manifest).await
+    let (folder, name) = parted_in(manifest);
+    check(store, folder, name, manifest, Depth::Bytes).await
+}
+
+/// As [`verify_manifest`], but of the files only whether they are there with their sizes.
+pub async fn verify_sizes(store: &Store, manifest: &str) -> Result<Verified> {
+    let (folder, name) = parted_in(manifest);
+    check(store, folder, name, manifest, Depth::Sizes).await
+}
+
+fn parted_in(manifest: &str) -> (&str, &str) {
+    manifest.rsplit_once('/').unwrap_or(("", manifest))
+}
+
+/// How closely files are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Depth {
+    /// Whether they are there, with their sizes.
+    Sizes,
+    /// Every byte.
+    Bytes,
 }
 
 /// The folder of a delivery and the name of its manifest.
@@ -174,7 +193,13 @@ fn nothing(place: &str) -> Error {
         .help("Name a delivery's folder, or its manifest. Without a manifest there is no delivery.")
 }
 
-async fn check(store: &Store, folder: &str, name: &str, place: &str) -> Result<Verified> {
+async fn check(
+    store: &Store,
+    folder: &str,
+    name: &str,
+    place: &str,
+    depth: Depth,
+) -> Result<Verified> {
     let within = |name: &str| match folder {
         "" => store.path(name),
         folder => store.path(&format!("{folder}/{name}")),
@@ -222,6 +247,17 @@ async fn check(store: &Store, folder: &str, name: &str, place: &str) -> Result<V
             continue;
         }
         let path = within(&file.name)?;
+        if depth == Depth::Sizes {
+            match store.objects.head(&path).await {
+                Ok(meta) if meta.size == file.bytes => {}
+                Ok(meta) => differs("bytes", &file.bytes, &meta.size),
+                Err(object_store::Error::NotFound { .. }) => {
+                    differs("file", &"present", &"missing");
+                }
+                Err(error) => return Err(classify(DOING, error)),
+            }
+            continue;
+        }
         let header = manifest.schema.first().map(|column| column.name.as_str());
         match read(store, &path, file, header, manifest.csv.as_ref()).await? {
             None => differs("file", &"present", &"missing"),
@@ -246,7 +282,7 @@ async fn check(store: &Store, folder: &str, name: &str, place: &str) -> Result<V
         }
     }
     // Beside a manifest of another name lie other deliveries.
-    if name == MANIFEST_NAME {
+    if name == MANIFEST_NAME && depth == Depth::Bytes {
         note_others(store, &within("")?, name, &manifest, &mut found).await?;
     }
     Ok(found)

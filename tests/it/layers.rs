@@ -24,7 +24,7 @@ const LAYERS: [&[&str]; 19] = [
     &["export"],
     &["intake"],
     &["notify", "pipeline"],
-    &["replay", "scheduler", "worker"],
+    &["reconcile", "replay", "scheduler", "worker"],
     // Above the parts whose settings it reads: each of them owns its own.
     &["config"],
     &["wiring"],
