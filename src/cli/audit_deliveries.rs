@@ -136,7 +136,9 @@ fn tell(context: &Context, report: &Report, runs: u64) -> Result<(), Failure> {
     let found = report.found();
     if found > KEPT as u64 {
         let more = thousands(found - KEPT as u64);
-        context.out.line(format!("\n{more} more were found: narrow by --export, --since, --until"))?;
+        context
+            .out
+            .line(format!("\n{more} more were found: narrow by --export, --since, --until"))?;
     }
     let unread = match report.not_read() {
         0 => String::new(),

@@ -100,7 +100,14 @@ pub async fn verify(place: &str) -> Result<Verified> {
             let beside = format!("{folder}{MANIFEST_SUFFIX}");
             if name == MANIFEST_NAME && LocalPath::new(&beside).is_file() {
                 let (folder, name) = parted(&beside);
-                return check(&Store::at(LocalPath::new(&folder), "")?, "", &name, place, Depth::Bytes).await;
+                return check(
+                    &Store::at(LocalPath::new(&folder), "")?,
+                    "",
+                    &name,
+                    place,
+                    Depth::Bytes,
+                )
+                .await;
             }
             return Err(nothing(place));
         }

@@ -114,7 +114,8 @@ fn counts(run: &Run, decision: &Decision, manifest: &Manifest, target: &str) -> 
     let told = format!(
         "{read} read, {written} written, {filtered} filtered, {quarantined} quarantined, {listed} in files"
     );
-    let expected = if run.counts != Some(counts) || ManifestCounts::from(counts) != manifest.counts {
+    let expected = if run.counts != Some(counts) || ManifestCounts::from(counts) != manifest.counts
+    {
         "the same counts in run, decision and manifest"
     } else if u128::from(read) != sum {
         "read = written + filtered + quarantined"
@@ -155,7 +156,8 @@ fn wake_up(Account { run, facts }: &Account, now: Timestamp) -> Seen {
             Some(sent) => format!("{}, with a wake-up that was sent at {sent}", run.state),
             None => format!("{}, with nothing on its way", run.state),
         },
-        expected: "a wake-up on its way, a living heartbeat, or a place among the waiters".to_owned(),
+        expected: "a wake-up on its way, a living heartbeat, or a place among the waiters"
+            .to_owned(),
         remedy: "Is a scheduler running? Its sweeper wakes such runs within seconds; see `longshore \
             doctor`.",
         ..of(run, Kind::WakeUps, &run.order.pool)

@@ -43,15 +43,11 @@ impl Letters {
 impl Reconciler {
     /// Looks for letters in the queues of their pools. Nothing is used up.
     pub(super) async fn look_for_letters(&self, letters: Letters) -> Result<Vec<Seen>> {
-        let Letters { mut wanted, pools, mut sound } = letters;
-        let unread = |of: &str, why: String, count: usize| {
-            let unread = Unread { kind: Kind::Letters, of: of.to_owned(), why };
-            std::iter::repeat_with(move || Seen::Unread(unread.clone())).take(count)
-        };
-        let all = wanted.len() as u64;
-        let mut seen = Vec::new();
+        let Letters { mut wanted, pools, sound } = letters;
+        let all = sound + wanted.len() as u64;
+        let mut away = None;
         for turn in 0..AGAIN {
-            if wanted.is_empty() {
+            if wanted.is_empty() || away.is_some() {
                 break;
             }
             if turn > 0 {
@@ -65,25 +61,15 @@ impl Reconciler {
                 }
                 wanted = still;
             }
-            let queue = match &self.queue {
-                Ok(queue) => queue,
-                Err(why) => {
-                    seen.extend(unread("the dead-letter queues", why.clone(), wanted.len()));
-                    sound += all - wanted.len() as u64;
-                    seen.extend((0..sound).map(|_| Seen::Sound(Kind::Letters)));
-                    return Ok(seen);
-                }
-            };
-            for pool in &pools {
-                if let Err(error) = find(&**queue, pool, &mut wanted).await {
-                    seen.extend(unread(pool, why(&error), wanted.len()));
-                    return Ok(seen);
-                }
-            }
+            away = self.find(&pools, &mut wanted).await.err();
         }
-        sound += all - wanted.len() as u64;
-        seen.extend((0..sound).map(|_| Seen::Sound(Kind::Letters)));
+        let sound = all - wanted.len() as u64;
+        let mut seen: Vec<Seen> = (0..sound).map(|_| Seen::Sound(Kind::Letters)).collect();
         for run in wanted.keys() {
+            if let Some(unread) = &away {
+                seen.push(Seen::Unread(unread.clone()));
+                continue;
+            }
             let Some(account) = self.ledger.account(*run).await? else { continue };
             seen.push(Seen::Wrong(Discrepancy {
                 found: format!("no letter of epoch {}", account.run.epoch),
@@ -94,6 +80,21 @@ impl Reconciler {
             }));
         }
         Ok(seen)
+    }
+
+    /// Takes those out of `wanted` whose letter is there; or tells what cannot be read.
+    async fn find(
+        &self,
+        pools: &BTreeSet<String>,
+        wanted: &mut BTreeMap<RunId, i32>,
+    ) -> std::result::Result<(), Unread> {
+        let unread = |of: &str, why| Unread { kind: Kind::Letters, of: of.to_owned(), why };
+        let queue = self.queue.as_ref().map_err(|why| unread("the queues", why.clone()))?;
+        for pool in pools {
+            let found = find(&**queue, pool, wanted).await;
+            found.map_err(|error| unread(&format!("the dead letters of {pool}"), why(&error)))?;
+        }
+        Ok(())
     }
 }
 

@@ -99,7 +99,9 @@ impl Reconciler {
             vec![Seen::Wrong(Discrepancy { found, expected: told, remedy, ..about })]
         };
         let found = match standing {
-            Standing::Nothing if expected.is_none() => return Ok(vec![Seen::Sound(Kind::Manifests)]),
+            Standing::Nothing if expected.is_none() => {
+                return Ok(vec![Seen::Sound(Kind::Manifests)]);
+            }
             Standing::Nothing => return Ok(wrong("no manifest".to_owned(), GONE)),
             Standing::Strange(what) => return Ok(wrong(what, FOREIGN)),
             Standing::Delivery(found) => found,
@@ -113,7 +115,9 @@ impl Reconciler {
             // Its manifest comes before it is recorded, which it will be.
             Some(whose) if is_on_its_way(&whose, hash) => vec![Seen::Sound(Kind::Manifests)],
             // The ledger does not say that another stood here later.
-            Some(whose) if whose.state == State::Done && expected.is_none() && whose.id != run.id => {
+            Some(whose)
+                if whose.state == State::Done && expected.is_none() && whose.id != run.id =>
+            {
                 vec![Seen::Sound(Kind::Manifests)]
             }
             Some(whose) => {

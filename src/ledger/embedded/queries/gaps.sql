@@ -28,8 +28,8 @@ WITH moves AS MATERIALIZED (
 )
 SELECT json_object(
     'checked', (SELECT count(DISTINCT name) FROM moves),
-    'found', (SELECT json_group_array(json_object(
+    'found', json((SELECT json_group_array(json_object(
                   'cursor', g.name, 'run', g.run, 'expected', g.expected, 'found', g.found,
                   'stands', json(g.stands)))
-              FROM (SELECT * FROM gaps ORDER BY name, run LIMIT ?2) g)
+              FROM (SELECT * FROM gaps ORDER BY name, run LIMIT ?2) g))
 )

@@ -9,7 +9,7 @@ WITH kept AS (
 )
 SELECT json_object(
     'checked', (SELECT count(*) FROM kept),
-    'found', (SELECT json_group_array(json_object(
+    'found', json((SELECT json_group_array(json_object(
                   'resource', w.resource, 'run', w.run, 'waits', json(w.waits), 'state', w.state))
-              FROM (SELECT * FROM kept WHERE wrong ORDER BY resource, run LIMIT ?2) w)
+              FROM (SELECT * FROM kept WHERE wrong ORDER BY resource, run LIMIT ?2) w))
 )
