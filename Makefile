@@ -3,7 +3,7 @@ export CARGO_TARGET_DIR ?= $(HOME)/.cache/longshore/target
 
 SHELL := /bin/bash
 
-.PHONY: demo test check reference model mutants fuzz bench services services-stop
+.PHONY: demo test check reference model soak mutants fuzz bench services services-stop
 
 # Four deliveries and one dead letter, with nothing but this checkout.
 demo:
@@ -43,6 +43,18 @@ mutants:
 fuzz: SECONDS ?= 60
 fuzz:
 	scripts/fuzz.sh $(SECONDS) $(TARGET)
+
+# Everything at work on real servers while everything fails, for so many minutes; then every accepted key
+# is held against its delivery, and every row against its source. The servers are those of the tests, or
+# those that LONGSHORE_TEST_AMQP, LONGSHORE_TEST_POSTGRES and LONGSHORE_TEST_REDIS name. SEED=n repeats
+# the choices of an earlier run, which has printed it.
+MINUTES ?= 10
+soak:
+	set -euo pipefail; \
+	services=$$(scripts/services.sh); eval "$$services"; \
+	LONGSHORE_TEST_PYTHON=$$(scripts/python-env.sh); export LONGSHORE_TEST_PYTHON; \
+	MINUTES=$(MINUTES) SEED=$(SEED) cargo test --locked --test it -- --ignored --exact --nocapture \
+		soak::nothing_is_lost_or_doubled_whatever_fails
 
 bench:
 	set -euo pipefail; \

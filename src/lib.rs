@@ -57,6 +57,7 @@ pub mod notify;
 pub mod pipeline;
 pub mod protect;
 pub mod queue;
+pub mod reconcile;
 pub mod replay;
 pub mod rows;
 pub mod scheduler;

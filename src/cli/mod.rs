@@ -7,6 +7,7 @@
 mod apply;
 mod arguments;
 mod audit;
+mod audit_deliveries;
 mod backfill;
 mod check;
 mod cursors;
@@ -128,6 +129,7 @@ enum Command {
     Pause(pause::Pause),
     Resume(pause::Resume),
     Audit(audit::Audit),
+    AuditDeliveries(audit_deliveries::AuditDeliveries),
     Deliveries(deliveries::Deliveries),
     Dead(dead::Dead),
     Quarantine(quarantine::Quarantine),
@@ -246,6 +248,7 @@ pub async fn run(cli: Cli) -> u8 {
         Command::Pause(command) => interruptible(command.run(&context)).await,
         Command::Resume(command) => interruptible(command.run(&context)).await,
         Command::Audit(command) => interruptible(command.run(&context)).await,
+        Command::AuditDeliveries(command) => interruptible(Box::pin(command.run(&context))).await,
         Command::Deliveries(command) => interruptible(command.run(&context)).await,
         Command::Dead(command) => Box::pin(interruptible(command.run(&context))).await,
         Command::Quarantine(command) => Box::pin(command.run(&context)).await,
@@ -402,6 +405,7 @@ mod tests {
             "runs watch --export e",
             "runs resolve x --as dead --reason r",
             "pause list",
+            "audit-deliveries --export e",
             "deliveries list --export e",
             "deliveries show abcd",
             "dead list --export e",

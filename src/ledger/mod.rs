@@ -7,6 +7,7 @@
 mod audit;
 mod deliveries;
 pub mod embedded;
+mod evidence;
 mod find;
 mod notices;
 mod pauses;
@@ -34,6 +35,7 @@ use crate::units::Backoff;
 
 pub use audit::{AuditFilter, Audited};
 pub use deliveries::{Delivered, DeliveryFilter, one_delivery};
+pub use evidence::{Account, Counted, Evidence, Facts, Gap, Head, Noted, Scope, Stray, Wake};
 pub use notices::{Notice, Noticed, Notices};
 pub use pauses::{Pauses, lift, wake_waiters};
 
@@ -323,7 +325,7 @@ pub enum Adrift {
 /// Errors are of class `unavailable` (cannot be reached), `transient` (serialization, deadlock:
 /// already tried several times here) or `permanent`.
 #[async_trait]
-pub trait Ledger: Notices + Pauses + Send + Sync {
+pub trait Ledger: Evidence + Notices + Pauses + Send + Sync {
     /// Applies commands in their order, in one transaction; the outcomes are in the same order. A
     /// refusal is an outcome, not an error: it leaves the others standing. On an error nothing has
     /// changed, or (connection lost during commit) everything may have: every command can be

@@ -246,6 +246,10 @@ impl Sink for FilesSink {
         self.current_manifest().await
     }
 
+    fn manifest(&self) -> Option<String> {
+        Some(format!("{}/{}", self.place.folder, self.manifest))
+    }
+
     async fn stage(&self, holder: &Holder, mut rows: Rows) -> Result<Staged> {
         const DOING: &str = "stage the rows";
         let stager = Stager {

@@ -12,6 +12,8 @@ pub mod postgres;
 pub mod sqlite;
 mod table;
 
+use std::collections::BTreeMap;
+
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use futures::future::BoxFuture;
@@ -261,6 +263,17 @@ pub trait Sink: Send + Sync {
     /// another there.
     async fn standing(&self) -> Result<Option<String>> {
         Ok(None)
+    }
+
+    /// Where the manifest of the delivery stands, under the connection's url, where it has one.
+    fn manifest(&self) -> Option<String> {
+        None
+    }
+
+    /// What the target's rows say of these runs, where it has such rows: those that it knows, with the
+    /// decision of each that is committed. Only reads: no fence is raised.
+    async fn markers(&self, _runs: &[RunId]) -> Result<BTreeMap<RunId, Option<Box<Decision>>>> {
+        Ok(BTreeMap::new())
     }
 
     /// Pulls all rows and puts them where no recipient looks, under the run and its fence. Never

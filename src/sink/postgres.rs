@@ -33,6 +33,7 @@ mod plan;
 mod refusal;
 mod target;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
@@ -54,6 +55,7 @@ use crate::error::{Class, Error, Result};
 use crate::fail;
 use crate::format::encode::Fit;
 use crate::format::{FieldType, pgcopy};
+use crate::job::RunId;
 use crate::job::decision::Decision;
 use crate::rows::Rows;
 
@@ -193,6 +195,33 @@ impl Sink for PostgresSink {
         tx.commit().await.map_err(|error| failed("raise the fence", error))?;
         client.close().await;
         Ok(begun)
+    }
+
+    async fn markers(&self, runs: &[RunId]) -> Result<BTreeMap<RunId, Option<Box<Decision>>>> {
+        const DOING: &str = "read the rows of deliveries";
+        let mut client = self.client().await?;
+        let tx = client.build_transaction().read_only(true).start().await;
+        let tx = tx.map_err(|error| failed(DOING, error))?;
+        let mut found = BTreeMap::new();
+        // Without a schema, or the table of deliveries in it, no attempt has ever begun.
+        let schema = self.schema(&tx).await?.unwrap_or_default();
+        let marker = format!("{}.{MARKER}", quote(&schema));
+        let there = tx
+            .query_one("SELECT to_regclass($1) IS NOT NULL", &[&marker])
+            .await
+            .map_err(|error| failed(DOING, error))?;
+        if !schema.is_empty() && read(&there, |row| row.try_get(0))? {
+            let runs: Vec<uuid::Uuid> = runs.iter().map(|run| run.0).collect();
+            let sql = format!("SELECT fence, decision, run FROM {marker} WHERE run = ANY ($1)");
+            let rows = tx.query(&sql, &[&runs]).await.map_err(|error| failed(DOING, error))?;
+            for row in &rows {
+                let run = read(row, |row| row.try_get(2))?;
+                found.insert(RunId(run), marker_of(row)?.decision);
+            }
+        }
+        drop(tx);
+        client.close().await;
+        Ok(found)
     }
 
     async fn stage(&self, holder: &Holder, mut rows: Rows) -> Result<Staged> {

@@ -14,6 +14,7 @@
 mod merge;
 mod plan;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -33,6 +34,7 @@ use crate::error::{Error, Result};
 use crate::fail;
 use crate::format::encode::Fit;
 use crate::format::values::Values;
+use crate::job::RunId;
 use crate::job::decision::Decision;
 use crate::rows::{Batch, Rows};
 
@@ -62,14 +64,22 @@ impl SqliteSink {
         &self,
         work: impl FnOnce(&SqliteSink, rusqlite::Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
+        self.accessing(Access::Write, work).await
+    }
+
+    async fn accessing<T: Send + 'static>(
+        &self,
+        access: Access,
+        work: impl FnOnce(&SqliteSink, rusqlite::Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let sink = self.clone();
         tokio::task::spawn_blocking(move || {
-            let database = open(&sink.target.connection, Access::Write)?;
+            let database = open(&sink.target.connection, access)?;
             work(&sink, database)
         })
         .await
         .map_err(|cause| {
-            Error::transient("write to SQLite", "the work was cut off").caused_by(cause)
+            Error::transient("work with SQLite", "the work was cut off").caused_by(cause)
         })?
     }
 }
@@ -107,6 +117,27 @@ impl Sink for SqliteSink {
             let begun = sink.target.begun(found, &holder)?;
             tx.commit().map_err(|error| failed("raise the fence", error))?;
             Ok(begun)
+        })
+        .await
+    }
+
+    async fn markers(&self, runs: &[RunId]) -> Result<BTreeMap<RunId, Option<Box<Decision>>>> {
+        const DOING: &str = "read the rows of deliveries";
+        let runs = runs.to_vec();
+        self.accessing(Access::Read, move |_, mut database| {
+            let tx = database.transaction().map_err(|error| failed(DOING, error))?;
+            let known = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = ?1";
+            let mut found = BTreeMap::new();
+            if count(&tx, known, [MARKER])? == 0 {
+                return Ok(found);
+            }
+            for run in runs {
+                // The fence is of no matter to whoever only reads.
+                if let Some(marker) = marker(&tx, &Holder { run, fence: 0 })? {
+                    found.insert(run, marker.decision);
+                }
+            }
+            Ok(found)
         })
         .await
     }

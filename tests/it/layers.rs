@@ -25,7 +25,7 @@ const LAYERS: [&[&str]; 20] = [
     &["export"],
     &["intake"],
     &["notify", "pipeline"],
-    &["replay", "scheduler", "worker"],
+    &["reconcile", "replay", "scheduler", "worker"],
     // Above the parts whose settings it reads: each of them owns its own.
     &["config"],
     &["wiring"],

@@ -11,6 +11,7 @@ macro_rules! sql {
 
 mod apply;
 mod definitions;
+mod evidence;
 mod examine;
 mod file;
 mod migrate;

@@ -95,11 +95,15 @@ impl Installation {
         self.write("longshore.toml", &change(std::fs::read_to_string(path).unwrap()));
     }
 
+    /// Changes the connections.
+    pub fn change_connections(&self, change: impl FnOnce(String) -> String) {
+        let path = self.folder.path().join("config/connections.toml");
+        self.write("connections.toml", &change(std::fs::read_to_string(path).unwrap()));
+    }
+
     /// Adds connections to those that every installation has.
     pub fn add_connections(&self, text: &str) {
-        let path = self.folder.path().join("config/connections.toml");
-        let before = std::fs::read_to_string(path).unwrap();
-        self.write("connections.toml", &format!("{before}{text}"));
+        self.change_connections(|before| before + text);
     }
 
     /// Lets the connection `shop` go by another address than that of its database.

@@ -48,6 +48,11 @@ impl Process {
         assert!(kill.expect("kill is there").success(), "the signal {name} was not delivered");
     }
 
+    /// Whether it has not ended.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     /// Ends it as a crash would: nothing of it runs any more.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
