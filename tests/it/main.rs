@@ -14,6 +14,7 @@ mod doctor;
 mod e2e;
 mod editions;
 mod everyday;
+mod faults;
 mod files;
 mod layers;
 mod lifecycle;

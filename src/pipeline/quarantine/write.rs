@@ -15,6 +15,7 @@ use super::line::{Column, Columns, FORMAT, Head, RowOut};
 use super::{DOING, Vault, place};
 use crate::connect::files::Store;
 use crate::error::{Error, Result};
+use crate::fail;
 use crate::format::FieldType;
 use crate::rows::Refused;
 use crate::sink::Holder;
@@ -74,6 +75,7 @@ impl Quarantine {
             self.writer.write_all(&last).await.map_err(failed)?;
         }
         self.writer.shutdown().await.map_err(failed)?;
+        fail::point("quarantined")?;
         Ok(self.place)
     }
 

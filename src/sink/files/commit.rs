@@ -3,9 +3,10 @@
 //! Every step may have been done before by this or another worker under the same decision, may be
 //! cut off anywhere, and is safe to repeat.
 
-use std::fs;
+use std::fs::{self, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::path::{Path as LocalPath, PathBuf};
+use std::time::{Duration, Instant};
 
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
@@ -22,6 +23,11 @@ use crate::job::manifest::{MANIFEST_LIMIT, MANIFEST_NAME};
 pub(super) const BRING: &str = "bring a part to its final name";
 pub(super) const PUT: &str = "write the manifest";
 const READ: &str = "read the manifest";
+
+/// How long the lock of a folder is waited for before the attempt ends as `transient`.
+const LOCK_WAIT: Duration = Duration::from_secs(30);
+/// How often it is tried meanwhile.
+const LOCK_LOOK: Duration = Duration::from_millis(20);
 
 /// Server-side copies that are under way at once.
 const COPIES: usize = 4;
@@ -267,13 +273,38 @@ fn replace(written: &LocalPath, last: &LocalPath, decision: &Decision) -> Result
 
 /// Locks a folder until the file that is given back is dropped. `None` where the file system has no
 /// locks: there the reservation of the target must do.
+///
+/// # Errors
+/// `transient` where it is not free within [`LOCK_WAIT`]: a worker that stands still has it, and only
+/// its end or its going on sets it free. Whoever waits is to tell of it, and to be able to end.
 pub(super) fn lock(folder: &LocalPath) -> Result<Option<fs::File>> {
+    lock_within(folder, LOCK_WAIT)
+}
+
+fn lock_within(folder: &LocalPath, wait: Duration) -> Result<Option<fs::File>> {
     let put = |cause| classify_io(PUT, cause);
-    let folder = fs::File::open(folder).map_err(put)?;
-    match folder.lock() {
-        Err(error) if error.kind() == ErrorKind::Unsupported => Ok(None),
-        Err(error) => Err(put(error)),
-        Ok(()) => Ok(Some(folder)),
+    let file = fs::File::open(folder).map_err(put)?;
+    let since = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(Some(file)),
+            Err(TryLockError::WouldBlock) if since.elapsed() < wait => {
+                #[expect(clippy::disallowed_methods, reason = "on a thread for work that blocks")]
+                std::thread::sleep(LOCK_LOOK);
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::transient(PUT, "another worker holds the folder's lock")
+                    .with("folder", folder.display())
+                    .help(
+                        "It is committing there, or stands still: `lslocks` tells which process. \
+                         Once that goes on or ends, so does this run.",
+                    ));
+            }
+            Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => {
+                return Ok(None);
+            }
+            Err(TryLockError::Error(error)) => return Err(put(error)),
+        }
     }
 }
 
@@ -367,6 +398,17 @@ mod tests {
     use super::*;
     use crate::error::Class;
     use crate::rows::Counts;
+
+    #[test]
+    fn the_lock_of_a_worker_that_stands_still_is_not_waited_for_without_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = lock(dir.path()).unwrap();
+        let error = lock_within(dir.path(), Duration::from_millis(100)).unwrap_err();
+        assert_eq!(error.class(), Class::Transient);
+        assert!(error.to_string().contains("holds the folder's lock"), "{error}");
+        drop(held);
+        lock_within(dir.path(), Duration::ZERO).unwrap().unwrap();
+    }
 
     #[test]
     fn a_worker_that_stalled_before_the_rename_brings_nothing_back() {

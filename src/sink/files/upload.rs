@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 
 use crate::connect::files::{Store, classify};
 use crate::error::{Error, Result};
+use crate::fail;
 use crate::job::decision;
 
 const STAGE: &str = "stage a part";
@@ -63,6 +64,7 @@ impl Upload {
                 answer => answer.map(|_| id).map_err(|e| classify(STAGE, e)),
             }
         })?;
+        fail::point("upload-noted")?;
         Ok(Upload {
             uploads,
             runtime: runtime.clone(),

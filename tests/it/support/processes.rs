@@ -48,6 +48,18 @@ impl Process {
         assert!(kill.expect("kill is there").success(), "the signal {name} was not delivered");
     }
 
+    /// Whether it stands still, as after SIGSTOP.
+    pub fn is_stopped(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap();
+        // The name before the state may have any characters but is in parentheses.
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+    }
+
+    /// How it ended, if it has.
+    pub fn status(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
     /// Ends it as a crash would: nothing of it runs any more.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
