@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes sure of the three servers that the tests need, and prints where they are:
+# Makes sure of the three servers that the tests need (and of faketime), and prints where they are:
 #
 #   eval "$(scripts/services.sh)"       start what is missing, print `export …` lines
 #   scripts/services.sh stop            end what this script started
@@ -231,6 +231,9 @@ fi
 [[ -n ${LONGSHORE_TEST_REDIS:-} ]] || private_redis
 [[ -n ${LONGSHORE_TEST_POSTGRES:-} ]] || private_postgres
 [[ -n ${LONGSHORE_TEST_AMQP:-} ]] || private_rabbitmq
+
+# Not a server: by it a test sets clocks off. Only that test fails without it.
+(install faketime faketime) || say "faketime is missing: tests that set clocks off will fail"
 
 # Of a server that somebody else has started.
 export LONGSHORE_TEST_RABBITMQCTL=${LONGSHORE_TEST_RABBITMQCTL:-rabbitmqctl}

@@ -229,7 +229,7 @@ pub struct LimitsConfig {
     /// How much memory its rows may take on their way. Its references may take half of it, and a run
     /// fails whose references are larger; for other rows it is not enforced yet.
     pub memory: crate::units::Size,
-    /// How long one attempt may take.
+    /// How long one attempt may take to stage its rows, and then to make them visible.
     #[serde(with = "crate::units::duration")]
     #[cfg_attr(test, schemars(with = "crate::units::written::Length"))]
     pub timeout: Duration,

@@ -260,6 +260,9 @@ impl Link {
                 ),
                 false => self.away(operation, "did not answer in time"),
             },
+            ErrorKind::Io if error.is_connection_refusal() => {
+                self.away(operation, "cannot be reached")
+            }
             ErrorKind::Io if error.is_connection_dropped() => {
                 self.strange(operation, "closed the connection")
             }

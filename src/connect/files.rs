@@ -376,6 +376,7 @@ pub fn classify(operation: &'static str, error: object_store::Error) -> Error {
         return own.again();
     }
     let found = match &error {
+        Answer::PermissionDenied { .. } if told_of_clock(&error.to_string()) => apart(operation),
         Answer::NotFound { .. } => missing(operation),
         Answer::PermissionDenied { .. } | Answer::Unauthenticated { .. } => denied(operation),
         Answer::AlreadyExists { .. } | Answer::Precondition { .. } | Answer::NotModified { .. } => {
@@ -393,6 +394,16 @@ pub fn classify(operation: &'static str, error: object_store::Error) -> Error {
 fn missing(operation: &'static str) -> Error {
     Error::permanent(operation, "there is no such file or bucket")
         .help("Check the path, and url and region of the connection.")
+}
+
+/// Whether an answer refuses this machine for its clock alone, as S3 does from 15 minutes on.
+fn told_of_clock(answer: &str) -> bool {
+    answer.contains("<Code>RequestTimeTooSkewed</Code>")
+}
+
+fn apart(operation: &'static str) -> Error {
+    Error::unavailable(operation, "the store refuses requests by this machine's clock")
+        .help("Set the clock right, as ntpd or chrony does; work goes on by itself then.")
 }
 
 fn denied(operation: &'static str) -> Error {
@@ -430,8 +441,9 @@ fn of_io(operation: &'static str, error: &std::io::Error) -> Error {
 }
 
 fn of_cause(operation: &'static str, error: &object_store::Error) -> Error {
-    if let Some(Answered { status, wait, .. }) = cause(error) {
+    if let Some(Answered { status, wait, body }) = cause(error) {
         return match status {
+            403 if told_of_clock(body) => apart(operation),
             401 | 403 => denied(operation),
             404 => missing(operation),
             _ => {
@@ -458,11 +470,14 @@ fn of_cause(operation: &'static str, error: &object_store::Error) -> Error {
                 .help("Check the endpoint of the connection, and the network."),
         };
     }
-    if let Some(io) = cause::<std::io::Error>(error) {
-        return of_io(operation, io);
+    if let Some(answer) = said(error) {
+        return Error::transient(operation, format!("{} answered {answer}", asked(error)));
     }
-    match said(error) {
-        Some(answer) => Error::transient(operation, format!("{} answered {answer}", asked(error))),
+    if cause::<HttpError>(error).is_some() {
+        return Error::transient(operation, "the connection to the store was cut");
+    }
+    match cause::<std::io::Error>(error) {
+        Some(io) => of_io(operation, io),
         None => Error::transient(operation, "the store did not do it"),
     }
 }

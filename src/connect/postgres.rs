@@ -29,6 +29,8 @@ pub use told::{Quiet, classify, classify_sql};
 
 const CONNECT: &str = "connect to PostgreSQL";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a server may take to let a client in, once it is reached.
+const GREETING: Duration = Duration::from_secs(20);
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The driver's settings for a server: address, user, password, timeouts, name, and whether TLS
@@ -226,13 +228,21 @@ pub async fn connect(connection: &Connection, application: &str) -> Result<Clien
     };
     let first = settings().await.map_err(named)?;
     let tls = tls(&first, connection.ca.as_deref()).map_err(named)?;
-    let (client, task) = match first.connect(tls.clone()).await {
+    let at = |error: Error| named(error).with("server", server(&first));
+    let connecting = async |config: &Config| {
+        let connected = tokio::time::timeout(GREETING, config.connect(tls.clone())).await;
+        connected.map_err(|_| {
+            at(Error::unavailable(CONNECT, "the server was reached, and does not answer")
+                .help("See whether it hangs, or what stands before it."))
+        })
+    };
+    let (client, task) = match connecting(&first).await? {
         Err(error) if connection.password.is_some() && is_refused_user(&error) => {
-            settings().await.map_err(named)?.connect(tls.clone()).await
+            connecting(&settings().await.map_err(named)?).await?
         }
         other => other,
     }
-    .map_err(|error| named(classify_connect(error)).with("server", server(&first)))?;
+    .map_err(|error| at(classify_connect(error)))?;
     let task = tokio::spawn(async move {
         // Its error reaches whoever waits for an answer, as a closed connection.
         let _ = task.await;

@@ -406,8 +406,13 @@ pub trait Ledger: Notices + Pauses + Send + Sync {
     /// Deletes resources that nobody holds or waits for, at most `limit`. Answers how many went.
     async fn purge_resources(&self, limit: u32) -> Result<u64>;
 
-    /// The ledger's clock, and that it can be reached.
+    /// The ledger's clock.
     async fn now(&self) -> Result<Timestamp>;
+
+    /// Whether it can be reached and takes writes.
+    async fn ping(&self) -> Result<()> {
+        self.now().await.map(drop)
+    }
 }
 
 /// A migration and whether the ledger has it.

@@ -1,5 +1,7 @@
 //! One attempt: from an opened run to how it ended.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 use super::settle::{self, Ending};
@@ -36,7 +38,7 @@ pub async fn attempt(worker: &Worker, plan: Result<&Plan, &Error>, opened: Opene
                 return spread::attempt(worker, plan, &attempt.run).await;
             }
             Ok(Pass::Go) => match prepare(worker, plan, attempt).await {
-                Ok(prepared) => deliver(worker, prepared).await,
+                Ok(prepared) => deliver(worker, prepared, plan.timeout()).await,
                 Err(error) => return ended(error, Ending::Early),
             },
             Ok(Pass::Later(wait)) => return Ending::Snooze(wait),
@@ -136,11 +138,7 @@ async fn prepare<'a>(worker: &Worker, plan: &'a Plan, attempt: Attempt) -> Resul
         })
     })
     .await
-    .map_err(|_| {
-        Error::transient("run the export", "it took longer than its timeout")
-            .with("timeout", crate::units::show_duration(limit))
-            .help("Raise `[limits] timeout`, or make the export smaller.")
-    })??;
+    .map_err(|_| too_long(limit))??;
     Ok(match staged {
         Ok(staged) => Prepared::Decided(Box::new(
             staged.decide(|command| worker.apply("decide the delivery", command)).await?,
@@ -150,9 +148,9 @@ async fn prepare<'a>(worker: &Worker, plan: &'a Plan, attempt: Attempt) -> Resul
 }
 
 /// From the decision to the recorded delivery.
-async fn deliver(worker: &Worker, prepared: Prepared<'_>) -> Result<Recorded> {
+async fn deliver(worker: &Worker, prepared: Prepared<'_>, limit: Duration) -> Result<Recorded> {
     let committed = match prepared {
-        Prepared::Decided(decided) => decided.commit().await?,
+        Prepared::Decided(decided) => commit(limit, *decided).await?,
         Prepared::Committed(committed) => committed,
     };
     settle::record(worker, committed).await
@@ -176,5 +174,20 @@ impl Sift for Known<'_> {
 /// Rolls a decided delivery forward.
 async fn resume(worker: &Worker, plan: &Plan, attempt: &Attempt) -> Result<Recorded> {
     tracing::info!("going on with what an earlier attempt decided");
-    settle::record(worker, plan.resume(attempt)?.commit().await?).await
+    let committed = commit(plan.timeout(), plan.resume(attempt)?).await?;
+    settle::record(worker, committed).await
+}
+
+/// Commits, within the bound of the attempt before it: what hangs is left, and gone on with by the
+/// next attempt.
+async fn commit(limit: Duration, decided: Decided<'_>) -> Result<Committed<'_>> {
+    tokio::time::timeout(limit, Box::pin(decided.commit()))
+        .await
+        .unwrap_or_else(|_| Err(too_long(limit)))
+}
+
+fn too_long(limit: Duration) -> Error {
+    Error::transient("run the export", "it took longer than its timeout")
+        .with("timeout", crate::units::show_duration(limit))
+        .help("Raise `[limits] timeout`, or make the export smaller.")
 }

@@ -1,18 +1,20 @@
-//! Heartbeats: one for all runs that a worker holds, in one transaction, together with their
-//! claims' leases. What the ledger answers tells each job whether it may go on.
+//! Heartbeats: at one time for all runs that a worker holds, together with their claims' leases.
+//! What the ledger answers tells each job whether it may go on.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::future::join_all;
 use tokio::sync::watch;
 
 use crate::claims::{Claim, Claims};
+use crate::error::Error;
 use crate::job::RunId;
 use crate::job::command::{Command, Outcome};
 use crate::job::run::State;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, apply_one};
 
 /// Why a job is to stop working.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,24 +82,22 @@ impl Heart {
         if runs.is_empty() {
             return;
         }
-        let commands =
-            runs.iter().map(|(run, fence)| Command::Beat { run: *run, fence: *fence, lease });
-        match ledger.apply(commands.collect()).await {
-            Ok(outcomes) => {
-                for ((run, fence), outcome) in runs.iter().zip(outcomes) {
-                    let stop = match outcome {
-                        Outcome::Done(run) if run.state == State::Closing => Stop::Close,
-                        Outcome::Done(_) => continue,
-                        _ => Stop::Lost,
-                    };
-                    if let Some(beating) =
-                        self.held().get(run).filter(|beating| beating.fence == *fence)
-                    {
-                        tell(&beating.stop, stop);
-                    }
-                }
+        // Asked for one by one, so that what keeps one run's from the ledger keeps no other's from
+        // it; they still share transactions.
+        let beats = runs.into_iter().map(|(run, fence)| async move {
+            let stop = match apply_one(ledger, Command::Beat { run, fence, lease }).await? {
+                Outcome::Done(now) if now.state == State::Closing => Stop::Close,
+                Outcome::Done(_) => return Ok(()),
+                _ => Stop::Lost,
+            };
+            if let Some(beating) = self.held().get(&run).filter(|beating| beating.fence == fence) {
+                tell(&beating.stop, stop);
             }
-            Err(error) => tracing::warn!(error = error.chain(), "the heartbeat did not arrive"),
+            Ok::<(), Error>(())
+        });
+        let failed = join_all(beats).await.into_iter().find_map(Result::err);
+        if let Some(error) = failed {
+            tracing::warn!(error = error.chain(), "a heartbeat did not arrive");
         }
         // A claim that is lost costs speed only: the ledger's fence is what counts.
         if let Err(error) = claims.renew(&held, lease).await {

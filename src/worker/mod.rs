@@ -6,6 +6,7 @@
 //! ledger's transaction, the claim, the ack. `heart` keeps what is held alive.
 
 mod attempt;
+mod clock;
 mod heart;
 mod job;
 mod lanes;
@@ -36,6 +37,7 @@ use crate::queue::Queue;
 use crate::telemetry::{Health, Outage};
 use crate::units::{Backoff, Size};
 
+use clock::Clock;
 use heart::Heart;
 use lanes::Lanes;
 
@@ -110,6 +112,7 @@ pub struct Worker {
     /// What `/readyz` tells.
     pub health: Arc<Health>,
     heart: Arc<Heart>,
+    clock: Clock,
     /// As many as jobs may be worked on at once.
     slots: Arc<Semaphore>,
     /// How many jobs wait for a dependency that is away. While there are any, none is taken.
@@ -146,6 +149,7 @@ impl Worker {
             house,
             health,
             heart: Arc::default(),
+            clock: Clock::default(),
             slots,
             waiting: AtomicUsize::new(0),
             jobs: AtomicU64::new(1),
@@ -255,7 +259,7 @@ impl Worker {
     async fn asks(self: Arc<Worker>) {
         tokio::join!(
             self.health.watch("queue", |within| self.queue.ping(within)),
-            self.health.watch("ledger", |_| async { self.ledger.now().await.map(drop) }),
+            self.health.watch("ledger", |_| self.ledger.ping()),
             self.health.watch("claims", |_| self.claims.ping()),
         );
     }

@@ -54,13 +54,14 @@ pub async fn receive(worker: &Worker, message: &Mail) -> Result<Received> {
 async fn accept(worker: &Worker, message: &Mail, job: JobMessage) -> Result<Received> {
     let name = job.export.clone();
     let pinned = job.definition.is_some();
+    let now = worker.now().await?;
     // What is known to be active may have been replaced: a job is refused or sent elsewhere only
     // by a definition that was just read.
     let mut fresh = pinned;
     loop {
         let bound = worker.definition(&name, job.definition.as_deref()).await;
         let ordered = bound.and_then(|bound| {
-            let order = order(message, &job, &bound)?;
+            let order = order(message, &job, &bound, now)?;
             Ok((bound, order))
         });
         let (bound, order) = match ordered {
@@ -85,7 +86,7 @@ async fn accept(worker: &Worker, message: &Mail, job: JobMessage) -> Result<Rece
             }
             return Ok(Received::Elsewhere(bound.export.pool.clone()));
         }
-        if let Err(error) = intake::in_time(&order, Timestamp::now())
+        if let Err(error) = intake::in_time(&order, now)
             && !is_known(worker, &order.key).await?
         {
             return Ok(Received::Refused { export: Some(name), error });
@@ -102,9 +103,9 @@ async fn accept(worker: &Worker, message: &Mail, job: JobMessage) -> Result<Rece
         };
         // Whoever has the claim opens what he accepts, in the same transaction.
         let id = RunId::new();
-        let opening = delay.is_none().then(|| {
-            Opening::of(worker, &Run::new(id, order.clone(), Timestamp::now()), Ok(bound))
-        });
+        let opening = delay
+            .is_none()
+            .then(|| Opening::of(worker, &Run::new(id, order.clone(), now), Ok(bound)));
         let mut commands = vec![Command::Accept {
             id,
             order: Box::new(order),
@@ -167,14 +168,14 @@ async fn done(worker: &Worker, key: &str) -> Option<Box<Run>> {
     }
 }
 
-fn order(message: &Mail, job: &JobMessage, bound: &Bound) -> Result<Order> {
+fn order(message: &Mail, job: &JobMessage, bound: &Bound, now: Timestamp) -> Result<Order> {
     let sender = Sender {
         body: String::from_utf8_lossy(&message.body).into_owned(),
         correlation_id: message.properties.correlation_id.clone(),
         traceparent: message.properties.traceparent.clone(),
         key: None,
     };
-    intake::order_at_any_time(job.clone(), sender, bound, Timestamp::now())
+    intake::order_at_any_time(job.clone(), sender, bound, now)
 }
 
 /// Whether the ledger has a run of this key: a job that comes late may be the repeat of one that

@@ -49,6 +49,17 @@ pub enum Ending {
 /// How long a decided or closing run waits before it is gone on with, at most.
 const FORWARD: Backoff = Backoff { first: Duration::from_secs(1), last: Duration::from_secs(60) };
 
+/// How long a target may take to say what it has of a run, or to remove what was staged there.
+const ASIDE: Duration = Duration::from_secs(300);
+
+/// What a target does beside delivering, within [`ASIDE`].
+async fn aside<T>(doing: &'static str, work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::time::timeout(ASIDE, work).await.unwrap_or_else(|_| {
+        Err(Error::unavailable(doing, "the target did not answer in time")
+            .help("See whether it hangs; it is tried again."))
+    })
+}
+
 /// Stores how an attempt ended. Answers whether the run is done.
 ///
 /// # Errors
@@ -191,7 +202,7 @@ async fn close(
     if is_untouched {
         tracing::debug!("no attempt has committed anything");
     } else if let Some(plan) = plan {
-        let found = match plan.sink().close(&holder).await {
+        let found = match aside("close the run", plan.sink().close(&holder)).await {
             Ok(found) => found,
             Err(error) if error.class() == Class::Fenced => {
                 tracing::warn!(error = error.chain(), "the target refused this attempt");
@@ -318,7 +329,8 @@ async fn clean(plan: &Plan, run: &Run) {
 
 async fn try_clean(plan: &Plan, run: &Run) -> Result<()> {
     fail::point("cleaning")?;
-    plan.sink().clean(&Holder { run: run.id, fence: run.fence }).await
+    let holder = Holder { run: run.id, fence: run.fence };
+    aside("remove what was staged", plan.sink().clean(&holder)).await
 }
 
 /// Removes what a run that has ended has left behind, and what it has replaced. Where that does not
@@ -381,7 +393,8 @@ async fn remove_replaced(worker: &Worker, plan: &Plan, run: &Run) -> Result<()> 
         let runs = worker.ledger.runs(&committing).await?;
         Ok(!runs.iter().any(|run| run.needs.contains(&need.name)))
     };
-    let files = plan.sink().remove_replaced(&manifests, free.boxed()).await?;
+    let removing = plan.sink().remove_replaced(&manifests, free.boxed());
+    let files = aside("remove what was replaced", removing).await?;
     if files > 0 {
         tracing::info!(files, "removed what replaced deliveries had left");
     }

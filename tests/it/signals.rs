@@ -37,7 +37,7 @@ fn lines(process: &Process) -> Vec<Json> {
 }
 
 /// Waits until a process has logged such a message, and gives the line.
-async fn told(process: &Process, message: &str) -> Json {
+pub async fn told(process: &Process, message: &str) -> Json {
     let started = Instant::now();
     loop {
         let is = |line: &&Json| line["message"].as_str().unwrap().contains(message);

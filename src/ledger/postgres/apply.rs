@@ -21,7 +21,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, Statement};
 use uuid::Uuid;
 
-use super::pool::Pool;
+use super::pool::{ANSWER, Lent, Pool, silent};
 use super::{classify, column};
 use crate::connect::postgres as server;
 use crate::error::{Class, Error, Result};
@@ -37,8 +37,6 @@ use crate::ledger::sheet::{Named, Sheets, note_before, resources_of, run_of, tar
 use crate::units::Backoff;
 
 const DOING: &str = "write to the ledger";
-/// How long a transaction may take.
-const APPLY: Duration = Duration::from_secs(30);
 /// How often a transaction is tried again when it lost a race.
 const TRIES: u32 = 8;
 /// How long is waited before that.
@@ -117,8 +115,13 @@ impl Group {
                     let _ = answer.send(Ok(outcomes.by_ref().take(commands.len()).collect()));
                 }
             }
-            // What is wrong with one caller's commands must not fail the others'.
-            Err(error) if error.class() == Class::Permanent && batch.len() > 1 => {
+            // What is wrong with one caller's commands must not fail the others', nor must a lock
+            // that somebody else holds on one run.
+            Err(error)
+                if batch.len() > 1
+                    && (error.class() == Class::Permanent
+                        || state(&error) == Some(&SqlState::LOCK_NOT_AVAILABLE)) =>
+            {
                 for Asked { commands, answer } in batch {
                     let _ = answer.send(self.patiently(&commands).await);
                 }
@@ -139,10 +142,8 @@ impl Group {
     async fn patiently(&self, commands: &[Command]) -> Result<Vec<Outcome>> {
         let mut tried = 0;
         loop {
-            let in_time = tokio::time::timeout(APPLY, self.once(commands)).await;
-            let result = in_time.unwrap_or_else(|_| {
-                Err(Error::unavailable(DOING, "the database did not answer in time"))
-            });
+            let in_time = tokio::time::timeout(ANSWER, self.once(commands)).await;
+            let result = in_time.unwrap_or_else(|_| Err(silent(DOING)));
             match result {
                 Err(error) if tried < TRIES && lost_a_race(&error) => {
                     let wait = retry::wait(AGAIN, tried, Jitter::Full, rand::random());
@@ -155,41 +156,29 @@ impl Group {
     }
 
     async fn once(&self, commands: &[Command]) -> Result<Vec<Outcome>> {
-        let mut link = Link(Some(self.pool.checkout().await?));
-        let Some(client) = &link.0 else { return Ok(Vec::new()) };
+        let mut lent = Lent(Some(self.pool.checkout().await?));
+        let Some(client) = &lent.0 else { return Err(silent(DOING)) };
         let prepared = Prepared::on(client).await?;
         let applied = transact(&prepared, client, commands, self.notices).await;
         // After an error the connection goes back only when the transaction has surely ended.
         if applied.is_ok() || client.batch_execute("ROLLBACK").await.is_ok() {
-            drop(link.0.take());
+            lent.give_back();
         }
         applied
     }
 }
 
-/// A connection that may have a transaction open: it is closed, not given back, unless it is
-/// taken out before.
-struct Link(Option<Object>);
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        if let Some(object) = self.0.take() {
-            drop(Object::take(object));
-        }
-    }
+/// The SQLSTATE of an error that the server has answered.
+fn state(error: &Error) -> Option<&SqlState> {
+    std::error::Error::source(error)?.downcast_ref::<server::Quiet>()?.0.code()
 }
 
 /// A deadlock, a serialization failure, or two that accepted one key at once: starting again
 /// finds what the other did.
 fn lost_a_race(error: &Error) -> bool {
-    let Some(cause) =
-        std::error::Error::source(error).and_then(|source| source.downcast_ref::<server::Quiet>())
-    else {
-        return false;
-    };
-    let Some(state) = cause.0.code() else { return false };
+    let Some(state) = state(error) else { return false };
     let key_race = *state == SqlState::UNIQUE_VIOLATION
-        && cause.0.as_db_error().and_then(|db| db.constraint()) == Some("runs_key_edition_key");
+        && error.context().contains(&("constraint", "runs_key_edition_key".to_owned()));
     key_race
         || *state == SqlState::T_R_DEADLOCK_DETECTED
         || *state == SqlState::T_R_SERIALIZATION_FAILURE

@@ -22,7 +22,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use deadpool_postgres::Object;
 use jiff::Timestamp;
 use serde_json::{Map, Value as Json};
 use tokio_postgres::Row;
@@ -87,12 +86,23 @@ impl PostgresLedger {
     /// # Errors
     /// `refused` where it is newer, or lacks migrations; `unavailable` where it cannot be reached.
     pub async fn guard(&self) -> Result<()> {
-        let client = self.client().await?;
-        migrate::guard(&client).await
+        self.pool
+            .lend("look at the ledger's schema", async |client| migrate::guard(client).await)
+            .await
     }
 
-    async fn client(&self) -> Result<Object> {
-        self.pool.checkout().await
+    async fn rows(
+        &self,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+        doing: &'static str,
+    ) -> Result<Vec<Row>> {
+        self.pool
+            .lend(doing, async |client| {
+                let statement = client.prepare_cached(sql).await.map_err(|e| classify(doing, e))?;
+                client.query(&statement, params).await.map_err(|e| classify(doing, e))
+            })
+            .await
     }
 
     async fn texts(
@@ -101,10 +111,7 @@ impl PostgresLedger {
         params: &[&(dyn ToSql + Sync)],
         doing: &'static str,
     ) -> Result<Vec<String>> {
-        let client = self.client().await?;
-        let statement = client.prepare_cached(sql).await.map_err(|e| classify(doing, e))?;
-        let rows = client.query(&statement, params).await.map_err(|e| classify(doing, e))?;
-        rows.iter().map(|row| column(row, 0)).collect()
+        self.rows(sql, params, doing).await?.iter().map(|row| column(row, 0)).collect()
     }
 
     async fn records<T: serde::de::DeserializeOwned>(
@@ -130,9 +137,12 @@ impl PostgresLedger {
         params: &[&(dyn ToSql + Sync)],
         doing: &'static str,
     ) -> Result<u64> {
-        let client = self.client().await?;
-        let statement = client.prepare_cached(sql).await.map_err(|e| classify(doing, e))?;
-        client.execute(&statement, params).await.map_err(|e| classify(doing, e))
+        self.pool
+            .lend(doing, async |client| {
+                let statement = client.prepare_cached(sql).await.map_err(|e| classify(doing, e))?;
+                client.execute(&statement, params).await.map_err(|e| classify(doing, e))
+            })
+            .await
     }
 }
 
@@ -172,8 +182,11 @@ impl Ledger for PostgresLedger {
         reason: &str,
         dry_run: bool,
     ) -> Result<Vec<Applied>> {
-        let mut client = self.client().await?;
-        definitions::activate(&mut client, definitions, retire, (by, reason), dry_run).await
+        self.pool
+            .lend("apply the definitions", async |client| {
+                definitions::activate(client, definitions, retire, (by, reason), dry_run).await
+            })
+            .await
     }
 
     async fn definitions(&self, wanted: Which<'_>) -> Result<Vec<StoredDefinition>> {
@@ -182,7 +195,9 @@ impl Ledger for PostgresLedger {
     }
 
     async fn take_due(&self, limit: u32, lease: Duration) -> Result<Vec<Posting>> {
-        outbox::take_due(&self.client().await?, limit, lease).await
+        let params: [&(dyn ToSql + Sync); 2] = [&i64::from(limit), &lease.as_secs_f64()];
+        let rows = self.rows(sql!(take_due), &params, "read the outbox").await?;
+        Ok(outbox::postings(&rows))
     }
 
     async fn mark_sent(&self, versions: &[i64]) -> Result<()> {
@@ -232,9 +247,8 @@ impl Ledger for PostgresLedger {
 
     async fn holders(&self, resource: &str) -> Result<Vec<RunId>> {
         const DOING: &str = "read who holds a resource";
-        let client = self.client().await?;
         let sql = "SELECT run FROM holdings WHERE resource = $1 ORDER BY run";
-        let rows = client.query(sql, &[&resource]).await.map_err(|e| classify(DOING, e))?;
+        let rows = self.rows(sql, &[&resource], DOING).await?;
         rows.iter().map(|row| Ok(RunId(column(row, 0)?))).collect()
     }
 
@@ -247,13 +261,7 @@ impl Ledger for PostgresLedger {
         const DOING: &str = "look for files that are new";
         let (paths, etags): (Vec<&str>, Vec<&str>) =
             files.iter().map(|file| (file.path.as_str(), file.etag.as_str())).unzip();
-        let client = self.client().await?;
-        let statement =
-            client.prepare_cached(sql!(undelivered)).await.map_err(|e| classify(DOING, e))?;
-        let rows = client
-            .query(&statement, &[&cursor, &paths, &etags])
-            .await
-            .map_err(|e| classify(DOING, e))?;
+        let rows = self.rows(sql!(undelivered), &[&cursor, &paths, &etags], DOING).await?;
         let places = rows.iter().map(|row| column(row, 0)).collect::<Result<Vec<i64>>>()?;
         Ok(picked(files, &places))
     }
@@ -292,11 +300,7 @@ impl Ledger for PostgresLedger {
 
     async fn adrift(&self, limit: u32) -> Result<Vec<(RunId, Adrift)>> {
         const DOING: &str = "look for runs that are adrift";
-        let client = self.client().await?;
-        let statement =
-            client.prepare_cached(sql!(adrift)).await.map_err(|e| classify(DOING, e))?;
-        let rows =
-            client.query(&statement, &[&i64::from(limit)]).await.map_err(|e| classify(DOING, e))?;
+        let rows = self.rows(sql!(adrift), &[&i64::from(limit)], DOING).await?;
         rows.iter()
             .map(|row| {
                 let why = match column(row, 1)? {
@@ -312,17 +316,16 @@ impl Ledger for PostgresLedger {
 
     async fn windows(&self, export: &str, from: Timestamp) -> Result<KnownWindows> {
         const DOING: &str = "read the windows that have runs";
-        let client = self.client().await?;
-        let rows = client
-            .query(
+        let rows = self
+            .rows(
                 "SELECT params::text, window_start FROM runs \
                  WHERE export = $1 AND window_start >= $2 AND parent IS NULL \
                  UNION SELECT params, window_start FROM skipped \
                  WHERE export = $1 AND window_start >= $2",
                 &[&export, &from],
+                DOING,
             )
-            .await
-            .map_err(|e| classify(DOING, e))?;
+            .await?;
         let mut known = KnownWindows::new();
         for row in &rows {
             known.entry(column(row, 0)?).or_default().insert(column(row, 1)?);
@@ -352,13 +355,10 @@ impl Ledger for PostgresLedger {
     }
 
     async fn last_tick(&self, export: &str) -> Result<Option<Settled>> {
-        let client = self.client().await?;
-        client
-            .query_opt("SELECT last_tick, definition FROM schedules WHERE export = $1", &[&export])
-            .await
-            .map_err(|e| classify("read the last tick", e))?
-            .map(|row| Ok(Settled { at: column(&row, 0)?, definition: column(&row, 1)? }))
-            .transpose()
+        let sql = "SELECT last_tick, definition FROM schedules WHERE export = $1";
+        let rows = self.rows(sql, &[&export], "read the last tick").await?;
+        let settled = |row| Ok(Settled { at: column(row, 0)?, definition: column(row, 1)? });
+        rows.first().map(settled).transpose()
     }
 
     async fn ticked(&self, export: &str, at: Timestamp, definition: &str) -> Result<()> {
@@ -381,27 +381,40 @@ impl Ledger for PostgresLedger {
     async fn purge_resources(&self, limit: u32) -> Result<u64> {
         const DOING: &str = "delete idle resources";
         let failed = |e| classify(DOING, e);
-        let mut client = self.client().await?;
-        let tx = client.transaction().await.map_err(failed)?;
-        // Looked at in a statement of its own once they are locked: somebody may just have parked.
-        let locked: Vec<String> = tx
-            .query(sql!(lock_idle_resources), &[&i64::from(limit)])
+        self.pool
+            .lend(DOING, async |client| {
+                let tx = client.transaction().await.map_err(failed)?;
+                // Looked at in a statement of its own once they are locked: somebody may just have
+                // parked.
+                let locked: Vec<String> = tx
+                    .query(sql!(lock_idle_resources), &[&i64::from(limit)])
+                    .await
+                    .map_err(failed)?
+                    .iter()
+                    .map(|row| column(row, 0))
+                    .collect::<Result<_>>()?;
+                let gone = tx.execute(sql!(purge_resources), &[&locked]).await.map_err(failed)?;
+                tx.commit().await.map_err(failed)?;
+                Ok(gone)
+            })
             .await
-            .map_err(failed)?
-            .iter()
-            .map(|row| column(row, 0))
-            .collect::<Result<_>>()?;
-        let gone = tx.execute(sql!(purge_resources), &[&locked]).await.map_err(failed)?;
-        tx.commit().await.map_err(failed)?;
-        Ok(gone)
     }
 
     async fn now(&self) -> Result<Timestamp> {
-        let client = self.client().await?;
-        let row = client
-            .query_one("SELECT clock_timestamp()", &[])
-            .await
-            .map_err(|e| classify("ask the ledger for its time", e))?;
-        column(&row, 0)
+        const DOING: &str = "ask the ledger for its time";
+        let rows = self.rows("SELECT clock_timestamp()", &[], DOING).await?;
+        rows.first().map_or_else(|| Err(Error::permanent(DOING, "no answer")), |row| column(row, 0))
+    }
+
+    async fn ping(&self) -> Result<()> {
+        const DOING: &str = "check the ledger";
+        let sql = "SELECT current_setting('transaction_read_only')";
+        match self.texts(sql, &[], DOING).await?.first().map(String::as_str) {
+            Some("on") => Err(Error::unavailable(DOING, "the database takes no writes").help(
+                "It is a standby, or set to default_transaction_read_only: work goes on by itself when \
+                 it takes them.",
+            )),
+            _ => Ok(()),
+        }
     }
 }

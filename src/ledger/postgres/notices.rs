@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::{PostgresLedger, classify, column};
+use super::{PostgresLedger, column};
 use crate::error::Result;
 use crate::job::RunId;
 use crate::job::run::Run;
@@ -24,22 +24,14 @@ impl Notices for PostgresLedger {
 
     async fn take_notices(&self, limit: u32, lease: Duration) -> Result<Vec<Notice>> {
         const DOING: &str = "read the notices";
-        let client = self.client().await?;
-        let statement =
-            client.prepare_cached(sql!(take_notices)).await.map_err(|e| classify(DOING, e))?;
-        let rows = client
-            .query(&statement, &[&i64::from(limit), &lease.as_secs_f64()])
-            .await
-            .map_err(|e| classify(DOING, e))?;
+        let params: [&(dyn ToSql + Sync); 2] = [&i64::from(limit), &lease.as_secs_f64()];
+        let rows = self.rows(sql!(take_notices), &params, DOING).await?;
         let ids: Vec<Uuid> = rows.iter().map(|row| column(row, 4)).collect::<Result<_>>()?;
         let runs: HashMap<RunId, Run> = match ids.is_empty() {
             true => HashMap::new(),
             false => {
-                let statement =
-                    client.prepare_cached(sql!(load_runs)).await.map_err(|e| classify(DOING, e))?;
                 let no_keys: Vec<String> = Vec::new();
-                let found = client.query(&statement, &[&ids, &no_keys]).await;
-                let found = found.map_err(|e| classify(DOING, e))?;
+                let found = self.rows(sql!(load_runs), &[&ids, &no_keys], DOING).await?;
                 let runs = found.iter().map(|row| run_of(column(row, 0)?));
                 runs.map(|run| run.map(|run| (run.id, run))).collect::<Result<_>>()?
             }

@@ -1,27 +1,16 @@
 //! The outbox: what waits to be published.
 
-use std::time::Duration;
-
-use deadpool_postgres::Object;
 use tokio_postgres::Row;
 
-use super::{classify, column};
+use super::column;
 use crate::error::{Error, Result};
 use crate::job::RunId;
 use crate::ledger::Posting;
 use crate::ledger::sheet::run_of;
 
-/// See [`Ledger::take_due`](crate::ledger::Ledger::take_due).
-pub async fn take_due(client: &Object, limit: u32, lease: Duration) -> Result<Vec<Posting>> {
-    const DOING: &str = "read the outbox";
-    let statement = client.prepare_cached(sql!(take_due)).await.map_err(|e| classify(DOING, e))?;
-    let rows = client
-        .query(&statement, &[&i64::from(limit), &lease.as_secs_f64()])
-        .await
-        .map_err(|e| classify(DOING, e))?;
-    // One that cannot be read must not hold up the others.
-    Ok(rows
-        .iter()
+/// The postings that were taken. One that cannot be read must not hold up the others.
+pub fn postings(rows: &[Row]) -> Vec<Posting> {
+    rows.iter()
         .filter_map(|row| {
             posting(row)
                 .inspect_err(|error| {
@@ -29,7 +18,7 @@ pub async fn take_due(client: &Object, limit: u32, lease: Duration) -> Result<Ve
                 })
                 .ok()
         })
-        .collect())
+        .collect()
 }
 
 fn posting(row: &Row) -> Result<Posting> {

@@ -23,27 +23,32 @@ impl Pauses for PostgresLedger {
     }
 
     async fn pause(&self, pause: &Pause) -> Result<Option<Pause>> {
-        let failed = |cause| classify("pause", cause);
+        const DOING: &str = "pause";
+        let failed = |cause| classify(DOING, cause);
         let (scope, name) = pause.scope.parts();
-        let mut client = self.client().await?;
-        let tx = client.transaction().await.map_err(failed)?;
-        // Where none stands yet there is no row to lock: of two at once each sees the other's.
-        let lock = "SELECT pg_advisory_xact_lock(hashtextextended($1 || '/' || $2, 0))";
-        tx.execute(lock, &[&scope, &name]).await.map_err(failed)?;
-        let row = tx.query_opt(sql!(standing_pause), &[&scope, &name]).await.map_err(failed)?;
-        let text: Option<String> = row.map(|row| column(&row, 0)).transpose()?;
-        let record: Option<Record> = text.and_then(|text| serde_json::from_str(&text).ok());
-        let before = record.and_then(Record::pause);
-        let audited = pause.audited(before.as_ref());
-        let (until, resource) = (pause.until, pause.scope.resource());
-        tx.execute(
-            sql!(pause),
-            &[&scope, &name, &until, &pause.by, &pause.reason, &resource, &audited],
-        )
-        .await
-        .map_err(failed)?;
-        tx.commit().await.map_err(failed)?;
-        Ok(before)
+        self.pool
+            .lend(DOING, async |client| {
+                let tx = client.transaction().await.map_err(failed)?;
+                // Where none stands yet there is no row to lock: of two at once each sees the other's.
+                let lock = "SELECT pg_advisory_xact_lock(hashtextextended($1 || '/' || $2, 0))";
+                tx.execute(lock, &[&scope, &name]).await.map_err(failed)?;
+                let standing = tx.query_opt(sql!(standing_pause), &[&scope, &name]).await;
+                let text: Option<String> =
+                    standing.map_err(failed)?.map(|row| column(&row, 0)).transpose()?;
+                let record: Option<Record> = text.and_then(|text| serde_json::from_str(&text).ok());
+                let before = record.and_then(Record::pause);
+                let audited = pause.audited(before.as_ref());
+                let (until, resource) = (pause.until, pause.scope.resource());
+                tx.execute(
+                    sql!(pause),
+                    &[&scope, &name, &until, &pause.by, &pause.reason, &resource, &audited],
+                )
+                .await
+                .map_err(failed)?;
+                tx.commit().await.map_err(failed)?;
+                Ok(before)
+            })
+            .await
     }
 
     async fn unpause(&self, scope: &Scope, by: &str, reason: &str) -> Result<bool> {
@@ -57,11 +62,8 @@ impl Pauses for PostgresLedger {
 
     async fn expire_pauses(&self) -> Result<Vec<Scope>> {
         const DOING: &str = "look for pauses that are over";
-        let client = self.client().await?;
-        let rows = client
-            .query("DELETE FROM pauses WHERE until <= clock_timestamp() RETURNING scope, name", &[])
-            .await
-            .map_err(|cause| classify(DOING, cause))?;
+        let sql = "DELETE FROM pauses WHERE until <= clock_timestamp() RETURNING scope, name";
+        let rows = self.rows(sql, &[], DOING).await?;
         let mut scopes = Vec::with_capacity(rows.len());
         for row in &rows {
             scopes.extend(Scope::of(column(row, 0)?, column(row, 1)?));
@@ -71,14 +73,8 @@ impl Pauses for PostgresLedger {
 
     async fn waiting(&self, resource: &str, limit: u32) -> Result<Vec<RunId>> {
         const DOING: &str = "read the list of waiters";
-        let client = self.client().await?;
-        let rows = client
-            .query(
-                "SELECT run FROM waiters WHERE resource = $1 ORDER BY since, run LIMIT $2",
-                &[&resource, &i64::from(limit)],
-            )
-            .await
-            .map_err(|cause| classify(DOING, cause))?;
+        let sql = "SELECT run FROM waiters WHERE resource = $1 ORDER BY since, run LIMIT $2";
+        let rows = self.rows(sql, &[&resource, &i64::from(limit)], DOING).await?;
         rows.iter().map(|row| column(row, 0).map(RunId)).collect()
     }
 }

@@ -16,12 +16,16 @@ use crate::secret::Secret;
 
 /// How long a free connection is waited for. Longer means that the ledger is overloaded or away.
 const WAIT: Duration = Duration::from_secs(15);
+/// How long anything that is asked of the ledger may take. A server that stands still, or one behind
+/// something that keeps the connection open, would else be waited for without end.
+pub const ANSWER: Duration = Duration::from_secs(30);
 
 /// How the ledger's sessions differ from the server's settings. A worker that is frozen within a
-/// transaction must not keep its locks from the others. And what is asked for is a few rows by
+/// transaction must not keep its locks from the others; nor may somebody else's lock on one run keep
+/// up for long those whose commands share a transaction with that run's. And what is asked for is a few rows by
 /// their keys, whatever the statistics of young tables say: plans are made once, and use indexes.
 const SESSION: &str = "SET idle_in_transaction_session_timeout = '15s'; \
-    SET lock_timeout = '15s'; SET statement_timeout = '60s'; \
+    SET lock_timeout = '5s'; SET statement_timeout = '30s'; \
     SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; \
     SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off";
 
@@ -68,6 +72,24 @@ impl Pool {
         self.connections.status().max_size
     }
 
+    /// Does something with a connection, within [`ANSWER`].
+    ///
+    /// # Errors
+    /// Those of the work; `unavailable` where it did not end in time; those of [`Pool::checkout`].
+    pub async fn lend<T>(
+        &self,
+        doing: &'static str,
+        work: impl AsyncFnOnce(&mut Object) -> Result<T>,
+    ) -> Result<T> {
+        let mut lent = Lent(Some(self.checkout().await?));
+        let Some(connection) = &mut lent.0 else { return Err(silent(doing)) };
+        let answer = tokio::time::timeout(ANSWER, work(connection)).await;
+        answer.map_err(|_| silent(doing)).and_then(|answer| {
+            lent.give_back();
+            answer
+        })
+    }
+
     /// A connection.
     ///
     /// # Errors
@@ -92,6 +114,30 @@ impl Pool {
             }
         };
         Err(error.with("server", &self.server).with("for", "the ledger"))
+    }
+}
+
+/// The error where the ledger did not answer in time.
+pub fn silent(doing: &'static str) -> Error {
+    Error::unavailable(doing, "the database did not answer in time")
+}
+
+/// A connection that may not be done with what it was asked for, or have a transaction open: it is
+/// closed, unless it is given back.
+pub struct Lent(pub Option<Object>);
+
+impl Lent {
+    /// Lets others have it.
+    pub fn give_back(&mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(object) = self.0.take() {
+            drop(Object::take(object));
+        }
     }
 }
 

@@ -24,10 +24,9 @@ pub(super) const BRING: &str = "bring a part to its final name";
 pub(super) const PUT: &str = "write the manifest";
 const READ: &str = "read the manifest";
 
-/// How long the lock of a folder is waited for before the attempt ends as `transient`.
+/// How long the lock on a folder is waited for, and how often is looked for it.
 const LOCK_WAIT: Duration = Duration::from_secs(30);
-/// How often it is tried meanwhile.
-const LOCK_LOOK: Duration = Duration::from_millis(20);
+const LOCK_LOOK: Duration = Duration::from_millis(50);
 
 /// Server-side copies that are under way at once.
 const COPIES: usize = 4;
@@ -272,38 +271,28 @@ fn replace(written: &LocalPath, last: &LocalPath, decision: &Decision) -> Result
 }
 
 /// Locks a folder until the file that is given back is dropped. `None` where the file system has no
-/// locks: there the reservation of the target must do.
-///
-/// # Errors
-/// `transient` where it is not free within [`LOCK_WAIT`]: a worker that stands still has it, and only
-/// its end or its going on sets it free. Whoever waits is to tell of it, and to be able to end.
+/// locks: there the reservation of the target must do. Whoever stalls with the lock is not waited for
+/// without end.
 pub(super) fn lock(folder: &LocalPath) -> Result<Option<fs::File>> {
-    lock_within(folder, LOCK_WAIT)
-}
-
-fn lock_within(folder: &LocalPath, wait: Duration) -> Result<Option<fs::File>> {
     let put = |cause| classify_io(PUT, cause);
     let file = fs::File::open(folder).map_err(put)?;
-    let since = Instant::now();
+    let started = Instant::now();
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(Some(file)),
-            Err(TryLockError::WouldBlock) if since.elapsed() < wait => {
-                #[expect(clippy::disallowed_methods, reason = "on a thread for work that blocks")]
-                std::thread::sleep(LOCK_LOOK);
-            }
-            Err(TryLockError::WouldBlock) => {
-                return Err(Error::transient(PUT, "another worker holds the folder's lock")
-                    .with("folder", folder.display())
-                    .help(
-                        "It is committing there, or stands still: `lslocks` tells which process. \
-                         Once that goes on or ends, so does this run.",
-                    ));
-            }
             Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => {
                 return Ok(None);
             }
             Err(TryLockError::Error(error)) => return Err(put(error)),
+            Err(TryLockError::WouldBlock) if started.elapsed() > LOCK_WAIT => {
+                return Err(Error::unavailable(PUT, "another process holds the folder's lock")
+                    .with("folder", folder.display())
+                    .help(
+                        "It commits there, or stands still while it does; `fuser` tells which it is.",
+                    ));
+            }
+            #[expect(clippy::disallowed_methods, reason = "this thread is one that may block")]
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_LOOK),
         }
     }
 }
@@ -398,17 +387,6 @@ mod tests {
     use super::*;
     use crate::error::Class;
     use crate::rows::Counts;
-
-    #[test]
-    fn the_lock_of_a_worker_that_stands_still_is_not_waited_for_without_end() {
-        let dir = tempfile::tempdir().unwrap();
-        let held = lock(dir.path()).unwrap();
-        let error = lock_within(dir.path(), Duration::from_millis(100)).unwrap_err();
-        assert_eq!(error.class(), Class::Transient);
-        assert!(error.to_string().contains("holds the folder's lock"), "{error}");
-        drop(held);
-        lock_within(dir.path(), Duration::ZERO).unwrap().unwrap();
-    }
 
     #[test]
     fn a_worker_that_stalled_before_the_rename_brings_nothing_back() {

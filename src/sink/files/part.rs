@@ -15,7 +15,7 @@ use tokio::sync::mpsc::Receiver;
 use super::Layout;
 use super::upload::Upload;
 use crate::connect::files::{Store, classify, classify_io, create_durably, sync_up};
-use crate::error::{Error, Result};
+use crate::error::{Class, Error, Result};
 use crate::fail;
 use crate::format::encode::Encoder;
 use crate::job::decision;
@@ -138,12 +138,12 @@ impl PartWriter {
         })
     }
 
-    /// Gives an upload up. What a local part left is removed by cleaning.
+    /// Gives an upload up.
     fn abort(self) {
         match self.out {
             // The upload is invisible whether or not the store hears of it.
             Out::Upload(runtime, upload) => drop(runtime.block_on(upload.abort())),
-            // Cleaning finds its note.
+            // Cleaning finds the note of an upload.
             Out::Local { .. } | Out::Fixed(_) => {}
         }
     }
@@ -187,8 +187,21 @@ impl Stager {
     /// Stages all batches up to the `None` that ends them. An inbox that closes without it was
     /// abandoned, and so is the part under way.
     ///
-    /// Without rows there is still one part, so that the schema arrives.
-    pub fn run(self, mut inbox: Receiver<Option<RecordBatch>>) -> Result<Vec<Written>> {
+    /// Without rows there is still one part, so that the schema arrives. What is not staged to its
+    /// end leaves no files on this machine: where the disk is full, the next attempt has the room.
+    pub fn run(self, inbox: Receiver<Option<RecordBatch>>) -> Result<Vec<Written>> {
+        let staged = self.parts(inbox);
+        if let Err(error) = &staged
+            && error.class() != Class::Fenced
+            && let Some(folder) = self.store.local(&self.store.path(&self.folder)?)
+        {
+            // What cannot be removed now is removed when the run has ended.
+            let _ = std::fs::remove_dir_all(folder);
+        }
+        staged
+    }
+
+    fn parts(&self, mut inbox: Receiver<Option<RecordBatch>>) -> Result<Vec<Written>> {
         let mut done = Vec::new();
         let mut first = None;
         loop {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use futures::stream::{BoxStream, StreamExt};
+use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use object_store::{
     GetOptions, GetResult, OBJECT_STORE_COALESCE_DEFAULT, ObjectMeta, ObjectStore, ObjectStoreExt,
     coalesce_ranges,
@@ -22,6 +22,11 @@ use crate::connect::files::classify;
 use crate::error::{Error, Result};
 
 const READ: &str = "read a file";
+/// Bytes of one request to a store. Each has a bound in time of its own, so that a file may be as long, and
+/// whoever reads it as slow, as can be.
+const PIECE: u64 = 8 << 20;
+/// How many pieces come at once: one while another is decoded.
+const AT_ONCE: usize = 2;
 
 /// An object of a store.
 #[derive(Clone)]
@@ -74,6 +79,16 @@ impl Object {
         }
     }
 
+    /// Makes sure that so many bytes came, and not fewer in an answer that seems whole.
+    fn whole(&self, wanted: u64, came: u64) -> Result<()> {
+        if wanted == came {
+            return Ok(());
+        }
+        Err(Error::transient(READ, "the store gave another number of bytes than the file has")
+            .with("wanted", wanted)
+            .with("came", came))
+    }
+
     /// Makes sure, once it is read, that nobody has written to it meanwhile. An object of a store is
     /// never changed, only replaced.
     ///
@@ -92,20 +107,48 @@ impl Object {
         }
     }
 
+    async fn range(&self, range: Range<u64>) -> Result<Bytes> {
+        let wanted = range.end.saturating_sub(range.start);
+        let answer = self.get(Some(range)).await?;
+        let bytes = answer.bytes().await.map_err(|error| classify(READ, error))?;
+        self.whole(wanted, bytes.len() as u64)?;
+        Ok(bytes)
+    }
+
     async fn get_range(&self, range: Range<u64>) -> Result<Bytes, ParquetError> {
-        let external = |error: Error| ParquetError::External(error.into());
-        let answer = self.get(Some(range)).await.map_err(external)?;
-        answer.bytes().await.map_err(|error| external(classify(READ, error)))
+        self.range(range).await.map_err(|error| ParquetError::External(error.into()))
+    }
+
+    /// The bytes of a store's object, piece by piece.
+    fn pieces(&self) -> BoxStream<'static, Result<Bytes>> {
+        let (object, size) = (self.clone(), self.meta.size);
+        let starts = std::iter::successors(Some(0), |at| Some(at + PIECE));
+        stream::iter(starts.take_while(move |at| *at < size))
+            .map(move |at| {
+                let object = object.clone();
+                // A task of its own goes on while nobody polls.
+                tokio::spawn(async move { object.range(at..size.min(at + PIECE)).await })
+            })
+            .buffered(AT_ONCE)
+            .map(|piece| {
+                piece.unwrap_or_else(|cause| {
+                    Err(Error::transient(READ, "the work was cut off").caused_by(cause))
+                })
+            })
+            .boxed()
     }
 
     /// The bytes as they come, for a blocking thread of this runtime.
     pub(super) async fn reader(&self) -> Result<ObjectReader> {
-        let answer = self.get(None).await?;
-        Ok(ObjectReader {
-            runtime: Handle::current(),
-            chunks: answer.into_stream(),
-            chunk: Bytes::new(),
-        })
+        let mut chunks = match self.here {
+            true => {
+                let stream = self.get(None).await?.into_stream();
+                stream.map_err(|error| classify(READ, error)).boxed()
+            }
+            false => self.pieces(),
+        };
+        let chunk = chunks.next().await.transpose()?.unwrap_or_default();
+        Ok(ObjectReader { runtime: Handle::current(), chunks, chunk })
     }
 }
 
@@ -142,7 +185,7 @@ impl AsyncFileReader for Object {
 /// See [`Object::reader`].
 pub(super) struct ObjectReader {
     runtime: Handle,
-    chunks: BoxStream<'static, object_store::Result<Bytes>>,
+    chunks: BoxStream<'static, Result<Bytes>>,
     chunk: Bytes,
 }
 
@@ -151,7 +194,7 @@ impl BufRead for ObjectReader {
         while self.chunk.is_empty() {
             match self.runtime.block_on(self.chunks.next()) {
                 Some(Ok(chunk)) => self.chunk = chunk,
-                Some(Err(error)) => return Err(std::io::Error::other(classify(READ, error))),
+                Some(Err(error)) => return Err(std::io::Error::other(error)),
                 None => break,
             }
         }

@@ -16,19 +16,21 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use serde_json::Value as Json;
-use tokio::sync::Semaphore;
 
 use crate::support::installation::{self, Installation};
+use crate::support::own::Postgres;
 use crate::support::processes::Process;
 use crate::support::quarantine::QUARANTINE;
+use crate::support::servers;
 use scenario::{Action, Scenario, scenarios};
 use target::{Target, To};
 
 const SOON: Duration = Duration::from_secs(90);
 
-/// How many workers may be on their way to a fail point at once, in all tests: each has connections
-/// to PostgreSQL, which has a hundred.
-static ARMED: Semaphore = Semaphore::const_new(32);
+/// A PostgreSQL with room for many workers: each has some connections as long as it lives.
+async fn roomy() -> Postgres {
+    Postgres::start(&["max_connections=300"]).await
+}
 
 /// A worker of one pool that fails at a point, with other settings than those of the others.
 fn arm(installation: &Installation, pool: &str, fail: &str, settings: &[(&str, &str)]) -> Process {
@@ -38,6 +40,13 @@ fn arm(installation: &Installation, pool: &str, fail: &str, settings: &[(&str, &
         command.env(format!("LONGSHORE__WORKER__{name}"), value);
     }
     installation.start_command(command, &format!("armed-{pool}"))
+}
+
+/// A worker that takes up whatever there is. It lives to the end, however slow the machine is.
+fn rescue(installation: &Installation) -> Process {
+    let mut command = installation.command(&["worker"]);
+    command.env("LONGSHORE__WORKER__LEASE", "60s");
+    installation.start_command(command, "rescue")
 }
 
 /// Waits until a process has got to its point, and has done there what it was to do.
@@ -51,7 +60,7 @@ async fn reached(process: &mut Process, point: &str, action: Action) {
         };
         let log = process.log();
         let told = |line: &str| line.contains("a fail point is reached") && line.contains(point);
-        if is_there && log.lines().any(|line| told(line)) {
+        if is_there && log.lines().any(told) {
             break;
         }
         assert!(started.elapsed() < SOON, "{point} is not reached:\n{log}");
@@ -69,28 +78,26 @@ async fn every_step(to: To, action: Action) {
     let names: Vec<String> = scenarios.iter().map(Scenario::name).collect();
     // What is blocked by a worker that stands still must not keep the others from a slot.
     let settings = format!("concurrency = 12\nlease = \"5s\"\n{QUARANTINE}");
-    let target = Target::start(to).await;
-    installation::with_pools(&settings, &names, async |installation| {
+    let (target, postgres) = tokio::join!(Target::start(to), roomy());
+    let servers = (postgres.url(), servers::redis());
+    installation::with_pools(servers, &names, &settings, async |installation| {
         target.prepare(installation, &scenarios).await;
         let bed = Bed { installation, target: &target, action, scenarios: &scenarios };
         bed.publish(1).await;
         let mut processes = vec![installation.start("scheduler", "scheduler")];
-        let permits = u32::try_from(scenarios.len()).unwrap();
-        let armed = ARMED.acquire_many(permits).await.unwrap();
         let mut workers = bed.arm().await;
         target.grow(installation);
         match action {
             // They go on by themselves.
-            Action::Error => processes.extend(workers.drain(..)),
+            Action::Error => processes.append(&mut workers),
             Action::Kill => workers.clear(),
             Action::Stop => {}
         }
         if action != Action::Error {
-            processes.push(installation.start("worker", "rescue"));
+            processes.push(rescue(installation));
         }
         bed.taken_over().await;
         bed.wake(workers).await;
-        drop(armed);
         let first: usize = scenarios.iter().map(Scenario::first_runs).sum();
         let all_ended = |count| format!("SELECT count(ended_at) = {count} FROM runs");
         installation.until("all have ended", SOON, &all_ended(first)).await;

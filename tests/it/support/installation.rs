@@ -12,7 +12,7 @@ use url::Url;
 
 use super::processes::{Process, python, succeeded};
 use super::s3::S3;
-use super::servers::{Database, Pools, Redis, amqp};
+use super::servers::{self, Database, Pools, Redis, amqp};
 
 /// How long dead letters may take to come.
 const LETTERS: Duration = Duration::from_secs(30);
@@ -35,12 +35,22 @@ pub struct Installation {
 /// Makes an installation, runs a test on it, and removes it, however the test ends. `worker` are
 /// the settings of `[worker]` besides the pools.
 pub async fn with(worker: &str, test: impl AsyncFnOnce(&Installation)) {
-    with_pools(worker, &[], test).await;
+    on((servers::postgres(), servers::redis()), worker, test).await;
 }
 
-/// As [`with`], with more pools: see [`Installation::pool_of`].
-pub async fn with_pools(worker: &str, more: &[String], test: impl AsyncFnOnce(&Installation)) {
-    let installation = Installation::make(worker, more).await;
+/// As [`with`], on a PostgreSQL and a Redis that may be the test's own.
+pub async fn on(servers: (Url, Url), worker: &str, test: impl AsyncFnOnce(&Installation)) {
+    with_pools(servers, &[], worker, test).await;
+}
+
+/// As [`on`], with more pools: see [`Installation::pool_of`].
+pub async fn with_pools(
+    servers: (Url, Url),
+    more: &[String],
+    worker: &str,
+    test: impl AsyncFnOnce(&Installation),
+) {
+    let installation = Installation::make(servers, more, worker).await;
     let outcome = AssertUnwindSafe(test(&installation)).catch_unwind().await;
     let Installation { database, redis, pools, .. } = installation;
     pools.delete().await;
@@ -52,15 +62,15 @@ pub async fn with_pools(worker: &str, more: &[String], test: impl AsyncFnOnce(&I
 }
 
 impl Installation {
-    async fn make(worker: &str, more: &[String]) -> Installation {
+    async fn make((postgres, redis): (Url, Url), more: &[String], worker: &str) -> Installation {
         let id = uuid::Uuid::now_v7().simple().to_string();
         let (pool, bulk) = (format!("test-{id}"), format!("test-{id}-bulk"));
         let more: Vec<String> = more.iter().map(|name| format!("{pool}-{name}")).collect();
         let weights = more.iter().map(|pool| format!(", {pool} = 1")).collect::<String>();
         let installation = Installation {
             folder: tempfile::tempdir().unwrap(),
-            database: Database::create(format!("longshore_test_{id}")).await,
-            redis: Redis::take().await,
+            database: Database::create_on(postgres, format!("longshore_test_{id}")).await,
+            redis: Redis::take_on(redis).await,
             pools: Pools::declare([vec![pool.clone(), bulk.clone()], more].concat()).await,
             pool,
             bulk,
@@ -134,6 +144,11 @@ impl Installation {
 
     /// Adds a connection to a folder of its name in a bucket.
     pub fn bucket(&self, name: &str, server: &S3) {
+        self.bucket_at(name, &server.url(), server);
+    }
+
+    /// As [`Installation::bucket`], by another way to the server.
+    pub fn bucket_at(&self, name: &str, way: &Url, server: &S3) {
         let config = self.folder.path().join("config");
         let keys = [("access-key", &server.keys.0), ("secret-key", &server.keys.1)];
         let secrets = keys.map(|(key, secret)| {
@@ -141,7 +156,7 @@ impl Installation {
             std::fs::write(&path, secret).unwrap();
             format!("{key} = \"${{file:{}}}\"\n", path.display())
         });
-        let (mut endpoint, secrets) = (server.url().to_string(), secrets.concat());
+        let (mut endpoint, secrets) = (way.to_string(), secrets.concat());
         endpoint.truncate(endpoint.trim_end_matches('/').len());
         let connections = std::fs::read_to_string(config.join("connections.toml")).unwrap();
         let added = format!(
@@ -241,8 +256,7 @@ impl Installation {
     pub async fn until(&self, what: &str, within: Duration, sql: &str) {
         let started = Instant::now();
         loop {
-            let row = self.database.client.query_one(sql, &[]).await;
-            if row.unwrap_or_else(|error| panic!("{sql}: {error:?}")).get(0) {
+            if self.database.row(sql).await.get(0) {
                 return;
             }
             if started.elapsed() > within {

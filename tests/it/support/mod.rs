@@ -1,6 +1,7 @@
 //! What several suites need.
 
 pub mod installation;
+pub mod own;
 pub mod processes;
 pub mod proxy;
 pub mod quarantine;

@@ -7,7 +7,7 @@ use lapin::types::FieldTable;
 use longshore::queue::rabbitmq::{RabbitMq, Settings};
 use longshore::queue::{Destination, Queue};
 use serde_json::Value as Json;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::{Client, NoTls, Row};
 use url::Url;
 
 /// How long an event may take to come.
@@ -33,6 +33,7 @@ pub fn rabbitmqctl() -> String {
 /// A database of PostgreSQL.
 pub struct Database {
     name: String,
+    server: Url,
     /// Where it is.
     pub url: Url,
     /// A connection to it.
@@ -40,30 +41,45 @@ pub struct Database {
 }
 
 impl Database {
-    /// Makes a database.
+    /// Makes a database on the server of all tests.
     pub async fn create(name: String) -> Database {
-        let server = postgres();
-        let admin = connect(&server).await;
-        admin.batch_execute(&format!("CREATE DATABASE \"{name}\"")).await.unwrap();
-        let mut url = server;
-        url.set_path(&name);
-        Database { name, client: connect(&url).await, url }
+        Database::create_on(postgres(), name).await
     }
 
-    /// Removes it, whoever still uses it.
+    /// Makes a database on a server.
+    pub async fn create_on(server: Url, name: String) -> Database {
+        let admin = connect(&server).await;
+        admin.batch_execute(&format!("CREATE DATABASE \"{name}\"")).await.unwrap();
+        let mut url = server.clone();
+        url.set_path(&name);
+        Database { name, client: connect(&url).await, url, server }
+    }
+
+    /// Removes it, whoever still uses it. A server of a test's own goes with the test.
     pub async fn remove(self) {
-        let sql = format!("DROP DATABASE \"{}\" WITH (FORCE)", self.name);
-        connect(&postgres()).await.batch_execute(&sql).await.unwrap();
+        if self.server == postgres() {
+            let sql = format!("DROP DATABASE \"{}\" WITH (FORCE)", self.name);
+            connect(&self.server).await.batch_execute(&sql).await.unwrap();
+        }
     }
 
     /// The number that a query gives.
     pub async fn number(&self, sql: &str) -> i64 {
-        self.client.query_one(sql, &[]).await.unwrap_or_else(|e| panic!("{sql}: {e:?}")).get(0)
+        self.row(sql).await.get(0)
     }
 
     /// The text that a query gives.
     pub async fn text(&self, sql: &str) -> String {
-        self.client.query_one(sql, &[]).await.unwrap_or_else(|e| panic!("{sql}: {e:?}")).get(0)
+        self.row(sql).await.get(0)
+    }
+
+    /// The one row of a query, by a new connection where a test has cut the old one.
+    pub async fn row(&self, sql: &str) -> Row {
+        let asked = match self.client.is_closed() {
+            false => self.client.query_one(sql, &[]).await,
+            true => connect(&self.url).await.query_one(sql, &[]).await,
+        };
+        asked.unwrap_or_else(|error| panic!("{sql}: {error:?}"))
     }
 }
 
@@ -77,7 +93,8 @@ pub fn redis() -> Url {
     named("LONGSHORE_TEST_REDIS", "redis://127.0.0.1:6379")
 }
 
-async fn connect(url: &Url) -> Client {
+/// A connection to a database.
+pub async fn connect(url: &Url) -> Client {
     let (client, connection) = tokio_postgres::connect(url.as_str(), NoTls).await.unwrap();
     tokio::spawn(connection);
     client
@@ -93,13 +110,19 @@ pub struct Redis {
     /// Where it is.
     pub url: Url,
     client: redis::Client,
+    server: Url,
 }
 
 impl Redis {
-    /// Takes a database that nobody else uses.
+    /// Takes a database of the server of all tests that nobody else uses.
     pub async fn take() -> Redis {
+        Redis::take_on(redis()).await
+    }
+
+    /// Takes a database of a server that nobody else uses.
+    pub async fn take_on(server: Url) -> Redis {
         for number in 1..=15 {
-            let mut url = redis();
+            let mut url = server.clone();
             url.set_path(&number.to_string());
             let client = redis::Client::open(url.as_str()).unwrap();
             let mut connection = client.get_multiplexed_async_connection().await.unwrap();
@@ -115,7 +138,7 @@ impl Redis {
                 false => None,
             };
             if used.is_some() {
-                let redis = Redis { url, client };
+                let redis = Redis { url, client, server };
                 redis.flush().await;
                 return redis;
             }
@@ -139,8 +162,11 @@ impl Redis {
         all.query_async::<()>(&mut connection).await.unwrap();
     }
 
-    /// Gives it back, empty.
+    /// Gives it back, empty. A server of a test's own goes with the test.
     pub async fn release(self) {
+        if self.server != redis() {
+            return;
+        }
         let mut connection = self.client.get_multiplexed_async_connection().await.unwrap();
         let () = run(&mut connection, &redis::cmd("FLUSHDB")).await;
     }

@@ -7,9 +7,10 @@ use futures::future::join_all;
 use serde_json::json;
 
 use super::scenario::Action;
-use super::{SOON, arm, checks, clean_again, reached};
+use super::{SOON, arm, checks, clean_again, reached, rescue, roomy};
 use crate::support::installation::{self, Installation, message};
 use crate::support::processes::Process;
+use crate::support::servers;
 
 /// A job that comes to a point, in a pool of its name.
 struct Case {
@@ -158,7 +159,10 @@ async fn prepare(installation: &Installation) {
 
 async fn off_the_way(action: Action) {
     let names: Vec<String> = CASES.iter().map(|case| case.name.to_owned()).collect();
-    installation::with_pools("concurrency = 8\nlease = \"5s\"", &names, async |installation| {
+    let postgres = roomy().await;
+    let servers = (postgres.url(), servers::redis());
+    let settings = "concurrency = 8\nlease = \"5s\"";
+    installation::with_pools(servers, &names, settings, async |installation| {
         prepare(installation).await;
         let jobs = CASES.iter().map(|case| {
             let body = match case.name {
@@ -188,7 +192,7 @@ async fn off_the_way(action: Action) {
         if action == Action::Kill {
             workers.clear();
         }
-        let rescue = installation.start("worker", "rescue");
+        let rescue = rescue(installation);
         // One for each case but what is refused, two tables for each that is spread, and an edition more.
         let all = "SELECT count(ended_at) = 8 + 4 + 2 FROM runs";
         installation.until("all have ended", SOON, all).await;

@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::json;
 
 use super::scenario::Action;
-use super::{SOON, checks, reached};
+use super::{SOON, checks, reached, rescue};
 use crate::support::installation::{self, Installation, message};
 use crate::support::processes::Process;
 
@@ -50,7 +50,7 @@ fn export(source: &str, path: &str) -> String {
 const POINTS: [&str; 3] = ["dispatch-taken", "dispatch-published", "dispatch-marked"];
 
 async fn schedulers(action: Action) {
-    installation::with("concurrency = 4\nlease = \"5s\"", async |installation| {
+    installation::with("concurrency = 4", async |installation| {
         let one = "query = \"SELECT n AS id FROM numbers\"";
         let numbers = "CREATE TABLE numbers AS SELECT 1 AS n";
         installation.database.client.batch_execute(numbers).await.unwrap();
@@ -118,8 +118,7 @@ async fn sweeper(action: Action) {
         first.kill();
         let mut armed = failing(installation, &["scheduler"], "swept", action);
         reached(&mut armed, "swept", action).await;
-        let processes =
-            [installation.start("scheduler", "next"), installation.start("worker", "second")];
+        let processes = [installation.start("scheduler", "next"), rescue(installation)];
         done(installation, "slow", 1).await;
         let_end(armed, action).await;
         installation.end(processes, 0).await;
@@ -139,7 +138,7 @@ async fn once_each(installation: &Installation, runs: i64) {
 }
 
 async fn replayer(action: Action) {
-    installation::with("concurrency = 2\nlease = \"5s\"", async |installation| {
+    installation::with("concurrency = 2", async |installation| {
         let client = &installation.database.client;
         client.batch_execute("CREATE TABLE picked AS SELECT -1 AS id").await.unwrap();
         let table = "table = \"picked\"\n[contract.fields]\nid = { type = \"int32\", min = 0 }";
@@ -192,7 +191,11 @@ async fn replayer(action: Action) {
 }
 
 async fn every_step_around(action: Action) {
-    tokio::join!(schedulers(action), sweeper(action), replayer(action));
+    tokio::join!(
+        Box::pin(schedulers(action)),
+        Box::pin(sweeper(action)),
+        Box::pin(replayer(action))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
