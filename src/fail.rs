@@ -13,7 +13,7 @@
 //! | `error` | the step fails with an error of class `transient` |
 
 /// Every fail point, and where it stands.
-pub const POINTS: [(&str, &str); 32] = [
+pub const POINTS: [(&str, &str); 35] = [
     ("consumed", "a worker has a message, and has looked at nothing yet"),
     ("claimed", "the key's claim is answered"),
     ("accepted", "the ledger has the job, and has opened it, where that could be"),
@@ -21,6 +21,8 @@ pub const POINTS: [(&str, &str); 32] = [
     ("opened", "the attempt has its fence; its heart does not beat yet"),
     ("begun", "the target knows the fence, where it can"),
     ("part-staged", "a file's part, or a batch of a table's rows, is staged"),
+    ("upload-noted", "an upload under a fixed name is noted; no piece of it is sent"),
+    ("quarantined", "the file of refused rows is complete"),
     ("staged", "all rows are staged and counted"),
     ("decided", "the decision stands in the ledger, or the target decides by itself"),
     ("merged", "a table has the rows, in the transaction that is not committed"),
@@ -32,6 +34,7 @@ pub const POINTS: [(&str, &str); 32] = [
     ("acking", "everything is stored; the message is not acked"),
     ("put-back", "the ledger has the run due again"),
     ("failing", "the ledger has the failure; the run is closing"),
+    ("target-closed", "the target takes nothing of the run any more; the ledger has not ended it"),
     ("closed", "the run has ended without a delivery"),
     ("listed", "the tables of a run that is spread are known"),
     ("spread", "the ledger has the runs of the tables"),

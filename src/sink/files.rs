@@ -237,7 +237,9 @@ impl Sink for FilesSink {
     /// Nothing is raised: the ledger alone knows the fence of files. A store that does not keep
     /// the conditions of its writes is refused here, before anything is read.
     async fn begin(&self, holder: &Holder) -> Result<Begun> {
-        probe::require(&self.connection, &self.store).await.map_err(|error| self.named(error))?;
+        // An attempt that ends meanwhile leaves nothing where cleaning does not look.
+        let probed = probe::require(&self.connection, &self.store, &self.scratch(holder)).await;
+        probed.map_err(|error| self.named(error))?;
         self.expect_free(holder.run).await?;
         Ok(Begun::Open)
     }

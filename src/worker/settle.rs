@@ -222,6 +222,7 @@ async fn close(
                 return Ok(false);
             }
         };
+        fail::point("target-closed")?;
         if let Some(decision) = found {
             let committed = Committed::found(plan, run.id, decision);
             let recorded = record(worker, committed).await?;

@@ -16,6 +16,7 @@ use super::{DOING, Vault, place};
 use crate::budget::{Budget, Charge, Use};
 use crate::connect::files::Store;
 use crate::error::{Error, Result};
+use crate::fail;
 use crate::format::FieldType;
 use crate::rows::Refused;
 use crate::sink::Holder;
@@ -89,6 +90,7 @@ impl Quarantine {
             self.writer.write_all(&last).await.map_err(failed)?;
         }
         self.writer.shutdown().await.map_err(failed)?;
+        fail::point("quarantined")?;
         Ok(self.place)
     }
 

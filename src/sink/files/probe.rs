@@ -22,16 +22,16 @@ pub struct Conditional {
     pub replace: bool,
 }
 
-/// Tries conditional puts out on an object of its own under `staging`, and removes it.
+/// Tries conditional puts out on an object of its own in `folder`, and removes it.
 ///
 /// # Errors
 /// Those of the store when it cannot be reached or does not let anything be written.
-pub async fn probe(store: &Store, staging: &str) -> Result<Conditional> {
+pub async fn probe(store: &Store, folder: &str) -> Result<Conditional> {
     const DOING: &str = "try the store's conditional writes";
     if store.root().is_some() {
         return Ok(Conditional { create: true, replace: true });
     }
-    let path = store.path(&format!("{staging}/probe-{}", Uuid::now_v7().simple()))?;
+    let path = store.path(&format!("{folder}/probe-{}", Uuid::now_v7().simple()))?;
     let put =
         |body: &'static str, mode: PutMode| store.objects.put_opts(&path, body.into(), mode.into());
     let found = async {
@@ -46,7 +46,7 @@ pub async fn probe(store: &Store, staging: &str) -> Result<Conditional> {
         Ok((create, replace))
     }
     .await;
-    // What remains is a few bytes under the staging folder.
+    // What remains is a few bytes; in a run's folder they are cleaned up with it.
     let _ = store.objects.delete(&path).await;
     let (create, replace) = found?;
     Ok(Conditional {
@@ -76,7 +76,7 @@ pub(super) async fn try_staging(connection: &Connection, store: &Store) -> Resul
         let _ = std::fs::remove_dir(folder);
     }
     tried?;
-    require(connection, store).await
+    require(connection, store, staging).await
 }
 
 /// Tells who may not write where.
@@ -118,18 +118,19 @@ fn refused(answer: object_store::Result<object_store::PutResult>) -> object_stor
 /// Stores that were found to keep all conditions, by address.
 static TRUSTED: Mutex<BTreeSet<(String, Option<String>)>> = Mutex::new(BTreeSet::new());
 
-/// Probes the connection's store, once in the life of this process where it keeps conditions.
+/// Probes the connection's store in `folder`, once in the life of this process where it keeps
+/// conditions.
 ///
 /// # Errors
 /// `config` for a store that does not.
-pub(super) async fn require(connection: &Connection, store: &Store) -> Result<()> {
+pub(super) async fn require(connection: &Connection, store: &Store, folder: &str) -> Result<()> {
     let address = (connection.url.clone(), connection.endpoint.clone());
     if store.root().is_some()
         || TRUSTED.lock().unwrap_or_else(PoisonError::into_inner).contains(&address)
     {
         return Ok(());
     }
-    let found = probe(store, &connection.staging).await?;
+    let found = probe(store, folder).await?;
     if !(found.create && found.replace) {
         return Err(Error::config(
             "use the store for deliveries",

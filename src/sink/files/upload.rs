@@ -13,6 +13,7 @@ use super::part::LEAST_PIECE;
 use crate::budget::{Budget, Charge, Use};
 use crate::connect::files::{Store, classify};
 use crate::error::{Error, Result};
+use crate::fail;
 use crate::job::decision;
 
 const STAGE: &str = "stage a part";
@@ -77,6 +78,7 @@ impl Upload {
                 answer => answer.map(|_| id).map_err(|e| classify(STAGE, e)),
             }
         })?;
+        fail::point("upload-noted")?;
         Ok(Upload {
             uploads,
             runtime: runtime.clone(),

@@ -2,6 +2,7 @@
 
 mod clock;
 mod disk;
+mod matrix;
 mod postgres;
 mod redis;
 mod servers;

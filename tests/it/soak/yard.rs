@@ -311,7 +311,7 @@ impl<'a> Yard<'a> {
             // Who holds it is about to do something with it.
             let Ok(mut held) = slot.process.try_lock() else { continue };
             if let Some(process) = held.as_mut()
-                && !process.is_running()
+                && !process.status().is_none()
             {
                 let log = process.path().display().to_string();
                 self.gone.lock().unwrap().push(format!("ended by itself: see {log}"));

@@ -40,7 +40,17 @@ pub async fn with(worker: &str, test: impl AsyncFnOnce(&Installation)) {
 
 /// As [`with`], on a PostgreSQL and a Redis that may be the test's own.
 pub async fn on(servers: (Url, Url), worker: &str, test: impl AsyncFnOnce(&Installation)) {
-    let installation = Installation::make(servers, worker).await;
+    with_pools(servers, &[], worker, test).await;
+}
+
+/// As [`on`], with more pools: see [`Installation::pool_of`].
+pub async fn with_pools(
+    servers: (Url, Url),
+    more: &[String],
+    worker: &str,
+    test: impl AsyncFnOnce(&Installation),
+) {
+    let installation = Installation::make(servers, more, worker).await;
     let outcome = AssertUnwindSafe(test(&installation)).catch_unwind().await;
     let Installation { database, redis, pools, .. } = installation;
     pools.delete().await;
@@ -52,21 +62,23 @@ pub async fn on(servers: (Url, Url), worker: &str, test: impl AsyncFnOnce(&Insta
 }
 
 impl Installation {
-    async fn make((postgres, redis): (Url, Url), worker: &str) -> Installation {
+    async fn make((postgres, redis): (Url, Url), more: &[String], worker: &str) -> Installation {
         let id = uuid::Uuid::now_v7().simple().to_string();
         let (pool, bulk) = (format!("test-{id}"), format!("test-{id}-bulk"));
+        let more: Vec<String> = more.iter().map(|name| format!("{pool}-{name}")).collect();
+        let weights = more.iter().map(|pool| format!(", {pool} = 1")).collect::<String>();
         let installation = Installation {
             folder: tempfile::tempdir().unwrap(),
             database: Database::create_on(postgres, format!("longshore_test_{id}")).await,
             redis: Redis::take_on(redis).await,
-            pools: Pools::declare(vec![pool.clone(), bulk.clone()]).await,
+            pools: Pools::declare([vec![pool.clone(), bulk.clone()], more].concat()).await,
             pool,
             bulk,
         };
         let (database, redis) = (&installation.database.url, &installation.redis.url);
         let settings = format!(
             "[queue]\n{}\n[ledger]\n{}keep = \"1d\"\n[claims]\n{}\n\
-             [worker]\npools = {{ {} = 3, {} = 1 }}\n{worker}\n\
+             [worker]\npools = {{ {} = 3, {} = 1{weights} }}\n{worker}\n\
              [http]\nlisten = \"127.0.0.1:0\"\n[log]\nlevel = \"info\"\n\
              [keys]\npseudonyms = \"${{env:TEST_PSEUDONYMS}}\"\n",
             server(&amqp(), "AMQP"),
@@ -158,6 +170,33 @@ impl Installation {
         self.write("connections.toml", &(connections + &added));
     }
 
+    /// One of the pools that were made for the test.
+    pub fn pool_of(&self, name: &str) -> String {
+        format!("{}-{name}", self.pool)
+    }
+
+    /// The command of a worker that serves one pool and no other.
+    pub fn worker_of(&self, pool: &str) -> Command {
+        let config = self.folder.path().join("config");
+        let mine = format!("only-{pool}");
+        let settings = std::fs::read_to_string(config.join("longshore.toml")).unwrap();
+        let only = |line: &str| match line.starts_with("pools = ") {
+            true => format!("pools = {{ {pool} = 1 }}\n"),
+            false => format!("{line}\n"),
+        };
+        let settings: String = settings.lines().map(only).collect();
+        let folder = self.folder.path().join(&mine);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("longshore.toml"), settings).unwrap();
+        std::fs::copy(config.join("connections.toml"), folder.join("connections.toml")).unwrap();
+        self.command_in(&mine, &["worker"])
+    }
+
+    /// The folder that the installation's files lie in.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// The folder of the connection `lake`.
     pub fn lake(&self) -> std::path::PathBuf {
         self.folder.path().join("lake")
@@ -165,8 +204,12 @@ impl Installation {
 
     /// A command of the program, with this configuration.
     pub fn command(&self, arguments: &[&str]) -> Command {
+        self.command_in("config", arguments)
+    }
+
+    fn command_in(&self, config: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_longshore"));
-        command.args(arguments).arg("--config").arg(self.folder.path().join("config"));
+        command.args(arguments).arg("--config").arg(self.folder.path().join(config));
         command.env_remove("LONGSHORE_ENV").env("TEST_PSEUDONYMS", "pepper");
         command.env("TEST_QUARANTINE", super::quarantine::KEY);
         for (name, url) in
