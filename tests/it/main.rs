@@ -28,6 +28,7 @@ mod protect;
 mod quarantine;
 mod refusals;
 mod rights;
+mod schedules;
 mod signals;
 mod sink_files_s3;
 mod sink_postgres;

@@ -48,6 +48,20 @@ impl Process {
         assert!(kill.expect("kill is there").success(), "the signal {name} was not delivered");
     }
 
+    /// Waits until it stands still, as SIGSTOP makes it.
+    pub async fn stopped(&self, within: Duration) {
+        let asked = Instant::now();
+        loop {
+            // `pid (name) state …`, of proc(5).
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap();
+            if stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')) {
+                return;
+            }
+            assert!(asked.elapsed() < within, "it does not stand still");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Ends it as a crash would: nothing of it runs any more.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
