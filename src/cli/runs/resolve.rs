@@ -18,6 +18,7 @@ use crate::job::run::{Run, State};
 use crate::ledger::{Ledger, apply_one, one_run};
 use crate::pipeline::{Plan, stuck};
 use crate::scrub::scrub;
+use crate::sink::Holder;
 use crate::wiring;
 
 const DOING: &str = "resolve the run";
@@ -92,7 +93,8 @@ impl Resolve {
             Outcome::Refused(Refusal::Stands(state)) => return Err(stands(&run, state).into()),
             other => return Err(strange(&run, &other).into()),
         };
-        let delivered = match self.judge(&run, config, &ledger).await {
+        let plan = plan(&run, config, &ledger).await;
+        let delivered = match self.judge(&run, plan.as_ref()).await {
             Ok(delivered) => delivered,
             Err(error) => {
                 // Whoever is woken goes on with it as before.
@@ -120,6 +122,13 @@ impl Resolve {
             other => return Err(strange(&run, &other).into()),
         };
         wiring::announce(&config.settings, &ended).await;
+        if let (State::Dead, Ok(plan)) = (ended.state, &plan) {
+            // A worker that stalled after it had decided is to find nothing that it could bring.
+            let cleaned = plan.sink().clean(&Holder { run: run.id, fence: run.fence }).await;
+            if let Err(error) = cleaned {
+                told(&format!("what is staged stays there: {}\n", scrub(&error.to_string())));
+            }
+        }
         if context.out.json {
             return context.out.object(&object(&ended)?);
         }
@@ -127,15 +136,10 @@ impl Resolve {
     }
 
     /// What is to be stored as delivered, by what the target has and the operator says.
-    async fn judge(
-        &self,
-        run: &Run,
-        config: &Config,
-        ledger: &Arc<dyn Ledger>,
-    ) -> Result<Option<Box<Resolved>>> {
-        let found = match plan(run, config, ledger).await {
-            Ok(plan) => stuck::find(&plan, run).await,
-            Err(error) => stuck::Found::Unknown(error),
+    async fn judge(&self, run: &Run, plan: Result<&Plan, &Error>) -> Result<Option<Box<Resolved>>> {
+        let found = match plan {
+            Ok(plan) => stuck::find(plan, run).await,
+            Err(error) => stuck::Found::Unknown(error.again()),
         };
         let refuse = |message: &str| Error::refused(DOING, message).with("run", run.id.short());
         let delivered = |decision: Decided, proof| {

@@ -50,9 +50,18 @@ impl Process {
 
     /// Whether it stands still, as after SIGSTOP.
     pub fn is_stopped(&self) -> bool {
+        // `pid (name) state …`, of proc(5).
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap();
-        // The name before the state may have any characters but is in parentheses.
         stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+    }
+
+    /// Waits until it stands still.
+    pub async fn stopped(&self, within: Duration) {
+        let asked = Instant::now();
+        while !self.is_stopped() {
+            assert!(asked.elapsed() < within, "it does not stand still");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// How it ended, if it has.
