@@ -46,10 +46,10 @@ async fn nothing_is_lost_or_doubled_whatever_fails() {
             operators::change_weather(&yard, rng(9), end),
             yard.watch(end),
         );
-        let produced = begun.elapsed();
+        let (produced, stall) = (begun.elapsed(), account::stall(&yard).await);
         let mut wrong = operators::settle(&yard, REST).await;
         wrong.extend(account::audit(&yard).await);
-        let table = account::table(&yard, produced, begun.elapsed()).await;
+        let table = account::table(&yard, stall, produced, begun.elapsed()).await;
         wrong.extend(yard.end().await);
         say(&table);
         if !wrong.is_empty() {

@@ -283,8 +283,21 @@ async fn rest(yard: &Yard<'_>) -> Vec<String> {
     wrong
 }
 
+/// The longest time so far between two jobs that were done.
+pub async fn stall(yard: &Yard<'_>) -> Duration {
+    let sql = "SELECT coalesce(max(extract(epoch FROM gap)) * 1000, 0)::bigint FROM (
+                   SELECT ended_at - lag(ended_at) OVER (ORDER BY ended_at) AS gap
+                   FROM runs WHERE state = 'done') x";
+    Duration::from_millis(yard.installation.database.number(sql).await.unsigned_abs())
+}
+
 /// What was done, in figures.
-pub async fn table(yard: &Yard<'_>, produced: Duration, whole: Duration) -> String {
+pub async fn table(
+    yard: &Yard<'_>,
+    stall: Duration,
+    produced: Duration,
+    whole: Duration,
+) -> String {
     let number = async |sql: &str| yard.installation.database.number(sql).await;
     let (keys, times, conflicts) = {
         let accepted = yard.accepted.lock().unwrap();
@@ -293,9 +306,6 @@ pub async fn table(yard: &Yard<'_>, produced: Duration, whole: Duration) -> Stri
     let runs = number("SELECT count(*) FROM runs").await;
     let of = |state: &str| format!("SELECT count(*) FROM runs WHERE state = '{state}'");
     let died = "SELECT count(*) FROM attempts WHERE outcome IN ('dead', 'expired')";
-    let stall = "SELECT coalesce(ceil(max(extract(epoch FROM gap)) * 10), 0)::bigint FROM (
-                     SELECT ended_at - lag(ended_at) OVER (ORDER BY ended_at) AS gap
-                     FROM runs WHERE state = 'done') x";
     let again = "SELECT count(*) FROM runs WHERE fence > 1";
     let crashed = "SELECT count(*) FROM attempts WHERE outcome = 'crashed'";
     let mut lines = vec![
@@ -312,7 +322,7 @@ pub async fn table(yard: &Yard<'_>, produced: Duration, whole: Duration) -> Stri
             (times - keys - conflicts.min(times - keys)).to_string(),
         ),
         ("same key, other content".to_owned(), conflicts.to_string()),
-        ("longest stall".to_owned(), format!("{:.1} s", number(stall).await as f64 / 10.0)),
+        ("longest stall".to_owned(), format!("{:.1} s", stall.as_secs_f64())),
         ("under faults for".to_owned(), format!("{:.0} s", produced.as_secs_f64())),
         ("until all was checked".to_owned(), format!("{:.0} s", whole.as_secs_f64())),
     ];

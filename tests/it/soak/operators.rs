@@ -150,7 +150,7 @@ pub async fn settle(yard: &Yard<'_>, within: Duration) -> Vec<String> {
     }
     for export in ["feed", "mirror"] {
         let key = format!("{export}-last");
-        must(yard, &["enqueue", export, "--key", &key, "--wait"], &mut wrong).await;
+        must(yard, &["enqueue", export, "--key", &key], &mut wrong).await;
         yard.accept(&key, -1);
     }
     wrong.extend(until_quiet(yard, within).await);
