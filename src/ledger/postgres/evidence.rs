@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::{PostgresLedger, classify, column};
+use super::{PostgresLedger, column};
 use crate::error::{Error, Result};
 use crate::job::RunId;
 use crate::ledger::sheet::run_of;
@@ -66,13 +66,9 @@ impl Evidence for PostgresLedger {
 
     async fn count(&self, scope: &Scope) -> Result<u64> {
         let Scope { export, since, until } = scope;
-        let client = self.client().await?;
         let params: [&(dyn ToSql + Sync); 3] = [export, since, until];
-        let row = client
-            .query_one(sql!(count_runs), &params)
-            .await
-            .map_err(|error| classify(DOING, error))?;
-        column(&row, 0).map(i64::unsigned_abs)
+        let rows = self.rows(sql!(count_runs), &params, DOING).await?;
+        rows.first().map_or(Ok(0), |row| column(row, 0).map(i64::unsigned_abs))
     }
 
     async fn strays(&self, export: Option<&str>, limit: u32) -> Result<Counted<Stray>> {
