@@ -247,7 +247,7 @@ pub async fn run(cli: Cli) -> u8 {
         Command::Resume(command) => interruptible(command.run(&context)).await,
         Command::Audit(command) => interruptible(command.run(&context)).await,
         Command::Deliveries(command) => interruptible(command.run(&context)).await,
-        Command::Dead(command) => interruptible(command.run(&context)).await,
+        Command::Dead(command) => Box::pin(interruptible(command.run(&context))).await,
         Command::Quarantine(command) => Box::pin(command.run(&context)).await,
         Command::Detokenize(command) => interruptible(command.run(&context)).await,
         Command::Cursors(command) => interruptible(command.run(&context)).await,

@@ -169,7 +169,7 @@ pub enum Posting {
         /// On whose queue it was.
         pool: String,
         /// The message.
-        message: Message,
+        message: Box<Message>,
     },
 }
 

@@ -42,7 +42,7 @@ pub fn take_due(
             "job" => Ok(Posting::Job {
                 version,
                 pool: pool.unwrap_or_default(),
-                message: message_of(&message.unwrap_or_default())?,
+                message: Box::new(message_of(&message.unwrap_or_default())?),
             }),
             _ => Ok(Posting::Wake {
                 version,

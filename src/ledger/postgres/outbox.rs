@@ -43,7 +43,7 @@ fn posting(row: &Row) -> Result<Posting> {
     if kind == "job" {
         let pool = column::<Option<String>>(row, 4)?.unwrap_or_default();
         let message = column::<Option<String>>(row, 7)?.unwrap_or_default();
-        return Ok(Posting::Job { version, pool, message: message_of(&message)? });
+        return Ok(Posting::Job { version, pool, message: Box::new(message_of(&message)?) });
     }
     if kind == "letter" {
         let record: Option<String> = column(row, 5)?;
