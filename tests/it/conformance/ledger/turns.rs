@@ -207,7 +207,7 @@ pub async fn a_message_that_nobody_could_read_comes_again_as_it_was(bed: Bed) {
     else {
         panic!("{due:?}")
     };
-    assert_eq!((pool.as_str(), found), ("bulk", &message));
+    assert_eq!((pool.as_str(), &**found), ("bulk", &message));
     bed.ledger.mark_sent(&[*version, *other]).await.unwrap();
     bed.sql("UPDATE outbox SET taken_until = NULL").await;
     assert_eq!(bed.due().await.len(), 0);
