@@ -29,7 +29,7 @@ async fn nothing_is_lost_or_doubled_whatever_fails() {
     let minutes: f64 = variable("MINUTES").map_or(10.0, |text| text.parse().unwrap());
     let seed: u64 = variable("SEED").map_or_else(rand::random, |text| text.parse().unwrap());
     say(&format!("soaking for {minutes} minutes; SEED={seed} makes the same choices again"));
-    installation::with(yard::WORKER, async |installation| {
+    Box::pin(installation::with(yard::WORKER, async |installation| {
         let yard = Yard::build(installation).await;
         let begun = Instant::now();
         let end = begun + Duration::from_secs_f64(minutes * 60.0);
@@ -62,7 +62,7 @@ async fn nothing_is_lost_or_doubled_whatever_fails() {
                 kept.display()
             );
         }
-    })
+    }))
     .await;
 }
 

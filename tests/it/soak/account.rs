@@ -9,7 +9,7 @@ use longshore::job::manifest::{MANIFEST_LIMIT, Manifest};
 use object_store::ObjectStoreExt;
 use serde_json::{Value as Json, json};
 
-use super::yard::Yard;
+use super::yard::{Accepted, Yard};
 
 /// A done run: that of the newest edition of its key.
 struct Done {
@@ -48,7 +48,17 @@ async fn keys(yard: &Yard<'_>) -> Vec<String> {
     let rows = yard.installation.database.client.query(sql, &[]).await.unwrap();
     let runs: BTreeMap<String, (String, i64, bool)> =
         rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2), row.get(3)))).collect();
-    let accepted = yard.accepted.lock().unwrap();
+    let mut wrong = settled(&yard.accepted.lock().unwrap(), &runs);
+    let twice = "SELECT count(*) FROM (SELECT r.key FROM deliveries d JOIN runs r ON r.id = d.run
+                 GROUP BY r.key, r.edition HAVING count(*) > 1) x";
+    if yard.installation.database.number(twice).await > 0 {
+        wrong.push("doubled: a key and edition has two deliveries".to_owned());
+    }
+    wrong
+}
+
+/// Of every accepted key, what is wrong with its run.
+fn settled(accepted: &Accepted, runs: &BTreeMap<String, (String, i64, bool)>) -> Vec<String> {
     let mut wrong = Vec::new();
     for (key, published) in &accepted.keys {
         match runs.get(key) {
@@ -62,12 +72,6 @@ async fn keys(yard: &Yard<'_>) -> Vec<String> {
                 }
             }
         }
-    }
-    let twice = "SELECT count(*) FROM (SELECT r.key FROM deliveries d JOIN runs r ON r.id = d.run
-                 GROUP BY r.key, r.edition HAVING count(*) > 1) x";
-    drop(accepted);
-    if yard.installation.database.number(twice).await > 0 {
-        wrong.push("doubled: a key and edition has two deliveries".to_owned());
     }
     wrong
 }

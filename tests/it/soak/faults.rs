@@ -55,7 +55,7 @@ pub async fn of_processes(yard: &Yard<'_>, mut rng: StdRng, end: Instant) {
         let mut held = slot.process.lock().await;
         // One that ended by itself is started again by whoever watches.
         let Some(mut process) = held.take() else { continue };
-        if !process.status().is_none() {
+        if process.status().is_some() {
             *held = Some(process);
             continue;
         }

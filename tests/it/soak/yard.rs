@@ -311,7 +311,7 @@ impl<'a> Yard<'a> {
             // Who holds it is about to do something with it.
             let Ok(mut held) = slot.process.try_lock() else { continue };
             if let Some(process) = held.as_mut()
-                && !process.status().is_none()
+                && process.status().is_some()
             {
                 let log = process.path().display().to_string();
                 self.gone.lock().unwrap().push(format!("ended by itself: see {log}"));
