@@ -232,6 +232,12 @@ fi
 [[ -n ${LONGSHORE_TEST_POSTGRES:-} ]] || private_postgres
 [[ -n ${LONGSHORE_TEST_AMQP:-} ]] || private_rabbitmq
 
+# Tests that stop, freeze or kill a server start one of their own, whose program has to be here.
+for program in "rabbitmq-server rabbitmq-server" "initdb postgresql" "redis-server redis-server"; do
+  # shellcheck disable=SC2086
+  (install $program) || say "the tests that start ${program#* } themselves will fail"
+done
+
 # Of a server that somebody else has started.
 export LONGSHORE_TEST_RABBITMQCTL=${LONGSHORE_TEST_RABBITMQCTL:-rabbitmqctl}
 
