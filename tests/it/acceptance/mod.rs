@@ -1,0 +1,4 @@
+//! What takes minutes: `make acceptance` runs it, one test after the other.
+
+mod cluster;
+mod patience;
