@@ -3,7 +3,7 @@ export CARGO_TARGET_DIR ?= $(HOME)/.cache/longshore/target
 
 SHELL := /bin/bash
 
-.PHONY: demo test check reference model soak mutants fuzz bench services services-stop
+.PHONY: demo test acceptance check reference model soak mutants fuzz bench services services-stop
 
 # Four deliveries and one dead letter, with nothing but this checkout.
 demo:
@@ -15,6 +15,15 @@ test:
 	services=$$(scripts/services.sh); eval "$$services"; \
 	LONGSHORE_TEST_PYTHON=$$(scripts/python-env.sh); export LONGSHORE_TEST_PYTHON; \
 	cargo test --locked
+
+# What takes minutes: three RabbitMQ nodes of which one is killed, cut off and frozen, exports longer
+# than the broker's patience; then the larger worlds of the model. One after the other.
+acceptance:
+	set -euo pipefail; \
+	services=$$(scripts/services.sh); eval "$$services"; \
+	LONGSHORE_TEST_PYTHON=$$(scripts/python-env.sh); export LONGSHORE_TEST_PYTHON; \
+	cargo test --locked --test it -- --ignored --nocapture --test-threads=1 acceptance::
+	$(MAKE) model
 
 check:
 	cargo fmt --check

@@ -234,6 +234,11 @@ fi
 
 # Not a server: by it a test sets clocks off. Only that test fails without it.
 (install faketime faketime) || say "faketime is missing: tests that set clocks off will fail"
+# Tests that stop, freeze or kill a server start one of their own, whose program has to be here.
+for program in "rabbitmq-server rabbitmq-server" "initdb postgresql" "redis-server redis-server"; do
+  # shellcheck disable=SC2086
+  (install $program) || say "the tests that start ${program#* } themselves will fail"
+done
 
 # Of a server that somebody else has started.
 export LONGSHORE_TEST_RABBITMQCTL=${LONGSHORE_TEST_RABBITMQCTL:-rabbitmqctl}

@@ -188,7 +188,8 @@ pub trait Queue: Send + Sync {
 
     /// Publishes, durably and confirmed: `Ok` for a message means that the broker has it on a
     /// queue. One answer for each message, in order. A message that no queue takes is an error of
-    /// class `permanent`; one that a full queue refuses, `throttled`.
+    /// class `permanent`; one that a full queue refuses, `throttled`; one that this user may not
+    /// publish, `refused`.
     async fn publish(&self, messages: Vec<Outgoing>) -> Vec<Result<()>>;
 
     /// Publishes an outcome event, best effort.
@@ -208,6 +209,6 @@ pub trait Queue: Send + Sync {
     /// How many messages wait on a pool's queue of this kind.
     async fn depth(&self, queue: &Destination) -> Result<Depth>;
 
-    /// Whether it can be reached within `wait`.
+    /// Whether it can be reached within `wait`, takes messages, and lets those consume who want to.
     async fn ping(&self, wait: Duration) -> Result<()>;
 }

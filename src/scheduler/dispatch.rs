@@ -30,8 +30,10 @@ pub const LOOK: Duration = Duration::from_millis(100);
 /// How soon it looks again when it has published something: workers may have begun with that, and
 /// others have their turn. Twice as long each time that there is nothing.
 const AGAIN: Duration = Duration::from_millis(5);
-/// How long is waited after a failure.
-const AWAY: Duration = Duration::from_secs(1);
+/// For how long is waited after a failure, and what was not published then is put off.
+const AWAY: Backoff = Backoff { first: Duration::from_secs(1), last: Duration::from_secs(1) };
+/// How long the queue may take to tell that it is there again.
+const PING: Duration = Duration::from_secs(5);
 /// For how long is put off what no queue took, since that is full or nobody has declared it.
 const REFUSED: Backoff = Backoff { first: Duration::from_secs(1), last: Duration::from_secs(60) };
 
@@ -63,7 +65,11 @@ pub async fn run(scheduler: &Scheduler, look: Duration) {
         let answer = step.await;
         tell(&mut trouble, "publish the outbox", answer.as_ref().map(|_| ()));
         let Ok(batch) = answer else {
-            tokio::time::sleep(AWAY).await;
+            tokio::time::sleep(AWAY.first).await;
+            // Nothing is taken from the outbox that could not be published.
+            while scheduler.noted("queue", scheduler.queue.ping(PING).await).is_err() {
+                tokio::time::sleep(AWAY.first).await;
+            }
             continue;
         };
         for (doing, answer) in batch.answers {
@@ -106,15 +112,19 @@ async fn once(scheduler: &Scheduler) -> Result<Batch> {
     let messages = postings.into_iter().map(message).collect::<Result<Vec<_>>>()?;
     let doings: Vec<String> = messages.iter().map(|message| doing(&message.to)).collect();
     let answers = scheduler.queue.publish(messages).await;
-    let (mut sent, mut refused, mut away) = (Vec::with_capacity(versions.len()), Vec::new(), None);
+    let (mut sent, mut refused, mut lost) = (Vec::new(), Vec::new(), Vec::new());
+    let mut away = None;
     for ((version, doing), answer) in versions.iter().zip(doings).zip(answers) {
         match answer {
             Ok(()) => {
                 sent.push(*version);
                 batch.answers.entry(doing).or_insert(Ok(()));
             }
-            // It may have arrived. When its lease is over, it is published again.
-            Err(error) if is_away(&error) => away = Some(error),
+            // It may have arrived; it is published again.
+            Err(error) if is_away(&error) => {
+                lost.push(*version);
+                away = Some(error);
+            }
             Err(error) => {
                 refused.push(*version);
                 batch.answers.insert(doing, Err(error));
@@ -129,8 +139,10 @@ async fn once(scheduler: &Scheduler) -> Result<Batch> {
     let published = scheduler.noted("queue", away.filter(|_| !answered).map_or(Ok(batch), Err));
     scheduler.noted("ledger", scheduler.ledger.mark_sent(&sent).await)?;
     fail::point("dispatch-marked")?;
-    if !refused.is_empty() {
-        scheduler.noted("ledger", scheduler.ledger.defer(&refused, REFUSED).await)?;
+    for (versions, wait) in [(refused, REFUSED), (lost, AWAY)] {
+        if !versions.is_empty() {
+            scheduler.noted("ledger", scheduler.ledger.defer(&versions, wait).await)?;
+        }
     }
     published
 }

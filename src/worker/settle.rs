@@ -455,8 +455,13 @@ async fn publish(
         .patiently("queue", "publish the message", || async {
             let outgoing =
                 Outgoing { to: to.clone(), body: body.clone(), properties: properties.clone() };
-            worker.queue.publish(vec![outgoing]).await.pop().unwrap_or_else(|| {
+            let answer = worker.queue.publish(vec![outgoing]).await.pop().unwrap_or_else(|| {
                 Err(Error::transient("publish the message", "the queue gave no answer"))
+            });
+            // Somebody gives the right that is missing: until then it is as with a full queue.
+            answer.map_err(|error| match error.class() {
+                Class::Refused => error.reclass(Class::Throttled),
+                _ => error,
             })
         })
         .await

@@ -22,7 +22,8 @@ fn patterns(user: &str) -> Vec<String> {
     line.split('\'').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
-fn rabbitmqctl(arguments: &[&str]) {
+/// Administers the RabbitMQ of all tests.
+pub fn rabbitmqctl(arguments: &[&str]) {
     let command = servers::rabbitmqctl();
     let mut shell = Command::new("sh");
     shell.args(["-c", &format!("{command} \"$@\""), "rabbitmqctl"]);

@@ -1,5 +1,6 @@
 //! Consuming a job queue, whatever happens to connection and queue.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,17 +15,16 @@ use lapin::message::Delivery;
 use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
 };
-use lapin::types::FieldTable;
-use lapin::{Acker, Channel, Consumer};
-use tokio::sync::mpsc::{self, error::SendError};
-use tokio::sync::oneshot;
+use lapin::types::{FieldTable, ShortString};
+use lapin::{Acker, Channel, Connection, Consumer};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
 use super::link::{Link, backoff};
 use super::message::from_amqp;
-use super::topology::Topology;
-use super::{ANSWER_WAIT, lost, within};
+use super::topology::{NOT_FOUND, Topology};
+use super::{ANSWER_WAIT, code, lost, within};
 use crate::error::{Error, Result};
 use crate::queue::{Destination, Incoming, Settle};
 
@@ -38,6 +38,7 @@ const STEADY: Duration = Duration::from_secs(10);
 pub(super) fn consume(
     link: Arc<Link>,
     topology: Arc<Topology>,
+    interrupted: Arc<Interrupted>,
     pool: String,
     prefetch: u16,
 ) -> BoxStream<'static, Incoming> {
@@ -45,8 +46,41 @@ pub(super) fn consume(
     let (feed, jobs) = mpsc::channel(1);
     let (unread, rest) = oneshot::channel();
     let feed = Feed { jobs: feed, unread: rest };
-    tokio::spawn(async move { keep_consuming(&link, &topology, &pool, prefetch, feed).await });
+    tokio::spawn(async move {
+        keep_consuming(&link, &topology, &interrupted, &pool, prefetch, feed).await;
+        interrupted.note(&pool, None);
+    });
     Jobs { jobs, unread: Some(unread) }.boxed()
+}
+
+/// The pools that are not consumed though they should be, each with the reason.
+#[derive(Default)]
+pub(super) struct Interrupted(watch::Sender<BTreeMap<String, String>>);
+
+impl Interrupted {
+    /// Notes that a pool is consumed, or why it is not. Answers whether that is news.
+    fn note(&self, pool: &str, reason: Option<&str>) -> bool {
+        self.0.send_if_modified(|pools| match reason {
+            Some(reason) => {
+                let before = pools.insert(pool.to_owned(), reason.to_owned());
+                before.is_none_or(|before| before != reason)
+            }
+            None => pools.remove(pool).is_some(),
+        })
+    }
+
+    /// Waits up to `wait` until there is none. The error tells of one.
+    pub(super) async fn is_over(&self, wait: Duration) -> Result<()> {
+        let mut pools = self.0.subscribe();
+        let over = timeout(wait, pools.wait_for(BTreeMap::is_empty)).await.is_ok();
+        match pools.borrow().first_key_value().filter(|_| !over) {
+            Some((pool, reason)) => {
+                let message = format!("its jobs do not come: {reason}");
+                Err(Error::unavailable(OPERATION, message).with("pool", pool))
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 /// The reader's end.
@@ -84,6 +118,7 @@ impl Drop for Jobs {
 async fn keep_consuming(
     link: &Link,
     topology: &Topology,
+    interrupted: &Interrupted,
     pool: &str,
     prefetch: u16,
     mut feed: Feed,
@@ -91,8 +126,9 @@ async fn keep_consuming(
     let mut failures = 0;
     while !feed.jobs.is_closed() {
         let since = Instant::now();
-        let reason = match session(link, topology, pool, prefetch, &mut feed).await {
-            Ok(()) if feed.jobs.is_closed() => return,
+        let ended = session(link, topology, interrupted, pool, prefetch, &mut feed).await;
+        let reason = match ended {
+            _ if feed.jobs.is_closed() => return,
             Ok(()) => "the broker cancelled the consumer".to_owned(),
             Err(error) => error.chain(),
         };
@@ -101,7 +137,10 @@ async fn keep_consuming(
         }
         let wait = backoff(failures);
         failures = failures.saturating_add(1);
-        warn!(pool, reason, retry_in_ms = wait.as_millis() as u64, "consuming was interrupted");
+        // The same once more is no news: `Interrupted` tells how long it lasts.
+        if interrupted.note(pool, Some(&reason)) {
+            warn!(pool, reason, "consuming was interrupted; trying again");
+        }
         let _ = timeout(wait, feed.jobs.closed()).await;
     }
 }
@@ -111,6 +150,7 @@ async fn keep_consuming(
 async fn session(
     link: &Link,
     topology: &Topology,
+    interrupted: &Interrupted,
     pool: &str,
     prefetch: u16,
     feed: &mut Feed,
@@ -120,6 +160,7 @@ async fn session(
         _ = feed.jobs.closed() => None,
     };
     let Some((channel, mut deliveries)) = opened else { return Ok(()) };
+    interrupted.note(pool, None);
     info!(pool, prefetch, "consuming");
     // Every message has a part of it until it is settled or dropped.
     let (held, mut all_settled) = mpsc::channel(1);
@@ -131,9 +172,13 @@ async fn session(
         };
         let Some(delivery) = delivery else { return Ok(()) };
         let delivery = delivery.map_err(|error| lost(OPERATION, error))?;
-        if let Err(SendError(job)) = feed.jobs.send(incoming(delivery, pool, Some(&held))).await {
-            unsent = Some(job);
+        let Ok(place) = feed.jobs.reserve().await else {
+            unsent = Some(incoming(delivery, pool, Some(&held)));
             break;
+        };
+        // Where the channel has ended meanwhile, the broker delivers it again.
+        if !delivery.acker.poisoned() {
+            place.send(incoming(delivery, pool, Some(&held)));
         }
     }
     stop(&channel, &deliveries).await?;
@@ -172,21 +217,35 @@ async fn open(
     prefetch: u16,
 ) -> Result<Option<(Channel, Consumer)>> {
     let Some(connection) = link.wait_for_connection().await else { return Ok(None) };
+    let queue = topology.queue(&Destination::Jobs(pool.to_owned()));
+    let start = || consumer(&connection, queue.clone(), prefetch);
     within(OPERATION, ANSWER_WAIT, async {
-        topology.declare(&connection, &[pool.to_owned()]).await?;
-        let opening = async {
-            let channel = connection.create_channel().await?;
-            // 0 would mean no bound at all. It holds for consumers that start after it.
-            channel.basic_qos(prefetch.max(1), BasicQosOptions::default()).await?;
-            let queue = topology.queue(&Destination::Jobs(pool.to_owned()));
-            let options = BasicConsumeOptions::default();
-            let consumer =
-                channel.basic_consume(queue, "".into(), options, FieldTable::default()).await?;
-            Ok(Some((channel, consumer)))
+        let started = match start().await {
+            // Somebody has deleted it. Else it is not declared: that may have to wait for nodes of
+            // the broker that this queue does not need.
+            Err(error) if code(&error) == Some(NOT_FOUND) => {
+                topology.declare(&connection, &[pool.to_owned()]).await?;
+                start().await
+            }
+            started => started,
         };
-        opening.await.map_err(|error| lost(OPERATION, error))
+        started.map(Some).map_err(|error| lost(OPERATION, error))
     })
     .await
+}
+
+/// Starts to consume, on a channel of its own.
+async fn consumer(
+    connection: &Connection,
+    queue: ShortString,
+    prefetch: u16,
+) -> lapin::Result<(Channel, Consumer)> {
+    let channel = connection.create_channel().await?;
+    // 0 would mean no bound at all. It holds for consumers that start after it.
+    channel.basic_qos(prefetch.max(1), BasicQosOptions::default()).await?;
+    let options = BasicConsumeOptions::default();
+    let consumer = channel.basic_consume(queue, "".into(), options, FieldTable::default()).await?;
+    Ok((channel, consumer))
 }
 
 /// Closes a channel, so that the broker takes back what is unsettled. The consumer has to live

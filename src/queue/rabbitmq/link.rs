@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
 use super::topology::Topology;
-use super::{ACCESS_REFUSED, NOT_ALLOWED, code, words};
+use super::{ACCESS_REFUSED, NOT_ALLOWED, code, within, words};
 use crate::error::{Error, Result};
 use crate::job::retry::{self, Jitter};
 use crate::secret::Secret;
@@ -283,15 +283,15 @@ async fn open(
         kind: Kind::Away,
     };
     let connection = timeout(2 * CONNECT_LIMIT, connecting).await.map_err(late)?.map_err(failed)?;
-    match timeout(CONNECT_LIMIT, topology.restore(&connection)).await {
-        Ok(Ok(())) => Ok(connection),
-        // What is declared wrongly concerns its own pool; others go on.
-        Ok(Err(error)) if connection.status().connected() => {
+    let restored = within("declare the queues", CONNECT_LIMIT, topology.restore(&connection)).await;
+    match restored {
+        Ok(()) => Ok(connection),
+        // What is declared wrongly, or has no nodes that answer, concerns its own pool; others go on.
+        Err(error) if connection.status().connected() => {
             warn!(role, error = error.chain(), "the queues could not be declared again");
             Ok(connection)
         }
-        Ok(Err(error)) => Err(Cause { text: error.to_string(), kind: Kind::Away }),
-        Err(elapsed) => Err(late(elapsed)),
+        Err(error) => Err(Cause { text: error.to_string(), kind: Kind::Away }),
     }
 }
 

@@ -19,7 +19,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use lapin::uri::AMQPUri;
+use tokio::time::Instant;
 
+use self::consume::Interrupted;
 use self::link::{Link, Target};
 use self::publish::Publisher;
 use self::topology::Topology;
@@ -53,6 +55,7 @@ pub struct RabbitMq {
     publisher: Publisher,
     publishing: Arc<Link>,
     consuming: Arc<Link>,
+    interrupted: Arc<Interrupted>,
 }
 
 impl RabbitMq {
@@ -64,7 +67,8 @@ impl RabbitMq {
         let publishing = Arc::new(Link::start("publish", target.clone(), topology.clone()));
         let consuming = Arc::new(Link::start("consume", target, topology.clone()));
         let publisher = Publisher::new(publishing.clone(), topology.clone());
-        Ok(Arc::new(RabbitMq { topology, publisher, publishing, consuming }))
+        let interrupted = Arc::default();
+        Ok(Arc::new(RabbitMq { topology, publisher, publishing, consuming, interrupted }))
     }
 }
 
@@ -166,6 +170,7 @@ impl Queue for RabbitMq {
         Ok(consume::consume(
             self.consuming.clone(),
             self.topology.clone(),
+            self.interrupted.clone(),
             pool.to_owned(),
             prefetch,
         ))
@@ -183,18 +188,16 @@ impl Queue for RabbitMq {
 
     async fn ping(&self, wait: Duration) -> Result<()> {
         const OPERATION: &str = "check the queue";
-        let deadline = tokio::time::Instant::now() + wait;
-        for link in [&self.publishing, &self.consuming] {
-            link.connection(OPERATION, deadline.duration_since(tokio::time::Instant::now()))
-                .await?;
-        }
-        let left = deadline.duration_since(tokio::time::Instant::now());
-        let connection = self.consuming.connection(OPERATION, left).await?;
+        let deadline = Instant::now() + wait;
+        let left = || deadline.duration_since(Instant::now());
+        self.publishing.unblocked(OPERATION, left()).await?;
+        let connection = self.consuming.connection(OPERATION, left()).await?;
         // Opening a channel asks the broker and waits for its answer.
-        within(OPERATION, left, async {
+        within(OPERATION, left(), async {
             connection.create_channel().await.map(drop).map_err(|error| lost(OPERATION, error))
         })
-        .await
+        .await?;
+        self.interrupted.is_over(left()).await
     }
 }
 

@@ -4,7 +4,8 @@
 //! waiting, then all confirms are awaited. That is also what makes returned messages come to the
 //! right place. lapin hands a returned message to whichever confirm it completes next, which need
 //! not be that message's own; so the returns of a whole batch are collected, and matched by
-//! exchange and routing key, which is what decides about being routable.
+//! exchange and routing key, which is what decides about being routable. A batch has one exchange,
+//! since the broker closes the channel where it refuses an exchange, or does not know it.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,12 +15,12 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::link::Link;
 use super::message::to_amqp;
 use super::topology::{NOT_FOUND, Topology, short};
-use super::{ACCESS_REFUSED, ANSWER_WAIT, CONNECTION_WAIT, code, forbidden, lost, words};
+use super::{ACCESS_REFUSED, ANSWER_WAIT, CONNECTION_WAIT, code, forbidden, lost, within, words};
 use crate::error::{Class, Error, Result};
 use crate::queue::{Destination, Event, Outgoing};
 
@@ -28,6 +29,9 @@ const OPERATION: &str = "publish";
 const BATCH: usize = 256;
 /// How many batches are under way at once.
 const CHANNELS: usize = 8;
+/// How long the broker has for telling the consumers of a queue that it was deleted. Where there is
+/// a new one by then, a 3.10 node tells them nothing, and they get no more messages.
+const CANCELLING: Duration = Duration::from_secs(1);
 /// An event is not worth more waiting than this.
 const EVENT_WAIT: Duration = Duration::from_secs(1);
 
@@ -40,6 +44,7 @@ pub(super) struct Publisher {
 }
 
 /// What became of one message, as far as its own confirm tells.
+#[derive(Clone)]
 enum Confirmed {
     Taken,
     Refused,
@@ -58,6 +63,44 @@ impl Publisher {
     }
 
     pub(super) async fn publish(&self, messages: Vec<Outgoing>) -> Vec<Result<()>> {
+        let mut answers = self.by_exchange(&messages.iter().collect::<Vec<_>>()).await;
+        // Somebody has deleted what was declared here.
+        let mut gone: Vec<_> = messages
+            .iter()
+            .zip(&mut answers)
+            .filter(|(message, answer)| {
+                matches!(answer, Err(error) if error.class() == Class::Permanent)
+                    && self.topology.has_declared(&message.to)
+            })
+            .collect();
+        if !gone.is_empty() && self.restore().await.is_ok() {
+            let lost: Vec<_> = gone.iter().map(|(message, _)| *message).collect();
+            let again = self.by_exchange(&lost).await;
+            gone.iter_mut().zip(again).for_each(|((_, answer), again)| **answer = again);
+        }
+        answers
+    }
+
+    async fn restore(&self) -> Result<()> {
+        sleep(CANCELLING).await;
+        let connection = self.link.unblocked(OPERATION, CONNECTION_WAIT).await?;
+        within(OPERATION, ANSWER_WAIT, self.topology.restore(&connection)).await
+    }
+
+    async fn by_exchange(&self, messages: &[&Outgoing]) -> Vec<Result<()>> {
+        let is_job = |message: &&Outgoing| matches!(message.to, Destination::Jobs(_));
+        let (jobs, dead): (Vec<_>, Vec<_>) = messages.iter().copied().partition(is_job);
+        let (jobs, dead) = tokio::join!(self.to_exchange(&jobs), self.to_exchange(&dead));
+        let (mut jobs, mut dead) = (jobs.into_iter(), dead.into_iter());
+        let answers = messages.iter().filter_map(|message| match is_job(message) {
+            true => jobs.next(),
+            false => dead.next(),
+        });
+        answers.collect()
+    }
+
+    /// Publishes what goes to one exchange.
+    async fn to_exchange(&self, messages: &[&Outgoing]) -> Vec<Result<()>> {
         let mut answers: Vec<Result<()>> = Vec::with_capacity(messages.len());
         for batch in messages.chunks(BATCH) {
             // While the broker is away, the first batch has waited for all of them.
@@ -74,7 +117,7 @@ impl Publisher {
         answers
     }
 
-    async fn batch(&self, batch: &[Outgoing]) -> Vec<Result<()>> {
+    async fn batch(&self, batch: &[&Outgoing]) -> Vec<Result<()>> {
         let deadline = Instant::now() + ANSWER_WAIT;
         let ready = async {
             let slot = self.slots.acquire().await;
@@ -110,7 +153,9 @@ impl Publisher {
                     Confirmed::Taken => Ok(()),
                     Confirmed::Refused => Err(full(&message.to)),
                     Confirmed::NoExchange => Err(unroutable(&message.to)),
-                    Confirmed::Forbidden(why) => Err(forbidden(OPERATION, &why)),
+                    Confirmed::Forbidden(why) => {
+                        Err(forbidden(OPERATION, &why).reclass(Class::Refused))
+                    }
                     Confirmed::Unknown(why) => Err(self.unknown(&why)),
                 }
             })
@@ -122,7 +167,7 @@ impl Publisher {
     async fn exchange(
         &self,
         channel: &Channel,
-        batch: &[Outgoing],
+        batch: &[&Outgoing],
         deadline: Instant,
     ) -> (Vec<Confirmed>, HashSet<(ShortString, ShortString)>) {
         let mandatory = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
@@ -167,6 +212,16 @@ impl Publisher {
                 Err(_) => late(),
             });
         }
+        let refusal = confirms
+            .iter()
+            .find(|confirmed| matches!(confirmed, Confirmed::NoExchange | Confirmed::Forbidden(_)))
+            .cloned();
+        if let Some(refusal) = refusal {
+            // What was sent after it knows only that the channel is closed.
+            for unknown in confirms.iter_mut().filter(|c| matches!(c, Confirmed::Unknown(_))) {
+                *unknown = refusal.clone();
+            }
+        }
         (confirms, returned)
     }
 
@@ -192,6 +247,11 @@ impl Publisher {
     /// Publishes an event without a confirm.
     pub(super) async fn announce(&self, event: Event) -> Result<()> {
         const OPERATION: &str = "announce an outcome";
+        // It may stay blocked for long, and jobs go on meanwhile.
+        if let Some(reason) = self.link.blocked() {
+            let message = format!("RabbitMQ takes no messages: {reason}");
+            return Err(Error::unavailable(OPERATION, message));
+        }
         let sending = async {
             let connection = self.link.unblocked(OPERATION, EVENT_WAIT).await?;
             let mut kept = self.events.lock().await;

@@ -76,7 +76,13 @@ impl Topology {
         }
     }
 
-    /// Declares again what was declared before, on a new connection.
+    /// Whether the queue of a destination was declared here.
+    pub(super) fn has_declared(&self, to: &Destination) -> bool {
+        let (Destination::Jobs(pool) | Destination::Dead(pool)) = to;
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner).contains(pool)
+    }
+
+    /// Declares again what was declared before, on a new connection or where it is gone.
     pub(super) async fn restore(&self, connection: &Connection) -> Result<()> {
         let pools: Vec<String> =
             self.pools.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();

@@ -1,3 +1,5 @@
-//! What takes too long for every day: `make acceptance` runs it.
+//! What takes minutes: `make acceptance` runs it, one test after the other.
 
+mod cluster;
 mod fairness;
+mod patience;

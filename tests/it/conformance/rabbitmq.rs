@@ -16,6 +16,7 @@ use longshore::secret::Secret;
 use tokio::time::{Instant, timeout};
 
 use super::queue::{SOON, body, dead, jobs, message, next, numbered, publish, quiet, until_ready};
+use crate::producer_rights::rabbitmqctl;
 use crate::support::proxy::Proxy;
 use crate::support::servers;
 
@@ -382,6 +383,76 @@ async fn what_the_broker_gives_up_is_listed_as_poison() {
         let headers = letter.properties.dead.unwrap();
         assert_eq!(headers.class, "poison");
         assert!(headers.reason.contains("delivery_limit"), "{}", headers.reason);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_missing_right_holds_up_only_what_it_concerns_and_is_told() {
+    with_broker(async |broker| {
+        broker.ready().await;
+        let user = format!("rights-{}", uuid::Uuid::now_v7().simple());
+        rabbitmqctl(&["add_user", &user, "longshore-test"]);
+        let write = format!("^{}(\\.jobs.*)?$", broker.settings.prefix);
+        let allow = |read: &str| rabbitmqctl(&["set_permissions", &user, ".*", &write, read]);
+        allow(".*");
+        let proxy = proxied(broker, &format!("{user}:longshore-test")).await;
+        let queue = broker.open();
+        // More than one batch, and the letters first.
+        let mixed = (0..600).map(|n| match n % 2 {
+            0 => message(dead("a"), "letter"),
+            _ => message(jobs("a"), "job"),
+        });
+        for (n, answer) in queue.publish(mixed.collect()).await.into_iter().enumerate() {
+            match (n % 2, answer) {
+                (0, Err(error)) => {
+                    assert_eq!(error.class(), Class::Refused, "{error}");
+                    assert!(error.advice().unwrap().contains("set_permissions"), "{error}");
+                }
+                (1, Ok(())) => {}
+                (_, other) => panic!("{n}: {other:?}"),
+            }
+        }
+        let mut stream = queue.consume("a", 1).await.unwrap();
+        next(&mut stream).await.settle.ack().await.unwrap();
+        queue.ping(SOON).await.unwrap();
+
+        allow("^$");
+        proxy.cut_once();
+        let deadline = Instant::now() + SOON;
+        loop {
+            if let Err(error) = queue.ping(Duration::from_secs(1)).await
+                && error.message().contains("its jobs do not come")
+            {
+                assert!(error.message().contains("ACCESS_REFUSED"), "{error}");
+                break;
+            }
+            assert!(Instant::now() < deadline, "it is told that nothing is consumed");
+        }
+        allow(".*");
+        let after = next(&mut stream).await;
+        assert_eq!(body(&after), "job");
+        queue.ping(SOON).await.unwrap();
+        drop((stream, after, queue));
+        rabbitmqctl(&["delete_user", &user]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_declared_and_is_deleted_is_made_anew_by_whoever_publishes() {
+    with_broker(async |broker| {
+        let queue = broker.ready().await;
+        let channel = connect().await.create_channel().await.unwrap();
+        let options = QueueDeleteOptions::default();
+        channel.queue_delete(broker.name(".dead.a"), options).await.unwrap();
+        channel.exchange_delete(broker.name(""), ExchangeDeleteOptions::default()).await.unwrap();
+        let messages = [jobs("a"), dead("a"), jobs("no")].map(|to| message(to, "x"));
+        let answers = queue.publish(messages.to_vec()).await;
+        let classes = answers.iter().map(|answer| answer.as_ref().err().map(|e| e.class()));
+        assert_eq!(classes.collect::<Vec<_>>(), [None, None, Some(Class::Permanent)]);
+        until_ready(&queue, &jobs("a"), 1).await;
+        until_ready(&queue, &dead("a"), 1).await;
     })
     .await;
 }

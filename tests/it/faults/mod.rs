@@ -2,8 +2,10 @@
 
 mod clock;
 mod disk;
+pub mod load;
 mod matrix;
 mod postgres;
+mod rabbitmq;
 mod redis;
 mod servers;
 mod store;

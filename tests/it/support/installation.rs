@@ -24,6 +24,8 @@ pub struct Installation {
     pub database: Database,
     /// Where the claims are.
     pub redis: Redis,
+    /// Where RabbitMQ is.
+    pub broker: Url,
     /// The queues.
     pub pools: Pools,
     /// The pool of most exports.
@@ -43,6 +45,12 @@ pub async fn on(servers: (Url, Url), worker: &str, test: impl AsyncFnOnce(&Insta
     with_pools(servers, &[], worker, test).await;
 }
 
+/// As [`with`], on a RabbitMQ that may be the test's own.
+pub async fn on_broker(broker: Url, worker: &str, test: impl AsyncFnOnce(&Installation)) {
+    let servers = (servers::postgres(), servers::redis());
+    on_all(broker, servers, &[], worker, test).await;
+}
+
 /// As [`on`], with more pools: see [`Installation::pool_of`].
 pub async fn with_pools(
     servers: (Url, Url),
@@ -50,7 +58,17 @@ pub async fn with_pools(
     worker: &str,
     test: impl AsyncFnOnce(&Installation),
 ) {
-    let installation = Installation::make(servers, more, worker).await;
+    on_all(amqp(), servers, more, worker, test).await;
+}
+
+async fn on_all(
+    broker: Url,
+    servers: (Url, Url),
+    more: &[String],
+    worker: &str,
+    test: impl AsyncFnOnce(&Installation),
+) {
+    let installation = Installation::make(broker, servers, more, worker).await;
     let outcome = AssertUnwindSafe(test(&installation)).catch_unwind().await;
     let Installation { database, redis, pools, .. } = installation;
     pools.delete().await;
@@ -62,7 +80,12 @@ pub async fn with_pools(
 }
 
 impl Installation {
-    async fn make((postgres, redis): (Url, Url), more: &[String], worker: &str) -> Installation {
+    async fn make(
+        broker: Url,
+        (postgres, redis): (Url, Url),
+        more: &[String],
+        worker: &str,
+    ) -> Installation {
         let id = uuid::Uuid::now_v7().simple().to_string();
         let (pool, bulk) = (format!("test-{id}"), format!("test-{id}-bulk"));
         let more: Vec<String> = more.iter().map(|name| format!("{pool}-{name}")).collect();
@@ -71,7 +94,12 @@ impl Installation {
             folder: tempfile::tempdir().unwrap(),
             database: Database::create_on(postgres, format!("longshore_test_{id}")).await,
             redis: Redis::take_on(redis).await,
-            pools: Pools::declare([vec![pool.clone(), bulk.clone()], more].concat()).await,
+            pools: Pools::declare_on(
+                broker.clone(),
+                [vec![pool.clone(), bulk.clone()], more].concat(),
+            )
+            .await,
+            broker,
             pool,
             bulk,
         };
@@ -81,7 +109,7 @@ impl Installation {
              [worker]\npools = {{ {} = 3, {} = 1{weights} }}\n{worker}\n\
              [http]\nlisten = \"127.0.0.1:0\"\n[log]\nlevel = \"info\"\n\
              [keys]\npseudonyms = \"${{env:TEST_PSEUDONYMS}}\"\n",
-            server(&amqp(), "AMQP"),
+            server(&installation.broker, "AMQP"),
             server(database, "POSTGRES"),
             server(redis, "REDIS"),
             installation.pool,
@@ -213,7 +241,7 @@ impl Installation {
         command.env_remove("LONGSHORE_ENV").env("TEST_PSEUDONYMS", "pepper");
         command.env("TEST_QUARANTINE", super::quarantine::KEY);
         for (name, url) in
-            [("AMQP", &amqp()), ("POSTGRES", &self.database.url), ("REDIS", &self.redis.url)]
+            [("AMQP", &self.broker), ("POSTGRES", &self.database.url), ("REDIS", &self.redis.url)]
         {
             command.env(format!("TEST_{name}_PASSWORD"), url.password().unwrap_or_default());
         }
@@ -252,7 +280,7 @@ impl Installation {
     /// Publishes messages from Python; see [`message`].
     pub async fn publish(&self, messages: &[Json]) {
         let input: String = messages.iter().map(|message| format!("{message}\n")).collect();
-        let count = python("producer.py", &[amqp().as_str(), "longshore"], input).await;
+        let count = python("producer.py", &[self.broker.as_str(), "longshore"], input).await;
         assert_eq!(count.trim(), messages.len().to_string());
     }
 

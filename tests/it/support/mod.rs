@@ -1,5 +1,6 @@
 //! What several suites need.
 
+pub mod broker;
 pub mod installation;
 pub mod own;
 pub mod processes;

@@ -188,7 +188,7 @@ impl Drop for Redis {
 }
 
 /// A free port that is not given to clients meanwhile, so that a server can have it again.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     for _ in 0..100 {
         let port = rand::random_range(20_000..32_000);
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
@@ -203,7 +203,7 @@ fn signal(name: &str, process: u32) {
     assert!(kill.expect("kill is there").success(), "the signal {name} was not delivered");
 }
 
-async fn ended(server: &mut Child) {
+pub async fn ended(server: &mut Child) {
     let asked = Instant::now();
     while server.try_wait().unwrap().is_none() {
         assert!(asked.elapsed() < STARTS, "a server does not end");

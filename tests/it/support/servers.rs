@@ -235,17 +235,23 @@ impl Events {
 pub struct Pools {
     queue: std::sync::Arc<RabbitMq>,
     names: Vec<String>,
+    server: Url,
 }
 
 impl Pools {
-    /// Declares their queues.
+    /// Declares their queues on the server of all tests.
     pub async fn declare(names: Vec<String>) -> Pools {
-        let url = amqp().into();
+        Pools::declare_on(amqp(), names).await
+    }
+
+    /// Declares their queues on a server.
+    pub async fn declare_on(server: Url, names: Vec<String>) -> Pools {
+        let url = server.to_string();
         let prefix = "longshore".to_owned();
         let settings = Settings { url, password: None, prefix, max_length: 1_000_000 };
         let queue = RabbitMq::connect(settings).unwrap();
         queue.declare(&names).await.unwrap();
-        Pools { queue, names }
+        Pools { queue, names, server }
     }
 
     /// How many messages are ready: jobs, and dead letters, in all pools.
@@ -258,8 +264,12 @@ impl Pools {
         (jobs, dead)
     }
 
-    /// Deletes their queues. The exchanges stay: they are the same for all.
+    /// Deletes their queues. The exchanges stay: they are the same for all. A server of a test's own
+    /// goes with the test.
     pub async fn delete(self) {
+        if self.server != amqp() {
+            return;
+        }
         let properties = lapin::ConnectionProperties::default();
         let connection = lapin::Connection::connect(amqp().as_str(), properties).await.unwrap();
         let channel = connection.create_channel().await.unwrap();
