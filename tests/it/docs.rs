@@ -56,3 +56,34 @@ async fn every_page_does_what_it_says() {
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n\n"));
     assert!(commands > 0, "no command was found in the documentation");
 }
+
+/// Of each promise `docs/guarantees.md` names the tests that try to break it.
+#[test]
+fn every_test_that_a_guarantee_names_is_there() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(here.join("docs/guarantees.md")).unwrap();
+    let (_, promises) = page.split_once("<!-- tests -->").unwrap();
+    let (promises, _) = promises.split_once("<!-- /tests -->").unwrap();
+    let words = promises.split('`').skip(1).step_by(2);
+    let is_test = |word: &&str| word.len() > 20 && word.chars().all(|c| c == '_' || c.is_ascii_alphanumeric());
+    let tests: Vec<&str> = words.filter(is_test).collect();
+    assert!(tests.len() > 50, "{} tests", tests.len());
+    let mut source = String::new();
+    let mut folders = vec![here.join("src"), here.join("tests")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
+                source.push_str(&std::fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+    // Some are named in the lists of macros.
+    let is_there = |test: &&str| {
+        source.contains(&format!("fn {test}(")) || source.contains(&format!("    {test}: "))
+    };
+    let missing: Vec<&str> = tests.into_iter().filter(|test| !is_there(test)).collect();
+    assert!(missing.is_empty(), "there are no such tests: {missing:#?}");
+}
