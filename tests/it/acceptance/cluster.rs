@@ -59,7 +59,6 @@ async fn a_cluster_that_loses_a_node_loses_no_confirmed_job() {
         let load = Load::start(installation, broker.clone(), PAUSE);
         load.goes_on(installation, 100).await;
 
-        let mut told = Vec::new();
         for fault in ["killed", "cut off", "frozen"] {
             let lost = leader(&nodes, installation, None).await;
             // Those who use it are connected to the very node that is lost.
@@ -79,22 +78,28 @@ async fn a_cluster_that_loses_a_node_loses_no_confirmed_job() {
             match fault {
                 "killed" => nodes[lost].restart().await,
                 "cut off" => refuse(&nodes[lost], "").await,
-                _ => nodes[lost].signal("CONT"),
+                _ => {
+                    // It takes itself for the leader until it hears of the others. RabbitMQ leaves
+                    // it to operators to start it again.
+                    nodes[lost].signal("CONT");
+                    load.goes_on(installation, 100).await;
+                    nodes[lost].kill();
+                    nodes[lost].restart().await;
+                }
             }
             until_whole(&nodes).await;
             balancer.lead_to(others(&nodes, None));
             load.goes_on(installation, 100).await;
-            told.push(format!(
+            eprintln!(
                 "node {lost} led and was {fault}: node {leads} leads, jobs went on after {:.1} s",
                 again.as_secs_f64()
-            ));
+            );
         }
         for (at, _) in [&scheduler, &worker] {
             until(*at, "200", "").await;
         }
         let (jobs, again) = load.ends(installation).await;
         installation.end([worker.1, scheduler.1], 0).await;
-        eprintln!("{}", told.join("\n"));
         eprintln!("{jobs} jobs confirmed, each delivered once; {again} were published again");
     })
     .await;
