@@ -1,5 +1,5 @@
 //! The fuzz targets, for some seconds and without a fuzzer: every file of the corpus, and changes of
-//! it that differ each time. `make fuzz` looks for more, guided by coverage, and keeps what it finds in
+//! it, the same each time. `make fuzz` looks for more, guided by coverage, and keeps what it finds in
 //! the corpus.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "how a test fails")]
@@ -16,6 +16,8 @@ use targets::{TARGETS, Target};
 
 /// How many inputs are made of the corpus of each target.
 const CHANGED: usize = 2_000;
+/// By what they are made.
+const SEED: u64 = 11;
 /// No input is longer, so that all of them take no more than some seconds.
 const LONGEST: usize = 64 << 10;
 
@@ -42,13 +44,12 @@ fn no_file_of_the_corpus_does_harm() {
 
 #[test]
 fn no_change_of_the_corpus_does_harm() {
-    let seed: u64 = rand::random();
     for (name, target) in TARGETS {
         let corpus = corpus(name);
-        let mut random = StdRng::seed_from_u64(seed);
+        let mut random = StdRng::seed_from_u64(SEED);
         for number in 0..CHANGED {
             let input = changed(&corpus, &mut random);
-            take(target, &input, &format!("{name}, seed {seed}, input {number}"));
+            take(target, &input, &format!("{name}, input {number}"));
         }
     }
 }

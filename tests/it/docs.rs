@@ -65,7 +65,9 @@ fn every_test_that_a_guarantee_names_is_there() {
     let (_, promises) = page.split_once("<!-- tests -->").unwrap();
     let (promises, _) = promises.split_once("<!-- /tests -->").unwrap();
     let words = promises.split('`').skip(1).step_by(2);
-    let is_test = |word: &&str| word.len() > 20 && word.chars().all(|c| c == '_' || c.is_ascii_alphanumeric());
+    let is_test = |word: &&str| {
+        word.len() > 20 && word.chars().all(|c| c == '_' || c.is_ascii_alphanumeric())
+    };
     let tests: Vec<&str> = words.filter(is_test).collect();
     assert!(tests.len() > 50, "{} tests", tests.len());
     let mut source = String::new();

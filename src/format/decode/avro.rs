@@ -13,6 +13,7 @@ use arrow_avro::reader::{Reader, ReaderBuilder};
 use flate2::read::DeflateDecoder;
 
 use super::columns::{Columns, counterparts};
+use super::guarded;
 use crate::budget::{Budget, Charge, Use};
 use crate::error::{Error, Result};
 use crate::rows::{BATCH_ROWS, Batch, bytes_of};
@@ -83,7 +84,9 @@ impl<R: BufRead> AvroFile<R> {
             let block = self.blocks.next(&mut self.charge);
             let block = block.map_err(|cause| super::broken_off(READ, cause))?;
             let Some((rows, file)) = block else { return Ok(None) };
-            let batch = reader(file, rows)?.next().transpose().map_err(classify)?;
+            let mut reader = reader(file, rows)?;
+            let panicked = || unsound("a block makes its reader fail");
+            let batch = guarded(panicked, || reader.next().transpose().map_err(classify))?;
             let batch = batch.filter(|batch| batch.num_rows() == rows);
             let batch = batch.ok_or_else(|| unsound("a block has not the rows that it says"))?;
             self.charge.set(bytes_of(&batch))?;
@@ -94,7 +97,9 @@ impl<R: BufRead> AvroFile<R> {
 
 /// Reads a file of one block, or of none, in batches of so many rows.
 fn reader(file: Vec<u8>, rows: usize) -> Result<Reader<Cursor<Vec<u8>>>> {
-    ReaderBuilder::new().with_batch_size(rows).build(Cursor::new(file)).map_err(classify)
+    let panicked = || unsound("it makes its reader fail");
+    let build = || ReaderBuilder::new().with_batch_size(rows).build(Cursor::new(file));
+    guarded(panicked, || build().map_err(classify))
 }
 
 #[derive(Clone, Copy)]

@@ -13,6 +13,7 @@ use arrow::ipc::reader::StreamReader;
 use arrow::ipc::{Message, MessageHeader, root_as_footer, root_as_message};
 
 use super::columns::{Columns, counterparts};
+use super::guarded;
 use crate::budget::{Budget, Charge, Use};
 use crate::error::{Error, Result};
 use crate::rows::{Batch, bytes_of};
@@ -173,7 +174,7 @@ impl<R: BufRead> IpcFile<R> {
         }
         let message = Cursor::new(Vec::new());
         let input = Messages { input, message, ended: false, charge: Charge::default() };
-        let reader = StreamReader::try_new(input, None).map_err(classify)?;
+        let reader = guarded(unsound, || StreamReader::try_new(input, None).map_err(classify))?;
         let schema = counterparts(&reader.schema(), READ)?;
         let columns = Columns::new(&schema, &schema, READ)?;
         Ok(IpcFile { reader, schema, is_file, batches: 0, columns, pieces: VecDeque::new() })
@@ -208,10 +209,10 @@ impl<R: BufRead> IpcFile<R> {
             if let Some(piece) = self.pieces.pop_front() {
                 return self.columns.exact(&piece).map(Some);
             }
-            match self.reader.next() {
+            let next = guarded(unsound, || self.reader.next().transpose().map_err(classify));
+            match next? {
                 Some(batch) => {
                     self.batches += 1;
-                    let batch = batch.map_err(classify)?;
                     self.reader.get_mut().charge.set(bytes_of(&batch))?;
                     self.pieces = self.columns.pieces(&batch).into();
                 }

@@ -17,7 +17,9 @@ pub mod refused;
 mod unicode;
 mod why;
 
-use crate::error::Error;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::error::{Error, Result};
 
 /// How many bytes one record of CSV or one line of JSON may have.
 pub const MAX_RECORD: usize = 64 << 20;
@@ -35,6 +37,12 @@ fn damaged(operation: &'static str, cause: std::io::Error) -> Error {
             .help("Check that the file is complete and compressed as its name says.")
             .caused_by(cause),
     }
+}
+
+/// What a library makes of a file. Some panic over what cannot be, where they should say so; the reader
+/// is not asked again.
+fn guarded<T>(unsound: impl FnOnce() -> Error, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(unsound()))
 }
 
 /// The error that stopped a reader of a file that is not compressed as a whole.

@@ -9,6 +9,7 @@ use parquet::errors::ParquetError;
 use parquet::file::reader::ChunkReader;
 
 use super::columns::{Columns, counterparts};
+use super::guarded;
 use crate::budget::{Budget, Charge, Use};
 use crate::error::{Error, Result};
 use crate::rows::{Batch, batch_bytes, bytes_of};
@@ -31,7 +32,8 @@ impl<T: ChunkReader + 'static> ParquetFile<T> {
     /// # Errors
     /// `permanent` when it is no Parquet file, or a column has a type without exact counterpart.
     pub fn open(file: T) -> Result<ParquetFile<T>> {
-        let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(classify)?;
+        let open = || ParquetRecordBatchReaderBuilder::try_new(file).map_err(classify);
+        let builder = guarded(unsound, open)?;
         let schema = counterparts(builder.schema(), READ)?;
         Ok(ParquetFile { builder, schema, charge: Charge::default(), base: 0 })
     }
@@ -71,7 +73,8 @@ impl<T: ChunkReader + 'static> ParquetFile<T> {
             usize::try_from(each.sum::<i64>() / group.num_rows().max(1)).ok()
         });
         let rows = columns.rows(widest.max().unwrap_or_default());
-        let reader = self.builder.with_batch_size(rows).build().map_err(classify)?;
+        let build = || self.builder.with_batch_size(rows).build().map_err(classify);
+        let reader = guarded(unsound, build)?;
         let base = self.base;
         Ok(ParquetRows { reader, columns, pieces: VecDeque::new(), charge: self.charge, base })
     }
@@ -97,8 +100,8 @@ impl ParquetRows {
             if let Some(piece) = self.pieces.pop_front() {
                 return self.columns.exact(&piece).map(Some);
             }
-            let Some(batch) = self.reader.next() else { return Ok(None) };
-            let batch = batch.map_err(classify)?;
+            let next = guarded(unsound, || self.reader.next().transpose().map_err(classify))?;
+            let Some(batch) = next else { return Ok(None) };
             self.charge.set(self.base + bytes_of(&batch))?;
             self.pieces = self.columns.pieces(&batch).into();
         }
@@ -108,9 +111,11 @@ impl ParquetRows {
 /// The error of a damaged file. What the file's own reader says is in its words alone here: whoever gave
 /// the reader knows more.
 fn classify(cause: impl Into<ParquetError>) -> Error {
-    Error::permanent(READ, "the file is no sound Parquet file")
-        .help("Check that it is complete.")
-        .caused_by(cause.into())
+    unsound().caused_by(cause.into())
+}
+
+fn unsound() -> Error {
+    Error::permanent(READ, "the file is no sound Parquet file").help("Check that it is complete.")
 }
 
 #[cfg(test)]
