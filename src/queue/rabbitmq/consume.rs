@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -218,7 +219,12 @@ async fn open(
 ) -> Result<Option<(Channel, Consumer)>> {
     let Some(connection) = link.wait_for_connection().await else { return Ok(None) };
     let queue = topology.queue(&Destination::Jobs(pool.to_owned()));
-    let start = || consumer(&connection, queue.clone(), prefetch);
+    // By a task, which is not given up when nobody waits any more: a consumer that the broker starts
+    // late would hold messages that nobody reads. When the task ends, it is dropped whole, and closed.
+    let start = || {
+        let starting = tokio::spawn(consumer(connection.clone(), queue.clone(), prefetch));
+        async { starting.await.unwrap_or_else(|error| Err(io::Error::other(error).into())) }
+    };
     within(OPERATION, ANSWER_WAIT, async {
         let started = match start().await {
             // Somebody has deleted it. Else it is not declared: that may have to wait for nodes of
@@ -236,7 +242,7 @@ async fn open(
 
 /// Starts to consume, on a channel of its own.
 async fn consumer(
-    connection: &Connection,
+    connection: Arc<Connection>,
     queue: ShortString,
     prefetch: u16,
 ) -> lapin::Result<(Channel, Consumer)> {

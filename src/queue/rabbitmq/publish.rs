@@ -39,7 +39,8 @@ pub(super) struct Publisher {
     link: Arc<Link>,
     topology: Arc<Topology>,
     slots: Semaphore,
-    idle: Mutex<Vec<Channel>>,
+    /// Those that have published to the exchange of jobs, and of dead letters.
+    idle: [Mutex<Vec<Channel>>; 2],
     events: tokio::sync::Mutex<Option<Channel>>,
 }
 
@@ -88,8 +89,8 @@ impl Publisher {
     }
 
     async fn by_exchange(&self, messages: &[&Outgoing]) -> Vec<Result<()>> {
-        let is_job = |message: &&Outgoing| matches!(message.to, Destination::Jobs(_));
-        let (jobs, dead): (Vec<_>, Vec<_>) = messages.iter().copied().partition(is_job);
+        let (jobs, dead): (Vec<_>, Vec<_>) =
+            messages.iter().copied().partition(|message| is_job(message));
         let (jobs, dead) = tokio::join!(self.to_exchange(&jobs), self.to_exchange(&dead));
         let (mut jobs, mut dead) = (jobs.into_iter(), dead.into_iter());
         let answers = messages.iter().filter_map(|message| match is_job(message) {
@@ -119,11 +120,13 @@ impl Publisher {
 
     async fn batch(&self, batch: &[&Outgoing]) -> Vec<Result<()>> {
         let deadline = Instant::now() + ANSWER_WAIT;
+        let [jobs, dead] = &self.idle;
+        let idle = if batch.iter().all(|message| is_job(message)) { jobs } else { dead };
         let ready = async {
             let slot = self.slots.acquire().await;
-            self.channel().await.map(|channel| (slot, channel))
+            self.channel(idle).await.map(|(channel, is_new)| (slot, channel, is_new))
         };
-        let (_slot, channel) = match timeout_at(deadline, ready).await {
+        let (_slot, channel, is_new) = match timeout_at(deadline, ready).await {
             Ok(Ok(ready)) => ready,
             Ok(Err(error)) => {
                 // The first answer keeps the whole error.
@@ -137,10 +140,26 @@ impl Publisher {
             }
         };
 
-        let (confirms, returned) = self.exchange(&channel, batch, deadline).await;
+        // On a new channel the first goes alone. Where it is refused, the broker closes the channel, and
+        // would close the connection for what is on its way.
+        let (first, rest) = batch.split_at(usize::from(is_new));
+        let (mut confirms, mut returned) = self.exchange(&channel, first, deadline).await;
+        let (others, also_returned) = self.exchange(&channel, rest, deadline).await;
+        confirms.extend(others);
+        returned.extend(also_returned);
+        let refusal = confirms
+            .iter()
+            .find(|confirmed| matches!(confirmed, Confirmed::NoExchange | Confirmed::Forbidden(_)))
+            .cloned();
+        if let Some(refusal) = refusal {
+            // What comes after it knows only that the channel is closed.
+            for unknown in confirms.iter_mut().filter(|c| matches!(c, Confirmed::Unknown(_))) {
+                *unknown = refusal.clone();
+            }
+        }
         let whole = confirms.iter().all(|c| matches!(c, Confirmed::Taken | Confirmed::Refused));
         if whole && channel.status().connected() {
-            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(channel);
+            idle.lock().unwrap_or_else(PoisonError::into_inner).push(channel);
         }
         batch
             .iter()
@@ -212,26 +231,16 @@ impl Publisher {
                 Err(_) => late(),
             });
         }
-        let refusal = confirms
-            .iter()
-            .find(|confirmed| matches!(confirmed, Confirmed::NoExchange | Confirmed::Forbidden(_)))
-            .cloned();
-        if let Some(refusal) = refusal {
-            // What was sent after it knows only that the channel is closed.
-            for unknown in confirms.iter_mut().filter(|c| matches!(c, Confirmed::Unknown(_))) {
-                *unknown = refusal.clone();
-            }
-        }
         (confirms, returned)
     }
 
-    /// A channel in confirm mode that nobody else uses. The caller holds a slot.
-    async fn channel(&self) -> Result<Channel> {
+    /// A channel in confirm mode that nobody else uses, and whether it is new. The caller holds a slot.
+    async fn channel(&self, idle: &Mutex<Vec<Channel>>) -> Result<(Channel, bool)> {
         let connection = self.link.unblocked(OPERATION, CONNECTION_WAIT).await?;
         loop {
-            let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            match idle {
-                Some(channel) if channel.status().connected() => return Ok(channel),
+            let channel = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            match channel {
+                Some(channel) if channel.status().connected() => return Ok((channel, false)),
                 Some(_) => {}
                 None => break,
             }
@@ -239,7 +248,7 @@ impl Publisher {
         let opening = async {
             let channel = connection.create_channel().await?;
             channel.confirm_select(ConfirmSelectOptions::default()).await?;
-            Ok(channel)
+            Ok((channel, true))
         };
         opening.await.map_err(|error| lost(OPERATION, error))
     }
@@ -291,6 +300,10 @@ impl Publisher {
         };
         Error::unavailable(OPERATION, message).help("Publish it again; a duplicate is harmless.")
     }
+}
+
+fn is_job(message: &Outgoing) -> bool {
+    matches!(message.to, Destination::Jobs(_))
 }
 
 fn failed(error: &lapin::Error) -> Confirmed {

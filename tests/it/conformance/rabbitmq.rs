@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 
 use super::queue::{SOON, body, dead, jobs, message, next, numbered, publish, quiet, until_ready};
 use crate::producer_rights::rabbitmqctl;
-use crate::support::proxy::Proxy;
+use crate::support::proxy::{Fault, Proxy, Way};
 use crate::support::servers;
 
 /// The broker under test.
@@ -453,6 +453,26 @@ async fn what_was_declared_and_is_deleted_is_made_anew_by_whoever_publishes() {
         assert_eq!(classes.collect::<Vec<_>>(), [None, None, Some(Class::Permanent)]);
         until_ready(&queue, &jobs("a"), 1).await;
         until_ready(&queue, &dead("a"), 1).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_that_the_broker_starts_too_late_keeps_no_messages() {
+    with_broker(async |broker| {
+        let proxy = proxied(broker, &user()).await;
+        // The connection outlasts the silence.
+        broker.settings.url += "?heartbeat=60";
+        let queue = broker.ready().await;
+        publish(&queue, numbered(&jobs("a"), 2)).await;
+        proxy.spoil(Way::ToClient, Fault::Hold);
+        let mut stream = queue.consume("a", 2).await.unwrap();
+        // For longer than an answer is waited for.
+        tokio::time::sleep(Duration::from_secs(31)).await;
+        proxy.spoil(Way::ToClient, Fault::None);
+        for _ in 0..2 {
+            next(&mut stream).await.settle.ack().await.unwrap();
+        }
     })
     .await;
 }
