@@ -150,7 +150,7 @@ async fn a_commit_of_the_ledger_whose_answer_was_lost_is_known_again() {
                 way.cut_at(Way::ToClient, b"COMMIT\0", 0).await.unwrap();
                 cuts += 1;
                 // Some answers arrive.
-                let pause = rand::random_range(0..600);
+                let pause = rand::random_range(0..250);
                 tokio::time::sleep(Duration::from_millis(pause)).await;
             }
         };

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::scenario::Action;
 use super::{SOON, checks, reached, rescue};
+use crate::signals::told;
 use crate::support::installation::{self, Installation, message};
 use crate::support::processes::Process;
 
@@ -62,6 +63,8 @@ async fn schedulers(action: Action) {
             let mut armed = failing(installation, &["scheduler"], point, action);
             reached(&mut armed, point, action).await;
             let next = installation.start("scheduler", &format!("next-{point}"));
+            // Before that, the signal to end would just kill it.
+            told(&next, "the scheduler runs").await;
             // What the other one has taken, and not marked, is free again when its time is over.
             let passed = "UPDATE outbox SET taken_until = now() WHERE taken_until > now()";
             installation.database.client.execute(passed, &[]).await.unwrap();
