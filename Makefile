@@ -9,6 +9,8 @@ SHELL := /bin/bash
 demo:
 	cargo run --locked -- dev --demo
 
+# Many tests wait for leases to end more than they work: three at once, whatever the number of cores.
+test: export RUST_TEST_THREADS ?= 3
 # The tests need RabbitMQ, PostgreSQL, Redis and a Python; what is missing is started or installed.
 test:
 	set -euo pipefail; \
