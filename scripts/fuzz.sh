@@ -17,7 +17,9 @@ export RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-co
 # Build scripts and macros are not fuzzed, and have no fuzzer to link against: with a target given,
 # the flags are for what is fuzzed alone.
 host=$(rustc -vV | sed -n 's/^host: //p')
-cargo build --locked --manifest-path fuzz/Cargo.toml --target "$host"
+# The same versions as everywhere else; only the fuzzer's own is found anew.
+cp Cargo.lock fuzz/Cargo.lock
+cargo build --manifest-path fuzz/Cargo.toml --target "$host"
 for target in "${targets[@]}"; do
   found=$CARGO_TARGET_DIR/found/$target
   mkdir -p "$found"
