@@ -16,7 +16,7 @@ use super::attempt::attempt;
 use super::heart::Stop;
 use super::receive::{self, Received, leave_wake_up, release};
 use super::settle::{self, Ending};
-use super::unread;
+use super::{publish, unread};
 use crate::claims::Claim;
 use crate::error::{Class, Error, Result};
 use crate::fail;
@@ -120,7 +120,7 @@ pub async fn handle(worker: &Arc<Worker>, message: Incoming, slot: OwnedSemaphor
             }
         }
         Ok(Received::Refused { export, error }) => {
-            match settle::refuse(worker, &pool, body, properties, export, &error).await {
+            match publish::refuse(worker, &pool, body, properties, export, &error).await {
                 Ok(()) => message.ack().await,
                 Err(error) => give_back(&mut message, &error).await,
             }
@@ -190,7 +190,7 @@ async fn hand_on(
     properties: Properties,
     message: &mut Unacked,
 ) {
-    let forward = settle::forward(worker, pool, body, properties);
+    let forward = publish::forward(worker, pool, body, properties);
     let forwarded = tokio::time::timeout(worker.settings.hold, forward).await;
     let full = |_| Err(Error::throttled("hand the message on", "its queue did not take it"));
     match forwarded.unwrap_or_else(full).and_then(|()| fail::point("forwarded")) {

@@ -11,6 +11,7 @@ mod heart;
 mod job;
 mod lanes;
 mod memory;
+mod publish;
 mod receive;
 mod settle;
 mod spread;

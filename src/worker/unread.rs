@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::{Worker, settle};
+use super::{Worker, publish};
 use crate::error::{Error, Result};
 use crate::ledger::Message;
 use crate::queue::Properties;
@@ -40,7 +40,7 @@ pub async fn put_off(
             "No worker of the pool could read it for {hours} hours. Update the workers that serve \
              the pool, or apply the definition with the version that they are; then replay it"
         ));
-        return settle::refuse(worker, pool, body, properties, Some(export), &error).await;
+        return publish::refuse(worker, pool, body, properties, Some(export), &error).await;
     }
     let wait = waited.clamp(FIRST, MOST);
     tracing::warn!(

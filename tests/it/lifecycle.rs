@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
 
-use crate::support::installation::{self, Installation, message};
+use crate::support::installation::{self, Installation, message, slow};
 use crate::support::quarantine::{self, QUARANTINE};
 use crate::support::servers::Events;
 
@@ -37,13 +37,6 @@ async fn with_slow(worker: &str, timeout: &str, test: impl AsyncFnOnce(&Installa
         test(installation).await;
     })
     .await;
-}
-
-/// A job with the key `job-{id}`.
-fn slow(installation: &Installation, id: i64, seconds: i64) -> Json {
-    let params = json!({"id": id, "seconds": seconds});
-    let body = json!({"export": "slow", "key": format!("job-{id}"), "params": params});
-    message(&installation.pool, &body)
 }
 
 impl Installation {

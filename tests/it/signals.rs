@@ -13,7 +13,7 @@ use crate::support::proxy::Proxy;
 const SOON: Duration = Duration::from_secs(30);
 
 /// Its query takes as long as the job asks for.
-const SLOW: &str = r#"
+pub const SLOW: &str = r#"
 [params]
 seconds = { type = "int64" }
 [source]

@@ -18,7 +18,7 @@ use serde_json::{Value as Json, json};
 use tokio::net::TcpListener;
 use url::Url;
 
-use crate::support::installation::{Installation, message};
+use crate::support::installation::{Installation, message, slow};
 use crate::support::processes::Process;
 
 /// How long anything may take that is to happen. Some bounds of the program are 30 s.
@@ -41,13 +41,6 @@ connection = "lake"
 path       = "slow/{id}"
 format     = "jsonl"
 "#;
-
-/// A job of [`SLOW`] with the key `job-{id}`.
-fn slow(installation: &Installation, id: i64, seconds: i64) -> Json {
-    let params = json!({"id": id, "seconds": seconds});
-    let body = json!({"export": "slow", "key": format!("job-{id}"), "params": params});
-    message(&installation.pool, &body)
-}
 
 /// Starts a process with such settings (`LEDGER__URL`), and tells where its probes are.
 async fn start(

@@ -1,20 +1,8 @@
 //! Schedule 9: a message is let go after `hold`; then its worker is frozen, drained, or the run
-//! cancelled. (Killed: `lifecycle`.)
+//! cancelled. (Killed: `long_jobs`.)
 
 use super::*;
-
-/// Its query takes as long as the job asks for.
-const SLOW: &str = r#"
-[params]
-seconds = { type = "int64" }
-[source]
-connection = "shop"
-query = "SELECT 1 AS id FROM pg_sleep(:seconds)"
-[sink]
-connection = "lake"
-path       = "slow/{run}"
-format     = "jsonl"
-"#;
+use crate::signals::SLOW;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_its_message_was_let_go_a_run_survives_freezing_draining_and_obeys_a_cancel() {

@@ -385,3 +385,10 @@ fn files(folder: &Path) -> Vec<String> {
 pub fn message(pool: &str, body: &Json) -> Json {
     json!({"pool": pool, "body": body.to_string(), "properties": {}})
 }
+
+/// A job of the export `slow`, whose params are these, with the key `job-{id}`.
+pub fn slow(installation: &Installation, id: i64, seconds: i64) -> Json {
+    let params = json!({"id": id, "seconds": seconds});
+    let body = json!({"export": "slow", "key": format!("job-{id}"), "params": params});
+    message(&installation.pool, &body)
+}
