@@ -60,7 +60,7 @@ fn of_one_run(way: Way, n: u8) -> Vec<Config> {
         Config { published: vec![ONE, OTHER], ..one("one key, two contents") },
         Config { left: Left { cancels: 1, ..faults(n) }, ..one("cancelled") },
         Config { deadline: true, ..one("with a deadline") },
-        Config { left: Left { failures: 2, ..faults(n) }, ..one("failing") },
+        Config { attempts: 3, left: Left { failures: 2, ..faults(n) }, ..one("failing") },
         Config {
             attempts: 1,
             left: Left { failures: 1, replays: 1, ..faults(n) },

@@ -151,6 +151,13 @@ impl Copy {
         let mut cargo = Command::new("timeout");
         cargo.args([SECONDS, env!("CARGO"), "test", "--locked"]).args(test).args(more);
         cargo.current_dir(&self.0).env("MUTANT", mutant);
+        // What the outer cargo says of this package makes build scripts run again, and all after them.
+        for name in ["CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH", "CARGO_MANIFEST_LINKS"] {
+            cargo.env_remove(name);
+        }
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CARGO_PKG_")) {
+            cargo.env_remove(name);
+        }
         cargo.env("CARGO_TARGET_DIR", self.0.parent().unwrap());
         cargo.output().expect("timeout and cargo are there")
     }
