@@ -194,6 +194,48 @@ async fn callers_share_transactions_and_keep_their_faults_to_themselves() {
     .await;
 }
 
+/// Those whose runs somebody else has locked wait for that together, and not one after the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_who_are_locked_out_none_waits_for_all_the_others() {
+    use std::time::{Duration, Instant};
+
+    use longshore::error::Class;
+    use longshore::job::RunId;
+    use longshore::job::command::Command;
+    use longshore::ledger::Ledger;
+    use longshore::ledger::postgres::{PostgresLedger, migrate};
+
+    const CALLERS: usize = 40;
+    bed::in_schema(|url| async move {
+        migrate(&url, None).await.unwrap();
+        let ledger = PostgresLedger::open(&url, None, 4).unwrap();
+        let definition = bed::definition("orders", "d1");
+        ledger.activate(&[definition], false, "test", "", false).await.unwrap();
+        let accept = |number| bed::accept(bed::order(&format!("key-{number}")));
+        let outcomes = ledger.apply((0..CALLERS).map(accept).collect()).await.unwrap();
+        let runs: Vec<_> = outcomes.into_iter().map(|outcome| bed::done(outcome).id).collect();
+        let other = bed::client(&url).await;
+        let lock = "BEGIN; SELECT FROM runs WHERE key <> 'key-39' FOR UPDATE";
+        other.batch_execute(lock).await.unwrap();
+        let started = Instant::now();
+        let wake = |run: &RunId| {
+            let command = Command::Wake { run: *run, delay: Duration::ZERO };
+            ledger.apply(vec![command])
+        };
+        let told = futures::future::join_all(runs.iter().map(wake)).await;
+        let waited = started.elapsed();
+        for (number, told) in told.iter().enumerate() {
+            match told {
+                Ok(_) => assert_eq!(number, 39),
+                Err(error) => assert_eq!(error.class(), Class::Transient, "{error}"),
+            }
+        }
+        assert!(told[39].is_ok(), "{told:?}");
+        assert!(waited < Duration::from_secs(30), "{waited:?}");
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn few_rows_are_read_however_long_the_history_is() {
     paths::few_rows_are_read_however_long_the_history_is().await;
