@@ -87,6 +87,9 @@ suite! {
         a_run_that_is_overdue_free_or_stuck_is_adrift;
     turns:
         of_each_export_so_many_are_on_their_way,
+        whom_a_slot_is_free_for_goes_however_many_are_parked,
+        wake_ups_that_are_lost_do_not_hold_up_the_others_for_long,
+        what_is_put_off_keeps_its_place,
         a_weight_is_a_share_of_the_turns,
         few_at_a_time_are_of_all_exports,
         only_the_wake_ups_of_queued_runs_are_held_back,
