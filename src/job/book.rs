@@ -442,7 +442,8 @@ impl Book {
         }
         if fence > 0 {
             let at = machine::later(self.now, CLEAN_AGAIN);
-            let wake = WakeUp { epoch: run.epoch, pool: run.order.pool.clone(), at };
+            let (epoch, pool) = (run.epoch, run.order.pool.clone());
+            let wake = WakeUp { epoch, pool, at, had_turn: false };
             self.changes.cleanings.insert(id, wake);
             self.changes.ended.push(AttemptEnded {
                 run: id,
@@ -464,9 +465,10 @@ impl Book {
         if run.parked.is_none() {
             let at = run.wake_at(self.now).max(machine::later(self.now, delay));
             self.changes.unwoken.remove(&id);
-            self.changes
-                .wakes
-                .insert(id, WakeUp { epoch: run.epoch, pool: run.order.pool.clone(), at });
+            let roused = self.changes.wakes.get(&id).is_some_and(|wake| wake.had_turn);
+            let had_turn = roused && run.waiting_since.is_some();
+            let (epoch, pool) = (run.epoch, run.order.pool.clone());
+            self.changes.wakes.insert(id, WakeUp { epoch, pool, at, had_turn });
         }
         Outcome::Done(Box::new(run.clone()))
     }

@@ -124,6 +124,9 @@ pub struct WakeUp {
     /// When it is due.
     #[serde(rename = "due_at")]
     pub at: Timestamp,
+    /// Whether the run was let go once already, and then waited for a slot of a connection: those in
+    /// line wait for it, and so it does not wait behind them.
+    pub had_turn: bool,
 }
 
 /// A line of the audit trail.

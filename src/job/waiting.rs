@@ -48,6 +48,12 @@ pub fn is_slot(name: &str) -> bool {
     name.starts_with("slot/")
 }
 
+/// Whether the resource is a slot of a connection: whoever waits for one was let go in his turn, and is
+/// ahead of those that are not.
+pub fn is_slot_of_connection(name: &str) -> bool {
+    is_slot(name) && !name.starts_with("slot/backfill/")
+}
+
 /// A parked run, in the list of a resource.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 pub struct Waiter {
@@ -109,16 +115,18 @@ pub fn take(
     Ok(())
 }
 
-/// Takes the first waiter off the list of each of the named resources that has a free place.
+/// Takes the first waiter off the list of each of the named resources that has a free place; with the
+/// name.
 pub fn wake<'a>(
     resources: &mut BTreeMap<String, Resource>,
     names: impl IntoIterator<Item = &'a String>,
-) -> Vec<Waiter> {
+) -> Vec<(&'a String, Waiter)> {
     names
         .into_iter()
         .filter_map(|name| {
             let resource = resources.get_mut(name)?;
-            if resource.free() { resource.waiters.pop_first() } else { None }
+            let first = if resource.free() { resource.waiters.pop_first() } else { None };
+            Some((name, first?))
         })
         .collect()
 }

@@ -350,8 +350,9 @@ pub trait Ledger: Evidence + Notices + Pauses + Send + Sync {
     ///
     /// Wake-ups of queued runs take turns, by pool and export: of each at most `ahead` for a unit of
     /// the export's weight are on their way at once, sent and not opened yet, or parked on a slot of
-    /// a connection. The others keep their places. What is taken comes by turns, of each line so
-    /// many as its weight.
+    /// a connection; and a second time as many, where they were sent ten minutes ago and may be lost.
+    /// The others keep their places. What is taken comes by turns, of each line so many as its weight.
+    /// Whom a free slot of a connection was found for is in no line any more.
     async fn take_due(&self, limit: u32, ahead: u32, lease: Duration) -> Result<Vec<Posting>>;
 
     /// Keeps a producer's message, to be published again on a pool's queue after a while: once it is
@@ -370,7 +371,8 @@ pub trait Ledger: Evidence + Notices + Pauses + Send + Sync {
     async fn mark_sent(&self, versions: &[i64]) -> Result<()>;
 
     /// Puts off postings that no queue took: they are due again after a while, which doubles each
-    /// time that it happens to one. By version, as with [`Ledger::mark_sent`].
+    /// time that it happens to one. What is in line keeps its place. By version, as with
+    /// [`Ledger::mark_sent`].
     async fn defer(&self, versions: &[i64], wait: Backoff) -> Result<()>;
 
     /// One run.

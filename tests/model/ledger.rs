@@ -240,7 +240,8 @@ impl Ledger {
             self.post(run, Kind::Clean, &wake);
         }
         for (run, epoch) in changes.letters {
-            self.post(run, Kind::Letter, &WakeUp { epoch, pool: String::new(), at: self.now });
+            let wake = WakeUp { epoch, pool: String::new(), at: self.now, had_turn: false };
+            self.post(run, Kind::Letter, &wake);
         }
         for (run, delivery) in changes.deliveries {
             assert!(self.runs.contains_key(&run_of(run)));

@@ -27,7 +27,7 @@ impl Book {
             return Outcome::Refused(Refusal::TooLate);
         }
         let at = again.max(machine::later(ended, CLEAN_AGAIN));
-        let wake = WakeUp { epoch: run.epoch, pool: run.order.pool.clone(), at };
+        let wake = WakeUp { epoch: run.epoch, pool: run.order.pool.clone(), at, had_turn: false };
         self.changes.cleanings.insert(id, wake);
         Outcome::Done(Box::new(run.clone()))
     }

@@ -65,6 +65,9 @@ impl Book {
             if lifted || holds || looks {
                 self.leave_list(id);
                 self.wake(id, Duration::ZERO);
+                if let Some(wake) = self.changes.wakes.get_mut(&id) {
+                    wake.had_turn = waiting::is_slot_of_connection(&on);
+                }
             } else {
                 self.release(id, &[on], |_| false);
             }
@@ -91,8 +94,8 @@ impl Book {
                 self.changes.freed.insert((name.clone(), id));
             }
         }
-        for waiter in waiting::wake(&mut self.resources, names) {
-            self.rouse(waiter);
+        for (name, waiter) in waiting::wake(&mut self.resources, names) {
+            self.rouse(waiter, waiting::is_slot_of_connection(name));
         }
     }
 
@@ -100,18 +103,18 @@ impl Book {
     pub(super) fn wake_all(&mut self, name: &str) {
         let Some(resource) = self.resources.get_mut(name) else { return };
         for waiter in std::mem::take(&mut resource.waiters) {
-            self.rouse(waiter);
+            self.rouse(waiter, false);
         }
     }
 
-    fn rouse(&mut self, waiter: Waiter) {
+    fn rouse(&mut self, waiter: Waiter, had_turn: bool) {
         if let Some(run) = self.runs.get_mut(&waiter.run) {
             run.parked = None;
         }
         self.changes.parked.remove(&waiter.run);
         self.changes.unparked.insert(waiter.run);
         self.changes.unwoken.remove(&waiter.run);
-        let wake = WakeUp { epoch: waiter.epoch, pool: waiter.pool, at: self.now };
+        let wake = WakeUp { epoch: waiter.epoch, pool: waiter.pool, at: self.now, had_turn };
         self.changes.wakes.insert(waiter.run, wake);
     }
 

@@ -410,7 +410,7 @@ fn what_an_attempt_may_have_staged_is_cleaned_up_again_a_day_after_the_end() {
     yes(shelf.apply(Command::Close { run: cancelled, fence }));
     yes(shelf.apply(cancel(fresh)));
     let tomorrow = shelf.facts.now + CLEAN_AGAIN;
-    let wake = |epoch| WakeUp { epoch, pool: "default".to_owned(), at: tomorrow };
+    let wake = |epoch| WakeUp { epoch, pool: "default".to_owned(), at: tomorrow, had_turn: false };
     let all = [(done, wake(0)), (dead, wake(0)), (cancelled, wake(0))];
     assert_eq!(shelf.cleanings, BTreeMap::from(all));
     // That of the old epoch does nothing then; the next end leaves one of its own.

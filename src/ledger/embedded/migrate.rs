@@ -14,7 +14,7 @@ use crate::ledger::Migration;
 const DOING: &str = "migrate the embedded ledger";
 
 // Not named like those of PostgreSQL, which are taken from all folders beneath theirs.
-const MIGRATIONS: [(i32, &str, &str); 11] = [
+const MIGRATIONS: [(i32, &str, &str); 12] = [
     (1, "ledger", include_str!("../../../migrations/embedded/001_ledger.sql")),
     (2, "editions", include_str!("../../../migrations/embedded/002_editions.sql")),
     (3, "operating", include_str!("../../../migrations/embedded/003_operating.sql")),
@@ -26,6 +26,7 @@ const MIGRATIONS: [(i32, &str, &str); 11] = [
     (9, "undone", include_str!("../../../migrations/embedded/009_undone.sql")),
     (10, "ticks", include_str!("../../../migrations/embedded/010_ticks.sql")),
     (11, "turns", include_str!("../../../migrations/embedded/011_turns.sql")),
+    (12, "lines", include_str!("../../../migrations/embedded/012_lines.sql")),
 ];
 
 /// Gives a new file its write-ahead log. Of several that do so at the same moment, SQLite fails the

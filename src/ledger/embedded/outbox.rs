@@ -10,6 +10,9 @@ use crate::job::machine::later;
 use crate::ledger::Posting;
 use crate::ledger::sheet::{message_of, run_of};
 
+/// For how many microseconds what was sent is taken to be on its queue still: ten minutes.
+const SURE: i64 = 600_000_000;
+
 /// See [`Ledger::take_due`](crate::ledger::Ledger::take_due).
 pub fn take_due(
     connection: &Connection,
@@ -62,11 +65,12 @@ fn next(connection: &Connection, limit: u32, ahead: u32, at: i64) -> Result<Vec<
     let lines = rows(connection, sql!(lines), [], |row| {
         Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?))
     })?;
+    let sure = at - SURE;
     for (pool, export, weight) in lines {
         let most = i64::from(ahead) * weight;
         let before: i64 = connection
             .prepare_cached(sql!(ahead))?
-            .query_row(params![pool, export, most], |row| row.get(0))?;
+            .query_row(params![pool, export, most, sure], |row| row.get(0))?;
         let room = (most - before).clamp(0, limit.into());
         let first = rows(connection, sql!(first_in_line), (pool, export, at, room), |row| {
             Ok((row.get(0)?, row.get(1)?, row.get::<_, Option<bool>>(2)?))
@@ -113,7 +117,8 @@ pub fn mark_sent(connection: &Connection, versions: &str) -> Result<(), Trouble>
         [versions],
     )?;
     connection.execute(
-        "UPDATE outbox SET sent_at = ?2, taken_until = NULL \
+        "UPDATE outbox \
+         SET sent_at = ?2, first_sent_at = coalesce(first_sent_at, ?2), taken_until = NULL \
          WHERE version IN (SELECT value FROM json_each(?1))",
         params![versions, now().as_microsecond()],
     )?;

@@ -21,7 +21,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, Statement};
 use uuid::Uuid;
 
-use super::pool::{ANSWER, Lent, Pool, silent};
+use super::pool::Pool;
 use super::{classify, column};
 use crate::connect::postgres as server;
 use crate::error::{Class, Error, Result};
@@ -43,6 +43,10 @@ const TRIES: u32 = 8;
 const AGAIN: Backoff = Backoff { first: Duration::from_millis(8), last: Duration::from_secs(1) };
 /// How many transactions are under way at once.
 const AT_ONCE: usize = 4;
+/// How a transaction begins.
+const BEGIN: &str = "BEGIN";
+/// And one of a caller who has waited for a lock already, together with others.
+const BEGIN_AGAIN: &str = "BEGIN; SET LOCAL lock_timeout = '200ms'";
 /// How many commands one transaction applies, unless a single caller has more.
 const MOST: usize = 200;
 
@@ -108,7 +112,7 @@ impl Group {
         if commands.is_empty() {
             return batch.into_iter().for_each(|asked| drop(asked.answer.send(Ok(Vec::new()))));
         }
-        match self.patiently(&commands).await {
+        match self.patiently(&commands, BEGIN).await {
             Ok(outcomes) => {
                 let mut outcomes = outcomes.into_iter();
                 for Asked { commands, answer } in batch {
@@ -116,14 +120,15 @@ impl Group {
                 }
             }
             // What is wrong with one caller's commands must not fail the others', nor must a lock
-            // that somebody else holds on one run.
+            // that somebody else holds on one run; and of many who are locked out, none waits for all
+            // the others again.
             Err(error)
                 if batch.len() > 1
-                    && (error.class() == Class::Permanent
-                        || state(&error) == Some(&SqlState::LOCK_NOT_AVAILABLE)) =>
+                    && (error.class() == Class::Permanent || was_locked_out(&error)) =>
             {
+                let begin = if was_locked_out(&error) { BEGIN_AGAIN } else { BEGIN };
                 for Asked { commands, answer } in batch {
-                    let _ = answer.send(self.patiently(&commands).await);
+                    let _ = answer.send(self.patiently(&commands, begin).await);
                 }
             }
             Err(error) => {
@@ -139,12 +144,10 @@ impl Group {
     }
 
     /// Applies commands in one transaction, which starts again when it lost a race.
-    async fn patiently(&self, commands: &[Command]) -> Result<Vec<Outcome>> {
+    async fn patiently(&self, commands: &[Command], begin: &'static str) -> Result<Vec<Outcome>> {
         let mut tried = 0;
         loop {
-            let in_time = tokio::time::timeout(ANSWER, self.once(commands)).await;
-            let result = in_time.unwrap_or_else(|_| Err(silent(DOING)));
-            match result {
+            match self.once(commands, begin).await {
                 Err(error) if tried < TRIES && lost_a_race(&error) => {
                     let wait = retry::wait(AGAIN, tried, Jitter::Full, rand::random());
                     tried += 1;
@@ -155,22 +158,29 @@ impl Group {
         }
     }
 
-    async fn once(&self, commands: &[Command]) -> Result<Vec<Outcome>> {
-        let mut lent = Lent(Some(self.pool.checkout().await?));
-        let Some(client) = &lent.0 else { return Err(silent(DOING)) };
-        let prepared = Prepared::on(client).await?;
-        let applied = transact(&prepared, client, commands, self.notices).await;
-        // After an error the connection goes back only when the transaction has surely ended.
-        if applied.is_ok() || client.batch_execute("ROLLBACK").await.is_ok() {
-            lent.give_back();
-        }
-        applied
+    async fn once(&self, commands: &[Command], begin: &'static str) -> Result<Vec<Outcome>> {
+        self.pool
+            .lend(DOING, async |client| {
+                let prepared = Prepared::on(client).await?;
+                let applied = transact(&prepared, client, commands, begin, self.notices).await;
+                if applied.is_err() {
+                    // Where that fails the connection has ended, and the transaction with it.
+                    let _ = client.batch_execute("ROLLBACK").await;
+                }
+                applied
+            })
+            .await
     }
 }
 
 /// The SQLSTATE of an error that the server has answered.
 fn state(error: &Error) -> Option<&SqlState> {
     std::error::Error::source(error)?.downcast_ref::<server::Quiet>()?.0.code()
+}
+
+/// Whether somebody else held a lock for too long.
+fn was_locked_out(error: &Error) -> bool {
+    state(error) == Some(&SqlState::LOCK_NOT_AVAILABLE)
 }
 
 /// A deadlock, a serialization failure, or two that accepted one key at once: starting again
@@ -240,9 +250,10 @@ async fn transact(
     prepared: &Prepared,
     client: &Object,
     commands: &[Command],
+    begin: &str,
     notices: bool,
 ) -> Result<Vec<Outcome>> {
-    let facts = Box::pin(load(prepared, client, commands)).await?;
+    let facts = Box::pin(load(prepared, client, commands, begin)).await?;
     let mut book = Book::new(facts);
     let outcomes = commands.iter().map(|command| book.apply(command.clone())).collect();
     Box::pin(store(prepared, client, book.close(), notices)).await?;
@@ -272,7 +283,12 @@ async fn control(client: &Object, sql: &str) -> Result<()> {
     client.batch_execute(sql).await.map_err(|e| classify(DOING, e))
 }
 
-async fn load(prepared: &Prepared, client: &Object, commands: &[Command]) -> Result<Facts> {
+async fn load(
+    prepared: &Prepared,
+    client: &Object,
+    commands: &[Command],
+    begin: &str,
+) -> Result<Facts> {
     let named = Named::of(commands);
     let runs: Vec<Uuid> = named.runs.iter().map(|run| run.0).collect();
     let keys: Vec<&String> = named.keys.iter().collect();
@@ -289,7 +305,7 @@ async fn load(prepared: &Prepared, client: &Object, commands: &[Command]) -> Res
     // The clock is read under the locks.
     let ((), _, rows, active, pauses, clock) = tokio::try_join!(
         biased;
-        control(client, "BEGIN"),
+        control(client, begin),
         lock,
         query(client, &prepared.load_runs, named_runs),
         query_if(!exports.is_empty(), client, &prepared.load_active, named_exports),

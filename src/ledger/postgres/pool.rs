@@ -18,7 +18,7 @@ use crate::secret::Secret;
 const WAIT: Duration = Duration::from_secs(15);
 /// How long anything that is asked of the ledger may take. A server that stands still, or one behind
 /// something that keeps the connection open, would else be waited for without end.
-pub const ANSWER: Duration = Duration::from_secs(30);
+const ANSWER: Duration = Duration::from_secs(30);
 
 /// How the ledger's sessions differ from the server's settings. A worker that is frozen within a
 /// transaction must not keep its locks from the others; nor may somebody else's lock on one run keep
@@ -118,17 +118,17 @@ impl Pool {
 }
 
 /// The error where the ledger did not answer in time.
-pub fn silent(doing: &'static str) -> Error {
+fn silent(doing: &'static str) -> Error {
     Error::unavailable(doing, "the database did not answer in time")
 }
 
 /// A connection that may not be done with what it was asked for, or have a transaction open: it is
 /// closed, unless it is given back.
-pub struct Lent(pub Option<Object>);
+struct Lent(Option<Object>);
 
 impl Lent {
     /// Lets others have it.
-    pub fn give_back(&mut self) {
+    fn give_back(&mut self) {
         drop(self.0.take());
     }
 }

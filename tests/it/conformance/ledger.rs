@@ -87,6 +87,9 @@ suite! {
         a_run_that_is_overdue_free_or_stuck_is_adrift;
     turns:
         of_each_export_so_many_are_on_their_way,
+        whom_a_slot_is_free_for_goes_however_many_are_parked,
+        wake_ups_that_are_lost_do_not_hold_up_the_others_for_long,
+        what_is_put_off_keeps_its_place,
         a_weight_is_a_share_of_the_turns,
         few_at_a_time_are_of_all_exports,
         only_the_wake_ups_of_queued_runs_are_held_back,
@@ -190,6 +193,48 @@ async fn callers_share_transactions_and_keep_their_faults_to_themselves() {
             }
         }
         assert_eq!(client.query_one(counted, &[]).await.unwrap().get::<_, i64>(0), 299);
+    })
+    .await;
+}
+
+/// Those whose runs somebody else has locked wait for that together, and not one after the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_who_are_locked_out_none_waits_for_all_the_others() {
+    use std::time::{Duration, Instant};
+
+    use longshore::error::Class;
+    use longshore::job::RunId;
+    use longshore::job::command::Command;
+    use longshore::ledger::Ledger;
+    use longshore::ledger::postgres::{PostgresLedger, migrate};
+
+    const CALLERS: usize = 40;
+    bed::in_schema(|url| async move {
+        migrate(&url, None).await.unwrap();
+        let ledger = PostgresLedger::open(&url, None, 4).unwrap();
+        let definition = bed::definition("orders", "d1");
+        ledger.activate(&[definition], false, "test", "", false).await.unwrap();
+        let accept = |number| bed::accept(bed::order(&format!("key-{number}")));
+        let outcomes = ledger.apply((0..CALLERS).map(accept).collect()).await.unwrap();
+        let runs: Vec<_> = outcomes.into_iter().map(|outcome| bed::done(outcome).id).collect();
+        let other = bed::client(&url).await;
+        let lock = "BEGIN; SELECT FROM runs WHERE key <> 'key-39' FOR UPDATE";
+        other.batch_execute(lock).await.unwrap();
+        let started = Instant::now();
+        let wake = |run: &RunId| {
+            let command = Command::Wake { run: *run, delay: Duration::ZERO };
+            ledger.apply(vec![command])
+        };
+        let told = futures::future::join_all(runs.iter().map(wake)).await;
+        let waited = started.elapsed();
+        for (number, told) in told.iter().enumerate() {
+            match told {
+                Ok(_) => assert_eq!(number, 39),
+                Err(error) => assert_eq!(error.class(), Class::Transient, "{error}"),
+            }
+        }
+        assert!(told[39].is_ok(), "{told:?}");
+        assert!(waited < Duration::from_secs(30), "{waited:?}");
     })
     .await;
 }

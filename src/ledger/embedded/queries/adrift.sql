@@ -20,7 +20,9 @@ SELECT id, why FROM (
     WHERE r.ended_at IS NULL AND r.changed_at < ?1 - 3600000000
       AND (r.heartbeat IS NULL OR r.heartbeat < ?1)
       AND NOT EXISTS (SELECT 1 FROM waiters w WHERE w.run = r.id)
-      AND (o.run IS NULL OR o.sent_at < ?1 - max(3600000000, o.sent_at - r.changed_at))
+      AND (o.run IS NULL
+           OR o.sent_at < ?1 - max(3600000000, o.sent_at - max(
+               coalesce(o.first_sent_at, o.sent_at), r.changed_at)))
       AND NOT (r.heartbeat IS NOT NULL
                AND (o.run IS NULL OR o.sent_at < r.heartbeat))
     LIMIT ?2)

@@ -13,14 +13,16 @@ UNION ALL
  LIMIT $1)
 UNION ALL
 -- A wake-up that was sent may wait in its queue for long: it has an hour, and twice the time
--- whenever it is sent again.
+-- whenever it is sent again. How long it stood in line before does not matter.
 (SELECT r.id, 'silent' FROM runs r
  LEFT JOIN outbox o ON o.run = r.id AND o.kind = 'wake'
  WHERE r.ended_at IS NULL AND r.changed_at < now() - interval '1 hour'
    AND (r.heartbeat IS NULL OR r.heartbeat < now())
    AND NOT EXISTS (SELECT 1 FROM waiters w WHERE w.run = r.id)
    AND (o.run IS NULL
-        OR o.sent_at < now() - greatest(interval '1 hour', o.sent_at - r.changed_at))
+        OR o.sent_at < now() - greatest(
+            interval '1 hour',
+            o.sent_at - greatest(coalesce(o.first_sent_at, o.sent_at), r.changed_at)))
    AND NOT (r.heartbeat IS NOT NULL
             AND (o.run IS NULL OR o.sent_at < r.heartbeat))
  LIMIT $1)

@@ -8,6 +8,8 @@ WITH mine AS (
     DELETE FROM outbox o USING mine m
     WHERE o.run = m.run AND o.kind = m.kind AND o.kind IN ('letter', 'clean', 'job', 'notice-dead')
 )
-UPDATE outbox o SET sent_at = clock_timestamp(), taken_until = NULL
+UPDATE outbox o
+SET sent_at = clock_timestamp(), first_sent_at = coalesce(first_sent_at, clock_timestamp()),
+    taken_until = NULL
 FROM mine m
 WHERE o.run = m.run AND o.kind = m.kind AND o.kind NOT IN ('letter', 'clean', 'job', 'notice-dead')

@@ -279,12 +279,21 @@ impl Bed {
     /// Makes a run's time in one table older.
     pub async fn age(&self, table: &str, column: &str, run: RunId, by: Duration) {
         let id = if table == "runs" { "id" } else { "run" };
-        let older = match &self.beside {
-            Beside::Postgres(_) => format!("{column} - interval '{} seconds'", by.as_secs()),
-            Beside::Sqlite(_) => format!("{column} - {}", by.as_micros()),
-        };
-        let sql = format!("UPDATE {table} SET {column} = {older} WHERE {id} = '{run}'");
+        let sql = format!("{} WHERE {id} = '{run}'", self.older(table, column, by));
         assert_eq!(self.sql(&sql).await, 1, "{sql}");
+    }
+
+    /// Makes all times of a column older.
+    pub async fn age_all(&self, table: &str, column: &str, by: Duration) {
+        assert!(self.sql(&self.older(table, column, by)).await > 0);
+    }
+
+    fn older(&self, table: &str, column: &str, by: Duration) -> String {
+        let by = match &self.beside {
+            Beside::Postgres(_) => format!("interval '{} seconds'", by.as_secs()),
+            Beside::Sqlite(_) => by.as_micros().to_string(),
+        };
+        format!("UPDATE {table} SET {column} = {column} - {by}")
     }
 }
 

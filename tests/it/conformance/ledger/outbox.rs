@@ -193,22 +193,41 @@ pub async fn a_replay_takes_back_a_letter_that_was_not_sent(bed: Bed) {
 pub async fn a_silent_run_is_adrift_and_a_woken_one_is_not(bed: Bed) {
     // Its wake-up is still to be sent.
     let queued = bed.queued("queued").await;
-    bed.age("runs", "changed_at", queued, HOUR * 5).await;
+    bed.age("runs", "changed_at", queued, HOUR * 30).await;
     assert_eq!(bed.adrift(queued).await, []);
-    // It was sent just now; an hour later nobody has looked.
+    // It was sent just now; an hour later nobody has looked, however long it waited to be sent.
     bed.send().await;
     assert_eq!(bed.adrift(queued).await, []);
-    bed.age("outbox", "sent_at", queued, HOUR - LEASE).await;
+    let pass = async |by: Duration| {
+        for column in ["sent_at", "first_sent_at"] {
+            bed.age("outbox", column, queued, by).await;
+        }
+    };
+    pass(HOUR - LEASE).await;
     assert_eq!(bed.adrift(queued).await, []);
-    // Five hours after the change it was sent again after four: it has four more.
-    bed.age("outbox", "sent_at", queued, LEASE * 2).await;
-    assert_eq!(bed.adrift(queued).await, []);
-    bed.age("outbox", "sent_at", queued, HOUR * 2).await;
+    pass(LEASE * 2).await;
     assert_eq!(bed.adrift(queued).await, [Adrift::Silent]);
-    done(bed.apply(Command::Wake { run: queued, delay: Duration::ZERO }).await);
+    let again = async || {
+        done(bed.apply(Command::Wake { run: queued, delay: Duration::ZERO }).await);
+        assert_eq!(bed.adrift(queued).await, []);
+        bed.send().await;
+        assert_eq!(bed.adrift(queued).await, []);
+    };
+    again().await;
+    // It was sent again four hours after the first time: it has four more.
+    bed.age("outbox", "first_sent_at", queued, HOUR * 3).await;
+    pass(HOUR * 3).await;
     assert_eq!(bed.adrift(queued).await, []);
-    bed.send().await;
-    assert_eq!(bed.adrift(queued).await, []);
+    pass(HOUR * 2).await;
+    assert_eq!(bed.adrift(queued).await, [Adrift::Silent]);
+    // And after a change an hour.
+    let fence = opened(bed.apply(open(queued, &[])).await).run.fence;
+    done(bed.apply(retry(queued, fence, Duration::ZERO)).await);
+    again().await;
+    bed.age("runs", "changed_at", queued, HOUR * 2).await;
+    pass(HOUR + LEASE).await;
+    assert_eq!(bed.adrift(queued).await, [Adrift::Silent]);
+    again().await;
 
     // Held, then not any more: at once, since the wake-up that it was opened by is long used.
     let (held, _) = bed.running("held", &[]).await;

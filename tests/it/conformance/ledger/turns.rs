@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use longshore::job::RunId;
 use longshore::job::command::{Command, Outcome};
+use longshore::job::machine::Proof;
 use longshore::job::run::Order;
 use longshore::job::waiting::Need;
 use longshore::ledger::{Adrift, Message, NewDefinition, Posting};
 use longshore::queue::Properties;
+use longshore::units::Backoff;
 
 use super::bed::*;
 
@@ -87,19 +89,141 @@ pub async fn of_each_export_so_many_are_on_their_way(bed: Bed) {
     assert_eq!(lines.go(100, 3).await, ["bulk 6"]);
     assert!(matches!(open_one("bulk 4", slice::from_ref(&slot)).await, Outcome::Parked(_)));
     assert_eq!(lines.go(100, 3).await, none);
-    // A retry is the last in line; what has waited for the slot has kept its place.
+    // A retry is the last in line; whom the slot is free for is in none.
     done(lines.bed.apply(retry(lines.run("bulk 1"), 1, Duration::ZERO)).await);
     assert_eq!(lines.go(100, 3).await, none);
     done(lines.bed.apply(retry(lines.run("bulk 3"), 1, Duration::ZERO)).await);
-    assert_eq!(lines.go(100, 3).await, ["bulk 4"]);
+    assert_eq!(lines.go(100, 3).await, ["bulk 7", "bulk 4"]);
     for name in ["bulk 4", "bulk 5", "bulk 6"] {
         opened(open_one(name, &[]).await);
     }
-    assert_eq!(lines.go(100, 3).await, ["bulk 7", "bulk 8", "bulk 9"]);
+    assert_eq!(lines.go(100, 3).await, ["bulk 8", "bulk 9"]);
     for name in ["bulk 7", "bulk 8", "bulk 9"] {
         opened(open_one(name, &[]).await);
     }
     assert_eq!(lines.go(100, 3).await, ["bulk 1", "bulk 3"]);
+}
+
+pub async fn whom_a_slot_is_free_for_goes_however_many_are_parked(bed: Bed) {
+    let mut lines = Lines::of(bed, &[("bulk", 1, 7)]).await;
+    let none = Vec::<&str>::new();
+    let slots = [Need::slot("shop", 2)];
+    let name = |n: u32| format!("bulk {n}");
+    // As when producers publish them, which takes no turns.
+    for n in 1..=7 {
+        let outcome = lines.bed.apply(open(lines.run(&name(n)), &slots)).await;
+        assert_eq!(matches!(outcome, Outcome::Opened(_)), n <= 2, "{n}: {outcome:?}");
+    }
+    let fresh = lines.queue("bulk", 8).await;
+    assert_eq!(lines.go(100, 2).await, none);
+    for n in [1, 2] {
+        done(lines.bed.apply(record(lines.run(&name(n)), "m", Proof::Target)).await);
+    }
+    assert_eq!(lines.go(100, 2).await, ["bulk 3", "bulk 4"]);
+    // No worker had the memory for one; another's wake-up was lost. Each still has its turn.
+    let wake = async |n, delay| {
+        done(lines.bed.apply(Command::Wake { run: lines.run(&name(n)), delay }).await);
+    };
+    wake(3, HOUR).await;
+    wake(4, Duration::ZERO).await;
+    assert_eq!(lines.go(100, 2).await, ["bulk 4"]);
+    lines.bed.age("outbox", "due_at", lines.run("bulk 3"), HOUR).await;
+    assert_eq!(lines.go(100, 2).await, ["bulk 3"]);
+    // Asked for in the same moment in which it is roused.
+    opened(lines.bed.apply(open(lines.run("bulk 3"), &slots)).await);
+    opened(lines.bed.apply(open(lines.run("bulk 4"), &slots)).await);
+    let at_once = vec![
+        retry(lines.run("bulk 3"), 1, HOUR),
+        Command::Wake { run: lines.run("bulk 5"), delay: Duration::ZERO },
+    ];
+    lines.bed.ledger.apply(at_once).await.unwrap();
+    assert_eq!(lines.go(100, 2).await, ["bulk 5"]);
+    // Parked on what it holds itself.
+    opened(lines.bed.apply(open(lines.run("bulk 5"), &slots)).await);
+    let own = lines.run("bulk 6");
+    lines.bed.sql("UPDATE resources SET capacity = 3").await;
+    lines
+        .bed
+        .sql(&format!("INSERT INTO holdings (resource, run) VALUES ('slot/shop', '{own}')"))
+        .await;
+    done(lines.bed.apply(Command::Unpark { run: own }).await);
+    let another = lines.queue("bulk", 9).await;
+    for run in [fresh, another] {
+        assert!(matches!(lines.bed.apply(open(run, &slots)).await, Outcome::Parked(_)));
+    }
+    lines.queue("bulk", 10).await;
+    assert_eq!(lines.go(100, 2).await, ["bulk 6"]);
+    // A new attempt takes a new turn.
+    done(lines.bed.apply(retry(lines.run("bulk 4"), 1, Duration::ZERO)).await);
+    assert!(!lines.go(100, 2).await.contains(&"bulk 4"));
+}
+
+pub async fn wake_ups_that_are_lost_do_not_hold_up_the_others_for_long(bed: Bed) {
+    const AHEAD: u32 = 64;
+    let lines = Lines::of(bed, &[("bulk", 1, 200)]).await;
+    // They have stood in line for thirty hours.
+    lines.bed.age_all("runs", "changed_at", HOUR * 30).await;
+    let pass = async |by: Duration| {
+        for column in ["sent_at", "first_sent_at"] {
+            lines.bed.age_all("outbox", column, by).await;
+        }
+    };
+    let first: Vec<String> = lines.go(500, AHEAD).await.into_iter().map(str::to_owned).collect();
+    assert_eq!(first.len(), 64);
+    // The queue is deleted, with all that was on it.
+    pass(Duration::from_secs(590)).await;
+    assert_eq!(lines.go(500, AHEAD).await.len(), 0);
+    pass(Duration::from_secs(20)).await;
+    let second: Vec<String> = lines.go(500, AHEAD).await.into_iter().map(str::to_owned).collect();
+    assert_eq!(second.len(), 64);
+    assert_eq!(lines.go(500, AHEAD).await.len(), 0);
+    opened(lines.bed.apply(open(lines.run(&second[0]), &[])).await);
+    assert_eq!(lines.go(500, AHEAD).await.len(), 1);
+    // But a queue on which all wait for long is not filled without end.
+    pass(HOUR / 4).await;
+    assert_eq!(lines.go(500, AHEAD).await.len(), 0);
+    // An hour after they were sent they are asked for again, and are the first.
+    let adrift = async || lines.bed.ledger.adrift(1_000).await.unwrap();
+    assert_eq!(adrift().await, []);
+    pass(HOUR).await;
+    let found = adrift().await;
+    assert!(found.iter().all(|(_, why)| *why == Adrift::Silent), "{found:?}");
+    assert_eq!(found.len(), 128);
+    for name in first.iter().chain(&second[1..]) {
+        let run = lines.run(name);
+        done(lines.bed.apply(Command::Wake { run, delay: Duration::ZERO }).await);
+    }
+    let mut found = lines.go(500, AHEAD).await;
+    found.sort_unstable();
+    let mut first: Vec<&str> = first.iter().map(String::as_str).collect();
+    first.sort_unstable();
+    // The one that took the place of what was begun is the only other on its way.
+    assert_eq!(found.len(), 64);
+    assert_eq!(found, first);
+}
+
+pub async fn what_is_put_off_keeps_its_place(bed: Bed) {
+    let lines = Lines::of(bed, &[("bulk", 1, 8)]).await;
+    let begin = async |names: &[&str]| {
+        for name in names {
+            opened(lines.bed.apply(open(lines.run(name), &[])).await);
+        }
+    };
+    // Refused by its queue, and declined by a worker: others go meanwhile.
+    let refused = lines.bed.ledger.take_due(100, 2, LEASE).await.unwrap();
+    let versions: Vec<i64> = refused.iter().map(Posting::version).collect();
+    lines.bed.ledger.defer(&versions, Backoff { first: HOUR, last: HOUR }).await.unwrap();
+    assert_eq!(lines.go(100, 2).await, ["bulk 3", "bulk 4"]);
+    let declined = lines.run("bulk 3");
+    done(lines.bed.apply(Command::Wake { run: declined, delay: HOUR }).await);
+    assert_eq!(lines.go(100, 2).await, ["bulk 5"]);
+    begin(&["bulk 4", "bulk 5"]).await;
+    for name in ["bulk 1", "bulk 2", "bulk 3"] {
+        lines.bed.age("outbox", "due_at", lines.run(name), HOUR).await;
+    }
+    assert_eq!(lines.go(100, 2).await, ["bulk 1", "bulk 2"]);
+    begin(&["bulk 1", "bulk 2"]).await;
+    assert_eq!(lines.go(100, 2).await, ["bulk 3", "bulk 6"]);
 }
 
 pub async fn a_weight_is_a_share_of_the_turns(bed: Bed) {
