@@ -7,19 +7,23 @@ use serde_json::json;
 use super::arguments::past;
 use super::output::{counted, plain, thousands};
 use super::progress::Progress;
-use super::runs::tell_unknown;
+use super::runs::expect_known;
 use super::{Context, Ended, Failure, Verdict};
+use crate::error::Error;
 use crate::intake::Definitions;
-use crate::ledger::Scope;
+use crate::ledger::AccountFilter;
 use crate::reconcile::{Discrepancy, KEPT, Kind, Reconciler, Report};
 use crate::scrub::scrub;
 use crate::wiring;
 
+const DOING: &str = "hold the deliveries against the ledger";
+
 /// Hold every run against what stands at its target, and the ledger against itself
 ///
-/// Deliveries and their manifests, counts, files, rows of tables, cursors, wake-ups, what is held, and
-/// dead letters. It only reads, and may run while the installation is at work. Exit 1 where something
-/// does not agree; 4 where all that could be read agrees, but something could not be read.
+/// Deliveries and their manifests, counts, files, the notes of runs in `longshore_deliveries` (not the
+/// rows of tables), cursors, wake-ups, what is held, and dead letters. It only reads, and may run while
+/// the installation is at work. Exit 1 where something does not agree; 4 where all that could be read
+/// agrees, but something could not be read.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -43,10 +47,19 @@ pub struct AuditDeliveries {
 
 impl AuditDeliveries {
     pub async fn run(self, context: &Context) -> Ended {
+        if let (Some(since), Some(until)) = (self.since, self.until)
+            && until <= since
+        {
+            return Err(Error::usage(DOING, "--until is not after --since")
+                .with("since", since)
+                .with("until", until)
+                .into());
+        }
         let config = context.config(false)?;
         let ledger = wiring::existing_ledger(&config.settings).await?;
+        // Whoever looks at this every night would never hear that nothing was looked at.
         if let Some(export) = &self.export {
-            tell_unknown(&*ledger, export).await?;
+            expect_known(DOING, &*ledger, export).await?;
         }
         let parts = wiring::existing_parts(&config.settings).await;
         let reconciler = Reconciler {
@@ -56,16 +69,18 @@ impl AuditDeliveries {
             deep: self.deep,
             ledger: ledger.clone(),
         };
-        let scope = Scope { export: self.export, since: self.since, until: self.until };
-        let runs = ledger.count(&scope).await?;
-        let mut progress = Progress::new(Some(runs), "runs");
-        let looked = reconciler.audit(&scope, |looked| progress.at(looked, "")).await;
+        let AuditDeliveries { export, since, until, deep: _ } = self;
+        let filter = AccountFilter { run: None, export, since, until };
+        let mut progress = Progress::new(None, "runs");
+        let at = |looked| progress.at(looked, &format!("{} looked at", counted(looked, "run")));
+        let (report, ended) = reconciler.audit(&filter, at).await;
         drop(progress);
-        let report = looked?;
         match context.out.json {
             true => objects(context, &report)?,
-            false => tell(context, &report, runs)?,
+            false => tell(context, &report)?,
         }
+        // What was found until the ledger failed is told all the same.
+        ended?;
         Ok(match (report.found(), report.not_read()) {
             (0, 0) => Verdict::Done,
             (0, _) => Verdict::Away,
@@ -106,10 +121,17 @@ fn objects(context: &Context, report: &Report) -> Result<(), Failure> {
             "discrepancies": tally.discrepancies,
             "unread": tally.unread,
         }))
-    })
+    })?;
+    context.out.object(&json!({
+        "what": "summary",
+        "runs": report.looked,
+        "discrepancies": report.found(),
+        "unread": report.not_read(),
+        "told": report.discrepancies.len(),
+    }))
 }
 
-fn tell(context: &Context, report: &Report, runs: u64) -> Result<(), Failure> {
+fn tell(context: &Context, report: &Report) -> Result<(), Failure> {
     let rows = Kind::ALL.into_iter().map(|kind| {
         let tally = report.tallies.get(&kind).copied().unwrap_or_default();
         let sound = tally.checked.saturating_sub(tally.discrepancies);
@@ -148,5 +170,5 @@ fn tell(context: &Context, report: &Report, runs: u64) -> Result<(), Failure> {
         1 => "1 discrepancy".to_owned(),
         found => format!("{} discrepancies", thousands(found)),
     };
-    context.out.line(format!("\nlooked at {}: {found}{unread}", counted(runs, "run")))
+    context.out.line(format!("\nlooked at {}: {found}{unread}", counted(report.looked, "run")))
 }

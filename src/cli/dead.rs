@@ -17,8 +17,9 @@ use super::progress::Progress;
 use super::{Context, Ended, Verdict, told};
 use crate::config::Config;
 use crate::error::{Class, Error, Result};
-use crate::intake::Definitions;
+use crate::intake::{Bound, Definitions};
 use crate::job;
+use crate::job::run::Run;
 use crate::queue::Destination;
 use crate::replay::{DROP, Filter, Letter, Pass, REPLAY, Replayer};
 use crate::units::Rate;
@@ -65,6 +66,8 @@ enum What {
     /// Queue the runs of dead letters again
     Replay(Replay),
     /// Remove dead letters for good; their runs stay dead
+    ///
+    /// Where --run alone names a dead run whose letter is gone, it is noted that nobody wants the run.
     Drop {
         #[command(flatten)]
         picked: Picked,
@@ -216,6 +219,14 @@ impl Dead {
     }
 }
 
+fn replayer(parts: &Parts) -> Replayer {
+    Replayer {
+        queue: Arc::clone(&parts.queue),
+        ledger: Arc::clone(&parts.ledger),
+        definitions: Definitions::new(Arc::clone(&parts.ledger)),
+    }
+}
+
 /// Whether no worker is there for any of the pools.
 async fn nobody_takes(parts: &Parts, pools: &[String]) -> bool {
     for pool in pools {
@@ -229,11 +240,7 @@ async fn nobody_takes(parts: &Parts, pools: &[String]) -> bool {
 
 impl Replay {
     async fn run(self, context: &Context, parts: &Parts, pools: &[String]) -> Ended {
-        let replayer = Replayer {
-            queue: Arc::clone(&parts.queue),
-            ledger: Arc::clone(&parts.ledger),
-            definitions: Definitions::new(Arc::clone(&parts.ledger)),
-        };
+        let replayer = replayer(parts);
         if self.change.dry_run {
             return self.dry_run(context, parts, &replayer, pools).await;
         }
@@ -301,6 +308,13 @@ impl Replay {
         let (stuck, letters): (Vec<Letter>, Vec<Letter>) =
             std::mem::take(&mut looked.letters).into_iter().partition(stays);
         looked.stuck = stuck.len() as u64;
+        if letters.is_empty()
+            && stuck.is_empty()
+            && let Some(ending) = filter.run_alone()
+        {
+            let (run, active) = replayer.without_letter(ending, pools).await?;
+            return self.dry_run_without_letter(context, &run, &active);
+        }
         if context.out.json {
             for (letters, replayable) in [(&letters, true), (&stuck, false)] {
                 for (class, reason, group) in groups(letters) {
@@ -334,6 +348,32 @@ impl Replay {
                 "cannot be replayed: {count} of {export}, and no export of this name is active"
             ))?;
         }
+        context.out.nothing_changed()?;
+        Ok(Verdict::Done)
+    }
+
+    fn dry_run_without_letter(&self, context: &Context, run: &Run, active: &Bound) -> Ended {
+        if context.out.json {
+            let failure = run.failure.as_ref();
+            context.out.object(&json!({
+                "dry_run": true,
+                "replayable": true,
+                "count": 1,
+                "class": failure.map(|failure| failure.class),
+                "reason": failure.map(|failure| &failure.message),
+                "first_failed_at": run.first_failed_at,
+                "last_failed_at": failure.map(|failure| failure.at),
+            }))?;
+            return Ok(Verdict::Done);
+        }
+        let (id, failed) = (run.id.short(), run.order.revision);
+        let by = match self.as_failed {
+            true => format!("revision {failed}, as it failed"),
+            false => format!("revision {} (it failed with {failed})", active.revision),
+        };
+        let text =
+            format!("would replay run {id} without its dead letter, which is gone, with {by}");
+        context.out.line(text)?;
         context.out.nothing_changed()?;
         Ok(Verdict::Done)
     }
@@ -400,31 +440,42 @@ async fn drop_letters(
     picked: &Picked,
     change: Changing,
 ) -> Ended {
-    let filter = picked.filter();
+    let (filter, replayer) = (picked.filter(), replayer(parts));
     if change.dry_run {
         let looked = looked(parts, pools, &filter).await?;
         filter.expect_one(DROP, looked.handles())?;
         let letters = &looked.letters;
+        let unwanted = match letters.is_empty() {
+            true => replayer.unwanted(&filter, pools).await?,
+            false => None,
+        };
         if context.out.json {
-            context.out.object(&json!({"dry_run": true, "dropped": letters.len()}))?;
-        } else {
-            context.out.line(format!("would drop {}", how_many(letters.len(), &looked)))?;
-            show_groups(context, letters)?;
-            context.out.nothing_changed()?;
+            let noted = u64::from(unwanted.is_some());
+            let would = json!({"dry_run": true, "dropped": letters.len(), "noted": noted});
+            context.out.object(&would)?;
+            return Ok(Verdict::Done);
         }
+        match unwanted {
+            Some(run) => context.out.line(format!(
+                "would note that nobody wants run {}, whose dead letter is gone",
+                run.id.short()
+            ))?,
+            None => {
+                context.out.line(format!("would drop {}", how_many(letters.len(), &looked)))?;
+                show_groups(context, letters)?;
+            }
+        }
+        context.out.nothing_changed()?;
         return Ok(Verdict::Done);
     }
-    let replayer = Replayer {
-        queue: Arc::clone(&parts.queue),
-        ledger: Arc::clone(&parts.ledger),
-        definitions: Definitions::new(Arc::clone(&parts.ledger)),
-    };
     let reason = change.reason.unwrap_or_default();
-    let dropped = replayer.drop_letters(pools, &filter, &context.by(), &reason).await?;
+    let done = replayer.drop_letters(pools, &filter, &context.by(), &reason).await?;
     if context.out.json {
-        context.out.object(&json!({"dropped": dropped}))?;
+        context.out.object(&done)?;
+    } else if done.noted > 0 {
+        context.out.line("noted that nobody wants the run; its dead letter was gone")?;
     } else {
-        context.out.line(format!("dropped {}", counted(dropped, "dead letter")))?;
+        context.out.line(format!("dropped {}", counted(done.dropped, "dead letter")))?;
     }
     Ok(Verdict::Done)
 }

@@ -228,17 +228,34 @@ pub fn cut_short(limit: u32, pickers: &str) -> String {
 
 /// Says so, where neither an export nor a run ever had this name.
 pub async fn tell_unknown(ledger: &dyn Ledger, name: &str) -> Result<()> {
+    if let Some(active) = unknown(ledger, name).await? {
+        let help = suggest(name, active.iter().map(String::as_str));
+        let help = help.map(|help| format!("; {help}")).unwrap_or_default();
+        told(&format!("no export and no run is called `{}`{help}\n", plain(name)));
+    }
+    Ok(())
+}
+
+/// Refuses a name that neither an export nor a run ever had.
+pub async fn expect_known(doing: &'static str, ledger: &dyn Ledger, name: &str) -> Result<()> {
+    let Some(active) = unknown(ledger, name).await? else { return Ok(()) };
+    let error = Error::not_found(doing, "no export and no run has this name").with("export", name);
+    Err(match active.is_empty() {
+        true => error,
+        false => error.help(crate::suggest::suggest(name, active.iter().map(String::as_str))),
+    })
+}
+
+/// The names of the active exports, where neither an export nor a run ever had this one.
+async fn unknown(ledger: &dyn Ledger, name: &str) -> Result<Option<Vec<String>>> {
     let any = RunFilter { export: Some(name.to_owned()), limit: 1, ..RunFilter::default() };
     if !ledger.definitions(Which::RevisionsOf(name)).await?.is_empty()
         || !ledger.runs(&any).await?.is_empty()
     {
-        return Ok(());
+        return Ok(None);
     }
     let active = ledger.definitions(Which::Active).await?;
-    let known = active.iter().map(|one| one.export.as_str());
-    let help = suggest(name, known).map(|help| format!("; {help}")).unwrap_or_default();
-    told(&format!("no export and no run is called `{}`{help}\n", plain(name)));
-    Ok(())
+    Ok(Some(active.into_iter().map(|one| one.export).collect()))
 }
 
 #[cfg(test)]

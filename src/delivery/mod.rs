@@ -2,4 +2,4 @@
 
 pub mod verify;
 
-pub use verify::{Mismatch, Verified, verify, verify_in, verify_manifest, verify_sizes};
+pub use verify::{Mismatch, Verified, verify, verify_manifest};

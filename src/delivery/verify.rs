@@ -102,20 +102,14 @@ pub async fn verify(place: &str) -> Result<Verified> {
             let beside = format!("{folder}{MANIFEST_SUFFIX}");
             if name == MANIFEST_NAME && LocalPath::new(&beside).is_file() {
                 let (folder, name) = parted(&beside);
-                return check(
-                    &Store::at(LocalPath::new(&folder), "")?,
-                    "",
-                    &name,
-                    place,
-                    Depth::Bytes,
-                )
-                .await;
+                let store = Store::at(LocalPath::new(&folder), "")?;
+                return check(&store, "", &name, place, true).await;
             }
             return Err(nothing(place));
         }
         Store::at(LocalPath::new(&folder), "")?
     };
-    match check(&store, "", &name, place, Depth::Bytes).await {
+    match check(&store, "", &name, place, true).await {
         // In a bucket a file's path looks like a folder's.
         Err(error) if error.class() == Class::NotFound && name == MANIFEST_NAME => {
             let (above, last) = parted(&folder);
@@ -123,7 +117,7 @@ pub async fn verify(place: &str) -> Result<Verified> {
                 return Err(error);
             }
             let (store, name) = (open(&above)?, format!("{last}{MANIFEST_SUFFIX}"));
-            match check(&store, "", &name, place, Depth::Bytes).await {
+            match check(&store, "", &name, place, true).await {
                 Err(other) if other.class() == Class::NotFound => Err(error),
                 answer => answer,
             }
@@ -140,35 +134,14 @@ fn open(address: &str) -> Result<Store> {
     Store::open(&connection)
 }
 
-/// Checks the delivery in `folder` of an opened store: [`verify`], with the credentials of a
-/// connection.
-pub async fn verify_in(store: &Store, folder: &str) -> Result<Verified> {
-    check(store, folder, MANIFEST_NAME, folder, Depth::Bytes).await
-}
-
-/// Checks the delivery whose manifest is at `manifest` in an opened store.
-pub async fn verify_manifest(store: &Store, manifest: &str) -> Result<Verified> {
-    let (folder, name) = parted_in(manifest);
-    check(store, folder, name, manifest, Depth::Bytes).await
-}
-
-/// As [`verify_manifest`], but of the files only whether they are there with their sizes.
-pub async fn verify_sizes(store: &Store, manifest: &str) -> Result<Verified> {
-    let (folder, name) = parted_in(manifest);
-    check(store, folder, name, manifest, Depth::Sizes).await
-}
-
-fn parted_in(manifest: &str) -> (&str, &str) {
-    manifest.rsplit_once('/').unwrap_or(("", manifest))
-}
-
-/// How closely files are looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Depth {
-    /// Whether they are there, with their sizes.
-    Sizes,
-    /// Every byte.
-    Bytes,
+/// Checks the delivery whose manifest is at `manifest` in an opened store; of the files, unless
+/// `deep`, only whether they are there with their sizes.
+///
+/// # Errors
+/// Those of [`verify`].
+pub async fn verify_manifest(store: &Store, manifest: &str, deep: bool) -> Result<Verified> {
+    let (folder, name) = manifest.rsplit_once('/').unwrap_or(("", manifest));
+    check(store, folder, name, manifest, deep).await
 }
 
 /// The folder of a delivery and the name of its manifest.
@@ -207,7 +180,7 @@ async fn check(
     folder: &str,
     name: &str,
     place: &str,
-    depth: Depth,
+    deep: bool,
 ) -> Result<Verified> {
     let within = |name: &str| match folder {
         "" => store.path(name),
@@ -256,7 +229,7 @@ async fn check(
             continue;
         }
         let path = within(&file.name)?;
-        if depth == Depth::Sizes {
+        if !deep {
             match store.objects.head(&path).await {
                 Ok(meta) if meta.size == file.bytes => {}
                 Ok(meta) => differs("bytes", &file.bytes, &meta.size),
@@ -291,7 +264,7 @@ async fn check(
         }
     }
     // Beside a manifest of another name lie other deliveries.
-    if name == MANIFEST_NAME && depth == Depth::Bytes {
+    if name == MANIFEST_NAME && deep {
         note_others(store, &within("")?, name, &manifest, &mut found).await?;
     }
     Ok(found)

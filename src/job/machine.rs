@@ -389,7 +389,7 @@ pub fn resolve(run: &mut Run, fence: i64, failure: Failure, now: Timestamp) -> R
 
 /// Whether an operator said that the run is dead: only [`resolve`] makes one dead that is cancelled.
 /// What was decided for it may be at the target after all.
-fn resolved(run: &Run) -> bool {
+pub(crate) fn resolved(run: &Run) -> bool {
     let cancelled = run.failure.as_ref().is_some_and(|failure| failure.class == Class::Cancelled);
     run.state == State::Dead && cancelled
 }

@@ -12,7 +12,9 @@ use crate::job::run::Run;
 
 /// Which runs are held against what they say. Everything that is given must hold.
 #[derive(Debug, Clone, Default)]
-pub struct Scope {
+pub struct AccountFilter {
+    /// This one.
+    pub run: Option<RunId>,
     /// Of this export.
     pub export: Option<String>,
     /// Accepted at or after.
@@ -23,7 +25,7 @@ pub struct Scope {
 
 /// What the ledger has about a run, beside its record.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Facts {
+pub struct Traces {
     /// The run.
     pub run: RunId,
     /// Its delivery, if it has one.
@@ -75,7 +77,7 @@ pub struct Account {
     /// The record.
     pub run: Run,
     /// What else is known.
-    pub facts: Facts,
+    pub traces: Traces,
 }
 
 /// What was counted, and what of it is not as it should be.
@@ -94,6 +96,8 @@ pub struct Stray {
     pub resource: String,
     /// The run.
     pub run: RunId,
+    /// Its export; `None`: there is no such run.
+    pub export: Option<String>,
     /// Whether it waits for it, rather than holding it.
     pub waits: bool,
     /// The state that the run ended in; `None`: there is no such run.
@@ -107,6 +111,8 @@ pub struct Gap {
     pub cursor: String,
     /// The run whose delivery it is about.
     pub run: RunId,
+    /// Its export.
+    pub export: String,
     /// Where it should be: where the delivery before ended or, where `stands`, where this one did.
     pub expected: Option<String>,
     /// Where this delivery began or, where `stands`, where the cursor stands.
@@ -118,24 +124,27 @@ pub struct Gap {
 /// A ledger that is held against what it says.
 #[async_trait]
 pub trait Evidence: Send + Sync {
-    /// The runs of a scope behind `after`, in the order of their names, at most `limit`.
+    /// The runs that a filter picks behind `after`, in the order of their names, at most `limit`.
     async fn accounts(
         &self,
-        scope: &Scope,
+        filter: &AccountFilter,
         after: Option<RunId>,
         limit: u32,
     ) -> Result<Vec<Account>>;
 
     /// One run, as it is now.
-    async fn account(&self, run: RunId) -> Result<Option<Account>>;
+    async fn account(&self, run: RunId) -> Result<Option<Account>> {
+        let filter = AccountFilter { run: Some(run), ..AccountFilter::default() };
+        Ok(self.accounts(&filter, None, 1).await?.pop())
+    }
 
-    /// How many runs a scope has.
-    async fn count(&self, scope: &Scope) -> Result<u64>;
+    /// The names of all exports that were ever applied. No cursor belongs to two of them.
+    async fn exports(&self) -> Result<Vec<String>>;
 
     /// What is held or waited for, and by whom it must not be; of an export or of all.
     async fn strays(&self, export: Option<&str>, limit: u32) -> Result<Counted<Stray>>;
 
-    /// The cursors that deliveries have moved, and where these do not follow one upon the other,
-    /// or the cursor stands elsewhere, though nobody has set it since; of an export or of all.
-    async fn gaps(&self, export: Option<&str>, limit: u32) -> Result<Counted<Gap>>;
+    /// The cursors that deliveries of an export have moved, and where these do not follow one upon the
+    /// other, or the cursor stands elsewhere, though nobody has set it since.
+    async fn gaps(&self, export: &str, limit: u32) -> Result<Counted<Gap>>;
 }

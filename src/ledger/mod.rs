@@ -35,7 +35,9 @@ use crate::units::Backoff;
 
 pub use audit::{AuditFilter, Audited};
 pub use deliveries::{Delivered, DeliveryFilter, one_delivery};
-pub use evidence::{Account, Counted, Evidence, Facts, Gap, Head, Noted, Scope, Stray, Wake};
+pub use evidence::{
+    Account, AccountFilter, Counted, Evidence, Gap, Head, Noted, Stray, Traces, Wake,
+};
 pub use notices::{Notice, Noticed, Notices};
 pub use pauses::{Pauses, lift, wake_waiters};
 

@@ -7,7 +7,7 @@ use crate::digest::sha256;
 use crate::job::decision::Decision;
 use crate::job::manifest::{MANIFEST_LIMIT, Manifest, ManifestCounts};
 use crate::job::run::{Run, State};
-use crate::ledger::{Account, Facts};
+use crate::ledger::{Account, Traces};
 
 /// How long what is on its way may take before it is missed.
 const GRACE: SignedDuration = SignedDuration::from_mins(1);
@@ -22,7 +22,7 @@ pub(super) fn look(account: &Account, now: Timestamp) -> Vec<Seen> {
         State::Done if run.parts.is_some() => Vec::new(),
         State::Done => done(account),
         _ if !run.state.ended() => vec![wake_up(account, now)],
-        _ => match &account.facts.delivery {
+        _ => match &account.traces.delivery {
             Some(delivery) => vec![Seen::Wrong(Discrepancy {
                 found: format!("delivery {} of a run that is {}", delivery.id, run.state),
                 expected: "only done runs have a delivery".to_owned(),
@@ -50,23 +50,23 @@ pub(super) fn of(run: &Run, kind: Kind, what: &str) -> Discrepancy {
     }
 }
 
-/// The manifest that has to stand at the target after this decision was carried out: that of its
-/// predecessor, where there was nothing to deliver.
-pub(super) fn leaves(decision: &Decision, of_files: bool) -> Option<String> {
-    match of_files && decision.parts.is_empty() {
+/// The manifest that has to stand at a target of files after this decision was carried out: that of
+/// its predecessor, where there was nothing to deliver.
+pub(super) fn leaves(decision: &Decision) -> Option<String> {
+    match decision.parts.is_empty() {
         true => decision.replaces.clone(),
         false => Some(sha256(&decision.manifest)),
     }
 }
 
 fn done(account: &Account) -> Vec<Seen> {
-    let Account { run, facts } = account;
+    let Account { run, traces } = account;
     let kind = Kind::Deliveries;
-    let target = facts.delivery.as_ref().map_or("-", |delivery| delivery.target.as_str());
+    let target = traces.delivery.as_ref().map_or("-", |delivery| delivery.target.as_str());
     let wrong = |found: String, expected: String| {
         Seen::Wrong(Discrepancy { found, expected, remedy: WRITTEN, ..of(run, kind, target) })
     };
-    let Some(delivery) = &facts.delivery else {
+    let Some(delivery) = &traces.delivery else {
         return vec![wrong("no delivery".to_owned(), "the delivery of a done run".to_owned())];
     };
     let Some(decision) = &run.decision else {
@@ -93,9 +93,9 @@ fn done(account: &Account) -> Vec<Seen> {
             format!("a manifest of delivery {id}, run {of}, key {key}, edition {edition}"),
             format!("delivery {}, and the run's own key and edition", delivery.id),
         ));
-    } else if facts.deliveries != 1 {
+    } else if traces.deliveries != 1 {
         seen.push(wrong(
-            format!("{} deliveries of one key and edition", facts.deliveries),
+            format!("{} deliveries of one key and edition", traces.deliveries),
             "one".to_owned(),
         ));
     } else {
@@ -134,8 +134,8 @@ fn counts(run: &Run, decision: &Decision, manifest: &Manifest, target: &str) -> 
 }
 
 /// Whether somebody will look at an open run.
-fn wake_up(Account { run, facts }: &Account, now: Timestamp) -> Seen {
-    let Facts { wake, .. } = facts;
+fn wake_up(Account { run, traces }: &Account, now: Timestamp) -> Seen {
+    let Traces { wake, .. } = traces;
     let ago = |at: Timestamp| now.duration_since(at);
     let on_its_way = match wake {
         Some(wake) => match wake.sent_at {

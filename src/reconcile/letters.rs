@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::StreamExt;
 
-use super::{AGAIN, Discrepancy, Kind, MOMENT, Reconciler, Seen, Unread, why};
+use super::{AGAIN, Discrepancy, Kind, MOMENT, NotRead, Reconciler, Seen, why};
 use crate::error::Result;
 use crate::job::RunId;
 use crate::job::run::State;
@@ -22,8 +22,8 @@ pub(super) struct Letters {
 /// Whether the ledger alone does not tell where the letter of a run is.
 fn needs(account: &Account) -> bool {
     matches!(account.run.state, State::Dead | State::Expired)
-        && !account.facts.letter
-        && !account.facts.settled
+        && !account.traces.letter
+        && !account.traces.settled
 }
 
 impl Letters {
@@ -67,15 +67,16 @@ impl Reconciler {
         let mut seen: Vec<Seen> = (0..sound).map(|_| Seen::Sound(Kind::Letters)).collect();
         for run in wanted.keys() {
             if let Some(unread) = &away {
-                seen.push(Seen::Unread(unread.clone()));
+                seen.push(Seen::NotRead(unread.clone()));
                 continue;
             }
             let Some(account) = self.ledger.account(*run).await? else { continue };
             seen.push(Seen::Wrong(Discrepancy {
                 found: format!("no letter of epoch {}", account.run.epoch),
                 expected: format!("the dead letter of a run that is {}", account.run.state),
-                remedy: "`longshore dead replay --run RUN` queues it again without its letter. \
-                    Was a dead-letter queue purged or deleted?",
+                remedy: "Was a dead-letter queue purged or deleted? `longshore dead replay --run RUN \
+                    --reason ...` queues it again without its letter; `longshore dead drop --run RUN \
+                    --reason ...` says that nobody wants it.",
                 ..super::books::of(&account.run, Kind::Letters, &account.run.order.pool)
             }));
         }
@@ -87,8 +88,8 @@ impl Reconciler {
         &self,
         pools: &BTreeSet<String>,
         wanted: &mut BTreeMap<RunId, i32>,
-    ) -> std::result::Result<(), Unread> {
-        let unread = |of: &str, why| Unread { kind: Kind::Letters, of: of.to_owned(), why };
+    ) -> std::result::Result<(), NotRead> {
+        let unread = |of: &str, why| NotRead { kind: Kind::Letters, of: of.to_owned(), why };
         let queue = self.queue.as_ref().map_err(|why| unread("the queues", why.clone()))?;
         for pool in pools {
             let found = find(&**queue, pool, wanted).await;

@@ -20,7 +20,7 @@ use self::letters::Letters;
 use crate::error::{Error, Result};
 use crate::intake::Definitions;
 use crate::job::RunId;
-use crate::ledger::{Account, Gap, Ledger, Scope, Stray};
+use crate::ledger::{Account, AccountFilter, Counted, Gap, Ledger, Stray};
 use crate::pipeline::House;
 use crate::queue::Queue;
 
@@ -87,7 +87,7 @@ impl Kind {
 }
 
 /// Something that is not as it should be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Discrepancy {
     /// What was held against what.
     pub kind: Kind,
@@ -106,8 +106,8 @@ pub struct Discrepancy {
 }
 
 /// Something that could not be looked at.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Unread {
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NotRead {
     /// What would have been held against what.
     pub kind: Kind,
     /// What it is about.
@@ -117,7 +117,7 @@ pub struct Unread {
 }
 
 /// How many of a kind were looked at, and what came of it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
     /// How many were looked at.
     pub checked: u64,
@@ -130,12 +130,14 @@ pub struct Tally {
 /// What was found.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
+    /// How many runs were looked at.
+    pub looked: u64,
     /// How many of each kind.
     pub tallies: BTreeMap<Kind, Tally>,
     /// What is not as it should be, [`KEPT`] at the most.
     pub discrepancies: Vec<Discrepancy>,
     /// What could not be looked at, and how many times; [`KEPT`] at the most.
-    pub unread: BTreeMap<Unread, u64>,
+    pub unread: BTreeMap<NotRead, u64>,
 }
 
 impl Report {
@@ -154,7 +156,7 @@ impl Report {
 enum Seen {
     Sound(Kind),
     Wrong(Discrepancy),
-    Unread(Unread),
+    NotRead(NotRead),
 }
 
 /// Holds an installation against itself.
@@ -185,7 +187,7 @@ impl Walk {
         let kind = match &seen {
             Seen::Sound(kind) => *kind,
             Seen::Wrong(wrong) => wrong.kind,
-            Seen::Unread(unread) => unread.kind,
+            Seen::NotRead(unread) => unread.kind,
         };
         let tally = self.report.tallies.entry(kind).or_default();
         match seen {
@@ -198,7 +200,7 @@ impl Walk {
                     self.report.discrepancies.push(wrong);
                 }
             }
-            Seen::Unread(unread) => {
+            Seen::NotRead(unread) => {
                 tally.unread += 1;
                 if self.report.unread.len() < KEPT || self.report.unread.contains_key(&unread) {
                     *self.report.unread.entry(unread).or_default() += 1;
@@ -209,51 +211,104 @@ impl Walk {
 }
 
 impl Reconciler {
-    /// Looks at the runs of a scope, and of its export at what belongs to no run alone. `progress` is
-    /// told how many runs were looked at.
+    /// Looks at the runs that a filter picks, and of its export at what belongs to no run alone.
+    /// `progress` is told how many runs were looked at.
+    ///
+    /// A target, a cursor or a queue that cannot be read is [`Report::unread`]. Where the ledger cannot
+    /// be read on the way, the report has what was found until then.
     ///
     /// # Errors
-    /// Where the ledger cannot be read. A target or a queue that cannot be is [`Report::unread`].
-    pub async fn audit(&self, scope: &Scope, mut progress: impl FnMut(u64)) -> Result<Report> {
+    /// Where the ledger cannot be read.
+    pub async fn audit(
+        &self,
+        filter: &AccountFilter,
+        mut progress: impl FnMut(u64),
+    ) -> (Report, Result<()>) {
         let mut walk = Walk::default();
         for kind in Kind::ALL {
             walk.report.tallies.insert(kind, Tally::default());
         }
-        let (mut after, mut looked) = (None, 0);
+        // Before the long walk, after which nobody would like to hear that this fails.
+        let export = filter.export.as_deref();
+        let (cursors, kept) = (self.look_at_cursors(export).await, self.look_at_kept(export).await);
+        let mut ended = self.walk(filter, &mut walk, &mut progress).await;
+        for (kind, (checked, seen)) in [(Kind::Cursors, cursors), (Kind::Holdings, kept)] {
+            seen.into_iter().for_each(|seen| walk.note(seen));
+            // There may be several gaps in a cursor.
+            walk.report.tallies.entry(kind).or_default().checked = checked;
+        }
+        if ended.is_ok() {
+            match self.look_for_letters(std::mem::take(&mut walk.letters)).await {
+                Ok(seen) => seen.into_iter().for_each(|seen| walk.note(seen)),
+                Err(error) => ended = Err(error),
+            }
+        }
+        (walk.report, ended)
+    }
+
+    /// The runs, with everything but their letters.
+    async fn walk(
+        &self,
+        filter: &AccountFilter,
+        walk: &mut Walk,
+        progress: &mut impl FnMut(u64),
+    ) -> Result<()> {
+        let mut after = None;
         loop {
-            let page = self.ledger.accounts(scope, after, PAGE).await?;
+            let page = self.ledger.accounts(filter, after, PAGE).await?;
             let Some(last) = page.last() else { break };
             after = Some(last.run.id);
-            for seen in self.look(&page).await? {
+            let before = walk.report.looked;
+            let mut progress = |looked: usize| progress(before + looked as u64);
+            for seen in self.look(&page, &mut progress).await? {
                 walk.note(seen);
             }
             walk.letters.expect(&page);
-            looked += page.len() as u64;
-            progress(looked);
+            walk.report.looked += page.len() as u64;
         }
-        self.look_again(&mut walk).await?;
-        let export = scope.export.as_deref();
-        let gaps = self.ledger.gaps(export, KEPT as u32).await?;
-        let strays = self.ledger.strays(export, KEPT as u32).await?;
-        let (cursors, kept) = (gaps.checked, strays.checked);
-        gaps.found.into_iter().for_each(|gap| walk.note(Seen::Wrong(of_gap(gap))));
-        strays.found.into_iter().for_each(|stray| walk.note(Seen::Wrong(of_stray(stray))));
-        // There may be several gaps in a cursor.
-        for (kind, checked) in [(Kind::Cursors, cursors), (Kind::Holdings, kept)] {
-            walk.report.tallies.entry(kind).or_default().checked = checked;
+        self.look_again(walk).await
+    }
+
+    /// How many cursors there are, and what is wrong with them.
+    async fn look_at_cursors(&self, export: Option<&str>) -> (u64, Vec<Seen>) {
+        let exports = match export {
+            Some(export) => Ok(vec![export.to_owned()]),
+            None => self.ledger.exports().await,
+        };
+        let exports = match exports {
+            Ok(exports) => exports,
+            Err(error) => return (0, vec![not_read(Kind::Cursors, "all exports", &error)]),
+        };
+        let (mut checked, mut seen) = (0, Vec::new());
+        // One by one: reading all deliveries of all of them at once takes longer than a query may.
+        for export in exports {
+            match self.ledger.gaps(&export, KEPT as u32).await {
+                Ok(gaps) => {
+                    checked += gaps.checked;
+                    seen.extend(gaps.found.into_iter().map(|gap| Seen::Wrong(of_gap(gap))));
+                }
+                Err(error) => seen.push(not_read(Kind::Cursors, &export, &error)),
+            }
         }
-        for seen in self.look_for_letters(std::mem::take(&mut walk.letters)).await? {
-            walk.note(seen);
+        (checked, seen)
+    }
+
+    /// How much is held or waited for, and what is wrong with it.
+    async fn look_at_kept(&self, export: Option<&str>) -> (u64, Vec<Seen>) {
+        match self.ledger.strays(export, KEPT as u32).await {
+            Ok(Counted { checked, found }) => {
+                (checked, found.into_iter().map(|stray| Seen::Wrong(of_stray(stray))).collect())
+            }
+            Err(error) => (0, vec![not_read(Kind::Holdings, "what runs hold", &error)]),
         }
-        Ok(walk.report)
     }
 
     /// Looks at some runs, with everything but their letters.
-    async fn look(&self, page: &[Account]) -> Result<Vec<Seen>> {
+    async fn look(&self, page: &[Account], progress: &mut impl FnMut(usize)) -> Result<Vec<Seen>> {
         let now = self.ledger.now().await?;
         let mut seen: Vec<Seen> =
             page.iter().flat_map(|account| books::look(account, now)).collect();
-        seen.extend(self.look_at_targets(page).await?);
+        seen.extend(self.look_at_targets(page, progress).await?);
         Ok(seen)
     }
 
@@ -271,9 +326,10 @@ impl Reconciler {
                 for run in chunk {
                     page.extend(self.ledger.account(*run).await?);
                 }
-                let wrong = self.look(&page).await?.into_iter().filter_map(|seen| match seen {
+                let looked = self.look(&page, &mut |_| {}).await?;
+                let wrong = looked.into_iter().filter_map(|seen| match seen {
                     Seen::Wrong(wrong) => Some(wrong),
-                    Seen::Sound(_) | Seen::Unread(_) => None,
+                    Seen::Sound(_) | Seen::NotRead(_) => None,
                 });
                 still.extend(wrong);
             }
@@ -303,7 +359,7 @@ fn of_gap(gap: Gap) -> Discrepancy {
     Discrepancy {
         kind: Kind::Cursors,
         run: gap.run,
-        export: None,
+        export: Some(gap.export),
         of: gap.cursor,
         found: match gap.stands {
             true => format!("it stands at {found}"),
@@ -327,13 +383,17 @@ fn of_stray(stray: Stray) -> Discrepancy {
     Discrepancy {
         kind: Kind::Holdings,
         run: stray.run,
-        export: None,
+        export: stray.export,
         of: stray.resource,
         found: format!("{what} by {by}"),
         expected: "only open runs hold or wait for something".to_owned(),
         remedy: "Others may wait for it in vain. Somebody wrote to the ledger by hand, or it was \
             restored from a backup; delete the row from holdings or waiters.",
     }
+}
+
+fn not_read(kind: Kind, of: &str, error: &Error) -> Seen {
+    Seen::NotRead(NotRead { kind, of: of.to_owned(), why: why(error) })
 }
 
 /// Why something could not be looked at, on one line.

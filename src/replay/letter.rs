@@ -50,6 +50,18 @@ impl Filter {
             })
     }
 
+    /// The ending of a run's name, where nothing else is asked for: then its letter need not be there.
+    pub fn run_alone(&self) -> Option<&str> {
+        let Filter { export, class, run, text, since, until, runs } = self;
+        let more = export.is_some()
+            || class.is_some()
+            || text.is_some()
+            || since.is_some()
+            || until.is_some()
+            || runs.is_some();
+        run.as_deref().filter(|_| !more)
+    }
+
     /// Refuses an ending that several of these handles have.
     ///
     /// # Errors

@@ -7,6 +7,7 @@
 
 mod letter;
 mod patience;
+mod unlettered;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,9 +25,8 @@ use crate::job::changes::Audit;
 use crate::job::command::{Command, Outcome};
 use crate::job::machine::Refusal;
 use crate::job::message::JobMessage;
-use crate::job::run::State;
 use crate::job::waiting::Need;
-use crate::ledger::{Ledger, apply_one, one_run};
+use crate::ledger::{Ledger, apply_one};
 use crate::queue::{DeadHeaders, Destination, Incoming, Outgoing, Queue};
 use crate::units::Rate;
 
@@ -69,6 +69,15 @@ pub struct Report {
     pub failed: u64,
     /// Why the pass ended early, if it did.
     pub stopped: Option<String>,
+}
+
+/// What dropping did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Dropped {
+    /// Letters that were removed.
+    pub dropped: u64,
+    /// Runs without a letter, of which the audit trail says now that nobody wants them.
+    pub noted: u64,
 }
 
 impl Report {
@@ -161,8 +170,8 @@ impl Replayer {
                 return Ok(walk.report);
             }
         }
-        if let (Some(ending), true) = (&pass.filter.run, walk.report.picked_none()) {
-            self.without_letter(ending, pass, &mut walk).await?;
+        if let (Some(ending), true) = (pass.filter.run_alone(), walk.report.picked_none()) {
+            self.replay_without_letter(ending, pools, pass, &mut walk).await?;
         }
         if pass.canary.is_some() || pass.stop_after.is_some() {
             walk.report.stopped = self.await_fewer(1, &mut walk.open, &mut walk.report).await?;
@@ -259,33 +268,6 @@ impl Replayer {
         Ok(())
     }
 
-    /// Replays a run whose letter is not there any more: somebody dropped it.
-    async fn without_letter(&self, ending: &str, pass: &Pass, walk: &mut Walk) -> Result<()> {
-        let run = one_run(&*self.ledger, ending).await?;
-        let refused = |why: String| Error::refused(REPLAY, why).with("run", run.id.short());
-        if !matches!(run.state, State::Dead | State::Expired) {
-            return Err(refused(format!("it has no dead letter, and is {}", run.state))
-                .help(format!("See `longshore runs show {}`.", run.id.short())));
-        }
-        self.definitions.forget(&run.order.export);
-        let active = self.definitions.active(&run.order.export).await?;
-        let body = self.ledger.body(run.id).await?;
-        let at = (run.id, run.epoch);
-        let command = self.command(at, body.as_bytes(), Some(&active), pass).await?;
-        match apply_one(&*self.ledger, command).await? {
-            Outcome::Done(_) => {
-                walk.report.replayed += 1;
-                walk.open.push(run.id);
-                Ok(())
-            }
-            Outcome::Refused(Refusal::Resolved) => Err(refused(
-                "an operator said that it is dead: its rows may be there".to_owned(),
-            )
-            .help("Where they are wanted all the same, ask for them by a job with another key.")),
-            other => Err(other.unexpected(REPLAY).with("run", run.id.short())),
-        }
-    }
-
     /// The command that replays a run in an epoch, whose job has this body.
     async fn command(
         &self,
@@ -356,13 +338,8 @@ impl Replayer {
         reason: &str,
     ) -> Result<()> {
         let handle = handle(dead, body);
-        let line = Audit {
-            by: by.to_owned(),
-            action: action.to_owned(),
-            subject: if dead.run.is_some() { handle } else { format!("message {handle}") },
-            reason: reason.to_owned(),
-        };
-        self.ledger.audit(line).await
+        let subject = if dead.run.is_some() { handle } else { format!("message {handle}") };
+        self.ledger.audit(line(action, subject, by, reason)).await
     }
 
     /// Where a run is asked for: takes hold of its letters in all pools. An ending that several
@@ -396,19 +373,19 @@ impl Replayer {
         Ok(held)
     }
 
-    /// Removes letters for good. Answers how many.
+    /// Removes letters for good; of a run that has none, notes that nobody wants it.
     ///
     /// # Errors
-    /// `usage` where several runs have the ending that is asked for; where queue or ledger cannot be
-    /// reached, and what is removed by then stays removed.
+    /// `usage` where several runs have the ending that is asked for; those of [`Self::unwanted`];
+    /// where queue or ledger cannot be reached, and what is removed by then stays removed.
     pub async fn drop_letters(
         &self,
         pools: &[String],
         filter: &Filter,
         by: &str,
         reason: &str,
-    ) -> Result<u64> {
-        let mut dropped = 0;
+    ) -> Result<Dropped> {
+        let mut done = Dropped::default();
         let mut held = self.hold_one(DROP, pools, filter).await?;
         for pool in pools {
             let mut letters = match held.remove(pool) {
@@ -423,11 +400,23 @@ impl Replayer {
                 }
                 self.audit("drop", &letter.body, &dead, by, reason).await?;
                 letter.settle.ack().await?;
-                dropped += 1;
+                done.dropped += 1;
             }
         }
-        Ok(dropped)
+        if done.dropped == 0
+            && let Some(run) = self.unwanted(filter, pools).await?
+        {
+            self.ledger.audit(line("drop", run.id.to_string(), by, reason)).await?;
+            done.noted += 1;
+        }
+        Ok(done)
     }
+}
+
+/// A line of the audit trail.
+fn line(action: &str, subject: String, by: &str, reason: &str) -> Audit {
+    let [action, by, reason] = [action, by, reason].map(str::to_owned);
+    Audit { by, action, subject, reason }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::*;
 use crate::job::after::AfterFailed;
 use crate::job::command::Open;
 use crate::job::run::tests::order;
-use crate::job::run::{End, Order, Run};
+use crate::job::run::{End, Order, Run, State};
 use crate::ledger::NewDefinition;
 use crate::ledger::embedded::EmbeddedLedger;
 use crate::queue::embedded::Embedded;
@@ -73,9 +73,14 @@ impl Desk {
         self.replayer.ledger.run(self.run).await.unwrap().unwrap()
     }
 
+    /// Its run alone.
+    fn filter(&self) -> Filter {
+        Filter { run: Some(self.run.0.simple().to_string()), ..Filter::default() }
+    }
+
     async fn replay(&self) -> Result<Report> {
         let pass = Pass {
-            filter: Filter { run: Some(self.run.0.simple().to_string()), ..Filter::default() },
+            filter: self.filter(),
             canary: None,
             rate: None,
             stop_after: None,
@@ -111,4 +116,32 @@ async fn what_an_operator_said_is_dead_is_not_replayed() {
     assert_eq!(refused.class(), Class::Refused);
     assert!(refused.to_string().contains("an operator said that it is dead"), "{refused}");
     assert_eq!(desk.run().await.state, State::Dead);
+}
+
+#[tokio::test]
+async fn a_run_is_unwanted_only_where_its_letter_is_gone() {
+    let desk = Desk::new("{}").await;
+    desk.apply(Command::Close { run: desk.run, fence: 1 }).await;
+    let default = ["default".to_owned()];
+    let unwanted = async |filter: &Filter, pools: &[String]| {
+        desk.replayer.unwanted(filter, pools).await.map(|run| run.map(|run| run.id))
+    };
+    // It may be in another pool, or come yet; and whoever asks for more than a run asks for a letter.
+    for (pools, words) in [(&["bulk".to_owned()], "--pool default"), (&default, "is on its way")] {
+        let refused = unwanted(&desk.filter(), pools).await.unwrap_err();
+        let told = format!("{refused} {}", refused.advice().unwrap_or_default());
+        assert!(refused.class() == Class::Refused && told.contains(words), "{told}");
+    }
+    let narrow = Filter { export: Some("orders".to_owned()), ..desk.filter() };
+    assert_eq!(unwanted(&narrow, &default).await.unwrap(), None);
+
+    for posting in desk.replayer.ledger.take_due(10, 10, LEASE).await.unwrap() {
+        desk.replayer.ledger.mark_sent(&[posting.version()]).await.unwrap();
+    }
+    assert_eq!(unwanted(&desk.filter(), &default).await.unwrap(), Some(desk.run));
+    for noted in [1, 0] {
+        let done = desk.replayer.drop_letters(&default, &desk.filter(), "ann", "seen").await;
+        assert_eq!(done.unwrap(), Dropped { dropped: 0, noted });
+    }
+    assert_eq!(unwanted(&desk.filter(), &default).await.unwrap(), None);
 }

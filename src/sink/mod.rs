@@ -276,6 +276,11 @@ pub trait Sink: Send + Sync {
         Ok(BTreeMap::new())
     }
 
+    /// Whether the table is there that rows are written to, where the target is one. Only reads.
+    async fn is_there(&self) -> Result<bool> {
+        Ok(true)
+    }
+
     /// Pulls all rows and puts them where no recipient looks, under the run and its fence. Never
     /// overwrites what another fence staged. The refused rows of the batches are not its business:
     /// the pipeline has taken them out before.

@@ -224,6 +224,16 @@ impl Sink for PostgresSink {
         Ok(found)
     }
 
+    async fn is_there(&self) -> Result<bool> {
+        let mut client = self.client().await?;
+        let tx = client.build_transaction().read_only(true).start().await;
+        let tx = tx.map_err(|error| failed("find the table", error))?;
+        let is_there = self.table(&tx).await?.is_some();
+        drop(tx);
+        client.close().await;
+        Ok(is_there)
+    }
+
     async fn stage(&self, holder: &Holder, mut rows: Rows) -> Result<Staged> {
         let fields = self.target.fields(&rows.schema)?;
         let mut client = self.client().await?;

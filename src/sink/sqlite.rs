@@ -142,6 +142,14 @@ impl Sink for SqliteSink {
         .await
     }
 
+    async fn is_there(&self) -> Result<bool> {
+        self.accessing(Access::Read, |sink, mut database| {
+            let tx = database.transaction().map_err(|error| failed("find the table", error))?;
+            Ok(plan::columns(&tx, &sink.target.table)?.is_some())
+        })
+        .await
+    }
+
     async fn stage(&self, holder: &Holder, mut rows: Rows) -> Result<Staged> {
         let (schema, of) = (rows.schema.clone(), holder.clone());
         let pairs =

@@ -1,12 +1,14 @@
 //! `longshore audit-deliveries`: every kind of discrepancy, made by hand, on real servers.
 
+mod embedded;
+mod remedies;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use lapin::options::QueuePurgeOptions;
 use serde_json::{Value as Json, json};
 
-use crate::cli::House;
 use crate::support::installation::{self, Installation, message};
 use crate::support::servers::amqp;
 
@@ -62,7 +64,7 @@ async fn found(installation: &Installation, more: &[&str]) -> BTreeSet<(String, 
         let sql = format!("SELECT coalesce((SELECT key FROM runs WHERE id = '{run}'), 'none')");
         let key = installation.database.text(&sql).await;
         found.insert((one["kind"].as_str().unwrap().to_owned(), key));
-        for field in ["found", "expected", "remedy", "of"] {
+        for field in ["found", "expected", "remedy", "of", "export"] {
             assert!(!one[field].as_str().unwrap().is_empty(), "{one}");
         }
     }
@@ -72,6 +74,14 @@ async fn found(installation: &Installation, more: &[&str]) -> BTreeSet<(String, 
 
 fn of(pairs: &[(&str, &str)]) -> BTreeSet<(String, String)> {
     pairs.iter().map(|(kind, key)| ((*kind).to_owned(), (*key).to_owned())).collect()
+}
+
+/// The commands of a remedy, without the program's name, and with a reason.
+fn commands(discrepancy: &Json) -> Vec<Vec<String>> {
+    let remedy = discrepancy["remedy"].as_str().unwrap();
+    let quoted = remedy.split('`').skip(1).step_by(2);
+    let words = |command: &str| command.replace("...", "told-so");
+    quoted.map(|command| words(command).split(' ').skip(1).map(str::to_owned).collect()).collect()
 }
 
 /// Ten folders, three steps of a cursor, two dead runs, and one that no scheduler has woken yet.
@@ -250,6 +260,11 @@ async fn letters_gaps_and_doubles_are_found_and_what_cannot_be_read_is_told() {
         assert!(!lake.exists(), "looking made the folder");
         std::fs::rename(&away, &lake).unwrap();
 
+        // A table is told of once, with what was recorded last for it.
+        sql("ALTER TABLE rows RENAME TO elsewhere").await;
+        assert_eq!(found(installation, &[]).await, of(&[("markers", "rows-3")]));
+        sql("ALTER TABLE elsewhere RENAME TO rows").await;
+
         // What somebody dropped has no letter, as the audit trail tells.
         let drop = ["dead", "drop", "--export", "files", "--reason", "a test"];
         installation.run(&drop).await;
@@ -260,18 +275,34 @@ async fn letters_gaps_and_doubles_are_found_and_what_cannot_be_read_is_told() {
         let queue = format!("longshore.dead.{}", installation.pool);
         channel.queue_purge(queue.into(), QueuePurgeOptions::default()).await.unwrap();
         assert_eq!(found(installation, &[]).await, of(&[("letters", "dead-table")]));
+        // What is told to be done is what can be done; and then it is settled.
+        let (_, objects) = told(installation, &[]).await;
+        let commands = commands(&objects[0]);
+        for (command, words) in commands.iter().zip(["would replay run", "would note that nobody"])
+        {
+            let dry: Vec<&str> = command.iter().map(String::as_str).chain(["--dry-run"]).collect();
+            let dry = installation.run(&dry).await;
+            assert!(dry.starts_with(words), "{dry}");
+        }
+        let drop: Vec<&str> = commands[1].iter().map(String::as_str).collect();
+        for words in ["noted that nobody wants the run", "dropped 0 dead letters"] {
+            let told = installation.run(&drop).await;
+            assert!(told.starts_with(words), "{told}");
+        }
+        let audited = installation.objects(&["audit", "--action", "drop", "--run", drop[3]]).await;
+        assert_eq!((audited.len(), &audited[0]["reason"]), (1, &json!("told-so")));
+        assert_eq!(found(installation, &[]).await, of(&[]));
 
         // A range that was passed over, unless somebody said so. The table has what was decided.
         let back = "jsonb_set(decision::jsonb, '{cursor,from}', '\"9\"')::json";
         sql(&format!("UPDATE runs SET decision = {back} WHERE key = 'rows-2'")).await;
-        let letter = ("letters", "dead-table");
-        let expected = of(&[letter, ("cursors", "rows-2"), ("markers", "rows-2")]);
+        let expected = of(&[("cursors", "rows-2"), ("markers", "rows-2")]);
         assert_eq!(found(installation, &[]).await, expected);
         sql("INSERT INTO audit (at, \"by\", action, subject, reason)
              SELECT recorded_at, 'a test', 'set cursor', name, 'why' FROM cursors, deliveries
              WHERE deliveries.run = (SELECT id FROM runs WHERE key = 'rows-2')")
         .await;
-        assert_eq!(found(installation, &[]).await, of(&[letter, ("markers", "rows-2")]));
+        assert_eq!(found(installation, &[]).await, of(&[("markers", "rows-2")]));
 
         // Two deliveries of one key and edition.
         sql("ALTER TABLE runs DROP CONSTRAINT runs_key_edition_key").await;
@@ -282,24 +313,34 @@ async fn letters_gaps_and_doubles_are_found_and_what_cannot_be_read_is_told() {
     .await;
 }
 
-#[test]
-fn an_embedded_installation_is_held_against_itself_too() {
-    let house = House::new();
-    house.done(&["apply"]);
-    house.done(&["run", "orders"]);
-    house.done(&["run", "daily", "--window", "2026-11-02", "--param", "country=SE"]);
-    let tallies = house.objects(&["audit-deliveries", "--deep"]);
-    assert_eq!(tallies.len(), 9, "{tallies:?}");
-    assert_eq!((&tallies[2]["kind"], &tallies[2]["checked"]), (&json!("manifests"), &json!(2)));
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_ledger_does_not_tell_hides_nothing_else() {
+    with_history(async |installation| {
+        let sql = async |text: &str| {
+            installation.database.client.batch_execute(text).await.unwrap();
+        };
+        let run = "(SELECT id FROM runs WHERE key = 'folder-4')";
+        sql(&format!("INSERT INTO holdings VALUES ('slot/x', {run})")).await;
+        let of_kind = |objects: &[Json], what: &str, kind: &str| {
+            let is_it = |one: &&Json| one["what"] == what && one["kind"] == kind;
+            objects.iter().filter(is_it).count()
+        };
+        // One query that fails costs what it asks for, and no more.
+        sql("ALTER TABLE cursors RENAME TO elsewhere").await;
+        let (code, objects) = told(installation, &[]).await;
+        assert_eq!((code, of_kind(&objects, "unread", "cursors")), (1, 4), "{objects:?}");
+        assert_eq!(of_kind(&objects, "discrepancy", "holdings"), 1, "{objects:?}");
+        let summary = json!({
+            "what": "summary", "runs": 16, "discrepancies": 1, "unread": 4, "told": 1,
+        });
+        assert_eq!(objects.last(), Some(&summary));
+        sql("ALTER TABLE elsewhere RENAME TO cursors").await;
 
-    let manifest = house.path().join("lake/orders/_manifest.json");
-    std::fs::remove_file(manifest).unwrap();
-    let database = rusqlite::Connection::open(house.path().join("longshore.db")).unwrap();
-    let held = "INSERT INTO holdings (resource, run) SELECT 'slot/x', id FROM runs WHERE export = 'orders'";
-    database.execute_batch(held).unwrap();
-    let (code, out, _) = house.run(&["audit-deliveries", "--export", "orders"]);
-    assert_eq!(code, 1, "{out}");
-    for words in ["lake/orders", "no manifest", "slot/x", "held by a run that is done"] {
-        assert!(out.contains(words), "{words}\n{out}");
-    }
+        // Where the runs cannot be read, what was found by then is told before the error.
+        sql("ALTER TABLE outbox RENAME TO elsewhere").await;
+        let (code, objects) = told(installation, &[]).await;
+        assert_eq!(of_kind(&objects, "discrepancy", "holdings"), 1, "{objects:?}");
+        assert_eq!((objects.last().unwrap()["runs"].as_u64(), code), (Some(0), 4), "{objects:?}");
+    })
+    .await;
 }

@@ -14,7 +14,7 @@ use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use longshore::budget::Budget;
 use longshore::connect::Connection;
 use longshore::connect::files::Store;
-use longshore::delivery::{verify_in, verify_manifest};
+use longshore::delivery::verify_manifest;
 use longshore::error::Class;
 use longshore::format::{Compression, CsvOptions, Format};
 use longshore::job::RunId;
@@ -192,7 +192,8 @@ async fn a_delivery_goes_up_in_pieces_and_comes_down_whole(server: &S3) {
     assert_eq!(listed(&store, ".longshore").await, Vec::<String>::new());
     sink.commit(&later, &decision).await.unwrap();
 
-    let found = verify_in(&store, "orders/day=2026-11-19").await.unwrap();
+    let found =
+        verify_manifest(&store, "orders/day=2026-11-19/_manifest.json", true).await.unwrap();
     assert!(found.is_intact(), "{:?}", found.mismatches);
     assert_eq!((found.rows, found.notes.len()), (40_000, 0));
     let bytes = store.objects.get(&last).await.unwrap().bytes().await.unwrap();
@@ -257,7 +258,8 @@ async fn fail_and_replace_hold_on_a_store_and_cleaning_spares_later_fences(serve
     }
     let after: Vec<String> = before.into_iter().filter(|name| *name != part).collect();
     assert_eq!(listed(&store, place).await, after);
-    assert!(verify_in(&store, place).await.unwrap().is_intact());
+    let standing = format!("{place}/_manifest.json");
+    assert!(verify_manifest(&store, &standing, true).await.unwrap().is_intact());
 }
 
 async fn a_file_of_a_fixed_name_is_one_upload_that_is_completed_once(server: &S3) {
@@ -292,7 +294,7 @@ async fn a_file_of_a_fixed_name_is_one_upload_that_is_completed_once(server: &S3
     keep.commit(&a, &first).await.unwrap();
     let names = ["in/ORDERS.csv", "in/ORDERS.csv.done", "in/ORDERS.csv.manifest.json"];
     assert_eq!(listed(&store, "in").await, names);
-    let found = verify_manifest(&store, names[2]).await.unwrap();
+    let found = verify_manifest(&store, names[2], true).await.unwrap();
     assert!(found.is_intact() && found.notes.is_empty(), "{found:?}");
     let text = store.objects.get(&last).await.unwrap().bytes().await.unwrap();
     assert!(text.starts_with(b"id;noise\n0;"));
@@ -311,7 +313,7 @@ async fn a_file_of_a_fixed_name_is_one_upload_that_is_completed_once(server: &S3
     let words = store.objects.get(&trigger).await.unwrap().bytes().await.unwrap();
     let sha256 = swap.current_manifest().await.unwrap().unwrap();
     assert_eq!(words, format!("{sha256}  ORDERS.csv.manifest.json\n").as_bytes());
-    let found = verify_manifest(&store, names[2]).await.unwrap();
+    let found = verify_manifest(&store, names[2], true).await.unwrap();
     assert_eq!((found.rows, found.mismatches), (1000, vec![]));
 
     // What is not committed is given up when the run is cleaned up after.
@@ -323,7 +325,7 @@ async fn a_file_of_a_fixed_name_is_one_upload_that_is_completed_once(server: &S3
     let stale = decide(c.run, Staged { parts: late.parts, counts: late.counts }, Some(sha256));
     // What a store answers differs: that there is no such upload, or that it failed.
     swap.commit(&c, &stale).await.unwrap_err();
-    let stands = verify_manifest(&store, names[2]).await.unwrap();
+    let stands = verify_manifest(&store, names[2], true).await.unwrap();
     assert_eq!((stands.run, stands.mismatches), (b.run, vec![]));
 }
 

@@ -10,7 +10,7 @@ use longshore::claims::redis::RedisClaims;
 use longshore::claims::{Claim, Claims};
 use longshore::connect::files::{Store, classify};
 use longshore::connect::{Connection, postgres};
-use longshore::delivery::verify_in;
+use longshore::delivery::verify_manifest;
 use longshore::error::{Class, Error};
 use longshore::queue::Queue;
 use longshore::queue::rabbitmq::{RabbitMq, Settings};
@@ -252,7 +252,7 @@ async fn an_installation_works_over_tls_alone() {
         run(&["enqueue", "t", "--key", "enqueued", "--wait"]).await;
         run(&["dead", "list"]).await;
         let store = Store::open(&server.connection("out")).unwrap();
-        let found = verify_in(&store, "t").await.unwrap();
+        let found = verify_manifest(&store, "t/_manifest.json", true).await.unwrap();
         assert!(found.is_intact() && found.rows == 1, "{:?}", found.mismatches);
         let marks = redis::cmd("KEYS").arg("longshore:claim:*").clone();
         assert_eq!(installation.redis.ask::<Vec<String>>(&marks).await.len(), 2);

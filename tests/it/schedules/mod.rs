@@ -298,7 +298,7 @@ impl Scene<'_> {
         }
         let (store, name) = (self.files(target), target.manifest());
         let manifest = read(store, name).await?;
-        let verified = verify_manifest(store, name).await.unwrap();
+        let verified = verify_manifest(store, name, true).await.unwrap();
         assert!(verified.is_intact(), "{target:?}: {:?}", verified.mismatches);
         let manifest: Json = serde_json::from_slice(&manifest).unwrap();
         let (folder, _) = name.rsplit_once('/').unwrap();

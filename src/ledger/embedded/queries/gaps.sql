@@ -4,7 +4,7 @@ WITH moves AS MATERIALIZED (
            r.decision ->> '$.cursor.to' AS upto, r.id AS run, d.recorded_at AS at
     FROM deliveries d JOIN runs r ON r.id = d.run
     WHERE r.state = 'done' AND r.decision ->> '$.cursor.name' IS NOT NULL
-      AND (?1 IS NULL OR r.export = ?1)
+      AND r.export = ?1
 ), chain AS (
     SELECT m.*, lag(run) OVER one AS before, lag(upto) OVER one AS upto_before,
            lag(at) OVER one AS at_before,
@@ -29,7 +29,7 @@ WITH moves AS MATERIALIZED (
 SELECT json_object(
     'checked', (SELECT count(DISTINCT name) FROM moves),
     'found', json((SELECT json_group_array(json_object(
-                  'cursor', g.name, 'run', g.run, 'expected', g.expected, 'found', g.found,
-                  'stands', json(g.stands)))
+                  'cursor', g.name, 'run', g.run, 'export', ?1, 'expected', g.expected,
+                  'found', g.found, 'stands', json(g.stands)))
               FROM (SELECT * FROM gaps ORDER BY name, run LIMIT ?2) g))
 )

@@ -1,10 +1,11 @@
 -- $1 export, $2 limit. Whoever sets or resets a cursor begins anew.
 WITH moves AS MATERIALIZED (
-    SELECT r.decision #>> '{cursor,name}' AS name, r.decision #>> '{cursor,from}' AS since,
-           r.decision #>> '{cursor,to}' AS upto, r.id AS run, d.recorded_at AS at
-    FROM deliveries d JOIN runs r ON r.id = d.run
-    WHERE r.state = 'done' AND r.decision #>> '{cursor,name}' IS NOT NULL
-      AND ($1::text IS NULL OR r.export = $1)
+    SELECT c.moved ->> 'name' AS name, c.moved ->> 'from' AS since, c.moved ->> 'to' AS upto,
+           r.id AS run, d.recorded_at AS at
+    FROM runs r JOIN deliveries d ON d.run = r.id
+    -- A decision is long: OFFSET 0 has it parsed once.
+    CROSS JOIN LATERAL (SELECT r.decision -> 'cursor' AS moved OFFSET 0) c
+    WHERE r.export = $1 AND r.state = 'done' AND c.moved ->> 'name' IS NOT NULL
 ), chain AS (
     SELECT m.*, lag(run) OVER one AS before, lag(upto) OVER one AS upto_before,
            lag(at) OVER one AS at_before,
@@ -29,7 +30,7 @@ WITH moves AS MATERIALIZED (
 SELECT json_build_object(
     'checked', (SELECT count(DISTINCT name) FROM moves),
     'found', (SELECT coalesce(json_agg(json_build_object(
-                  'cursor', g.name, 'run', g.run, 'expected', g.expected, 'found', g.found,
-                  'stands', g.stands)), '[]')
+                  'cursor', g.name, 'run', g.run, 'export', $1::text, 'expected', g.expected,
+                  'found', g.found, 'stands', g.stands)), '[]')
               FROM (SELECT * FROM gaps ORDER BY name, run LIMIT $2) g)
 )::text

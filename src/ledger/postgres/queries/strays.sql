@@ -1,6 +1,7 @@
 -- $1 export, $2 limit.
 WITH kept AS (
-    SELECT k.resource, k.run, k.waits, r.state, r.id IS NULL OR r.ended_at IS NOT NULL AS wrong
+    SELECT k.resource, k.run, k.waits, r.export, r.state,
+           r.id IS NULL OR r.ended_at IS NOT NULL AS wrong
     FROM (SELECT resource, run, false AS waits FROM holdings
           UNION ALL
           SELECT resource, run, true FROM waiters) k
@@ -10,6 +11,7 @@ WITH kept AS (
 SELECT json_build_object(
     'checked', (SELECT count(*) FROM kept),
     'found', (SELECT coalesce(json_agg(json_build_object(
-                  'resource', w.resource, 'run', w.run, 'waits', w.waits, 'state', w.state)), '[]')
+                  'resource', w.resource, 'run', w.run, 'export', w.export,
+                  'waits', w.waits, 'state', w.state)), '[]')
               FROM (SELECT * FROM kept WHERE wrong ORDER BY resource, run LIMIT $2) w)
 )::text

@@ -239,7 +239,7 @@ backoff = "100ms..200ms"
         let manifests: Vec<&String> = found.iter().filter(ends).collect();
         let (mut rows, mut named, mut parts) = (Vec::new(), BTreeSet::new(), 0);
         for manifest in &manifests {
-            let verified = verify_manifest(&store, manifest).await.unwrap();
+            let verified = verify_manifest(&store, manifest, true).await.unwrap();
             assert!(verified.is_intact(), "{manifest}: {:?}", verified.mismatches);
             let told: Json = serde_json::from_str(&read(&store, manifest).await).unwrap();
             named.insert((*manifest).clone());

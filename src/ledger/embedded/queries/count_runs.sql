@@ -1,4 +1,0 @@
-SELECT count(*) FROM runs r
-WHERE (?1 IS NULL OR r.export = ?1)
-  AND (?2 IS NULL OR r.accepted_at >= ?2)
-  AND (?3 IS NULL OR r.accepted_at < ?3)

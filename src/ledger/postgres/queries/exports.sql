@@ -1,0 +1,1 @@
+SELECT DISTINCT export FROM definitions ORDER BY export
