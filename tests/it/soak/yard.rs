@@ -299,10 +299,16 @@ impl<'a> Yard<'a> {
         accepted.keys.entry(key.to_owned()).or_default().insert(n);
     }
 
+    /// How many jobs were accepted and have ended, and how many faults there were.
+    pub fn counts(&self) -> (u64, u64, u64) {
+        let accepted = self.accepted.lock().unwrap().keys.len() as u64;
+        (accepted, self.ended.load(Ordering::Relaxed), self.faults.lock().unwrap().values().sum())
+    }
+
     /// How many accepted jobs have not ended.
     pub fn backlog(&self) -> u64 {
-        let accepted = self.accepted.lock().unwrap().keys.len() as u64;
-        accepted.saturating_sub(self.ended.load(Ordering::Relaxed))
+        let (accepted, ended, _) = self.counts();
+        accepted.saturating_sub(ended)
     }
 
     /// Starts what ended by itself again, and takes note of it: whatever fails, processes wait for it.
@@ -320,14 +326,19 @@ impl<'a> Yard<'a> {
         }
     }
 
-    /// Keeps [`Yard::ended`] up to date, and processes running.
-    pub async fn watch(&self, end: Instant) {
+    /// Brings [`Yard::ended`] up to date.
+    pub async fn look(&self) {
         let sql = "SELECT count(*) FROM runs WHERE ended_at IS NOT NULL AND edition = 1
                    AND export <> 'windows'";
+        let ended = self.installation.database.number(sql).await;
+        self.ended.store(ended.unsigned_abs(), Ordering::Relaxed);
+    }
+
+    /// Keeps [`Yard::ended`] up to date, and processes running.
+    pub async fn watch(&self, end: Instant) {
         while Instant::now() < end {
             self.supervise().await;
-            let ended = self.installation.database.number(sql).await;
-            self.ended.store(ended.unsigned_abs(), Ordering::Relaxed);
+            self.look().await;
             tokio::time::sleep(Duration::from_millis(300)).await;
         }
     }
