@@ -1,5 +1,6 @@
 //! Full queues: producers are told, what is in the ledger waits there, and others go on.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use lapin::options::{QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions};
@@ -138,7 +139,7 @@ async fn a_full_queue_refuses_its_producers_and_holds_up_nobody_else() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dead_letters_that_find_no_place_wait_in_the_ledger() {
-    const DEAD: i64 = 6;
+    const DEAD: usize = 6;
     with_narrow("dead", async |installation, pool| {
         installation.export_of(pool, "broken", BROKEN);
         installation.apply().await;
@@ -154,17 +155,18 @@ async fn dead_letters_that_find_no_place_wait_in_the_ledger() {
         installation.until("letters are refused", SOON, waiting).await;
         // Each comes once, when there is room.
         let started = Instant::now();
-        let mut seen = 0;
-        while seen < DEAD {
+        let mut seen = BTreeSet::new();
+        while seen.len() < DEAD {
             for letter in installation.objects(&["dead", "list", "--limit", "100"]).await {
-                let run = letter["run"].as_str().unwrap();
-                installation.run(&["dead", "drop", "--run", run, "--reason", "seen"]).await;
-                seen += 1;
+                let run = letter["run"].as_str().unwrap().to_owned();
+                installation.run(&["dead", "drop", "--run", &run, "--reason", "seen"]).await;
+                assert!(seen.insert(run), "{letter} came twice");
             }
-            assert!(started.elapsed() < SOON, "{seen} of {DEAD} letters came");
+            assert!(started.elapsed() < SOON, "{} of {DEAD} letters came", seen.len());
         }
         let none = "SELECT count(*) = 0 FROM outbox WHERE kind = 'letter'";
         installation.until("all letters were sent", SOON, none).await;
+        installation.letters(0).await;
         for process in [worker, scheduler] {
             assert!(process.end(SOON).await.success());
         }
