@@ -1,7 +1,7 @@
 //! What schedules of several actors have in common: an export whose jobs stand at a gate, processes
 //! that die or stand still at a fail point, and how runs stand.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
@@ -72,9 +72,7 @@ pub async fn open(installation: &Installation, gate: i64) {
 
 /// Starts a process of the program with fail points set: see `src/fail.rs`.
 pub fn failing(installation: &Installation, command: &str, points: &str, name: &str) -> Process {
-    let mut command = installation.command(&[command]);
-    command.env("LONGSHORE_FAIL", points);
-    installation.start_command(command, name)
+    installation.start_command(installation.failing(&[command], points), name)
 }
 
 /// A scheduler that dies if its sweeper has anything to do: what goes on beside it goes on by itself.
@@ -82,37 +80,11 @@ pub fn without_sweeper(installation: &Installation) -> Process {
     failing(installation, "scheduler", "swept=kill", "scheduler")
 }
 
-/// Waits until a process stands still, as a fail point lets it.
-pub async fn still(process: &Process) {
-    let started = Instant::now();
-    loop {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.id())).unwrap();
-        // Its name, in brackets, may hold anything.
-        if stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T')) {
-            return;
-        }
-        assert!(started.elapsed() < SOON, "it does not stand still:\n{}", process.log());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 /// Waits until a process has died of a fail point.
 pub async fn died(mut process: Process) {
     use std::os::unix::process::ExitStatusExt;
     let status = process.ended(SOON).await;
     assert_eq!(status.signal(), Some(9), "{status}:\n{}", process.log());
-}
-
-/// Something about the run of `job-{id}`.
-pub async fn of_run(installation: &Installation, id: i64, expression: &str) -> String {
-    let sql = format!("SELECT ({expression})::text FROM runs WHERE key = 'job-{id}'");
-    installation.database.text(&sql).await
-}
-
-/// Waits until the run of `job-{id}` is in a state.
-pub async fn until_state(installation: &Installation, id: i64, state: &str) {
-    let sql = format!("SELECT count(*) = 1 FROM runs WHERE key = 'job-{id}' AND state = '{state}'");
-    installation.until(&format!("job {id} is {state}"), SOON, &sql).await;
 }
 
 /// Waits until so many rows are there.
@@ -123,17 +95,8 @@ pub async fn until_count(installation: &Installation, number: i64, of: &str) {
 
 /// Cancels the run of `job-{id}`.
 pub async fn cancel(installation: &Installation, id: i64) {
-    let run = of_run(installation, id, "id").await;
+    let run = installation.of_run(id, "id").await;
     installation.run(&["runs", "cancel", &run, "--reason", "a test"]).await;
-}
-
-/// The attempts of the run of `job-{id}`, as `fence outcome`.
-pub async fn attempts(installation: &Installation, id: i64) -> String {
-    let sql = format!(
-        "SELECT coalesce(string_agg(a.fence || ' ' || coalesce(a.outcome, '-'), ', ' ORDER BY a.fence), '')
-         FROM runs AS r JOIN attempts AS a ON a.run = r.id WHERE r.key = 'job-{id}'"
-    );
-    installation.database.text(&sql).await
 }
 
 /// Whether somebody waits for such a lock of this database: a condition over `pg_locks`.

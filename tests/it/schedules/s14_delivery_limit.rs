@@ -6,9 +6,7 @@ use std::time::Instant;
 use lapin::options::{BasicGetOptions, BasicNackOptions};
 use lapin::{Connection, ConnectionProperties};
 
-use super::jobs::{
-    self, SOON, attempts, delivered_once, enqueue, job, open, shut, until_count, until_state,
-};
+use super::jobs::{self, SOON, delivered_once, enqueue, job, open, shut, until_count};
 use crate::support::installation::Installation;
 use crate::support::servers::amqp;
 
@@ -69,7 +67,7 @@ async fn what_the_broker_gives_up_while_the_run_is_at_work_is_neither_lost_nor_d
         let enqueue =
             ["enqueue", "gated", "--key", "job-1", "--param", "id=1", "--param", "gate=1"];
         installation.run(&enqueue).await;
-        until_state(installation, 1, "running").await;
+        installation.until_state(1, "running").await;
         // A duplicate, which nobody has a slot for; it is replayed while the run is at work.
         installation.publish(&[job(installation, 1, 1)]).await;
         give_back(installation, 1).await;
@@ -83,12 +81,12 @@ async fn what_the_broker_gives_up_while_the_run_is_at_work_is_neither_lost_nor_d
         scheduler.signal("CONT");
         let second = installation.start("worker", "second");
         open(installation, 1).await;
-        until_state(installation, 1, "done").await;
-        assert_eq!(attempts(installation, 1).await, "1 crashed, 2 done");
+        installation.until_state(1, "done").await;
+        assert_eq!(installation.attempts(1).await, "1 crashed, 2 done");
         let report = installation.objects(&REPLAY).await;
         assert_eq!(report[0]["replayed"], 2, "{report:?}");
         installation.end([second, scheduler], 0).await;
-        assert_eq!(attempts(installation, 1).await, "1 crashed, 2 done");
+        assert_eq!(installation.attempts(1).await, "1 crashed, 2 done");
         delivered_once(installation, [1]).await;
     })
     .await;

@@ -32,8 +32,7 @@ async fn mend(installation: &Installation) {
 /// Replays what there is of an export, and dies at a fail point.
 async fn die_replaying(installation: &Installation, export: &str, point: &str) {
     let replay = ["dead", "replay", "--export", export, "--reason", "mended"];
-    let mut command = installation.command(&replay);
-    command.env("LONGSHORE_FAIL", format!("{point}=kill"));
+    let command = installation.failing(&replay, &format!("{point}=kill"));
     died(installation.start_command(command, point)).await;
 }
 

@@ -1,5 +1,6 @@
 //! The servers that tests use, and a part of each that is one test's alone.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -17,6 +18,26 @@ const ANSWER: Duration = Duration::from_secs(30);
 fn named(variable: &str, default: &str) -> Url {
     let url = std::env::var(variable).unwrap_or_else(|_| default.to_owned());
     Url::parse(&url).unwrap_or_else(|error| panic!("{variable}: {error}"))
+}
+
+/// Where a server is, as `host:port`.
+pub fn address(url: &Url) -> String {
+    let usual = match url.scheme() {
+        "amqp" => 5672,
+        "redis" => 6379,
+        "http" => 80,
+        _ => 5432,
+    };
+    format!("{}:{}", url.host_str().unwrap(), url.port().unwrap_or(usual))
+}
+
+/// The same server by another way, as a setting has it: without the password.
+pub fn by(url: &Url, way: SocketAddr) -> Url {
+    let mut url = url.clone();
+    url.set_password(None).unwrap();
+    url.set_ip_host(way.ip()).unwrap();
+    url.set_port(Some(way.port())).unwrap();
+    url
 }
 
 /// Where RabbitMQ is.

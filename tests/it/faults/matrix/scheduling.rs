@@ -1,8 +1,6 @@
 //! The steps of schedulers, and of operators who replay: one dies, fails or stands still, and the
 //! next one does the work.
 
-use std::process::Command;
-
 use serde_json::json;
 
 use super::scenario::Action;
@@ -17,8 +15,7 @@ fn failing(
     point: &str,
     action: Action,
 ) -> Process {
-    let mut command: Command = installation.command(arguments);
-    command.env("LONGSHORE_FAIL", format!("{point}={}", action.word()));
+    let command = installation.failing(arguments, &format!("{point}={}", action.word()));
     installation.start_command(command, &format!("armed-{point}"))
 }
 
@@ -54,8 +51,7 @@ const TICKED: &str = "ticked";
 /// The point of the sweeper.
 const SWEPT: &str = "swept";
 /// The points of who replays, by the exports whose letters come there.
-const REPLAYER: [(&str, &str); 2] =
-    [("picky", "replay-queued"), ("unknown", "replay-published")];
+const REPLAYER: [(&str, &str); 2] = [("picky", "replay-queued"), ("unknown", "replay-published")];
 
 /// Every point that is come to here.
 pub fn points() -> impl Iterator<Item = &'static str> {
