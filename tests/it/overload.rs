@@ -5,12 +5,11 @@ use std::time::{Duration, Instant};
 
 use lapin::options::{QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{Channel, Connection, ConnectionProperties};
 use serde_json::{Value as Json, json};
 
 use crate::support::installation::{self, Installation, message};
 use crate::support::processes::python;
-use crate::support::servers::amqp;
+use crate::support::servers::{amqp, channel};
 
 const SOON: Duration = Duration::from_secs(90);
 
@@ -37,17 +36,11 @@ path       = "broken/{run}"
 attempts = 1
 "#;
 
-async fn broker() -> Channel {
-    let properties = ConnectionProperties::default();
-    let connection = Connection::connect(amqp().as_str(), properties).await.unwrap();
-    connection.create_channel().await.unwrap()
-}
-
 /// A pool of its own of which one queue takes few messages: `jobs` or `dead`. Workers serve it too.
 async fn with_narrow(kind: &str, test: impl AsyncFnOnce(&Installation, &str)) {
     installation::with("concurrency = 4\nlease = \"5s\"", async |installation| {
         let pool = format!("{}-narrow", installation.pool);
-        let broker = broker().await;
+        let broker = channel(&amqp()).await;
         let mut arguments = FieldTable::default();
         for (name, value) in [("x-queue-type", "quorum"), ("x-overflow", "reject-publish")] {
             arguments.insert(name.into(), AMQPValue::LongString(value.into()));
@@ -96,10 +89,10 @@ async fn a_full_queue_refuses_its_producers_and_holds_up_nobody_else() {
         let messages: String =
             (1..=JOBS).map(|id| format!("{}\n", job(pool, "narrow", id))).collect();
         let producer = tokio::spawn(async move {
-            python("insistent.py", &[amqp().as_str(), "longshore"], messages).await
+            python("producer.py", &[amqp().as_str(), "longshore"], messages).await
         });
         // The queue is full. The ledger takes jobs for it all the same.
-        let broker = broker().await;
+        let broker = channel(&amqp()).await;
         let queue = format!("longshore.jobs.{pool}");
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let full = async || {

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use lapin::options::QueueDeleteOptions;
-use lapin::{Connection, ConnectionProperties};
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 
@@ -242,9 +241,7 @@ async fn queues_that_are_deleted_under_a_worker_are_made_anew_and_their_jobs_are
                     AND run IN (SELECT id FROM runs WHERE key IN ('job-2', 'job-3'))";
         installation.until("both wake-ups are sent", SOON, sent).await;
 
-        let connection =
-            Connection::connect(installation.broker.as_str(), ConnectionProperties::default());
-        let channel = connection.await.unwrap().create_channel().await.unwrap();
+        let channel = servers::channel(&installation.broker).await;
         for kind in ["jobs", "dead"] {
             let queue = format!("longshore.{kind}.{}", installation.pool);
             channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.unwrap();

@@ -28,6 +28,26 @@ path       = "gated/{id}"
 format     = "jsonl"
 "#;
 
+/// Its table is not there until it is mended. `NAME` is that of the export, with the params of [`GATED`].
+pub const BROKEN: &str = r#"
+[params]
+id   = { type = "int64" }
+gate = { type = "int64", default = 0 }
+[source]
+connection = "shop"
+query = "SELECT :id AS id FROM mended WHERE :gate = 0"
+[sink]
+connection = "lake"
+path       = "NAME/{id}"
+format     = "jsonl"
+"#;
+
+/// Makes the table of [`BROKEN`].
+pub async fn mend(installation: &Installation) {
+    let sql = "CREATE TABLE mended AS SELECT 1 AS n";
+    installation.database.client.batch_execute(sql).await.unwrap();
+}
+
 /// An installation with the export `gated`; `worker` are more settings of `[worker]`.
 pub async fn with(worker: &str, test: impl AsyncFnOnce(&Installation)) {
     installation::with(&format!("lease = \"5s\"\n{worker}"), async |installation| {

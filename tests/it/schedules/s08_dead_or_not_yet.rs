@@ -6,36 +6,19 @@ use longshore::queue::rabbitmq::{RabbitMq, Settings};
 use longshore::queue::{DeadHeaders, Destination, Outgoing, Properties, Queue};
 use serde_json::json;
 
-use super::jobs::{self, SOON, delivered_once, died, failing, job_of, let_postings_go};
+use super::jobs::{
+    self, BROKEN, SOON, delivered_once, died, failing, job_of, let_postings_go, mend,
+};
 use crate::support::installation::Installation;
 use crate::support::servers::amqp;
 
-/// Its table is not there until it is mended.
-const BROKEN: &str = r#"
-[params]
-id   = { type = "int64" }
-gate = { type = "int64", default = 0 }
-[source]
-connection = "shop"
-query = "SELECT :id AS id FROM mended WHERE :gate = 0"
-[sink]
-connection = "lake"
-path       = "broken/{id}"
-format     = "jsonl"
-"#;
-
 async fn with_broken(worker: &str, test: impl AsyncFnOnce(&Installation)) {
     jobs::with(worker, async |installation| {
-        installation.export("broken", BROKEN);
+        installation.export("broken", &BROKEN.replace("NAME", "broken"));
         installation.run(&["apply"]).await;
         test(installation).await;
     })
     .await;
-}
-
-async fn mend(installation: &Installation) {
-    let sql = "CREATE TABLE mended AS SELECT 1 AS n";
-    installation.database.client.batch_execute(sql).await.unwrap();
 }
 
 const REPLAY: [&str; 5] = ["dead", "replay", "--all", "--reason", "mended"];

@@ -4,17 +4,14 @@
 use std::time::Instant;
 
 use lapin::options::{BasicGetOptions, BasicNackOptions};
-use lapin::{Connection, ConnectionProperties};
 
 use super::jobs::{self, SOON, delivered_once, enqueue, job, open, shut, until_count};
 use crate::support::installation::Installation;
-use crate::support::servers::amqp;
+use crate::support::servers::{amqp, channel};
 
 /// Gives whatever is on the job queue back to it, until the broker has put so many messages aside.
 async fn give_back(installation: &Installation, letters: usize) {
-    let properties = ConnectionProperties::default();
-    let connection = Connection::connect(amqp().as_str(), properties).await.unwrap();
-    let channel = connection.create_channel().await.unwrap();
+    let channel = channel(&amqp()).await;
     let queue = format!("longshore.jobs.{}", installation.pool);
     let started = Instant::now();
     while installation.pools.ready().await != (0, letters as u64) {
@@ -28,7 +25,7 @@ async fn give_back(installation: &Installation, letters: usize) {
             }
         }
     }
-    connection.close(200, "OK".into()).await.unwrap();
+    channel.close(200, "OK".into()).await.unwrap();
     let found = installation.letters(letters).await;
     for letter in found {
         let reason = letter["reason"].as_str().unwrap();

@@ -306,8 +306,8 @@ impl Installation {
     /// Publishes messages from Python; see [`message`].
     pub async fn publish(&self, messages: &[Json]) {
         let input: String = messages.iter().map(|message| format!("{message}\n")).collect();
-        let count = python("producer.py", &[self.broker.as_str(), "longshore"], input).await;
-        assert_eq!(count.trim(), messages.len().to_string());
+        let told = python("producer.py", &[self.broker.as_str(), "longshore"], input).await;
+        assert_eq!(told.trim(), format!("{} 0", messages.len()), "published, and refused");
     }
 
     /// Waits until a query of the ledger gives true.
