@@ -14,7 +14,7 @@ test: export RUST_TEST_THREADS ?= 3
 # The tests need RabbitMQ, PostgreSQL, Redis and a Python; what is missing is started or installed.
 test:
 	set -euo pipefail; \
-	services=$$(scripts/services.sh); eval "$$services"; \
+	services=$$(scripts/services.sh tests); eval "$$services"; \
 	LONGSHORE_TEST_PYTHON=$$(scripts/python-env.sh); export LONGSHORE_TEST_PYTHON; \
 	cargo test --locked
 
@@ -22,7 +22,7 @@ test:
 # than the broker's patience; then the larger worlds of the model. One after the other.
 acceptance:
 	set -euo pipefail; \
-	services=$$(scripts/services.sh); eval "$$services"; \
+	services=$$(scripts/services.sh tests); eval "$$services"; \
 	LONGSHORE_TEST_PYTHON=$$(scripts/python-env.sh); export LONGSHORE_TEST_PYTHON; \
 	cargo test --locked --test it -- --ignored --nocapture --test-threads=1 acceptance::
 	$(MAKE) model
@@ -46,19 +46,19 @@ model:
 # Takes each guard of the promises away, and looks whether a test notices.
 mutants:
 	set -euo pipefail; \
-	services=$$(scripts/services.sh); eval "$$services"; \
+	services=$$(scripts/services.sh tests); eval "$$services"; \
 	LONGSHORE_TEST_PYTHON=$$(scripts/python-env.sh); export LONGSHORE_TEST_PYTHON; \
 	cargo test --locked --test mutants -- --ignored --nocapture
 
-# Fuzzes each target for SECONDS, guided by coverage; TARGET=csv for one alone.
+# Fuzzes each target for SECONDS, guided by coverage; TARGET=csv for one alone. It needs a C++ compiler
+# and no server, and adds what reaches new code to tests/fuzz/corpus.
 fuzz: SECONDS ?= 60
 fuzz:
 	scripts/fuzz.sh $(SECONDS) $(TARGET)
 
 # Everything at work on real servers while everything fails, for so many minutes; then every accepted key
-# is held against its delivery, and every row against its source. The servers are those of the tests, or
-# those that LONGSHORE_TEST_AMQP, LONGSHORE_TEST_POSTGRES and LONGSHORE_TEST_REDIS name. SEED=n repeats
-# the choices of an earlier run, which has printed it.
+# is held against its delivery, and every row against its source. The servers are those of the tests.
+# SEED=n repeats the choices of an earlier run, which has printed it.
 MINUTES ?= 10
 soak:
 	set -euo pipefail; \

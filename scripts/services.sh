@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# Makes sure of the three servers that the tests need (and of faketime), and prints where they are:
+# Makes sure of the three servers that the tests need, and prints where they are:
 #
-#   eval "$(scripts/services.sh)"       start what is missing, print `export …` lines
-#   scripts/services.sh stop            end what this script started
+#   eval "$(scripts/services.sh)"         start what is missing, print `export …` lines
+#   eval "$(scripts/services.sh tests)"   the same, and install the programs that tests start themselves
+#   scripts/services.sh stop              end what this script started
 #
 # LONGSHORE_TEST_RABBITMQCTL is the command by which that RabbitMQ is administered.
 #
-# First those named by LONGSHORE_TEST_AMQP, LONGSHORE_TEST_POSTGRES and LONGSHORE_TEST_REDIS, or at
-# the standard ports; else containers, where an engine runs; else private instances on free ports
-# under the target folder, installed with apt-get where they are missing.
+# First those named by LONGSHORE_TEST_AMQP, LONGSHORE_TEST_POSTGRES and LONGSHORE_TEST_REDIS, which
+# must answer; else those at the standard ports; else containers, where an engine runs; else private
+# instances on free ports under the target folder, installed with apt-get where they are missing.
 # LONGSHORE_SERVICES=private skips the look for servers and containers.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -193,52 +194,58 @@ stop() {
 
 exec 9>"$state/lock"
 flock 9
-case ${1:-start} in
-  start) ;;
+what=${1:-start}
+case $what in
+  start | tests) ;;
   stop) stop; exit ;;
-  *) die "unknown: $1 (start or stop)" ;;
+  *) die "unknown: $what (start, tests or stop)" ;;
 esac
 
-amqp=${LONGSHORE_TEST_AMQP:-amqp://guest:guest@127.0.0.1:5672/%2f}
-postgres=${LONGSHORE_TEST_POSTGRES:-postgres://postgres@127.0.0.1:5432/postgres}
-redis=${LONGSHORE_TEST_REDIS:-redis://127.0.0.1:6379}
-unset LONGSHORE_TEST_AMQP LONGSHORE_TEST_POSTGRES LONGSHORE_TEST_REDIS
-
-# Where a server does not answer, another one is used: said aloud, in case an address is mistyped.
-
+# look VARIABLE USUAL_URL USUAL_PORT: the server that is named, or the one at the standard port, if
+# there is one. Whoever names one means that and no other: tests empty what they use.
 look() {
-  local url
-  for url in "$amqp 5672" "$postgres 5432" "$redis 6379"; do
-    answers "$(host_of "$url")" "$(port_of "${url% *}" "${url#* }")" \
-      || say "nothing answers on port $(port_of "${url% *}" "${url#* }")"
-  done
-  answers "$(host_of "$amqp")" "$(port_of "$amqp" 5672)" && export LONGSHORE_TEST_AMQP=$amqp
-  answers "$(host_of "$postgres")" "$(port_of "$postgres" 5432)" && export LONGSHORE_TEST_POSTGRES=$postgres
-  answers "$(host_of "$redis")" "$(port_of "$redis" 6379)" && export LONGSHORE_TEST_REDIS=$redis
-  [[ -n ${LONGSHORE_TEST_AMQP:-} && -n ${LONGSHORE_TEST_POSTGRES:-} && -n ${LONGSHORE_TEST_REDIS:-} ]]
+  local url=${!1:-$2} host port
+  host=$(host_of "$url") || die "$1 names no host; expected a URL like $2"
+  port=$(port_of "$url" "$3")
+  if answers "$host" "$port"; then
+    export "$1=$url"
+  elif [[ -n ${!1:-} ]]; then
+    die "nothing answers at $host:$port, which $1 names: start that server, or unset $1"
+  fi
 }
-if [[ $mode != private ]]; then
-  if ! look && docker info >/dev/null 2>&1; then
+all_known() { [[ -n ${LONGSHORE_TEST_AMQP:-} && -n ${LONGSHORE_TEST_POSTGRES:-} && -n ${LONGSHORE_TEST_REDIS:-} ]]; }
+
+if [[ $mode == private ]]; then
+  unset LONGSHORE_TEST_AMQP LONGSHORE_TEST_POSTGRES LONGSHORE_TEST_REDIS
+else
+  look LONGSHORE_TEST_AMQP amqp://guest:guest@127.0.0.1:5672/%2f 5672
+  look LONGSHORE_TEST_POSTGRES postgres://postgres@127.0.0.1:5432/postgres 5432
+  look LONGSHORE_TEST_REDIS redis://127.0.0.1:6379 6379
+  if ! all_known && docker info >/dev/null 2>&1; then
     say "starting containers"
     docker compose -f "$containers" up -d --wait >&2
     touch "$state/containers"
-    export LONGSHORE_TEST_AMQP=amqp://guest:guest@127.0.0.1:25672/%2f
-    export LONGSHORE_TEST_POSTGRES=postgres://postgres@127.0.0.1:25432/postgres
-    export LONGSHORE_TEST_REDIS=redis://127.0.0.1:26379
-    export LONGSHORE_TEST_RABBITMQCTL="docker compose -f $containers exec -T rabbitmq rabbitmqctl"
+    if [[ -z ${LONGSHORE_TEST_AMQP:-} ]]; then
+      export LONGSHORE_TEST_AMQP=amqp://guest:guest@127.0.0.1:25672/%2f
+      export LONGSHORE_TEST_RABBITMQCTL="docker compose -f $containers exec -T rabbitmq rabbitmqctl"
+    fi
+    export LONGSHORE_TEST_POSTGRES=${LONGSHORE_TEST_POSTGRES:-postgres://postgres@127.0.0.1:25432/postgres}
+    export LONGSHORE_TEST_REDIS=${LONGSHORE_TEST_REDIS:-redis://127.0.0.1:26379}
   fi
 fi
 [[ -n ${LONGSHORE_TEST_REDIS:-} ]] || private_redis
 [[ -n ${LONGSHORE_TEST_POSTGRES:-} ]] || private_postgres
 [[ -n ${LONGSHORE_TEST_AMQP:-} ]] || private_rabbitmq
 
-# Not a server: by it a test sets clocks off. Only that test fails without it.
-(install faketime faketime) || say "faketime is missing: tests that set clocks off will fail"
-# Tests that stop, freeze or kill a server start one of their own, whose program has to be here.
-for program in "rabbitmq-server rabbitmq-server" "initdb postgresql" "redis-server redis-server"; do
-  # shellcheck disable=SC2086
-  (install $program) || say "the tests that start ${program#* } themselves will fail"
-done
+if [[ $what == tests ]]; then
+  # Not a server: by it a test sets clocks off. Only that test fails without it.
+  (install faketime faketime) || say "faketime is missing: tests that set clocks off will fail"
+  # Tests that stop, freeze or kill a server start one of their own, whose program has to be here.
+  for program in "rabbitmq-server rabbitmq-server" "initdb postgresql" "redis-server redis-server"; do
+    # shellcheck disable=SC2086
+    (install $program) || say "the tests that start ${program#* } themselves will fail"
+  done
+fi
 
 # Of a server that somebody else has started.
 export LONGSHORE_TEST_RABBITMQCTL=${LONGSHORE_TEST_RABBITMQCTL:-rabbitmqctl}

@@ -187,7 +187,7 @@ mod set {
         }
 
         #[test]
-        fn every_point_stands_in_the_source_once_and_no_other_does() {
+        fn every_point_stands_in_the_source_and_no_other_does() {
             let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
             let mut found = Vec::new();
             let mut folders = vec![root];

@@ -5,34 +5,23 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
 
-use crate::support::installation::{self, Installation, message, slow};
+use crate::support::installation::{self, Installation, SLOW, message, slow};
 use crate::support::quarantine::{self, QUARANTINE};
 use crate::support::servers::Events;
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// Its query takes as long as the job asks for.
-const SLOW: &str = r#"
-[params]
-id      = { type = "int64" }
-seconds = { type = "int64" }
-[source]
-connection = "shop"
-query = "SELECT :id AS id FROM pg_sleep(:seconds)"
-[limits]
-timeout = "TIMEOUT"
-[retry]
-attempts = 2
-backoff  = "100ms..200ms"
-[sink]
-connection = "lake"
-path       = "slow/{id}"
-format     = "jsonl"
-"#;
+/// [`SLOW`] with so much time for an attempt.
+fn within(timeout: &str) -> String {
+    format!(
+        "{SLOW}[limits]\ntimeout = \"{timeout}\"\n\
+         [retry]\nattempts = 2\nbackoff = \"100ms..200ms\"\n"
+    )
+}
 
 async fn with_slow(worker: &str, timeout: &str, test: impl AsyncFnOnce(&Installation)) {
     installation::with(worker, async |installation| {
-        installation.export("slow", &SLOW.replace("TIMEOUT", timeout));
+        installation.export("slow", &within(timeout));
         installation.apply().await;
         test(installation).await;
     })
@@ -40,29 +29,6 @@ async fn with_slow(worker: &str, timeout: &str, test: impl AsyncFnOnce(&Installa
 }
 
 impl Installation {
-    /// Waits until the run of `job-{id}` is in a state.
-    async fn until_state(&self, id: i64, state: &str) {
-        let sql =
-            format!("SELECT count(*) = 1 FROM runs WHERE key = 'job-{id}' AND state = '{state}'");
-        self.until(&format!("job {id} is {state}"), SOON, &sql).await;
-    }
-
-    /// The attempts of the run of `job-{id}`, as `fence outcome`.
-    async fn attempts(&self, id: i64) -> String {
-        self.database
-            .text(&format!(
-                "SELECT coalesce(string_agg(a.fence || ' ' || coalesce(a.outcome, '-'), ', ' ORDER BY a.fence), '')
-                 FROM runs AS r JOIN attempts AS a ON a.run = r.id WHERE r.key = 'job-{id}'"
-            ))
-            .await
-    }
-
-    /// Something about the run of `job-{id}`.
-    async fn of_run(&self, id: i64, expression: &str) -> String {
-        let sql = format!("SELECT ({expression})::text FROM runs WHERE key = 'job-{id}'");
-        self.database.text(&sql).await
-    }
-
     fn is_delivered(&self, id: i64) -> bool {
         self.lake().join(format!("slow/{id}/_manifest.json")).exists()
     }
@@ -185,7 +151,7 @@ async fn a_worker_that_is_to_end_keeps_the_messages_of_its_running_jobs() {
 async fn what_a_busy_worker_took_in_advance_goes_back_to_its_queue() {
     let worker = "concurrency = 1\nlease = \"30s\"\nhold = \"2s\"";
     with_slow(worker, "2h", async |installation| {
-        let bulk = SLOW.replace("TIMEOUT", "2h").replace("slow/", "bulk/");
+        let bulk = within("2h").replace("slow/", "bulk/");
         installation.export_of(&installation.bulk, "bulk", &bulk);
         installation.run(&["apply"]).await;
         // One in each pool: the one that is not begun first waits at the worker.

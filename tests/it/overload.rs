@@ -1,15 +1,15 @@
 //! Full queues: producers are told, what is in the ledger waits there, and others go on.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use lapin::options::{QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{Channel, Connection, ConnectionProperties};
 use serde_json::{Value as Json, json};
 
 use crate::support::installation::{self, Installation, message};
 use crate::support::processes::python;
-use crate::support::servers::amqp;
+use crate::support::servers::{amqp, channel};
 
 const SOON: Duration = Duration::from_secs(90);
 
@@ -36,17 +36,11 @@ path       = "broken/{run}"
 attempts = 1
 "#;
 
-async fn broker() -> Channel {
-    let properties = ConnectionProperties::default();
-    let connection = Connection::connect(amqp().as_str(), properties).await.unwrap();
-    connection.create_channel().await.unwrap()
-}
-
 /// A pool of its own of which one queue takes few messages: `jobs` or `dead`. Workers serve it too.
 async fn with_narrow(kind: &str, test: impl AsyncFnOnce(&Installation, &str)) {
     installation::with("concurrency = 4\nlease = \"5s\"", async |installation| {
         let pool = format!("{}-narrow", installation.pool);
-        let broker = broker().await;
+        let broker = channel(&amqp()).await;
         let mut arguments = FieldTable::default();
         for (name, value) in [("x-queue-type", "quorum"), ("x-overflow", "reject-publish")] {
             arguments.insert(name.into(), AMQPValue::LongString(value.into()));
@@ -95,10 +89,10 @@ async fn a_full_queue_refuses_its_producers_and_holds_up_nobody_else() {
         let messages: String =
             (1..=JOBS).map(|id| format!("{}\n", job(pool, "narrow", id))).collect();
         let producer = tokio::spawn(async move {
-            python("insistent.py", &[amqp().as_str(), "longshore"], messages).await
+            python("producer.py", &[amqp().as_str(), "longshore"], messages).await
         });
         // The queue is full. The ledger takes jobs for it all the same.
-        let broker = broker().await;
+        let broker = channel(&amqp()).await;
         let queue = format!("longshore.jobs.{pool}");
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let full = async || {
@@ -138,7 +132,7 @@ async fn a_full_queue_refuses_its_producers_and_holds_up_nobody_else() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dead_letters_that_find_no_place_wait_in_the_ledger() {
-    const DEAD: i64 = 6;
+    const DEAD: usize = 6;
     with_narrow("dead", async |installation, pool| {
         installation.export_of(pool, "broken", BROKEN);
         installation.apply().await;
@@ -154,17 +148,18 @@ async fn dead_letters_that_find_no_place_wait_in_the_ledger() {
         installation.until("letters are refused", SOON, waiting).await;
         // Each comes once, when there is room.
         let started = Instant::now();
-        let mut seen = 0;
-        while seen < DEAD {
+        let mut seen = BTreeSet::new();
+        while seen.len() < DEAD {
             for letter in installation.objects(&["dead", "list", "--limit", "100"]).await {
-                let run = letter["run"].as_str().unwrap();
-                installation.run(&["dead", "drop", "--run", run, "--reason", "seen"]).await;
-                seen += 1;
+                let run = letter["run"].as_str().unwrap().to_owned();
+                installation.run(&["dead", "drop", "--run", &run, "--reason", "seen"]).await;
+                assert!(seen.insert(run), "{letter} came twice");
             }
-            assert!(started.elapsed() < SOON, "{seen} of {DEAD} letters came");
+            assert!(started.elapsed() < SOON, "{} of {DEAD} letters came", seen.len());
         }
         let none = "SELECT count(*) = 0 FROM outbox WHERE kind = 'letter'";
         installation.until("all letters were sent", SOON, none).await;
+        installation.letters(0).await;
         for process in [worker, scheduler] {
             assert!(process.end(SOON).await.success());
         }

@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
 use crate::support::installation;
 use crate::support::proxy::Proxy;
-use crate::support::servers::amqp;
+use crate::support::servers::{self, amqp};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -52,20 +52,11 @@ async fn exposes_what_the_page_has(at: SocketAddr) {
 async fn an_idle_process_tells_that_the_queue_is_away_and_that_it_is_back() {
     installation::with("", async |installation| {
         installation.apply().await;
-        let mut queue = amqp();
-        let port = queue.port().unwrap_or(5672);
-        let proxy = Proxy::start(format!("{}:{port}", queue.host_str().unwrap())).await;
-        queue.set_password(None).unwrap();
-        queue.set_ip_host(proxy.address().ip()).unwrap();
-        queue.set_port(Some(proxy.address().port())).unwrap();
-        let mut started = Vec::new();
-        for name in ["scheduler", "worker"] {
-            let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-            let mut command = installation.command(&[name]);
-            command.env("LONGSHORE__QUEUE__URL", queue.as_str());
-            command.env("LONGSHORE__HTTP__LISTEN", free.to_string());
-            started.push((free, installation.start_command(command, name)));
-        }
+        let proxy = Proxy::start(servers::address(&amqp())).await;
+        let queue = servers::by(&amqp(), proxy.address());
+        let queue = [("QUEUE__URL", queue.as_str())];
+        let started =
+            ["scheduler", "worker"].map(|name| installation.start_probed(name, name, &queue));
         for (at, _) in &started {
             until(*at, "200", r#""queue":{"up":true}"#).await;
         }

@@ -9,6 +9,7 @@ use crate::probes;
 use crate::support::installation::{self, Installation, message};
 use crate::support::processes::Process;
 use crate::support::proxy::Proxy;
+use crate::support::servers;
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -230,12 +231,9 @@ async fn idle_slots_serve_whatever_pool_has_work() {
 async fn an_outage_of_the_ledger_is_told_of_when_it_begins_and_when_it_is_over() {
     installation::with("concurrency = 1", async |installation| {
         installation.apply().await;
-        let mut url = installation.database.url.clone();
-        let port = url.port().unwrap_or(5432);
-        let proxy = Proxy::start(format!("{}:{port}", url.host_str().unwrap())).await;
-        url.set_password(None).unwrap();
-        url.set_ip_host(proxy.address().ip()).unwrap();
-        url.set_port(Some(proxy.address().port())).unwrap();
+        let ledger = &installation.database.url;
+        let proxy = Proxy::start(servers::address(ledger)).await;
+        let url = servers::by(ledger, proxy.address());
         let started = ["scheduler", "worker"].map(|name| {
             let mut command = installation.command(&[name]);
             command.env("LONGSHORE__LEDGER__URL", url.as_str());

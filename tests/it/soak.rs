@@ -12,6 +12,7 @@ mod operators;
 mod producers;
 mod yard;
 
+use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use rand::SeedableRng;
@@ -22,6 +23,8 @@ use yard::Yard;
 
 /// How long the rest may take to be worked off once everything stands again.
 const REST: Duration = Duration::from_secs(240);
+/// How often is told how far it is.
+const TOLD: Duration = Duration::from_secs(30);
 
 #[ignore = "long: make soak"]
 #[tokio::test(flavor = "multi_thread")]
@@ -34,22 +37,28 @@ async fn nothing_is_lost_or_doubled_whatever_fails() {
         let begun = Instant::now();
         let end = begun + Duration::from_secs_f64(minutes * 60.0);
         let rng = |lane: u64| StdRng::seed_from_u64(seed.wrapping_add(lane));
-        tokio::join!(
-            faults::of_wires(&yard, rng(1), end),
-            faults::of_processes(&yard, rng(2), end),
-            faults::of_servers(&yard, rng(3), end),
-            producers::publish(&yard, rng(4), end),
-            producers::publish(&yard, rng(5), end),
-            producers::grow(&yard, rng(6), end),
-            operators::enqueue(&yard, rng(7), end),
-            operators::operate(&yard, rng(8), end),
-            operators::change_weather(&yard, rng(9), end),
-            yard.watch(end),
-        );
-        let (produced, stall) = (begun.elapsed(), account::stall(&yard).await);
-        let mut wrong = operators::settle(&yard, REST).await;
-        wrong.extend(account::audit(&yard).await);
-        let table = account::table(&yard, stall, produced, begun.elapsed()).await;
+        let soaking = async {
+            tokio::join!(
+                faults::of_wires(&yard, rng(1), end),
+                faults::of_processes(&yard, rng(2), end),
+                faults::of_servers(&yard, rng(3), end),
+                producers::publish(&yard, rng(4), end),
+                producers::publish(&yard, rng(5), end),
+                producers::grow(&yard, rng(6), end),
+                operators::enqueue(&yard, rng(7), end),
+                operators::operate(&yard, rng(8), end),
+                operators::change_weather(&yard, rng(9), end),
+                yard.watch(end),
+            );
+            let (produced, stall) = (begun.elapsed(), account::stall(&yard).await);
+            let mut wrong = operators::settle(&yard, REST).await;
+            wrong.extend(account::audit(&yard).await);
+            (account::table(&yard, stall, produced, begun.elapsed()).await, wrong)
+        };
+        let (table, mut wrong) = tokio::select! {
+            found = soaking => found,
+            never = tell(&yard, minutes, begun) => match never {},
+        };
         wrong.extend(yard.end().await);
         say(&table);
         if !wrong.is_empty() {
@@ -64,6 +73,20 @@ async fn nothing_is_lost_or_doubled_whatever_fails() {
         }
     }))
     .await;
+}
+
+/// Tells now and then how far it is.
+async fn tell(yard: &Yard<'_>, minutes: f64, begun: Instant) -> Infallible {
+    loop {
+        tokio::time::sleep(TOLD).await;
+        yard.look().await;
+        let passed = begun.elapsed().as_secs_f64() / 60.0;
+        let settles = if passed > minutes { ", working off the rest" } else { "" };
+        let (accepted, ended, faults) = yard.counts();
+        say(&format!(
+            "{passed:.1} of {minutes} min{settles}: accepted {accepted}, ended {ended}, faults {faults}"
+        ));
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "whoever runs it says how long")]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 use url::Url;
 
-use crate::faults::load::{Load, by, prepare, start};
+use crate::faults::load::{Load, by, prepare};
 use crate::probes::until;
 use crate::support::broker::Node;
 use crate::support::installation::{self, Installation};
@@ -53,9 +53,9 @@ async fn a_cluster_that_loses_a_node_loses_no_confirmed_job() {
     installation::on_broker(broker.clone(), settings, async |installation| {
         prepare(installation).await;
         let url = by(installation, balancer.address());
-        let changed = [("LONGSHORE__QUEUE__URL", url.as_str())];
-        let scheduler = start(installation, "scheduler", "scheduler", &changed).await;
-        let worker = start(installation, "worker", "worker", &changed).await;
+        let changed = [("QUEUE__URL", url.as_str())];
+        let scheduler = installation.start_probed("scheduler", "scheduler", &changed);
+        let worker = installation.start_probed("worker", "worker", &changed);
         let load = Load::start(installation, broker.clone(), PAUSE);
         load.goes_on(installation, 100).await;
 

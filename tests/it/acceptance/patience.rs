@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::faults::load::{prepare, start};
+use crate::faults::load::prepare;
 use crate::support::broker::Node;
 use crate::support::installation::{self, message};
 
@@ -17,8 +17,8 @@ async fn an_export_of_five_minutes_outlasts_a_consumer_timeout_of_one() {
     let settings = "concurrency = 2\nlease = \"15s\"\nhold = \"30s\"";
     installation::on_broker(node.url(), settings, async |installation| {
         prepare(installation).await;
-        let (_, scheduler) = start(installation, "scheduler", "scheduler", &[]).await;
-        let (_, worker) = start(installation, "worker", "worker", &[]).await;
+        let (_, scheduler) = installation.start_probed("scheduler", "scheduler", &[]);
+        let (_, worker) = installation.start_probed("worker", "worker", &[]);
         let body =
             json!({"export": "slow", "key": "slow", "params": {"id": 1, "seconds": SECONDS}});
         installation.publish(&[message(&installation.pool, &body)]).await;

@@ -33,7 +33,8 @@ fn timed(installation: &Installation, id: i64, seconds: i64, members: &Json) -> 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_is_off_by_minutes_breaks_no_promise() {
     installation::with("concurrency = 4\nlease = \"5s\"", async |installation| {
-        let timed_export = SLOW.replace("attempts = 1", "attempts = 1\ngive-up-after = \"5m\"");
+        let timed_export =
+            slow_once().replace("attempts = 1", "attempts = 1\ngive-up-after = \"5m\"");
         installation.export("timed", &timed_export);
         installation.apply().await;
         let scheduler = off(installation, "scheduler", "scheduler", 20);
@@ -56,9 +57,9 @@ async fn a_clock_that_is_off_by_minutes_breaks_no_promise() {
                 timed(installation, id + 4, 12, &json!({})),
             ];
             installation.publish(&jobs).await;
-            installation.until_job(id + 1, "done").await;
-            installation.until_job(id + 2, "done").await;
-            installation.until_job(id + 3, "done").await;
+            installation.until_state(id + 1, "done").await;
+            installation.until_state(id + 2, "done").await;
+            installation.until_state(id + 3, "done").await;
             // A repeat of what is done.
             installation.publish(&jobs[..2]).await;
             processes.push(worker);

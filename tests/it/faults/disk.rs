@@ -71,8 +71,7 @@ async fn a_full_disk_is_waited_for_and_nothing_half_done_is_left_on_it() {
         installation.export("wide", WIDE);
         installation.apply().await;
         let scheduler = installation.start("scheduler", "scheduler");
-        let mut command = installation.command(&["worker"]);
-        command.env("LONGSHORE_FAIL", "decided@2=stop");
+        let command = installation.failing(&["worker"], "decided@2=stop");
         let command = on_a_disk_of("8m", &command, &installation.lake());
         let worker = installation.start_command(command, "worker");
         told(&worker, "taking jobs").await;
@@ -94,24 +93,21 @@ async fn a_full_disk_is_waited_for_and_nothing_half_done_is_left_on_it() {
         assert!(!lake.join("wide/1").exists(), "something is visible");
         // With what every attempt had left there, there would never be room.
         File::options().write(true).open(&ballast).unwrap().set_len(5 << 20).unwrap();
-        installation.until_job(1, "done").await;
+        installation.until_state(1, "done").await;
         assert!(lake.join("wide/1/_manifest.json").exists());
         fs::remove_file(&ballast).unwrap();
 
         // Decided, and no room for the manifest.
         installation.publish(&[wide(installation, 2)]).await;
-        let status = format!("/proc/{}/status", worker.id());
-        while !fs::read_to_string(&status).unwrap().contains("T (stopped)") {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        worker.stopped(SOON).await;
         let room = fs::write(&ballast, vec![0_u8; 8 << 20]);
         assert!(room.is_err(), "the disk is not full");
         worker.signal("CONT");
         installation.until("it waits", SOON, &waits(2)).await;
-        installation.until_job(2, "committing").await;
+        installation.until_state(2, "committing").await;
         assert!(!lake.join("wide/2/_manifest.json").exists());
         fs::remove_file(&ballast).unwrap();
-        installation.until_job(2, "done").await;
+        installation.until_state(2, "done").await;
         assert!(lake.join("wide/2/_manifest.json").exists());
         assert_eq!(files(&lake.join(".longshore")), Vec::<PathBuf>::new(), "staged files");
         installation.end([worker, scheduler], 0).await;
@@ -137,7 +133,7 @@ async fn a_lock_on_the_folder_that_is_never_given_back_is_told_of() {
                    WHERE failure ->> 'message' LIKE '%another process holds the folder%'";
         installation.until("it is told", SOON, why).await;
         drop(held);
-        installation.until_job(1, "done").await;
+        installation.until_state(1, "done").await;
         installation.end([worker, scheduler], 0).await;
         installation.delivered_once(1).await;
     })

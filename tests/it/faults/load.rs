@@ -9,24 +9,20 @@ use std::time::Duration;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
 use serde_json::json;
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use url::Url;
 
-use crate::support::installation::Installation;
-use crate::support::processes::Process;
+use crate::support::installation::{Installation, SLOW};
+use crate::support::servers;
 
 /// How long jobs may take to go on: a cluster notices only after a minute that a node is frozen.
 const SOON: Duration = Duration::from_secs(180);
 /// How long the producer waits for a confirm before it publishes the job again.
 const CONFIRM: Duration = Duration::from_secs(5);
 
-/// A short job for each number, and one that takes a while.
-const EXPORTS: [(&str, &str); 2] = [
-    (
-        "load",
-        r#"
+/// A short job for each number.
+const LOAD: &str = r#"
 [params]
 n = { type = "int64" }
 [source]
@@ -36,54 +32,19 @@ query = "SELECT :n AS n"
 connection = "lake"
 path       = "load/{n}"
 format     = "jsonl"
-"#,
-    ),
-    (
-        "slow",
-        r#"
-[params]
-id      = { type = "int64" }
-seconds = { type = "int64" }
-[source]
-connection = "shop"
-query = "SELECT :id AS id FROM pg_sleep(:seconds)"
-[sink]
-connection = "lake"
-path       = "slow/{id}"
-format     = "jsonl"
-"#,
-    ),
-];
+"#;
 
 /// Brings the ledger up with the exports that are used here.
 pub async fn prepare(installation: &Installation) {
-    for (name, definition) in EXPORTS {
-        installation.export(name, definition);
-    }
+    installation.export("load", LOAD);
+    installation.export("slow", SLOW);
     installation.apply().await;
-}
-
-/// A process of the program that goes to RabbitMQ by this address, and where its probes are.
-pub async fn start(
-    installation: &Installation,
-    command: &str,
-    name: &str,
-    changed: &[(&str, &str)],
-) -> (SocketAddr, Process) {
-    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let mut command = installation.command(&[command]);
-    command.env("LONGSHORE__HTTP__LISTEN", free.to_string());
-    command.envs(changed.iter().copied());
-    (free, installation.start_command(command, name))
 }
 
 /// The installation's RabbitMQ by another address (`host:port`), noticing within seconds that nobody
 /// answers.
 pub fn by(installation: &Installation, address: SocketAddr) -> String {
-    let mut url = installation.broker.clone();
-    url.set_password(None).unwrap();
-    url.set_ip_host(address.ip()).unwrap();
-    url.set_port(Some(address.port())).unwrap();
+    let mut url = servers::by(&installation.broker, address);
     url.set_query(Some("heartbeat=2"));
     url.into()
 }

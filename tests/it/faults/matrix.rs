@@ -11,6 +11,7 @@ mod scenario;
 mod scheduling;
 mod target;
 
+use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
@@ -195,6 +196,16 @@ async fn clean_again(installation: &Installation) {
 /// A value of the ledger as JSON.
 async fn json(installation: &Installation, sql: &str) -> Json {
     serde_json::from_str(&installation.database.text(sql).await).unwrap()
+}
+
+#[test]
+fn every_fail_point_is_come_to() {
+    let sinks = [To::Folder, To::Named, To::Store, To::StoreNamed, To::Postgres, To::Sqlite];
+    let straight = sinks.into_iter().flat_map(scenarios).map(|one| one.point);
+    let come_to: BTreeSet<&str> =
+        straight.chain(around::points()).chain(scheduling::points()).collect();
+    let points: BTreeSet<&str> = longshore::fail::POINTS.map(|(name, _)| name).into();
+    assert_eq!(come_to, points);
 }
 
 macro_rules! matrix {

@@ -50,11 +50,11 @@ async fn workers_wait_while_the_ledger_is_away_or_refuses_and_no_attempt_is_used
         let name = installation.database.url.path().trim_start_matches('/');
         let made = format!("CREATE DATABASE \"{name}\"");
         connect(&shop.url()).await.batch_execute(&made).await.unwrap();
-        installation.reach_shop_by(place(&shop.url()).parse().unwrap());
-        installation.export("slow", SLOW);
+        installation.reach_shop_by(servers::address(&shop.url()).parse().unwrap());
+        installation.export("slow", &slow_once());
         installation.apply().await;
-        let (_, scheduler) = start(installation, ("scheduler", "scheduler"), &[]).await;
-        let (at, worker) = start(installation, ("worker", "worker"), &[]).await;
+        let (_, scheduler) = installation.start_probed("scheduler", "scheduler", &[]);
+        let (at, worker) = installation.start_probed("worker", "worker", &[]);
         probes::until(at, "200", "").await;
         let mut jobs = 0;
         for (fault, said) in [
@@ -64,7 +64,7 @@ async fn workers_wait_while_the_ledger_is_away_or_refuses_and_no_attempt_is_used
             ("full", "SQLSTATE 53300"),
         ] {
             installation.publish(&[slow(installation, jobs + 1, 4)]).await;
-            installation.until_job(jobs + 1, "running").await;
+            installation.until_state(jobs + 1, "running").await;
             let watch = connect(&installation.database.url).await;
             let mut taken = Vec::new();
             match fault {
@@ -98,19 +98,20 @@ async fn workers_wait_while_the_ledger_is_away_or_refuses_and_no_attempt_is_used
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_on_which_the_ledger_falls_silent_are_given_up() {
     installation::with("concurrency = 3\nlease = \"60s\"", async |installation| {
-        installation.export("slow", SLOW);
+        installation.export("slow", &slow_once());
         installation.apply().await;
-        let server = place(&installation.database.url);
+        let server = servers::address(&installation.database.url);
         let silent = Proxy::start(server.clone()).await;
         let way = Proxy::start(silent.address().to_string()).await;
-        let url = [("LEDGER__URL", by(&installation.database.url, way.address()))];
-        let (_, scheduler) = start(installation, ("scheduler", "scheduler"), &url).await;
-        let (at, worker) = start(installation, ("worker", "worker"), &url).await;
+        let url = servers::by(&installation.database.url, way.address());
+        let url = [("LEDGER__URL", url.as_str())];
+        let (_, scheduler) = installation.start_probed("scheduler", "scheduler", &url);
+        let (at, worker) = installation.start_probed("worker", "worker", &url);
         probes::until(at, "200", "").await;
         // So that connections are there, and used.
         let jobs: Vec<_> = (1..=6).map(|id| slow(installation, id, 2)).collect();
         installation.publish(&jobs).await;
-        installation.until_job(3, "running").await;
+        installation.until_state(3, "running").await;
         silent.spoil(Way::ToClient, Fault::Hold);
         way.lead_to(vec![server]);
         installation.until_done(6).await;
@@ -128,14 +129,15 @@ async fn connections_on_which_the_ledger_falls_silent_are_given_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_of_the_ledger_whose_answer_was_lost_is_known_again() {
     installation::with("concurrency = 3\nlease = \"20s\"", async |installation| {
-        installation.export("slow", SLOW);
-        let broken = SLOW.replace("SELECT :id AS id", "SELECT missing AS id");
+        installation.export("slow", &slow_once());
+        let broken = slow_once().replace("SELECT :id AS id", "SELECT missing AS id");
         installation.export("broken", &broken.replace("slow/{id}", "broken/{id}"));
         installation.apply().await;
-        let way = Proxy::start(place(&installation.database.url)).await;
-        let url = [("LEDGER__URL", by(&installation.database.url, way.address()))];
+        let way = Proxy::start(servers::address(&installation.database.url)).await;
+        let url = servers::by(&installation.database.url, way.address());
+        let url = [("LEDGER__URL", url.as_str())];
         let scheduler = installation.start("scheduler", "scheduler");
-        let (at, worker) = start(installation, ("worker", "worker"), &url).await;
+        let (at, worker) = installation.start_probed("worker", "worker", &url);
         probes::until(at, "200", "").await;
         let mut jobs: Vec<_> = (1..=30).map(|id| slow(installation, id, 0)).collect();
         jobs.extend((31..=35).map(|id| {
@@ -185,7 +187,7 @@ async fn lock(session: &Client, id: i64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_of_the_ledger_that_lost_to_a_deadlock_starts_again() {
     installation::with("", async |installation| {
-        installation.export("slow", SLOW);
+        installation.export("slow", &slow_once());
         installation.apply().await;
         for id in 1..=3 {
             let (key, id) = (format!("job-{id}"), format!("id={id}"));
@@ -232,14 +234,14 @@ async fn a_transaction_of_the_ledger_that_lost_to_a_deadlock_starts_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_others_lock_in_the_ledger_costs_no_other_run_its_lease() {
     installation::with("concurrency = 3\nlease = \"18s\"", async |installation| {
-        installation.export("slow", SLOW);
+        installation.export("slow", &slow_once());
         installation.apply().await;
         let scheduler = installation.start("scheduler", "scheduler");
         let worker = installation.start("worker", "worker");
         let jobs: Vec<_> = (1..=3).map(|id| slow(installation, id, 25)).collect();
         installation.publish(&jobs).await;
         for id in 1..=3 {
-            installation.until_job(id, "running").await;
+            installation.until_state(id, "running").await;
         }
         let other = connect(&installation.database.url).await;
         other.batch_execute("BEGIN").await.unwrap();

@@ -5,16 +5,16 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use lapin::options::QueueDeleteOptions;
-use lapin::{Connection, ConnectionProperties};
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 
-use super::load::{Load, by, prepare, start};
+use super::load::{Load, by, prepare};
 use crate::probes::until;
 use crate::support::broker::Node;
-use crate::support::installation::{self, Installation, message};
+use crate::support::installation::{self, Installation, message, slow};
 use crate::support::processes::Process;
 use crate::support::proxy::{Fault, Proxy, Way};
+use crate::support::servers;
 
 const SOON: Duration = Duration::from_secs(60);
 /// Between two jobs of a load.
@@ -48,39 +48,14 @@ async fn until_all(running: [&Running; 2], status: &str, text: &str) {
     }
 }
 
-/// Publishes a job that takes so long.
-async fn slow(installation: &Installation, id: u32, seconds: u32) {
-    let body = json!({"export": "slow", "key": format!("slow-{id}"),
-                      "params": {"id": id, "seconds": seconds}});
-    installation.publish(&[message(&installation.pool, &body)]).await;
-}
-
-async fn until_slow(installation: &Installation, id: u32, state: &str) {
-    let sql =
-        format!("SELECT count(*) = 1 FROM runs WHERE key = 'slow-{id}' AND state = '{state}'");
-    installation.until(&format!("job {id} is {state}"), SOON, &sql).await;
-}
-
-/// One attempt has done it.
-async fn was_done_at_once(installation: &Installation, id: u32) {
-    let attempts = installation
-        .database
-        .text(&format!(
-            "SELECT string_agg(a.outcome, ', ') FROM runs AS r JOIN attempts AS a ON a.run = r.id
-             WHERE r.key = 'slow-{id}'"
-        ))
-        .await;
-    assert_eq!(attempts, "done", "job {id}");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_stops_runs_short_of_memory_or_loses_patience_costs_nothing() {
     let mut node = Node::start("").await;
     let settings = "concurrency = 4\nlease = \"5s\"";
     installation::on_broker(node.url(), settings, async |installation| {
         prepare(installation).await;
-        let scheduler = start(installation, "scheduler", "scheduler", &[]).await;
-        let worker = start(installation, "worker", "worker", &[]).await;
+        let scheduler = installation.start_probed("scheduler", "scheduler", &[]);
+        let worker = installation.start_probed("worker", "worker", &[]);
         let load = Load::start(installation, node.url(), PAUSE);
         until_all([&scheduler, &worker], "200", "").await;
         load.goes_on(installation, 10).await;
@@ -116,30 +91,30 @@ async fn short_of_memory(
     load: &Load,
     both: [&Running; 2],
 ) {
-    slow(installation, 1, 3).await;
-    until_slow(installation, 1, "running").await;
+    installation.publish(&[slow(installation, 1, 3)]).await;
+    installation.until_state(1, "running").await;
     node.ctl(&["set_vm_memory_high_watermark", "absolute", "1"]).await;
     // Whoever publishes is told, once one more message has passed.
     enqueue(installation, 2).await;
     until_all(both, "503", "RabbitMQ takes no messages").await;
     enqueue(installation, 5).await;
-    until_slow(installation, 1, "done").await;
+    installation.until_state(1, "done").await;
     let started = Instant::now();
     let all = ["list_queues", "messages_ready", "messages_unacknowledged", "--no-table-headers"];
     while node.ctl(&all).await.split_whitespace().any(|count| count != "0") {
         assert!(started.elapsed() < SOON, "acks do not wait behind what is published");
     }
-    until_slow(installation, 5, "queued").await;
+    installation.until_state(5, "queued").await;
     node.ctl(&["set_vm_memory_high_watermark", "0.4"]).await;
     until_all(both, "200", "").await;
-    until_slow(installation, 2, "done").await;
-    until_slow(installation, 5, "done").await;
+    installation.until_state(2, "done").await;
+    installation.until_state(5, "done").await;
     load.goes_on(installation, 10).await;
 }
 
 /// Puts a job into the ledger, whose wake-up the scheduler publishes.
 async fn enqueue(installation: &Installation, id: u32) {
-    let (key, id) = (format!("slow-{id}"), format!("id={id}"));
+    let (key, id) = (format!("job-{id}"), format!("id={id}"));
     let job = ["enqueue", "slow", "--key", &key, "--param", &id, "--param", "seconds=0"];
     installation.run(&job).await;
 }
@@ -158,22 +133,22 @@ async fn impatient(
     node.ctl(&["eval", patience]).await;
     let closed = |node: &Node| node.log().matches("timed out. Timeout value used").count();
 
-    let holds = start(installation, "worker", "holds", &[]).await;
+    let holds = installation.start_probed("worker", "holds", &[]);
     assert!(worker.1.end(SOON).await.success());
-    slow(installation, 3, 6).await;
+    installation.publish(&[slow(installation, 3, 6)]).await;
     until_told(&holds.1, "consuming was interrupted", 1).await;
     assert!(closed(node) > 0, "{}", node.log());
     load.goes_on(installation, 10).await;
-    until_slow(installation, 3, "done").await;
+    installation.until_state(3, "done").await;
     assert!(holds.1.end(SOON).await.success());
-    was_done_at_once(installation, 3).await;
+    assert_eq!(installation.attempts(3).await, "1 done");
 
     let before = closed(node);
-    let hold = [("LONGSHORE__WORKER__HOLD", "500ms")];
-    let lets_go = start(installation, "worker", "lets-go", &hold).await;
-    slow(installation, 4, 6).await;
-    until_slow(installation, 4, "done").await;
-    was_done_at_once(installation, 4).await;
+    let hold = [("WORKER__HOLD", "500ms")];
+    let lets_go = installation.start_probed("worker", "lets-go", &hold);
+    installation.publish(&[slow(installation, 4, 6)]).await;
+    installation.until_state(4, "done").await;
+    assert_eq!(installation.attempts(4).await, "1 done");
     load.goes_on(installation, 10).await;
     assert!(told(&lets_go.1, "the message is let go") > 0);
     assert_eq!(closed(node), before, "no message was held for too long");
@@ -185,13 +160,13 @@ async fn connections_that_are_cut_corrupted_or_silent_lose_nothing() {
     installation::with("concurrency = 4\nlease = \"5s\"", async |installation| {
         prepare(installation).await;
         let broker = &installation.broker;
-        let address = format!("{}:{}", broker.host_str().unwrap(), broker.port().unwrap_or(5672));
+        let address = servers::address(broker);
         let (of_scheduler, of_worker) =
             (Proxy::start(address.clone()).await, Proxy::start(address).await);
         let mut running = Vec::new();
         for (name, proxy) in [("scheduler", &of_scheduler), ("worker", &of_worker)] {
             let url = by(installation, proxy.address());
-            running.push(start(installation, name, name, &[("LONGSHORE__QUEUE__URL", &url)]).await);
+            running.push(installation.start_probed(name, name, &[("QUEUE__URL", &url)]));
         }
         let both = [&running[0], &running[1]];
         let load = Load::start(installation, broker.clone(), PAUSE);
@@ -257,28 +232,26 @@ async fn queues_that_are_deleted_under_a_worker_are_made_anew_and_their_jobs_are
         prepare(installation).await;
         let scheduler = installation.start("scheduler", "scheduler");
         let worker = installation.start("worker", "worker");
-        slow(installation, 1, 3).await;
-        until_slow(installation, 1, "running").await;
+        installation.publish(&[slow(installation, 1, 3)]).await;
+        installation.until_state(1, "running").await;
         for id in [2, 3] {
             enqueue(installation, id).await;
         }
         let sent = "SELECT count(*) = 2 FROM outbox WHERE kind = 'wake' AND sent_at IS NOT NULL
-                    AND run IN (SELECT id FROM runs WHERE key IN ('slow-2', 'slow-3'))";
+                    AND run IN (SELECT id FROM runs WHERE key IN ('job-2', 'job-3'))";
         installation.until("both wake-ups are sent", SOON, sent).await;
 
-        let connection =
-            Connection::connect(installation.broker.as_str(), ConnectionProperties::default());
-        let channel = connection.await.unwrap().create_channel().await.unwrap();
+        let channel = servers::channel(&installation.broker).await;
         for kind in ["jobs", "dead"] {
             let queue = format!("longshore.{kind}.{}", installation.pool);
             channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.unwrap();
         }
         until_told(&worker, "the broker cancelled the consumer", 1).await;
-        until_slow(installation, 1, "done").await;
-        was_done_at_once(installation, 1).await;
+        installation.until_state(1, "done").await;
+        assert_eq!(installation.attempts(1).await, "1 done");
         // New jobs come, and letters find their queue.
-        slow(installation, 4, 0).await;
-        until_slow(installation, 4, "done").await;
+        installation.publish(&[slow(installation, 4, 0)]).await;
+        installation.until_state(4, "done").await;
         installation.publish(&[message(&installation.pool, &json!([]))]).await;
         assert_eq!(installation.letters(1).await[0]["class"], "malformed");
 
@@ -288,15 +261,15 @@ async fn queues_that_are_deleted_under_a_worker_are_made_anew_and_their_jobs_are
             .client
             .batch_execute(
                 "UPDATE runs SET changed_at = changed_at - interval '2 hours'
-                 WHERE key IN ('slow-2', 'slow-3');
+                 WHERE key IN ('job-2', 'job-3');
                  UPDATE outbox SET sent_at = sent_at - interval '2 hours'
-                 WHERE run IN (SELECT id FROM runs WHERE key IN ('slow-2', 'slow-3'))",
+                 WHERE run IN (SELECT id FROM runs WHERE key IN ('job-2', 'job-3'))",
             )
             .await
             .unwrap();
         for id in [2, 3] {
-            until_slow(installation, id, "done").await;
-            was_done_at_once(installation, id).await;
+            installation.until_state(id, "done").await;
+            assert_eq!(installation.attempts(id).await, "1 done");
         }
         installation.end([worker, scheduler], 1).await;
     })

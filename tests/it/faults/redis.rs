@@ -63,22 +63,22 @@ async fn workers_pause_while_redis_is_away_and_running_jobs_go_on() {
     let mut server = Redis::start().await;
     let servers = (servers::postgres(), server.url());
     installation::on(servers, "concurrency = 2\nlease = \"5s\"", async |installation| {
-        installation.export("slow", SLOW);
+        installation.export("slow", &slow_once());
         installation.apply().await;
         let scheduler = installation.start("scheduler", "scheduler");
-        let (at, worker) = start(installation, ("worker", "worker"), &[]).await;
+        let (at, worker) = installation.start_probed("worker", "worker", &[]);
         probes::until(at, "200", "").await;
         let mut jobs = 0;
         for (fault, said) in FAULTS {
             installation.publish(&[slow(installation, jobs + 1, 3)]).await;
-            installation.until_job(jobs + 1, "running").await;
+            installation.until_state(jobs + 1, "running").await;
             begin(&mut server, fault).await;
             probes::until(at, "503", said).await;
             let more: Vec<_> = (2..=5).map(|number| slow(installation, jobs + number, 0)).collect();
             installation.publish(&more).await;
             if fault != "loading" {
                 // It needs no claim to end.
-                installation.until_job(jobs + 1, "done").await;
+                installation.until_state(jobs + 1, "done").await;
                 let accepted = installation.database.number("SELECT count(*) FROM runs").await;
                 assert_eq!(accepted, jobs + 1, "{fault}: without a claim nothing is begun");
             }

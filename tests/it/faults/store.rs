@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::{Method, Response};
+use tokio::net::TcpListener;
 
 use super::*;
 use crate::support::installation;

@@ -53,10 +53,10 @@ async fn with_town(test: impl AsyncFnOnce(&Installation, &mut Postgres, &Proxy))
     let mut town = Postgres::start(&[]).await;
     let made = "CREATE TABLE rows (run bigint, n int)";
     connect(&town.url()).await.batch_execute(made).await.unwrap();
-    let way = Proxy::start(place(&town.url())).await;
+    let way = Proxy::start(servers::address(&town.url())).await;
     let servers = (servers::postgres(), servers::redis());
     installation::on(servers, "concurrency = 1\nlease = \"20s\"", async |installation| {
-        let url = by(&town.url(), way.address());
+        let url = servers::by(&town.url(), way.address());
         installation.add_connections(&format!("[town]\ntype = \"postgres\"\nurl = \"{url}\"\n"));
         installation.export("reads", READS);
         installation.export("writes", WRITES);
@@ -89,7 +89,7 @@ async fn what_is_cut_while_it_is_read_is_read_again_from_the_beginning() {
         let cut = way.cut_at(Way::ToClient, b"here it is cut", 4);
         installation.publish(&[job(installation, "reads", 0)]).await;
         cut.await.unwrap();
-        installation.until_job(0, "done").await;
+        installation.until_state(0, "done").await;
         // A cut connection is a failure; a server that says it goes is not.
         assert_eq!((installation.failures(0).await, installation.rows_of(0).await), (1, ROWS));
 
@@ -103,7 +103,7 @@ async fn what_is_cut_while_it_is_read_is_read_again_from_the_beginning() {
         installation.publish(&[job(installation, "reads", 2)]).await;
         until_reading().await;
         watch.query(&format!("SELECT pg_cancel_backend(pid) {session}"), &[]).await.unwrap();
-        installation.until_job(2, "done").await;
+        installation.until_state(2, "done").await;
         assert_eq!((installation.failures(2).await, installation.rows_of(2).await), (1, ROWS));
 
         installation.publish(&[job(installation, "reads", 3)]).await;
@@ -112,7 +112,7 @@ async fn what_is_cut_while_it_is_read_is_read_again_from_the_beginning() {
         let waits = "SELECT waits > 1 FROM runs WHERE key = 'job-3'";
         installation.until("it waits", SOON, waits).await;
         town.restart().await;
-        installation.until_job(3, "done").await;
+        installation.until_state(3, "done").await;
         assert_eq!((installation.failures(3).await, installation.rows_of(3).await), (0, ROWS));
         installation.end([worker, scheduler], 0).await;
         assert_eq!(installation.database.number("SELECT count(*) FROM deliveries").await, 3);
@@ -122,17 +122,7 @@ async fn what_is_cut_while_it_is_read_is_read_again_from_the_beginning() {
 
 /// A worker that stands still where `point` says, until it is let go on.
 fn standing(installation: &Installation, name: &str, point: &str) -> Process {
-    let mut command = installation.command(&["worker"]);
-    command.env("LONGSHORE_FAIL", format!("{point}@1=stop"));
-    installation.start_command(command, name)
-}
-
-/// Waits until a process has stopped itself.
-async fn stopped(process: &Process) {
-    let status = format!("/proc/{}/status", process.id());
-    while !std::fs::read_to_string(&status).unwrap().contains("T (stopped)") {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    installation.start_command(installation.failing(&["worker"], &format!("{point}=stop")), name)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -148,7 +138,8 @@ async fn whatever_happens_to_the_target_around_the_commit_rows_are_there_once() 
         ] {
             let worker = standing(installation, fault, point);
             installation.publish(&[job(installation, "writes", id)]).await;
-            stopped(&worker).await;
+            worker.stopped(SOON).await;
+            let mut cut = None;
             match fault {
                 "restarted" => town.restart().await,
                 "killed" => {
@@ -156,7 +147,7 @@ async fn whatever_happens_to_the_target_around_the_commit_rows_are_there_once() 
                     town.kill();
                     town.restart().await;
                 }
-                "cut" => drop(way.cut_at(Way::ToClient, b"COMMIT\0", 0)),
+                "cut" => cut = Some(way.cut_at(Way::ToClient, b"COMMIT\0", 0)),
                 _ => {}
             }
             let other = connect(&town.url()).await;
@@ -175,7 +166,10 @@ async fn whatever_happens_to_the_target_around_the_commit_rows_are_there_once() 
                 let lock = "SELECT FROM longshore_deliveries FOR UPDATE; COMMIT";
                 other.batch_execute(lock).await.unwrap();
             }
-            installation.until_job(id, "done").await;
+            installation.until_state(id, "done").await;
+            if let Some(cut) = cut {
+                tokio::time::timeout(SOON, cut).await.expect("the answer passed").unwrap();
+            }
             let rows = format!("SELECT count(*), count(DISTINCT n) FROM rows WHERE run = {id}");
             let row = connect(&town.url()).await.query_one(&rows, &[]).await.unwrap();
             assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (5000, 5000), "{fault}");

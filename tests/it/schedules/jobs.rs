@@ -1,7 +1,7 @@
 //! What schedules of several actors have in common: an export whose jobs stand at a gate, processes
 //! that die or stand still at a fail point, and how runs stand.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
@@ -27,6 +27,26 @@ connection = "SINK"
 path       = "gated/{id}"
 format     = "jsonl"
 "#;
+
+/// Its table is not there until it is mended. `NAME` is that of the export, with the params of [`GATED`].
+pub const BROKEN: &str = r#"
+[params]
+id   = { type = "int64" }
+gate = { type = "int64", default = 0 }
+[source]
+connection = "shop"
+query = "SELECT :id AS id FROM mended WHERE :gate = 0"
+[sink]
+connection = "lake"
+path       = "NAME/{id}"
+format     = "jsonl"
+"#;
+
+/// Makes the table of [`BROKEN`].
+pub async fn mend(installation: &Installation) {
+    let sql = "CREATE TABLE mended AS SELECT 1 AS n";
+    installation.database.client.batch_execute(sql).await.unwrap();
+}
 
 /// An installation with the export `gated`; `worker` are more settings of `[worker]`.
 pub async fn with(worker: &str, test: impl AsyncFnOnce(&Installation)) {
@@ -72,9 +92,7 @@ pub async fn open(installation: &Installation, gate: i64) {
 
 /// Starts a process of the program with fail points set: see `src/fail.rs`.
 pub fn failing(installation: &Installation, command: &str, points: &str, name: &str) -> Process {
-    let mut command = installation.command(&[command]);
-    command.env("LONGSHORE_FAIL", points);
-    installation.start_command(command, name)
+    installation.start_command(installation.failing(&[command], points), name)
 }
 
 /// A scheduler that dies if its sweeper has anything to do: what goes on beside it goes on by itself.
@@ -82,37 +100,11 @@ pub fn without_sweeper(installation: &Installation) -> Process {
     failing(installation, "scheduler", "swept=kill", "scheduler")
 }
 
-/// Waits until a process stands still, as a fail point lets it.
-pub async fn still(process: &Process) {
-    let started = Instant::now();
-    loop {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.id())).unwrap();
-        // Its name, in brackets, may hold anything.
-        if stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T')) {
-            return;
-        }
-        assert!(started.elapsed() < SOON, "it does not stand still:\n{}", process.log());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 /// Waits until a process has died of a fail point.
 pub async fn died(mut process: Process) {
     use std::os::unix::process::ExitStatusExt;
     let status = process.ended(SOON).await;
     assert_eq!(status.signal(), Some(9), "{status}:\n{}", process.log());
-}
-
-/// Something about the run of `job-{id}`.
-pub async fn of_run(installation: &Installation, id: i64, expression: &str) -> String {
-    let sql = format!("SELECT ({expression})::text FROM runs WHERE key = 'job-{id}'");
-    installation.database.text(&sql).await
-}
-
-/// Waits until the run of `job-{id}` is in a state.
-pub async fn until_state(installation: &Installation, id: i64, state: &str) {
-    let sql = format!("SELECT count(*) = 1 FROM runs WHERE key = 'job-{id}' AND state = '{state}'");
-    installation.until(&format!("job {id} is {state}"), SOON, &sql).await;
 }
 
 /// Waits until so many rows are there.
@@ -123,17 +115,8 @@ pub async fn until_count(installation: &Installation, number: i64, of: &str) {
 
 /// Cancels the run of `job-{id}`.
 pub async fn cancel(installation: &Installation, id: i64) {
-    let run = of_run(installation, id, "id").await;
+    let run = installation.of_run(id, "id").await;
     installation.run(&["runs", "cancel", &run, "--reason", "a test"]).await;
-}
-
-/// The attempts of the run of `job-{id}`, as `fence outcome`.
-pub async fn attempts(installation: &Installation, id: i64) -> String {
-    let sql = format!(
-        "SELECT coalesce(string_agg(a.fence || ' ' || coalesce(a.outcome, '-'), ', ' ORDER BY a.fence), '')
-         FROM runs AS r JOIN attempts AS a ON a.run = r.id WHERE r.key = 'job-{id}'"
-    );
-    installation.database.text(&sql).await
 }
 
 /// Whether somebody waits for such a lock of this database: a condition over `pg_locks`.

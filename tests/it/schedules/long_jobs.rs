@@ -2,9 +2,7 @@
 //! of the wake-up that stands for it; killed then, it is taken up again when its heartbeat expires,
 //! and no sooner. (Frozen, drained or cancelled then: schedule 9. Drained before: `lifecycle`.)
 
-use super::jobs::{
-    self, attempts, delivered_once, job, of_run, open, shut, until_count, until_state,
-};
+use super::jobs::{self, delivered_once, job, open, shut, until_count};
 
 /// The wake-up that stands for the message of the run of `job-{id}`.
 fn stands_for(id: i64) -> String {
@@ -23,7 +21,7 @@ async fn a_job_that_was_let_go_is_taken_up_when_its_heartbeat_expires_and_no_soo
             shut(installation, id).await;
             workers.push(installation.start("worker", name));
             installation.publish(&[job(installation, id, id)]).await;
-            until_state(installation, id, "running").await;
+            installation.until_state(id, "running").await;
         }
         for id in [1, 2] {
             until_count(installation, 1, &stands_for(id)).await;
@@ -33,7 +31,7 @@ async fn a_job_that_was_let_go_is_taken_up_when_its_heartbeat_expires_and_no_soo
         let next = installation.start_command(command, "next");
         let alive = workers.pop().unwrap();
         workers.pop().unwrap().kill();
-        let heartbeat = of_run(installation, 1, "heartbeat").await;
+        let heartbeat = installation.of_run(1, "heartbeat").await;
         let second = "attempts AS a JOIN runs AS r ON r.id = a.run
                       WHERE r.key = 'job-1' AND a.fence = 2";
         until_count(installation, 1, second).await;
@@ -47,9 +45,9 @@ async fn a_job_that_was_let_go_is_taken_up_when_its_heartbeat_expires_and_no_soo
         }
         until_count(installation, 2, "runs WHERE state = 'done'").await;
         installation.end([next, alive, scheduler], 0).await;
-        assert_eq!(attempts(installation, 1).await, "1 crashed, 2 done");
-        assert_eq!(of_run(installation, 1, "crashes || ' ' || failures").await, "1 1");
-        assert_eq!(attempts(installation, 2).await, "1 done");
+        assert_eq!(installation.attempts(1).await, "1 crashed, 2 done");
+        assert_eq!(installation.of_run(1, "crashes || ' ' || failures").await, "1 1");
+        assert_eq!(installation.attempts(2).await, "1 done");
         delivered_once(installation, [1, 2]).await;
     })
     .await;

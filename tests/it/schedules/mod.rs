@@ -193,9 +193,7 @@ impl Scene<'_> {
 
     /// Starts a worker that stands still, or dies, when it comes to a point.
     fn worker(&self, name: &str, fail: &str) -> Process {
-        let mut command = self.installation.command(&["worker"]);
-        command.env("LONGSHORE_FAIL", fail);
-        self.installation.start_command(command, name)
+        self.installation.start_command(self.installation.failing(&["worker"], fail), name)
     }
 
     /// A worker for each target, that stands still at a point of the job for it. There is no scheduler

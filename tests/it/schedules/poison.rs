@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use super::jobs::{self, GATED, SOON, delivered_once, died, failing, job, of_run};
+use super::jobs::{self, GATED, SOON, delivered_once, died, failing, job};
 use crate::support::installation::{Installation, message};
 
 /// A run of these dies where its tables are listed, and nothing else passes there.
@@ -88,7 +88,7 @@ async fn a_job_that_kills_its_workers_is_dead_after_three_and_counts_against_no_
         ] {
             assert_eq!(installation.database.number(sql).await, expected, "{sql}");
         }
-        assert_eq!(of_run(installation, 1, "state").await, "done");
+        assert_eq!(installation.of_run(1, "state").await, "done");
     })
     .await;
 }

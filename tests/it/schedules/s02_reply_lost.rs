@@ -83,8 +83,7 @@ async fn answers_that_are_lost_on_the_last_attempt_are_found_out_and_nothing_is_
             (Bucket, "part-brought", "CONNECTIONS__STORE__ENDPOINT", ways[2].by(&store)),
             (Object, "decided", "CONNECTIONS__STORE__ENDPOINT", ways[2].by(&store)),
         ] {
-            let mut command = scene.installation.command(&["worker"]);
-            command.env("LONGSHORE_FAIL", format!("{point}=stop"));
+            let mut command = scene.installation.failing(&["worker"], &format!("{point}=stop"));
             command.env(format!("LONGSHORE__{variable}"), by);
             let worker = scene.installation.start_command(command, target.export());
             until(&worker, &["taking jobs"]).await;

@@ -3,22 +3,17 @@
 
 use super::*;
 use crate::support::proxy::Proxy;
-use crate::support::servers::amqp;
+use crate::support::servers::{self, amqp};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_lost_its_message_and_its_claim_opens_last_and_the_other_is_fenced_out() {
     with(8, "append", async |scene| {
         let targets = [Folder, Object, Table, Sqlite];
-        let mut url = amqp();
-        let server = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap_or(5672));
-        let proxy = Proxy::start(server).await;
-        url.set_password(None).unwrap();
-        url.set_ip_host(proxy.address().ip()).unwrap();
-        url.set_port(Some(proxy.address().port())).unwrap();
+        let proxy = Proxy::start(servers::address(&amqp())).await;
+        let url = servers::by(&amqp(), proxy.address());
         let old: Vec<Process> = (0..targets.len())
             .map(|number| {
-                let mut command = scene.installation.command(&["worker"]);
-                command.env("LONGSHORE_FAIL", "claimed=stop");
+                let mut command = scene.installation.failing(&["worker"], "claimed=stop");
                 command.env("LONGSHORE__QUEUE__URL", url.as_str());
                 scene.installation.start_command(command, &format!("old-{number}"))
             })

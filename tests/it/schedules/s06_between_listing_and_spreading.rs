@@ -11,9 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::jobs::{
-    SOON, attempts, cancel, died, failing, let_postings_go, of_run, still, until_count, until_state,
-};
+use super::jobs::{SOON, cancel, died, failing, let_postings_go, until_count};
 use crate::support::installation::{self, Installation};
 
 const COPY: &str = r#"
@@ -76,12 +74,12 @@ async fn whoever_dies_before_or_after_a_run_is_spread_leaves_each_table_to_be_de
         // Until another looks, there is a table less and one more.
         sql(installation, "DROP TABLE shop.t1; CREATE TABLE shop.later AS SELECT 4 AS id").await;
         let second = failing(installation, "worker", "listed=stop,spread=kill", "second");
-        still(&second).await;
+        second.stopped(SOON).await;
         scheduler.kill();
         second.signal("CONT");
         died(second).await;
         assert_eq!(
-            of_run(installation, 1, "state || ' ' || parts || ' ' || crashes").await,
+            installation.of_run(1, "state || ' ' || parts || ' ' || crashes").await,
             "done 3 1"
         );
         died(failing(installation, "scheduler", "dispatch-published=kill", "second-scheduler"))
@@ -101,7 +99,7 @@ async fn whoever_listed_in_an_epoch_that_has_passed_adds_no_part_to_the_next() {
     with_tables(2, async |installation| {
         let scheduler = installation.start("scheduler", "scheduler");
         let late = failing(installation, "worker", "listed=stop", "late");
-        still(&late).await;
+        late.stopped(SOON).await;
         // The next attempt finds nothing, and is replayed when something is there.
         sql(installation, "ALTER SCHEMA shop RENAME TO away").await;
         let second = installation.start("worker", "second");
@@ -118,7 +116,7 @@ async fn whoever_listed_in_an_epoch_that_has_passed_adds_no_part_to_the_next() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         installation.end([late, second, scheduler], 0).await;
-        assert_eq!(attempts(installation, 1).await, "1 crashed, 2 dead, 3 done");
+        assert_eq!(installation.attempts(1).await, "1 crashed, 2 dead, 3 done");
         copied(installation, &["shop.later", "shop.t1"]).await;
     })
     .await;
@@ -131,17 +129,17 @@ async fn a_run_that_is_cancelled_while_it_is_spread_has_no_parts_and_then_they_a
         // Listed, and cancelled before it is spread.
         let scheduler = installation.start("scheduler", "scheduler");
         let worker = failing(installation, "worker", "listed=stop,spread=stop", "worker");
-        still(&worker).await;
+        worker.stopped(SOON).await;
         cancel(installation, 1).await;
         worker.signal("CONT");
-        until_state(installation, 1, "cancelled").await;
+        installation.until_state(1, "cancelled").await;
         assert_eq!(installation.database.number("SELECT count(*) FROM runs").await, 1);
 
         // Spread, and cancelled before its worker knows. Its parts are runs of their own.
         installation.run(&["enqueue", "copy", "--key", "job-2"]).await;
-        still(&worker).await;
+        worker.stopped(SOON).await;
         installation.run(&["pause", "--connection", "lake", "--reason", "a test"]).await;
-        let run = of_run(installation, 2, "id").await;
+        let run = installation.of_run(2, "id").await;
         let asked = ["runs", "cancel", &run, "--reason", "a test"];
         let refused = installation.command(&asked).output().unwrap();
         let told = String::from_utf8(refused.stderr).unwrap();

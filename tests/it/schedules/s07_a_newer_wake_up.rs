@@ -6,9 +6,7 @@ use std::time::Duration;
 use longshore::claims::redis::RedisClaims;
 use longshore::claims::{Claim, Claimed, Claims};
 
-use super::jobs::{
-    self, GATED, SOON, add_folder, delivered_once, enqueue, failing, still, until_count,
-};
+use super::jobs::{self, GATED, SOON, add_folder, delivered_once, enqueue, failing, until_count};
 use crate::support::installation::Installation;
 
 /// Somebody who is never heard of again has the key of `job-{id}`, for a while.
@@ -37,7 +35,7 @@ async fn a_wake_up_that_took_the_place_of_a_published_one_is_not_marked_sent_wit
         hold(installation, 3).await;
         let points = "dispatch-published=stop,swept=kill";
         let scheduler = failing(installation, "scheduler", points, "scheduler");
-        still(&scheduler).await;
+        scheduler.stopped(SOON).await;
         until_count(installation, 1, "waiters").await;
         installation.run(&["resume", "--export", "paused", "--reason", "a test"]).await;
         // One is done; of the others each has a new wake-up, and one of them is due already.

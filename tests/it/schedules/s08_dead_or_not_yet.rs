@@ -7,38 +7,18 @@ use longshore::queue::{DeadHeaders, Destination, Outgoing, Properties, Queue};
 use serde_json::json;
 
 use super::jobs::{
-    self, attempts, delivered_once, died, failing, job_of, let_postings_go, of_run, still,
-    until_state,
+    self, BROKEN, SOON, delivered_once, died, failing, job_of, let_postings_go, mend,
 };
 use crate::support::installation::Installation;
 use crate::support::servers::amqp;
 
-/// Its table is not there until it is mended.
-const BROKEN: &str = r#"
-[params]
-id   = { type = "int64" }
-gate = { type = "int64", default = 0 }
-[source]
-connection = "shop"
-query = "SELECT :id AS id FROM mended WHERE :gate = 0"
-[sink]
-connection = "lake"
-path       = "broken/{id}"
-format     = "jsonl"
-"#;
-
 async fn with_broken(worker: &str, test: impl AsyncFnOnce(&Installation)) {
     jobs::with(worker, async |installation| {
-        installation.export("broken", BROKEN);
+        installation.export("broken", &BROKEN.replace("NAME", "broken"));
         installation.run(&["apply"]).await;
         test(installation).await;
     })
     .await;
-}
-
-async fn mend(installation: &Installation) {
-    let sql = "CREATE TABLE mended AS SELECT 1 AS n";
-    installation.database.client.batch_execute(sql).await.unwrap();
 }
 
 const REPLAY: [&str; 5] = ["dead", "replay", "--all", "--reason", "mended"];
@@ -49,16 +29,16 @@ async fn a_dispatcher_that_dies_with_a_dead_letter_leaves_it_to_the_next() {
         let worker = installation.start("worker", "worker");
         installation.publish(&[job_of(installation, "broken", 1, 0)]).await;
         died(failing(installation, "scheduler", "dispatch-taken=kill", "first")).await;
-        assert_eq!(of_run(installation, 1, "state").await, "dead");
+        assert_eq!(installation.of_run(1, "state").await, "dead");
         assert_eq!(installation.pools.ready().await, (0, 0), "there is no letter yet");
         let_postings_go(installation).await;
         let scheduler = installation.start("scheduler", "second");
         let letters = installation.letters(1).await;
-        assert_eq!(letters[0]["run"], of_run(installation, 1, "id").await);
+        assert_eq!(letters[0]["run"], installation.of_run(1, "id").await);
         mend(installation).await;
         let report = installation.objects(&REPLAY).await;
         assert_eq!(report[0]["replayed"], 1, "{report:?}");
-        until_state(installation, 1, "done").await;
+        installation.until_state(1, "done").await;
         installation.end([worker, scheduler], 0).await;
         delivered_once(installation, [1]).await;
     })
@@ -71,14 +51,14 @@ async fn a_letter_that_comes_after_its_run_was_replayed_changes_nothing() {
         let worker = installation.start("worker", "worker");
         let late = failing(installation, "scheduler", "dispatch-taken=stop", "late");
         installation.publish(&[job_of(installation, "broken", 1, 0)]).await;
-        still(&late).await;
+        late.stopped(SOON).await;
         mend(installation).await;
-        let run = of_run(installation, 1, "id").await;
+        let run = installation.of_run(1, "id").await;
         let replay = ["dead", "replay", "--run", &run, "--reason", "mended"];
         let report = installation.objects(&replay).await;
         assert_eq!(report[0]["replayed"], 1, "{report:?}");
         let scheduler = installation.start("scheduler", "scheduler");
-        until_state(installation, 1, "done").await;
+        installation.until_state(1, "done").await;
 
         late.signal("CONT");
         let letters = installation.letters(1).await;
@@ -87,7 +67,7 @@ async fn a_letter_that_comes_after_its_run_was_replayed_changes_nothing() {
         let told = (&report[0]["replayed"], &report[0]["superseded"]);
         assert_eq!(told, (&json!(0), &json!(1)), "{report:?}");
         installation.end([worker, scheduler, late], 0).await;
-        assert_eq!(attempts(installation, 1).await, "1 dead, 2 done");
+        assert_eq!(installation.attempts(1).await, "1 dead, 2 done");
         delivered_once(installation, [1]).await;
     })
     .await;
@@ -99,10 +79,10 @@ async fn a_run_that_is_not_dead_yet_is_not_replayed() {
         let scheduler = installation.start("scheduler", "scheduler");
         let first = failing(installation, "worker", "failing=stop", "first");
         installation.publish(&[job_of(installation, "broken", 1, 0)]).await;
-        still(&first).await;
-        assert_eq!(of_run(installation, 1, "state").await, "closing");
+        first.stopped(SOON).await;
+        assert_eq!(installation.of_run(1, "state").await, "closing");
         mend(installation).await;
-        let run = of_run(installation, 1, "id").await;
+        let run = installation.of_run(1, "id").await;
         let replay = ["dead", "replay", "--run", &run, "--reason", "too early"];
         let refused = installation.command(&replay).output().unwrap();
         let told = String::from_utf8(refused.stderr).unwrap();
@@ -113,7 +93,7 @@ async fn a_run_that_is_not_dead_yet_is_not_replayed() {
         let report = installation.objects(&REPLAY).await;
         let told = (&report[0]["replayed"], &report[0]["superseded"]);
         assert_eq!(told, (&json!(0), &json!(1)), "{report:?}");
-        assert_eq!(of_run(installation, 1, "state || epoch").await, "closing0");
+        assert_eq!(installation.of_run(1, "state || epoch").await, "closing0");
 
         first.kill();
         let second = installation.start("worker", "second");
@@ -121,7 +101,7 @@ async fn a_run_that_is_not_dead_yet_is_not_replayed() {
         assert_eq!(letters[0]["class"], "permanent", "{letters:?}");
         let report = installation.objects(&REPLAY).await;
         assert_eq!(report[0]["replayed"], 1, "{report:?}");
-        until_state(installation, 1, "done").await;
+        installation.until_state(1, "done").await;
         installation.end([second, scheduler], 0).await;
         delivered_once(installation, [1]).await;
     })

@@ -4,7 +4,7 @@
 
 use serde_json::{Value as Json, json};
 
-use super::jobs::{self, delivered_once, job, of_run, open, shut, until_count, until_state};
+use super::jobs::{self, delivered_once, job, open, shut, until_count};
 
 /// So many keys are asked for twice at the same time.
 const RACES: i64 = 20;
@@ -43,21 +43,21 @@ async fn of_two_contents_of_one_key_one_is_delivered_and_the_other_told() {
         installation.letters(1).await;
         until_count(installation, 2, "runs WHERE state = 'done'").await;
         // Done, as the done-mark tells, and as the ledger alone does.
-        let done = of_run(installation, 1, "to_json(runs)").await;
+        let done = installation.of_run(1, "to_json(runs)").await;
         installation.publish(&[other(&job(installation, 1, 0))]).await;
         installation.letters(2).await;
         installation.redis.flush().await;
         installation.publish(&[other(&job(installation, 1, 0))]).await;
         installation.letters(3).await;
-        assert_eq!(of_run(installation, 1, "to_json(runs)").await, done);
+        assert_eq!(installation.of_run(1, "to_json(runs)").await, done);
         // Running.
         shut(installation, 3).await;
         installation.publish(&[job(installation, 3, 3)]).await;
-        until_state(installation, 3, "running").await;
+        installation.until_state(3, "running").await;
         installation.publish(&[other(&job(installation, 3, 3))]).await;
         installation.letters(4).await;
         open(installation, 3).await;
-        until_state(installation, 3, "done").await;
+        installation.until_state(3, "done").await;
         // At the same time.
         let races: Vec<Json> = (4..4 + RACES).map(|id| job(installation, id, 0)).collect();
         let both: Vec<Json> = races.iter().flat_map(|job| [other(job), job.clone()]).collect();

@@ -4,19 +4,14 @@
 use std::time::Instant;
 
 use lapin::options::{BasicGetOptions, BasicNackOptions};
-use lapin::{Connection, ConnectionProperties};
 
-use super::jobs::{
-    self, SOON, attempts, delivered_once, enqueue, job, open, shut, until_count, until_state,
-};
+use super::jobs::{self, SOON, delivered_once, enqueue, job, open, shut, until_count};
 use crate::support::installation::Installation;
-use crate::support::servers::amqp;
+use crate::support::servers::{amqp, channel};
 
 /// Gives whatever is on the job queue back to it, until the broker has put so many messages aside.
 async fn give_back(installation: &Installation, letters: usize) {
-    let properties = ConnectionProperties::default();
-    let connection = Connection::connect(amqp().as_str(), properties).await.unwrap();
-    let channel = connection.create_channel().await.unwrap();
+    let channel = channel(&amqp()).await;
     let queue = format!("longshore.jobs.{}", installation.pool);
     let started = Instant::now();
     while installation.pools.ready().await != (0, letters as u64) {
@@ -30,7 +25,7 @@ async fn give_back(installation: &Installation, letters: usize) {
             }
         }
     }
-    connection.close(200, "OK".into()).await.unwrap();
+    channel.close(200, "OK".into()).await.unwrap();
     let found = installation.letters(letters).await;
     for letter in found {
         let reason = letter["reason"].as_str().unwrap();
@@ -69,7 +64,7 @@ async fn what_the_broker_gives_up_while_the_run_is_at_work_is_neither_lost_nor_d
         let enqueue =
             ["enqueue", "gated", "--key", "job-1", "--param", "id=1", "--param", "gate=1"];
         installation.run(&enqueue).await;
-        until_state(installation, 1, "running").await;
+        installation.until_state(1, "running").await;
         // A duplicate, which nobody has a slot for; it is replayed while the run is at work.
         installation.publish(&[job(installation, 1, 1)]).await;
         give_back(installation, 1).await;
@@ -83,12 +78,12 @@ async fn what_the_broker_gives_up_while_the_run_is_at_work_is_neither_lost_nor_d
         scheduler.signal("CONT");
         let second = installation.start("worker", "second");
         open(installation, 1).await;
-        until_state(installation, 1, "done").await;
-        assert_eq!(attempts(installation, 1).await, "1 crashed, 2 done");
+        installation.until_state(1, "done").await;
+        assert_eq!(installation.attempts(1).await, "1 crashed, 2 done");
         let report = installation.objects(&REPLAY).await;
         assert_eq!(report[0]["replayed"], 2, "{report:?}");
         installation.end([second, scheduler], 0).await;
-        assert_eq!(attempts(installation, 1).await, "1 crashed, 2 done");
+        assert_eq!(installation.attempts(1).await, "1 crashed, 2 done");
         delivered_once(installation, [1]).await;
     })
     .await;

@@ -9,8 +9,8 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 
 use super::jobs::{
-    self, GATED, SOON, add_folder, attempts, cancel, delivered_once, failing, job, job_of, of_run,
-    open, shut, still, until_count, until_state, waits_for, without_sweeper,
+    self, GATED, SOON, add_folder, cancel, delivered_once, failing, job, job_of, open, shut,
+    until_count, waits_for, without_sweeper,
 };
 use crate::support::installation::{self, Installation};
 
@@ -51,7 +51,7 @@ async fn a_holder_that_records_while_another_looks_and_parks_wakes_it() {
         let first = installation.start("worker", "first");
         shut(installation, 1).await;
         installation.publish(&[job(installation, 1, 1)]).await;
-        until_state(installation, 1, "running").await;
+        installation.until_state(1, "running").await;
         gate_parking(installation).await;
         let second = installation.start("worker", "second");
         installation.publish(&[job(installation, 2, 0)]).await;
@@ -60,11 +60,11 @@ async fn a_holder_that_records_while_another_looks_and_parks_wakes_it() {
         open(installation, 1).await;
         let records = waits_for("l.locktype IN ('transactionid', 'tuple')");
         installation.until("the first records", SOON, &records).await;
-        assert_ne!(of_run(installation, 1, "state").await, "done");
+        assert_ne!(installation.of_run(1, "state").await, "done");
         open(installation, PARKING).await;
-        until_state(installation, 2, "done").await;
+        installation.until_state(2, "done").await;
         installation.end([first, second, scheduler], 0).await;
-        assert_eq!(attempts(installation, 2).await, "1 done");
+        assert_eq!(installation.attempts(2).await, "1 done");
         delivered_once(installation, [1, 2]).await;
     })
     .await;
@@ -79,7 +79,7 @@ async fn what_a_woken_run_does_not_take_is_the_next_one_s_though_it_was_cancelle
         let worker = installation.start("worker", "worker");
         shut(installation, 1).await;
         installation.publish(&[job(installation, 1, 1)]).await;
-        until_state(installation, 1, "running").await;
+        installation.until_state(1, "running").await;
         for (waiting, id, export) in [(1, 2, "gated"), (2, 3, "other"), (3, 4, "gated")] {
             installation.publish(&[job_of(installation, export, id, 0)]).await;
             until_count(installation, waiting, "waiters").await;
@@ -87,7 +87,7 @@ async fn what_a_woken_run_does_not_take_is_the_next_one_s_though_it_was_cancelle
         // Nobody tells the woken ones.
         scheduler.signal("STOP");
         open(installation, 1).await;
-        until_state(installation, 1, "done").await;
+        installation.until_state(1, "done").await;
         let woken = "outbox AS o JOIN runs AS r ON r.id = o.run
                      WHERE o.kind = 'wake' AND o.sent_at IS NULL AND r.key = ";
         until_count(installation, 1, &format!("{woken}'job-2'")).await;
@@ -96,14 +96,14 @@ async fn what_a_woken_run_does_not_take_is_the_next_one_s_though_it_was_cancelle
         until_count(installation, 1, "waiters").await;
         installation.run(&["pause", "--export", "other", "--reason", "a test"]).await;
         scheduler.signal("CONT");
-        until_state(installation, 4, "done").await;
+        installation.until_state(4, "done").await;
         until_count(installation, 1, "waiters WHERE resource = 'pause/export/other'").await;
         installation.run(&["resume", "--export", "other", "--reason", "a test"]).await;
-        until_state(installation, 3, "done").await;
+        installation.until_state(3, "done").await;
         installation.end([worker, scheduler], 0).await;
         let attempted = "SELECT count(*) FROM attempts";
         assert_eq!(installation.database.number(attempted).await, 3);
-        assert_eq!(of_run(installation, 2, "state").await, "cancelled");
+        assert_eq!(installation.of_run(2, "state").await, "cancelled");
         delivered_once(installation, [1, 3, 4]).await;
     })
     .await;
@@ -128,7 +128,7 @@ async fn a_cancel_ends_who_is_parked_or_was_let_go_and_frees_what_it_held() {
             shut(installation, id).await;
         }
         installation.publish(&[job(installation, 1, 1)]).await;
-        until_state(installation, 1, "running").await;
+        installation.until_state(1, "running").await;
         installation.publish(&[job(installation, 2, 2)]).await;
         until_count(installation, 1, "waiters").await;
         // The first is handed back, and its slot is the second one's, while it is asked for later.
@@ -137,7 +137,7 @@ async fn a_cancel_ends_who_is_parked_or_was_let_go_and_frees_what_it_held() {
         due(installation, 1, "1 hour").await;
         scheduler.signal("CONT");
         let second = installation.start("worker", "second");
-        until_state(installation, 2, "running").await;
+        installation.until_state(2, "running").await;
         due(installation, 1, "0").await;
         until_count(installation, 1, "waiters").await;
         installation.publish(&[job(installation, 3, 0)]).await;
@@ -145,9 +145,9 @@ async fn a_cancel_ends_who_is_parked_or_was_let_go_and_frees_what_it_held() {
 
         // Parked, and never begun: at once. Parked after an attempt: a worker makes sure.
         cancel(installation, 3).await;
-        assert_eq!(of_run(installation, 3, "state").await, "cancelled");
+        assert_eq!(installation.of_run(3, "state").await, "cancelled");
         cancel(installation, 1).await;
-        until_state(installation, 1, "cancelled").await;
+        installation.until_state(1, "cancelled").await;
         // Let go, and at work.
         installation.publish(&[job(installation, 4, 0)]).await;
         until_count(installation, 1, "waiters").await;
@@ -156,13 +156,13 @@ async fn a_cancel_ends_who_is_parked_or_was_let_go_and_frees_what_it_held() {
                     AND o.due_at >= r.opened_at + interval '1 second'";
         until_count(installation, 1, go).await;
         cancel(installation, 2).await;
-        until_state(installation, 2, "cancelled").await;
-        until_state(installation, 4, "done").await;
+        installation.until_state(2, "cancelled").await;
+        installation.until_state(4, "done").await;
         installation.end([second, scheduler], 0).await;
         for (id, told) in
             [(1, "1 handed back, 2 cancelled"), (2, "1 cancelled"), (3, ""), (4, "1 done")]
         {
-            assert_eq!(attempts(installation, id).await, told, "job {id}");
+            assert_eq!(installation.attempts(id).await, told, "job {id}");
         }
         delivered_once(installation, [4]).await;
     })
@@ -242,7 +242,7 @@ async fn a_predecessor_that_ends_while_the_tick_inserts_is_found_done() {
         let worker = installation.start("worker", "worker");
         // One has inserted both, and has not noted it; another looks meanwhile.
         let slow = failing(installation, "scheduler", "ticked@2=stop", "slow");
-        still(&slow).await;
+        slow.stopped(SOON).await;
         let scheduler = without_sweeper(installation);
         until_count(installation, 6, "runs WHERE state = 'done'").await;
         slow.signal("CONT");

@@ -5,35 +5,15 @@
 use serde_json::json;
 
 use super::jobs::{
-    self, SOON, delivered_once, died, enqueue, failing, job_of, let_postings_go, open, shut,
-    until_count,
+    self, BROKEN, SOON, delivered_once, died, enqueue, failing, job_of, let_postings_go, mend,
+    open, shut, until_count,
 };
 use crate::support::installation::Installation;
-
-/// Its table is not there until it is mended.
-const BROKEN: &str = r#"
-[params]
-id   = { type = "int64" }
-gate = { type = "int64", default = 0 }
-[source]
-connection = "shop"
-query = "SELECT :id AS id FROM mended WHERE :gate = 0"
-[sink]
-connection = "lake"
-path       = "NAME/{id}"
-format     = "jsonl"
-"#;
-
-async fn mend(installation: &Installation) {
-    let sql = "CREATE TABLE mended AS SELECT 1 AS n";
-    installation.database.client.batch_execute(sql).await.unwrap();
-}
 
 /// Replays what there is of an export, and dies at a fail point.
 async fn die_replaying(installation: &Installation, export: &str, point: &str) {
     let replay = ["dead", "replay", "--export", export, "--reason", "mended"];
-    let mut command = installation.command(&replay);
-    command.env("LONGSHORE_FAIL", format!("{point}=kill"));
+    let command = installation.failing(&replay, &format!("{point}=kill"));
     died(installation.start_command(command, point)).await;
 }
 

@@ -1,7 +1,7 @@
 //! Schedule 17: the server of a target crashes, which empties its unlogged tables: with the rows
 //! staged, with them merged and not committed, and when it has committed and nobody was told.
 
-use super::jobs::{self, attempts, of_run, still, until_count, until_state};
+use super::jobs::{self, SOON, until_count};
 use crate::support::installation::message;
 use crate::support::own;
 use serde_json::json;
@@ -39,14 +39,13 @@ async fn a_target_that_crashes_has_every_row_once_wherever_its_runs_were() {
         let scheduler = installation.start("scheduler", "scheduler");
         let mut workers = Vec::new();
         for (id, (point, _)) in (1..).zip(POINTS) {
-            let mut command = installation.command(&["worker"]);
-            command.env("LONGSHORE_FAIL", format!("{point}=stop"));
+            let mut command = installation.failing(&["worker"], &format!("{point}=stop"));
             // For longer than they stand still: no other is to take them up.
             command.env("LONGSHORE__WORKER__LEASE", "60s");
             let worker = installation.start_command(command, point);
             let job = json!({"export": point, "key": format!("job-{id}")});
             installation.publish(&[message(&installation.pool, &job)]).await;
-            still(&worker).await;
+            worker.stopped(SOON).await;
             workers.push(worker);
         }
         server.kill();
@@ -57,12 +56,12 @@ async fn a_target_that_crashes_has_every_row_once_wherever_its_runs_were() {
             tokio_postgres::connect(url.as_str(), tokio_postgres::NoTls).await.unwrap();
         tokio::spawn(connection);
         for (id, (point, told)) in (1..).zip(POINTS) {
-            until_state(installation, id, "done").await;
-            assert_eq!(attempts(installation, id).await, told, "{point}");
+            installation.until_state(id, "done").await;
+            assert_eq!(installation.attempts(id).await, told, "{point}");
             let counts = format!("SELECT count(*), count(DISTINCT id) FROM {point}");
             let row = client.query_one(&counts, &[]).await.unwrap();
             assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (ROWS, ROWS), "{point}");
-            let written = of_run(installation, id, "counts ->> 'written'").await;
+            let written = installation.of_run(id, "counts ->> 'written'").await;
             assert_eq!(written, ROWS.to_string());
         }
         installation.end(workers.into_iter().chain([scheduler]), 0).await;

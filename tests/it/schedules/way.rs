@@ -9,6 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use super::SOON;
+use crate::support::servers;
 
 /// What is to become of the next request that has such words.
 #[derive(Clone, Copy)]
@@ -41,7 +42,7 @@ impl Drop for Way {
 impl Way {
     /// Listens on a free port of the loopback, and passes on to where `url` leads.
     pub async fn to(url: &url::Url) -> Way {
-        let server = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap_or(5432));
+        let server = servers::address(url);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::<Mutex<State>>::default();
@@ -56,11 +57,7 @@ impl Way {
 
     /// `url` by this way, without a password.
     pub fn by(&self, url: &url::Url) -> String {
-        let mut url = url.clone();
-        url.set_ip_host(self.address.ip()).unwrap();
-        url.set_port(Some(self.address.port())).unwrap();
-        url.set_password(None).unwrap();
-        url.as_str().trim_end_matches('/').to_owned()
+        servers::by(url, self.address).as_str().trim_end_matches('/').to_owned()
     }
 
     /// Loses the answer to the next request that has the words `asked`, once it has `answered`.

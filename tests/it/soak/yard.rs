@@ -14,7 +14,7 @@ use crate::support::installation::Installation;
 use crate::support::processes::Process;
 use crate::support::proxy::Proxy;
 use crate::support::s3::S3;
-use crate::support::servers::{amqp, postgres, redis};
+use crate::support::servers::{address, amqp, postgres, redis};
 
 /// The settings of all workers.
 pub const WORKER: &str = "concurrency = 4\nlease = \"5s\"\nhold = \"20s\"\ndrain = \"3s\"";
@@ -185,12 +185,8 @@ pub struct Yard<'a> {
     pub first_window: String,
 }
 
-fn server(url: &Url, port: u16) -> String {
-    format!("{}:{}", url.host_str().unwrap(), url.port().unwrap_or(port))
-}
-
 /// The text with every URL of this server led through a proxy.
-fn led(text: &str, url: &Url, port: u16, proxy: &Proxy) -> String {
+fn led(text: &str, url: &Url, proxy: &Proxy) -> String {
     let bare = url.host_str().unwrap();
     let told = match url.port() {
         Some(port) => format!("{bare}:{port}"),
@@ -198,7 +194,7 @@ fn led(text: &str, url: &Url, port: u16, proxy: &Proxy) -> String {
     };
     let (to, scheme) = (proxy.address().to_string(), url.scheme());
     let lead = |line: &str| match line.starts_with(&format!("url = \"{scheme}:")) {
-        true => line.replacen(&server(url, port), &to, 1).replacen(&told, &to, 1),
+        true => line.replacen(&address(url), &to, 1).replacen(&told, &to, 1),
         false => line.to_owned(),
     };
     text.lines().map(|line| lead(line) + "\n").collect()
@@ -208,10 +204,10 @@ impl<'a> Yard<'a> {
     pub async fn build(installation: &'a Installation) -> Yard<'a> {
         let store = S3::moto().await;
         let servers = [
-            ("RabbitMQ", server(&amqp(), 5672)),
-            ("PostgreSQL", server(&postgres(), 5432)),
-            ("Redis", server(&redis(), 6379)),
-            ("S3", server(&store.url(), 80)),
+            ("RabbitMQ", address(&amqp())),
+            ("PostgreSQL", address(&postgres())),
+            ("Redis", address(&redis())),
+            ("S3", address(&store.url())),
         ];
         let mut proxies = Vec::new();
         for (name, server) in servers {
@@ -228,14 +224,14 @@ impl<'a> Yard<'a> {
             book.display()
         ));
         installation.change_connections(|text| {
-            let text = led(&text, &postgres(), 5432, &proxies[1].1);
+            let text = led(&text, &postgres(), &proxies[1].1);
             let store = store.url().to_string();
             text.replace(store.trim_end_matches('/'), &format!("http://{}", proxies[3].1.address()))
         });
         installation.change_settings(|text| {
-            let text = led(&text, &amqp(), 5672, &proxies[0].1);
-            let text = led(&text, &postgres(), 5432, &proxies[1].1);
-            led(&text, &redis(), 6379, &proxies[2].1) + crate::support::quarantine::QUARANTINE
+            let text = led(&text, &amqp(), &proxies[0].1);
+            let text = led(&text, &postgres(), &proxies[1].1);
+            led(&text, &redis(), &proxies[2].1) + crate::support::quarantine::QUARANTINE
         });
         for (name, bulk, source, rest) in EXPORTS {
             let pool = if bulk { &installation.bulk } else { &installation.pool };
@@ -299,10 +295,16 @@ impl<'a> Yard<'a> {
         accepted.keys.entry(key.to_owned()).or_default().insert(n);
     }
 
+    /// How many jobs were accepted and have ended, and how many faults there were.
+    pub fn counts(&self) -> (u64, u64, u64) {
+        let accepted = self.accepted.lock().unwrap().keys.len() as u64;
+        (accepted, self.ended.load(Ordering::Relaxed), self.faults.lock().unwrap().values().sum())
+    }
+
     /// How many accepted jobs have not ended.
     pub fn backlog(&self) -> u64 {
-        let accepted = self.accepted.lock().unwrap().keys.len() as u64;
-        accepted.saturating_sub(self.ended.load(Ordering::Relaxed))
+        let (accepted, ended, _) = self.counts();
+        accepted.saturating_sub(ended)
     }
 
     /// Starts what ended by itself again, and takes note of it: whatever fails, processes wait for it.
@@ -320,14 +322,19 @@ impl<'a> Yard<'a> {
         }
     }
 
-    /// Keeps [`Yard::ended`] up to date, and processes running.
-    pub async fn watch(&self, end: Instant) {
+    /// Brings [`Yard::ended`] up to date.
+    pub async fn look(&self) {
         let sql = "SELECT count(*) FROM runs WHERE ended_at IS NOT NULL AND edition = 1
                    AND export <> 'windows'";
+        let ended = self.installation.database.number(sql).await;
+        self.ended.store(ended.unsigned_abs(), Ordering::Relaxed);
+    }
+
+    /// Keeps [`Yard::ended`] up to date, and processes running.
+    pub async fn watch(&self, end: Instant) {
         while Instant::now() < end {
             self.supervise().await;
-            let ended = self.installation.database.number(sql).await;
-            self.ended.store(ended.unsigned_abs(), Ordering::Relaxed);
+            self.look().await;
             tokio::time::sleep(Duration::from_millis(300)).await;
         }
     }

@@ -1,6 +1,6 @@
 //! An installation of one test's own: configuration, database, queues, and its processes.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::process::Command;
@@ -16,6 +16,8 @@ use super::servers::{self, Database, Pools, Redis, amqp};
 
 /// How long dead letters may take to come.
 const LETTERS: Duration = Duration::from_secs(30);
+/// How long a run may take to come to a state. Some bounds of the program are 30 s.
+const STATE: Duration = Duration::from_secs(90);
 
 /// How a test's Longshore runs: real servers, the real program, names that nobody else uses.
 pub struct Installation {
@@ -248,6 +250,13 @@ impl Installation {
         command
     }
 
+    /// A command with fail points set: see `src/fail.rs`.
+    pub fn failing(&self, arguments: &[&str], points: &str) -> Command {
+        let mut command = self.command(arguments);
+        command.env("LONGSHORE_FAIL", points);
+        command
+    }
+
     /// Runs a command that is to succeed, and gives what it printed.
     pub async fn run(&self, arguments: &[&str]) -> String {
         let mut command = self.command(arguments);
@@ -277,11 +286,28 @@ impl Installation {
         Process::start(command, self.folder.path().join(format!("{name}.log")))
     }
 
+    /// Starts a scheduler or a worker with such settings (`LEDGER__URL`), and tells where its probes
+    /// are.
+    pub fn start_probed(
+        &self,
+        command: &str,
+        name: &str,
+        settings: &[(&str, &str)],
+    ) -> (SocketAddr, Process) {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let mut command = self.command(&[command]);
+        command.env("LONGSHORE__HTTP__LISTEN", free.to_string());
+        for (name, value) in settings {
+            command.env(format!("LONGSHORE__{name}"), value);
+        }
+        (free, self.start_command(command, name))
+    }
+
     /// Publishes messages from Python; see [`message`].
     pub async fn publish(&self, messages: &[Json]) {
         let input: String = messages.iter().map(|message| format!("{message}\n")).collect();
-        let count = python("producer.py", &[self.broker.as_str(), "longshore"], input).await;
-        assert_eq!(count.trim(), messages.len().to_string());
+        let told = python("producer.py", &[self.broker.as_str(), "longshore"], input).await;
+        assert_eq!(told.trim(), format!("{} 0", messages.len()), "published, and refused");
     }
 
     /// Waits until a query of the ledger gives true.
@@ -297,6 +323,28 @@ impl Installation {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// Waits until the run of `job-{id}` is in a state.
+    pub async fn until_state(&self, id: i64, state: &str) {
+        let sql =
+            format!("SELECT count(*) = 1 FROM runs WHERE key = 'job-{id}' AND state = '{state}'");
+        self.until(&format!("job {id} is {state}"), STATE, &sql).await;
+    }
+
+    /// Something about the run of `job-{id}`.
+    pub async fn of_run(&self, id: i64, expression: &str) -> String {
+        let sql = format!("SELECT ({expression})::text FROM runs WHERE key = 'job-{id}'");
+        self.database.text(&sql).await
+    }
+
+    /// The attempts of the run of `job-{id}`, as `fence outcome`.
+    pub async fn attempts(&self, id: i64) -> String {
+        let sql = format!(
+            "SELECT coalesce(string_agg(a.fence || ' ' || coalesce(a.outcome, '-'), ', ' ORDER BY a.fence), '')
+             FROM runs AS r JOIN attempts AS a ON a.run = r.id WHERE r.key = 'job-{id}'"
+        );
+        self.database.text(&sql).await
     }
 
     /// The dead letters, once so many are there.
@@ -386,7 +434,21 @@ pub fn message(pool: &str, body: &Json) -> Json {
     json!({"pool": pool, "body": body.to_string(), "properties": {}})
 }
 
-/// A job of the export `slow`, whose params are these, with the key `job-{id}`.
+/// The export `slow`: its query takes as long as the job asks for.
+pub const SLOW: &str = r#"
+[params]
+id      = { type = "int64" }
+seconds = { type = "int64" }
+[source]
+connection = "shop"
+query = "SELECT :id AS id FROM pg_sleep(:seconds)"
+[sink]
+connection = "lake"
+path       = "slow/{id}"
+format     = "jsonl"
+"#;
+
+/// A job of the export [`SLOW`], whose params are these, with the key `job-{id}`.
 pub fn slow(installation: &Installation, id: i64, seconds: i64) -> Json {
     let params = json!({"id": id, "seconds": seconds});
     let body = json!({"export": "slow", "key": format!("job-{id}"), "params": params});

@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{MetadataExt, chown};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -45,11 +45,6 @@ impl Postgres {
     /// Where it is.
     pub fn url(&self) -> Url {
         format!("postgres://postgres@127.0.0.1:{}/postgres", self.port).parse().unwrap()
-    }
-
-    /// Changes a setting (`name=value`) from the next start on; the last word counts.
-    pub fn set(&mut self, setting: &str) {
-        self.settings.push(setting.to_owned());
     }
 
     /// Starts it, and stops it before where it runs. Waits until it lets clients in.
@@ -140,11 +135,6 @@ impl Redis {
     /// Where it is.
     pub fn url(&self) -> Url {
         format!("redis://127.0.0.1:{}", self.port).parse().unwrap()
-    }
-
-    /// Where it keeps its files.
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
     }
 
     /// Starts it with more options (`--key-load-delay 1000`), and kills it before where it runs.

@@ -59,7 +59,7 @@ impl Process {
     pub async fn stopped(&self, within: Duration) {
         let asked = Instant::now();
         while !self.is_stopped() {
-            assert!(asked.elapsed() < within, "it does not stand still");
+            assert!(asked.elapsed() < within, "it does not stand still:\n{}", tail(&self.log()));
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

@@ -26,8 +26,6 @@ pub enum Fault {
     None,
     /// Every chunk comes later by this.
     Delay(Duration),
-    /// So many bytes a second.
-    Throttle(u32),
     /// Nothing passes until the fault is another one; nothing is lost.
     Hold,
     /// The first byte of every chunk comes inverted.
@@ -188,7 +186,6 @@ async fn pump(
         match fault {
             Fault::None | Fault::Hold | Fault::Close => {}
             Fault::Delay(time) => sleep(time).await,
-            Fault::Throttle(rate) => sleep(Duration::from_secs(1) * read as u32 / rate).await,
             Fault::Corrupt => chunk[0] = !chunk[0],
         }
         if let Some((passes, trap)) = sprung(wire, way, &mut before, chunk) {
@@ -248,7 +245,7 @@ async fn bytes_are_held_spoilt_and_cut_as_a_test_says() {
     client.read_exact(&mut bytes).await.unwrap();
     assert_eq!(&bytes, b"\xffabc");
 
-    proxy.spoil(Way::ToServer, Fault::Throttle(1_000));
+    proxy.spoil(Way::ToServer, Fault::None);
     proxy.spoil(Way::ToClient, Fault::Hold);
     client.write_all(b"held").await.unwrap();
     let early = tokio::time::timeout(Duration::from_millis(100), client.read(&mut bytes)).await;

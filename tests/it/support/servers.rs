@@ -1,9 +1,11 @@
 //! The servers that tests use, and a part of each that is one test's alone.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures::StreamExt;
 use lapin::types::FieldTable;
+use lapin::{Channel, Connection, ConnectionProperties};
 use longshore::queue::rabbitmq::{RabbitMq, Settings};
 use longshore::queue::{Destination, Queue};
 use serde_json::Value as Json;
@@ -19,6 +21,26 @@ fn named(variable: &str, default: &str) -> Url {
     Url::parse(&url).unwrap_or_else(|error| panic!("{variable}: {error}"))
 }
 
+/// Where a server is, as `host:port`.
+pub fn address(url: &Url) -> String {
+    let usual = match url.scheme() {
+        "amqp" => 5672,
+        "redis" => 6379,
+        "http" => 80,
+        _ => 5432,
+    };
+    format!("{}:{}", url.host_str().unwrap(), url.port().unwrap_or(usual))
+}
+
+/// The same server by another way, as a setting has it: without the password.
+pub fn by(url: &Url, way: SocketAddr) -> Url {
+    let mut url = url.clone();
+    url.set_password(None).unwrap();
+    url.set_ip_host(way.ip()).unwrap();
+    url.set_port(Some(way.port())).unwrap();
+    url
+}
+
 /// Where RabbitMQ is.
 pub fn amqp() -> Url {
     named("LONGSHORE_TEST_AMQP", "amqp://guest:guest@127.0.0.1:5672/%2f")
@@ -28,6 +50,13 @@ pub fn amqp() -> Url {
 #[expect(clippy::disallowed_methods, reason = "where the servers are, the environment says")]
 pub fn rabbitmqctl() -> String {
     std::env::var("LONGSHORE_TEST_RABBITMQCTL").unwrap_or_else(|_| "rabbitmqctl".to_owned())
+}
+
+/// A channel to a RabbitMQ, on a connection of its own.
+pub async fn channel(server: &Url) -> Channel {
+    let properties = ConnectionProperties::default();
+    let connection = Connection::connect(server.as_str(), properties).await.unwrap();
+    connection.create_channel().await.unwrap()
 }
 
 /// A database of PostgreSQL.
@@ -182,15 +211,13 @@ async fn run<T: redis::FromRedisValue>(
 /// What is announced, from when it is made on.
 pub struct Events {
     deliveries: lapin::Consumer,
-    _connection: lapin::Connection,
+    _channel: Channel,
 }
 
 impl Events {
     /// Listens for the events with this routing key, which may have wildcards.
     pub async fn listen(key: &str) -> Events {
-        let properties = lapin::ConnectionProperties::default();
-        let connection = lapin::Connection::connect(amqp().as_str(), properties).await.unwrap();
-        let channel = connection.create_channel().await.unwrap();
+        let channel = channel(&amqp()).await;
         let options = lapin::options::QueueDeclareOptions::exclusive();
         let none = FieldTable::default;
         let queue = channel.queue_declare("".into(), options, none()).await.unwrap();
@@ -205,7 +232,7 @@ impl Events {
         bound.await.unwrap();
         let options = lapin::options::BasicConsumeOptions { no_ack: true, ..Default::default() };
         let deliveries = channel.basic_consume(name, "".into(), options, none()).await.unwrap();
-        Events { deliveries, _connection: connection }
+        Events { deliveries, _channel: channel }
     }
 
     /// The next event, whomever it is for.
@@ -270,9 +297,7 @@ impl Pools {
         if self.server != amqp() {
             return;
         }
-        let properties = lapin::ConnectionProperties::default();
-        let connection = lapin::Connection::connect(amqp().as_str(), properties).await.unwrap();
-        let channel = connection.create_channel().await.unwrap();
+        let channel = channel(&amqp()).await;
         for name in &self.names {
             for queue in [format!("longshore.jobs.{name}"), format!("longshore.dead.{name}")] {
                 let options = lapin::options::QueueDeleteOptions::default();

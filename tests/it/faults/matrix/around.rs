@@ -138,6 +138,11 @@ impl Case {
     }
 }
 
+/// Every point that is come to here.
+pub fn points() -> impl Iterator<Item = &'static str> {
+    CASES.iter().map(|case| case.point)
+}
+
 async fn prepare(installation: &Installation) {
     let client = &installation.database.client;
     let tables = "CREATE TABLE numbers AS SELECT generate_series(1, 3) AS n; CREATE SCHEMA shop;

@@ -1,8 +1,6 @@
 //! The steps of schedulers, and of operators who replay: one dies, fails or stands still, and the
 //! next one does the work.
 
-use std::process::Command;
-
 use serde_json::json;
 
 use super::scenario::Action;
@@ -17,8 +15,7 @@ fn failing(
     point: &str,
     action: Action,
 ) -> Process {
-    let mut command: Command = installation.command(arguments);
-    command.env("LONGSHORE_FAIL", format!("{point}={}", action.word()));
+    let command = installation.failing(arguments, &format!("{point}={}", action.word()));
     installation.start_command(command, &format!("armed-{point}"))
 }
 
@@ -48,7 +45,19 @@ fn export(source: &str, path: &str) -> String {
 }
 
 /// The points of a dispatcher.
-const POINTS: [&str; 3] = ["dispatch-taken", "dispatch-published", "dispatch-marked"];
+const DISPATCHER: [&str; 3] = ["dispatch-taken", "dispatch-published", "dispatch-marked"];
+/// The point of the schedules.
+const TICKED: &str = "ticked";
+/// The point of the sweeper.
+const SWEPT: &str = "swept";
+/// The points of who replays, by the exports whose letters come there.
+const REPLAYER: [(&str, &str); 2] = [("picky", "replay-queued"), ("unknown", "replay-published")];
+
+/// Every point that is come to here.
+pub fn points() -> impl Iterator<Item = &'static str> {
+    let replayer = REPLAYER.into_iter().map(|(_, point)| point);
+    DISPATCHER.into_iter().chain([TICKED, SWEPT]).chain(replayer)
+}
 
 async fn schedulers(action: Action) {
     installation::with("concurrency = 4", async |installation| {
@@ -58,7 +67,7 @@ async fn schedulers(action: Action) {
         installation.export("plain", &export(one, "plain/{run}"));
         installation.apply().await;
         let worker = installation.start("worker", "worker");
-        for (at, point) in POINTS.into_iter().enumerate() {
+        for (at, point) in DISPATCHER.into_iter().enumerate() {
             installation.run(&["enqueue", "plain", "--key", point]).await;
             let mut armed = failing(installation, &["scheduler"], point, action);
             reached(&mut armed, point, action).await;
@@ -91,8 +100,8 @@ async fn schedulers(action: Action) {
         let definition = export(one, "ticked/{window_start:%Y-%m}");
         installation.export("ticked", &format!("{schedule}{definition}"));
         installation.run(&["apply"]).await;
-        let mut armed = failing(installation, &["scheduler"], "ticked", action);
-        reached(&mut armed, "ticked", action).await;
+        let mut armed = failing(installation, &["scheduler"], TICKED, action);
+        reached(&mut armed, TICKED, action).await;
         let next = installation.start("scheduler", "next-ticked");
         done(installation, "ticked", 2).await;
         let_end(armed, action).await;
@@ -119,8 +128,8 @@ async fn sweeper(action: Action) {
         let running = "SELECT count(*) = 1 FROM runs WHERE state = 'running'";
         installation.until("it runs", SOON, running).await;
         first.kill();
-        let mut armed = failing(installation, &["scheduler"], "swept", action);
-        reached(&mut armed, "swept", action).await;
+        let mut armed = failing(installation, &["scheduler"], SWEPT, action);
+        reached(&mut armed, SWEPT, action).await;
         let processes = [installation.start("scheduler", "next"), rescue(installation)];
         done(installation, "slow", 1).await;
         let_end(armed, action).await;
@@ -149,7 +158,7 @@ async fn replayer(action: Action) {
         installation.apply().await;
         let processes =
             [installation.start("scheduler", "scheduler"), installation.start("worker", "worker")];
-        for (export, point) in [("picky", "replay-queued"), ("unknown", "replay-published")] {
+        for (export, point) in REPLAYER {
             let job = json!({"export": export, "key": export});
             installation.publish(&[message(&installation.pool, &job)]).await;
             installation.letters(1).await;
