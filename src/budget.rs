@@ -30,6 +30,22 @@ pub enum Use {
     Listing,
 }
 
+impl Use {
+    /// What is to be known about it where there is not enough.
+    fn takes(self) -> &'static str {
+        match self {
+            Use::Quarantine => "Refused rows take 10 MiB of it on their way to quarantine.",
+            Use::Uploading => "An upload to an object store takes 10 MiB of it at the least.",
+            Use::References => "References may take half of it: read fewer rows and columns.",
+            Use::Listing => "Each file or table of a list takes some of it: list fewer.",
+            Use::Reading | Use::Rows | Use::Encoding => {
+                "A row may take about an eighth of it: leave wide columns out, or cut them in the \
+                 query."
+            }
+        }
+    }
+}
+
 const USES: [(Use, &str); 7] = [
     (Use::Reading, "being read"),
     (Use::Rows, "rows on their way"),
@@ -76,12 +92,17 @@ impl Budget {
         self.0.as_ref().map_or(0, |inner| inner.held.load(Ordering::Relaxed))
     }
 
+    /// A charge of no bytes yet.
+    pub fn open(&self, of: Use) -> Charge {
+        Charge { budget: self.clone(), of, bytes: 0 }
+    }
+
     /// Charges bytes, until the charge is dropped.
     ///
     /// # Errors
     /// `permanent` where there are not so many left: with the budget and where its bytes are.
     pub fn charge(&self, of: Use, bytes: usize) -> Result<Charge> {
-        let mut charge = Charge { budget: self.clone(), of, bytes: 0 };
+        let mut charge = self.open(of);
         charge.set(bytes)?;
         Ok(charge)
     }
@@ -107,10 +128,10 @@ impl Inner {
         )
         .with("wanted", format!("{} more {}", size(more), named(of)))
         .with("held", held)
-        .help(
-            "Raise `memory` under [limits] of the export, and under [worker] where that is less. A \
-             row may take about an eighth of it: leave wide columns out, or cut them in the query.",
-        )
+        .help(format!(
+            "Raise `memory` under [limits] of the export, and under [worker] where that is less. {}",
+            of.takes()
+        ))
     }
 }
 
@@ -211,7 +232,12 @@ mod tests {
         ] {
             assert!(told.contains(part), "{told}");
         }
-        assert!(error.advice().is_some_and(|help| help.contains("[limits]")));
+        assert!(
+            error.advice().is_some_and(|help| help.contains("[limits]") && help.contains("row"))
+        );
+        // The advice is for what had no room.
+        let error = budget.charge(Use::Quarantine, 13 << 20).unwrap_err();
+        assert!(error.advice().is_some_and(|help| help.contains("Refused rows take 10 MiB")));
         // What failed is not charged, and what was held before still is.
         assert_eq!(budget.held(), 52 << 20);
         // Another run has a budget of its own.

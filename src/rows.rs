@@ -10,8 +10,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt64Array};
+use arrow::buffer::Buffer;
 use arrow::compute::{concat, filter};
-use arrow::datatypes::{SchemaRef, UInt64Type};
+use arrow::datatypes::{DataType, Schema, SchemaRef, UInt64Type};
 use arrow::error::ArrowError;
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
@@ -28,7 +29,28 @@ pub const BATCH_ROWS: usize = 8192;
 /// say.
 pub fn own_bytes(column: &ArrayRef) -> usize {
     let data = column.to_data();
-    data.get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size())
+    // What views point to is held whole, and not counted with them.
+    let pointed_to: usize = match column.data_type() {
+        DataType::Utf8View | DataType::BinaryView => {
+            data.buffers().iter().skip(1).map(Buffer::len).sum()
+        }
+        _ => 0,
+    };
+    let own = data.get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size());
+    own + pointed_to
+}
+
+/// How many bytes a row takes in Arrow besides those of its texts: NULL takes as many as any value.
+pub fn width(schema: &Schema) -> usize {
+    let bits = |kind: &DataType| match kind {
+        DataType::Boolean => 1,
+        DataType::Utf8View | DataType::BinaryView => 128,
+        // Of a text, where it ends.
+        kind => 8 * kind.primitive_width().unwrap_or(4),
+    };
+    // And one that tells whether it is NULL.
+    let all: usize = schema.fields().iter().map(|field| 1 + bits(field.data_type())).sum();
+    all.div_ceil(8)
 }
 
 /// How many bytes of Arrow memory a batch of a run aims at. Some eight of them are held at a time,
@@ -47,7 +69,9 @@ pub fn bytes_of(rows: &RecordBatch) -> usize {
     each.map(|(_, column)| own_bytes(column)).sum()
 }
 
-/// What a value of a refused row takes in memory besides its text: about, with its name.
+/// What a refused row takes in memory besides its values: about.
+const REFUSED: usize = 256;
+/// What a value of it takes besides its text: about, with its name.
 const VALUE: usize = 96;
 
 /// A batch, with the account of the rows that were read to make it.
@@ -87,13 +111,7 @@ impl Batch {
     pub fn charged(mut self, budget: &Budget) -> Result<Batch> {
         self.charge = None;
         let numbers = self.places.as_ref().map_or(0, |places| 8 * places.numbers.len());
-        let refused = self.refused.iter().flat_map(|one| one.row.values());
-        let refused: usize = refused
-            .map(|value| match value {
-                serde_json::Value::String(text) => VALUE + text.len(),
-                _ => VALUE,
-            })
-            .sum();
+        let refused: usize = self.refused.iter().map(Refused::held).sum();
         let charge = budget.charge(Use::Rows, bytes_of(&self.rows) + numbers + refused)?;
         self.charge = Some(Arc::new(charge));
         Ok(self)
@@ -243,6 +261,15 @@ impl Refused {
             (None, Some(why)) => format!("{origin} ({why})"),
             _ => origin.to_string(),
         })
+    }
+
+    /// How many bytes it takes in memory, about.
+    pub fn held(&self) -> usize {
+        let values = self.row.values().map(|value| match value {
+            serde_json::Value::String(text) => VALUE + text.len(),
+            _ => VALUE,
+        });
+        REFUSED + values.sum::<usize>()
     }
 
     /// A row that broke one rule or several, of which the first is counted.

@@ -281,9 +281,11 @@ fn of_code(code: Code) -> Page {
         ),
         Code::Memory => (
             "An export may use more memory than a worker has for all its jobs, so that it could \
-             never run.",
+             never run; or less than any run takes, so that it would fail: 4 MiB, or 32 MiB to an \
+             object store, and 10 MiB more where refused rows go to quarantine.",
             Wrong::File(EXPORT, "limits = { memory = \"2 GiB\" }"),
-            "Lower `memory` under [limits], or raise it under [worker] in longshore.toml.",
+            "Lower `memory` under [limits], or raise it under [worker] in longshore.toml. Where it is \
+             too little, raise it under [limits], or leave it out.",
         ),
         Code::Unprotected => (
             "The contract calls a field personal or secret, and [protect] does not say what \

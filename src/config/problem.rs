@@ -74,7 +74,7 @@ codes! {
     NoSuchField = "LS0312",
     /// Hashes or tokens without a key for pseudonyms.
     NoPseudonyms = "LS0313",
-    /// An export may use more memory than its worker has.
+    /// An export may use more memory than its worker has, or less than it takes.
     Memory = "LS0314",
     /// A personal or secret field is delivered as it is (a note).
     Unprotected = "LS0315",

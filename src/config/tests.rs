@@ -183,6 +183,14 @@ custmer_email = "hash"
         ("exports/orders.toml", &format!("{ORDERS}[protect]\nemail = \"hash\"\n")),
     ], LoadOptions::default());
     too_much_memory => of_export("limits = { memory = \"2 GiB\" }\n");
+    too_little_memory => of_export("limits = { memory = \"3 MiB\" }\n");
+    too_little_memory_for_an_upload_and_refused_rows => problems_with(&[
+        ("longshore.toml",
+            &format!("{SETTINGS}[quarantine]\nconnection = \"lake\"\nkey = \"${{env:KEY}}\"\n")),
+        ("connections.toml", &CONNECTIONS.replace("file:///srv/lake", "s3://bucket/lake")),
+        ("exports/orders.toml",
+            &format!("{}limits = {{ memory = \"41 MiB\" }}\n", ORDERS.trim_start())),
+    ], LoadOptions::default());
     bad_delimiter => problems("exports/orders.toml", &ORDERS.replace("path = \"orders\"",
         "path = \"o\", format = \"csv\", csv = { delimiter = \"→\" }"));
     bad_default => of_export("params = { top = { type = \"int64\", default = \"ten\" } }\n");

@@ -389,7 +389,10 @@ impl Plan {
 
     pub(super) async fn quarantine(&self, holder: &Holder) -> Result<Option<Quarantine>> {
         match &self.quarantine {
-            Some(vault) => Quarantine::new(vault, holder).await?.within(&self.budget).map(Some),
+            Some(vault) => {
+                let quarantine = Quarantine::new(vault, holder).await?;
+                Ok(Some(quarantine.within(&self.budget)))
+            }
             None => Ok(None),
         }
     }

@@ -69,7 +69,7 @@ impl Reference {
         room: &mut u64,
         bound: u64,
     ) -> Result<Table> {
-        let mut charge = budget.charge(Use::References, 0)?;
+        let mut charge = budget.open(Use::References);
         let mut total = 0;
         let mut rows = self.source.read(bindings).await?;
         let (mut batches, mut refused) = (Vec::<RecordBatch>::new(), BTreeMap::new());

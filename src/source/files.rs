@@ -335,7 +335,7 @@ fn snapshot(found: &[Found]) -> Option<String> {
 /// The schema that a file tells: Arrow and Avro at their beginning, Parquet at its end.
 async fn typed_schema(found: &Found, budget: &Budget) -> Result<SchemaRef> {
     if found.format == Format::Parquet {
-        let file = Windows::new(found.object.clone(), Handle::current(), budget)?;
+        let file = Windows::new(found.object.clone(), Handle::current(), budget);
         let told = tokio::task::spawn_blocking(move || {
             let opened = ParquetFile::open(file.clone()).map_err(|error| file.told(error))?;
             Ok(opened.schema)
@@ -343,12 +343,12 @@ async fn typed_schema(found: &Found, budget: &Budget) -> Result<SchemaRef> {
         return told.await.map_err(cut_off)?;
     }
     let input = found.object.reader(budget).await?;
-    let (format, compression) = (found.format, found.compression);
+    let (format, compression, budget) = (found.format, found.compression, budget.clone());
     let told = tokio::task::spawn_blocking(move || {
         let input = unpacked(input, compression)?;
         Ok(match format {
             Format::Avro => AvroFile::open(input)?.schema,
-            _ => IpcFile::open(input)?.schema,
+            _ => IpcFile::within(input, &budget)?.schema,
         })
     });
     told.await.map_err(cut_off)?
@@ -370,7 +370,7 @@ async fn open(
 ) -> Result<BoxStream<'static, Result<Batch>>> {
     let input = match found.format {
         Format::Parquet => {
-            Input::Ranges(Windows::new(found.object.clone(), Handle::current(), budget)?)
+            Input::Ranges(Windows::new(found.object.clone(), Handle::current(), budget))
         }
         _ => Input::Stream(found.object.reader(budget).await?),
     };
@@ -452,11 +452,11 @@ impl Decoding {
                 self.send_all(sender, || reader.next_batch())
             }
             Format::Arrow => {
-                let mut reader = IpcFile::open(input)?.wanting(schema)?.within(budget)?;
+                let mut reader = IpcFile::within(input, budget)?.wanting(schema)?;
                 self.send_all(sender, || reader.next_batch())
             }
             Format::Avro => {
-                let mut reader = AvroFile::open(input)?.wanting(schema)?.within(budget)?;
+                let mut reader = AvroFile::open(input)?.wanting(schema)?.within(budget);
                 self.send_all(sender, || reader.next_batch())
             }
             Format::Jsonl | Format::Parquet => {

@@ -18,6 +18,8 @@ const IN_FLIGHT: &str = "longshore_jobs_in_flight";
 const CLAIMS: &str = "longshore_claims_total";
 const PUBLISHED: &str = "longshore_outbox_published_total";
 const DEPENDENCY: &str = "longshore_dependency_up";
+const MEMORY: &str = "longshore_memory_bytes";
+const MEMORY_WAITING: &str = "longshore_memory_waiting";
 
 /// A metric: what is told of it, and where it is recorded.
 struct Metric {
@@ -36,7 +38,7 @@ enum Kind {
 }
 
 /// All of them; docs/reference/metrics.md is generated from these.
-const ALL: [Metric; 9] = [
+const ALL: [Metric; 11] = [
     Metric {
         name: SETTLED,
         kind: Kind::Counter,
@@ -99,6 +101,20 @@ const ALL: [Metric; 9] = [
         unit: Unit::Count,
         labels: &["dependency"],
         meaning: "1 where the dependency answered when last asked, else 0.",
+    },
+    Metric {
+        name: MEMORY,
+        kind: Kind::Gauge,
+        unit: Unit::Bytes,
+        labels: &["state"],
+        meaning: "What this worker's jobs have for their rows: all, and what of it is taken.",
+    },
+    Metric {
+        name: MEMORY_WAITING,
+        kind: Kind::Gauge,
+        unit: Unit::Count,
+        labels: &[],
+        meaning: "Jobs that wait in this worker until there is memory for them.",
     },
 ];
 
@@ -197,6 +213,14 @@ pub fn dependency(name: &'static str, up: bool) {
     gauge!(DEPENDENCY, "dependency" => name).set(if up { 1.0 } else { 0.0 });
 }
 
+/// Says how many bytes a worker has for its jobs, how many of them are taken, and how many jobs wait for
+/// some.
+pub fn memory(all: u64, taken: u64, waiting: usize) {
+    gauge!(MEMORY, "state" => "all").set(all as f64);
+    gauge!(MEMORY, "state" => "taken").set(taken as f64);
+    gauge!(MEMORY_WAITING).set(waiting as f64);
+}
+
 #[cfg(test)]
 mod page;
 
@@ -221,6 +245,7 @@ mod tests {
             published(3, 1);
             dependency("queue", true);
             dependency("ledger", false);
+            memory(1 << 30, 64 << 20, 2);
             let text = handle.render();
             drop(kept);
             page::holds(&text);
@@ -237,6 +262,8 @@ mod tests {
                 r#"longshore_claims_total{outcome="granted"} 1"#,
                 r#"longshore_outbox_published_total{outcome="taken"} 3"#,
                 r#"longshore_dependency_up{dependency="ledger"} 0"#,
+                r#"longshore_memory_bytes{state="taken"} 67108864"#,
+                "longshore_memory_waiting 2",
                 "# TYPE longshore_run_duration_seconds histogram",
                 "# HELP longshore_rows_written_total Rows handed over.",
             ] {

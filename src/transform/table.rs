@@ -12,7 +12,7 @@ use arrow::row::{RowConverter, SortField};
 
 use crate::budget::Charge;
 use crate::error::{Error, Result};
-use crate::rows::own_bytes;
+use crate::rows::{bytes_of, own_bytes};
 
 const DOING: &str = "read the references";
 /// What finding a row takes in memory, besides the key itself.
@@ -152,8 +152,7 @@ impl Table {
 pub fn cost(batch: &RecordBatch, key: &[String]) -> u64 {
     let keys = key.iter().filter_map(|name| batch.column_by_name(name));
     let keys: usize = keys.map(own_bytes).sum();
-    let columns: usize = batch.columns().iter().map(own_bytes).sum();
-    (columns + keys + batch.num_rows() * ENTRY) as u64
+    (bytes_of(batch) + keys + batch.num_rows() * ENTRY) as u64
 }
 
 /// Whether values of a type can be compared with a key of another, and nothing is lost by it.

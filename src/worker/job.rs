@@ -83,13 +83,14 @@ impl Drop for Unacked {
 /// Takes a message all its way, in a slot. Whatever happens, it is acked only after what it was about
 /// stands in the ledger, on a queue, or both.
 pub async fn handle(worker: &Arc<Worker>, message: Incoming, slot: OwnedSemaphorePermit) {
-    let _flying = metrics::in_flight(&message.pool);
+    let flying = metrics::in_flight(&message.pool);
     let Incoming { body, properties, pool, settle, .. } = message;
     let mut message = Unacked(Some(settle), Instant::now());
     let mail = Mail { body, properties, pool };
     let received = receive::receive(worker, &mail).await;
     let Mail { body, properties, pool } = mail;
-    match received {
+    let mut waits = None;
+    let stored = match received {
         Ok(Received::Run(run, claim, begun, _memory)) => {
             if repeats(&run, &properties) {
                 settle::announce(worker, &run, properties.correlation_id).await;
@@ -97,43 +98,52 @@ pub async fn handle(worker: &Arc<Worker>, message: Incoming, slot: OwnedSemaphor
             if let Err(error) = take_up(worker, *run, claim, begun, &mut message).await {
                 give_back(&mut message, &error).await;
             }
+            return;
         }
         Ok(Received::Nothing(run)) => {
             message.ack().await;
             if let Some(run) = run.filter(|run| repeats(run, &properties)) {
                 settle::announce(worker, &run, properties.correlation_id).await;
             }
+            return;
         }
-        Ok(Received::NoRoom(run)) => match leave_wake_up(worker, run.id, NO_ROOM).await {
-            Ok(()) => message.ack().await,
-            Err(error) => give_back(&mut message, &error).await,
-        },
         Ok(Received::Elsewhere(right)) => {
             // Where its queue is full, the jobs that make room in it need slots.
             drop(slot);
-            hand_on(worker, right, body, properties, &mut message).await;
+            return hand_on(worker, right, body, properties, &mut message).await;
+        }
+        Ok(Received::NoRoom(run, turn)) => {
+            let stored = leave_wake_up(worker, run.id, NO_ROOM).await;
+            waits = turn.map(|turn| (run, turn));
+            stored
         }
         Ok(Received::Unread { export, error }) => {
-            match unread::put_off(worker, &pool, body, properties, export, &error).await {
-                Ok(()) => message.ack().await,
-                Err(error) => give_back(&mut message, &error).await,
-            }
+            unread::put_off(worker, &pool, body, properties, export, &error).await
         }
         Ok(Received::Refused { export, error }) => {
-            match publish::refuse(worker, &pool, body, properties, export, &error).await {
-                Ok(()) => message.ack().await,
-                Err(error) => give_back(&mut message, &error).await,
-            }
+            publish::refuse(worker, &pool, body, properties, export, &error).await
         }
-        Err(error) => give_back(&mut message, &error).await,
+        Err(error) => Err(error),
+    };
+    match stored {
+        Ok(()) => message.ack().await,
+        Err(error) => return give_back(&mut message, &error).await,
+    }
+    drop(flying);
+    if let Some((run, turn)) = waits {
+        without_message(worker, receive::in_line(worker, &run, turn)).await;
     }
 }
 
 /// Looks at a run as its wake-up would make a worker look, without one.
 pub async fn look(worker: &Arc<Worker>, wake: WakeMessage) {
+    without_message(worker, receive::wake_up(worker, wake, None, None)).await;
+}
+
+/// Takes up what is found, if it is a run to work on.
+async fn without_message(worker: &Arc<Worker>, finding: impl Future<Output = Result<Received>>) {
     let looked = async {
-        let received = receive::wake_up(worker, wake, None).await?;
-        if let Received::Run(run, claim, begun, _memory) = received {
+        if let Received::Run(run, claim, begun, _memory) = finding.await? {
             let _flying = metrics::in_flight(&run.order.pool);
             take_up(worker, *run, claim, begun, &mut Unacked(None, Instant::now())).await?;
         }

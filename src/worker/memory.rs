@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
+use crate::telemetry::metrics;
+
 /// What the jobs of a worker share.
 pub struct Memory {
     all: u64,
@@ -57,6 +59,11 @@ impl Memory {
         self.line().waiting.len()
     }
 
+    /// What a job has that needs no memory to speak of.
+    pub fn nothing(self: &Arc<Memory>) -> Room {
+        Room { memory: Arc::clone(self), bytes: 0 }
+    }
+
     /// Stands in line for bytes, of which there are so many in all.
     pub fn take(self: &Arc<Memory>, bytes: u64) -> Turn {
         let (sender, grant) = oneshot::channel();
@@ -88,6 +95,7 @@ impl Memory {
                 waiting.iter_mut().take(at).for_each(|before| before.passed += bytes);
                 granted.extend(waiting.remove(at).map(|waiter| (waiter.grant, bytes)));
             }
+            metrics::memory(self.all, self.all - *free, waiting.len());
         }
         for (grant, bytes) in granted {
             // Whoever has left meanwhile gives it back by that.
@@ -102,8 +110,8 @@ impl Turn {
         self.grant.try_recv().ok()
     }
 
-    /// Waits for it.
-    pub async fn wait(mut self) -> Option<Room> {
+    /// Waits for it. Whoever gives up waiting keeps his place.
+    pub async fn wait(&mut self) -> Option<Room> {
         (&mut self.grant).await.ok()
     }
 }
@@ -168,7 +176,7 @@ mod tests {
         for _ in 0..10 {
             assert!(memory.take(10).now().is_some());
         }
-        let late = memory.take(10);
+        let mut late = memory.take(10);
         assert_eq!(memory.waiting(), 2);
         drop(large);
         assert_eq!(memory.waiting(), 0);

@@ -17,10 +17,10 @@ mod settle;
 mod spread;
 mod unread;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -30,6 +30,7 @@ use crate::claims::Claims;
 use crate::error::{Class, Error, Result};
 use crate::export::Export;
 use crate::intake::{Bound, Definitions};
+use crate::job::RunId;
 use crate::job::command::{Command, Outcome};
 use crate::job::message::WakeMessage;
 use crate::job::retry::{self, Jitter};
@@ -44,7 +45,7 @@ use crate::units::{Backoff, Size};
 use clock::Clock;
 use heart::Heart;
 use lanes::Lanes;
-use memory::{Memory, Room};
+use memory::{Memory, Room, Turn};
 
 /// How long a job waits before it asks a dependency again that is away.
 const PATIENCE: Backoff =
@@ -123,6 +124,8 @@ pub struct Worker {
     slots: Arc<Semaphore>,
     /// What the runs take that are open here.
     memory: Arc<Memory>,
+    /// The runs that wait for memory and whose messages were let go.
+    in_line: Mutex<HashSet<RunId>>,
     /// How many jobs wait for a dependency that is away. While there are any, none is taken.
     waiting: AtomicUsize,
     /// Numbers the jobs, so that an open whose answer was lost is known again.
@@ -161,6 +164,7 @@ impl Worker {
             clock: Clock::default(),
             slots,
             memory,
+            in_line: Mutex::default(),
             waiting: AtomicUsize::new(0),
             jobs: AtomicU64::new(1),
             draining: watch::Sender::new(false),
@@ -319,33 +323,60 @@ impl Worker {
 
     /// The memory that a job of an export takes, if there is so much now. One that will never fit takes
     /// none: its attempt tells so.
-    fn room_now(&self, export: &Export) -> Option<Taken> {
+    fn room_now(&self, export: &Export) -> Option<Room> {
         let declared = export.limits.memory.0;
         match self.memory.has(declared) {
-            true => self.memory.take(declared).now().map(|room| Taken(Some(room))),
-            false => Some(Taken(None)),
+            true => self.memory.take(declared).now(),
+            false => Some(self.memory.nothing()),
         }
     }
 
     /// As [`Worker::room_now`], once there is so much: within `patience`, and where no more than half
-    /// of the slots wait for memory, so that other jobs have the others.
-    async fn room(&self, export: &Export, patience: Option<Duration>) -> Option<Taken> {
-        if let Some(room) = self.room_now(export) {
-            return Some(room);
-        }
-        let declared = export.limits.memory;
-        let turn = self.memory.take(declared.0);
-        if patience.is_some() && self.memory.waiting() > usize::from(self.settings.concurrency) / 2
-        {
-            return None;
-        }
-        tracing::info!(memory = %declared, "a job waits until there is memory for it");
+    /// of the slots wait for memory, so that other jobs have the others. `kept` is the place in line of
+    /// one that has waited before.
+    ///
+    /// # Errors
+    /// Where it has to wait on: its place in line, if it has one.
+    async fn room(
+        &self,
+        bound: &Bound,
+        patience: Option<Duration>,
+        kept: Option<Turn>,
+    ) -> Result<Room, Option<Turn>> {
+        let mut turn = match kept {
+            Some(turn) => turn,
+            None => {
+                if let Some(room) = self.room_now(&bound.export) {
+                    return Ok(room);
+                }
+                let declared = bound.export.limits.memory;
+                let turn = self.memory.take(declared.0);
+                let most = usize::from(self.settings.concurrency) / 2;
+                if patience.is_some() && self.memory.waiting() > most {
+                    return Err(None);
+                }
+                tracing::info!(
+                    worker = self.name,
+                    pool = bound.export.pool,
+                    export = bound.name,
+                    memory = %declared,
+                    "a job waits until there is memory for it"
+                );
+                turn
+            }
+        };
         let mut draining = self.draining.subscribe();
         tokio::select! {
-            room = turn.wait() => room.map(|room| Taken(Some(room))),
-            _ = draining.wait_for(|draining| *draining) => None,
-            () = tokio::time::sleep(patience.unwrap_or_default()), if patience.is_some() => None,
+            room = turn.wait() => room.ok_or(None),
+            _ = draining.wait_for(|draining| *draining) => Err(None),
+            () = tokio::time::sleep(patience.unwrap_or_default()), if patience.is_some() => {
+                Err(Some(turn))
+            }
         }
+    }
+
+    fn in_line(&self) -> MutexGuard<'_, HashSet<RunId>> {
+        self.in_line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits while a dependency is away that a job already waits for.
@@ -404,9 +435,6 @@ impl Worker {
         }
     }
 }
-
-/// The memory that a job has taken, if it needs any, until it is dropped.
-struct Taken(#[expect(dead_code, reason = "held until it is dropped")] Option<Room>);
 
 /// Whether an error of a dependency is waited out. Of the claims all are: refused credentials too
 /// are an outage, which somebody mends. A full queue is one as well.

@@ -5,8 +5,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::Worker;
 use super::job::{Begun, Mail, Opening};
-use super::{Taken, Worker};
+use super::memory::{Room, Turn};
 use crate::claims::{Claim, Claimed};
 use crate::error::{Class, Error, Result};
 use crate::fail;
@@ -22,9 +23,9 @@ use crate::telemetry::metrics;
 pub enum Received {
     /// A run to work on, under this claim and with this memory; what opening it came to, where that
     /// has happened.
-    Run(Box<Run>, Claim, Option<Box<Begun>>, Taken),
-    /// A run for which there is no memory now: it is looked at again later.
-    NoRoom(Box<Run>),
+    Run(Box<Run>, Claim, Option<Box<Begun>>, Room),
+    /// A run for which there is no memory now, and its place in line, where it has one.
+    NoRoom(Box<Run>, Option<Turn>),
     /// Nothing to do but to ack; the run, where there is one, as it stands.
     Nothing(Option<Box<Run>>),
     /// It belongs on another pool's queue.
@@ -55,7 +56,12 @@ pub async fn receive(worker: &Worker, message: &Mail) -> Result<Received> {
     match message::read(&message.body, properties.kind.as_deref(), properties.message_id.as_deref())
     {
         Ok(Message::Job(job)) => accept(worker, message, *job).await,
-        Ok(Message::Wake(wake)) => wake_up(worker, wake, Some(worker.settings.hold)).await,
+        // It has its turn here, and meanwhile goes round for a worker that has room.
+        Ok(Message::Wake(wake)) if worker.in_line().contains(&wake.run) => {
+            leave_wake_up(worker, wake.run, worker.settings.hold).await?;
+            Ok(Received::Nothing(None))
+        }
+        Ok(Message::Wake(wake)) => wake_up(worker, wake, Some(worker.settings.hold), None).await,
         Err(error) => Ok(Received::Refused { export: message::export_named(&message.body), error }),
     }
 }
@@ -103,18 +109,18 @@ async fn accept(worker: &Worker, message: &Mail, job: JobMessage) -> Result<Rece
         }
         // Before anything is claimed or opened: what waits for memory keeps nobody else from it.
         let memory = match worker.room_now(&bound.export) {
-            Some(memory) => Some(memory),
+            Some(memory) => Ok(memory),
             None if known(worker, &order.key).await?.is_some_and(|run| goes_on(&run)) => {
-                Some(Taken(None))
+                Ok(worker.memory.nothing())
             }
-            None => worker.room(&bound.export, Some(worker.settings.hold)).await,
+            None => worker.room(&bound, Some(worker.settings.hold), None).await,
         };
         let claim = Claim { key: order.key.clone(), token: Uuid::new_v4().to_string() };
         // A producer's message is of the first epoch.
         let believed = |content: &str, epoch| content == order.content && epoch == 0;
         let delay = match &memory {
-            None => Some(Duration::ZERO),
-            Some(_) => match claimed(worker, &claim, believed).await? {
+            Err(_) => Some(Duration::ZERO),
+            Ok(_) => match claimed(worker, &claim, believed).await? {
                 Claimed::Granted => None,
                 Claimed::Held(rest) => Some(rest),
                 Claimed::Done { .. } => {
@@ -124,6 +130,7 @@ async fn accept(worker: &Worker, message: &Mail, job: JobMessage) -> Result<Rece
         };
         // Whoever has the claim opens what he accepts, in the same transaction.
         let id = RunId::new();
+        let definition = order.definition.clone();
         let opening = delay
             .is_none()
             .then(|| Opening::of(worker, &Run::new(id, order.clone(), now), Ok(bound)));
@@ -164,13 +171,22 @@ async fn accept(worker: &Worker, message: &Mail, job: JobMessage) -> Result<Rece
             }
             other => return Err(other.unexpected("accept the job")),
         };
-        // An ended run has nothing to wait for; but whoever has its claim may have died before he
-        // cleaned up, which is done where opening finds that it has ended.
-        let Some(memory) = memory.or_else(|| goes_on(&run).then_some(Taken(None))) else {
-            return Ok(Received::NoRoom(run));
+        // A run that was accepted before keeps its definition, and so what that declares.
+        let declared = run.order.definition == definition;
+        let memory = match memory {
+            Ok(memory) => memory,
+            // An ended run has nothing to wait for; but whoever has its claim may have died before he
+            // cleaned up, which is done where opening finds that it has ended.
+            Err(_) if goes_on(&run) => worker.memory.nothing(),
+            Err(turn) => return Ok(Received::NoRoom(run, turn.filter(|_| declared))),
         };
         if let Some(delay) = delay.filter(|_| !run.state.ended()) {
             leave_wake_up(worker, run.id, delay).await?;
+            return Ok(Received::Nothing(Some(run)));
+        }
+        if !declared && !goes_on(&run) {
+            leave_wake_up(worker, run.id, Duration::ZERO).await?;
+            release(worker, &claim).await;
             return Ok(Received::Nothing(Some(run)));
         }
         let begun = opening.zip(outcomes.next()).filter(|_| run.id == id);
@@ -216,12 +232,41 @@ fn goes_on(run: &Run) -> bool {
     run.state.ended() || matches!(run.state, State::Committing | State::Closing)
 }
 
+/// Stands in line on for a run whose message is let go: until it has its turn, or another worker has it,
+/// or nothing is to be done about it any more.
+///
+/// # Errors
+/// As [`wake_up`].
+pub async fn in_line(worker: &Worker, run: &Run, mut turn: Turn) -> Result<Received> {
+    struct InLine<'a>(&'a Worker, RunId);
+    impl Drop for InLine<'_> {
+        fn drop(&mut self) {
+            self.0.in_line().remove(&self.1);
+        }
+    }
+    let wake = WakeMessage { run: run.id, epoch: run.epoch, split: None };
+    worker.in_line().insert(run.id);
+    let _in_line = InLine(worker, run.id);
+    loop {
+        match wake_up(worker, wake, Some(worker.settings.hold), Some(turn)).await? {
+            Received::NoRoom(run, Some(kept)) => {
+                if run.alive(worker.now().await?) {
+                    return Ok(Received::Nothing(None));
+                }
+                turn = kept;
+            }
+            other => return Ok(other),
+        }
+    }
+}
+
 /// A wake-up: what is to be done stands in the ledger. Memory is waited for within `patience`; without
-/// it, until the worker is to end.
+/// it, until the worker is to end. `kept` is the place in line that the run has.
 pub async fn wake_up(
     worker: &Worker,
     wake: WakeMessage,
     patience: Option<Duration>,
+    kept: Option<Turn>,
 ) -> Result<Received> {
     let found = worker.patiently("ledger", "read the run", || worker.ledger.run(wake.run)).await?;
     let Some(run) = found else {
@@ -234,17 +279,17 @@ pub async fn wake_up(
     let claim = Claim { key: run.order.key.clone(), token: Uuid::new_v4().to_string() };
     // Whoever ended it may have died before he cleaned up. No claim is needed to do that.
     if run.state.ended() {
-        return Ok(Received::Run(Box::new(run), claim, None, Taken(None)));
+        return Ok(Received::Run(Box::new(run), claim, None, worker.memory.nothing()));
     }
-    let mut memory = Taken(None);
+    let mut memory = worker.memory.nothing();
     if !goes_on(&run)
         // A definition that cannot be read is told of where the run is opened.
         && let Ok(bound) = worker.definition(&run.order.export, Some(&run.order.definition)).await
     {
-        let Some(taken) = worker.room(&bound.export, patience).await else {
-            return Ok(Received::NoRoom(Box::new(run)));
+        memory = match worker.room(&bound, patience, kept).await {
+            Ok(room) => room,
+            Err(turn) => return Ok(Received::NoRoom(Box::new(run), turn)),
         };
-        memory = taken;
     }
     // The ledger says that it is open: a done-mark is of another epoch or edition.
     if let Claimed::Held(rest) = claimed(worker, &claim, |_, _| false).await? {

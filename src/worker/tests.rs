@@ -1,3 +1,5 @@
+mod memory;
+
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -451,33 +453,4 @@ async fn the_parts_of_a_run_that_pins_its_definition_pin_it_too() {
     let body: Json =
         serde_json::from_str(&bench.worker.ledger.body(part.id).await.unwrap()).unwrap();
     assert_eq!(body["definition"], hash.as_str());
-}
-
-#[tokio::test]
-async fn a_job_without_memory_is_accepted_unopened_and_what_only_goes_on_needs_none() {
-    let settings = WorkerSettings { hold: Duration::from_millis(10), ..WorkerSettings::default() };
-    let bench = Bench::new(1_000, settings.clone(), House::default());
-    bench.activate("d", orders(&json!({}))).await;
-    let all = bench.worker.memory.take(settings.memory.0).now().unwrap();
-    bench.publish("default", "k").await;
-    let mut jobs = bench.worker.queue.consume("default", 1).await.unwrap();
-    let message = jobs.next().await.unwrap();
-    let slot = Arc::clone(&bench.worker.slots).acquire_owned().await.unwrap();
-    job::handle(&bench.worker, message, slot).await;
-    let run = bench.runs().await.remove(0);
-    assert_eq!((run.state, run.fence, run.failures, run.waits), (State::Queued, 0, 0, 0));
-    let ledger = rusqlite::Connection::open(&bench.file).unwrap();
-    let later = "SELECT count(*) FROM outbox o JOIN runs r ON r.id = o.run
-                 WHERE o.kind = 'wake' AND o.due_at > r.accepted_at";
-    let later: i64 = ledger.query_row(later, [], |row| row.get(0)).unwrap();
-    assert_eq!(later, 1, "its wake-up, so that it does not spin");
-
-    // Nor is it opened by a look, which waits for as long as the worker is not to end.
-    bench.worker.drain().await;
-    assert_eq!(bench.look(run.id).await.fence, 0);
-    bench.lose(run.id, Vec::new()).await;
-    let cancel = Command::Cancel { run: run.id, by: "ann".to_owned(), reason: "seen".to_owned() };
-    bench.apply(cancel).await;
-    assert_eq!(bench.look(run.id).await.fence, 2, "a run that is closed needs none");
-    drop(all);
 }

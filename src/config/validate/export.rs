@@ -47,6 +47,7 @@ pub(in crate::config) fn export(
                 .help("lower this, or raise `memory` under [worker]");
         }
     }
+    check_least(export, tree, known, problems);
     if window::zone(&export.timezone).is_err() {
         let message = format!("no time zone is called `{}`", export.timezone);
         problems
@@ -95,6 +96,35 @@ pub(in crate::config) fn export(
     references(export, tree, known, problems);
     check_fields(export, tree, problems);
     protect::protect(export, tree, known, problems);
+}
+
+/// The least memory that any run can do with, and one that delivers to an object store; and what refused
+/// rows take besides on their way to quarantine. In MiB.
+const LEAST: u64 = 4;
+const STORE: u64 = 32;
+const QUARANTINE: u64 = 10;
+
+/// Refuses less memory than what a run takes whatever its rows are.
+fn check_least(export: &Export, tree: &Node, known: &Known<'_>, problems: &mut Problems) {
+    let sink = known.connections.get(&export.sink.connection).and_then(|one| one.as_deref());
+    let to_store = sink.is_some_and(|one| one.kind == System::Files && one.url.starts_with("s3:"));
+    let mut parts = vec![match to_store {
+        true => (STORE, "for an object store"),
+        false => (LEAST, "for its rows"),
+    }];
+    if known.settings.is_some_and(|settings| settings.quarantine.is_some()) {
+        parts.push((QUARANTINE, "for refused rows on their way to quarantine"));
+    }
+    let least: u64 = parts.iter().map(|(size, _)| size).sum();
+    if export.limits.memory.0 >= least << 20 {
+        return;
+    }
+    let parts: Vec<String> = parts.iter().map(|(size, of)| format!("{size} {of}")).collect();
+    let message =
+        format!("it may use {}, and needs {least} MiB: {}", export.limits.memory, parts.join(", "));
+    problems
+        .add(Code::Memory, tree.at(&["limits", "memory"]), message, "less than a run takes")
+        .help("raise it, or leave it out: 64 MiB do for most");
 }
 
 /// Refuses to read from and write to one SQLite file: the reading locks the writing out, which

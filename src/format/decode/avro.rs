@@ -62,13 +62,10 @@ impl<R: BufRead> AvroFile<R> {
     }
 
     /// Charges what is held to a budget: a block, as long as it is taken apart.
-    ///
-    /// # Errors
-    /// Those of the budget.
-    pub fn within(mut self, budget: &Budget) -> Result<AvroFile<R>> {
-        self.charge = budget.charge(Use::Reading, 0)?;
-        self.columns = self.columns.within(budget);
-        Ok(self)
+    #[must_use]
+    pub fn within(self, budget: &Budget) -> AvroFile<R> {
+        let columns = self.columns.within(budget);
+        AvroFile { charge: budget.open(Use::Reading), columns, ..self }
     }
 
     /// The next batch; `None` at the end.

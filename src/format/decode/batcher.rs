@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::format::FieldType;
 use crate::rows::{
     At, BATCH_BYTES, BATCH_ROWS, Batch, Breach, Origin, Places, RULES_TOLD, Refused, batch_bytes,
+    width,
 };
 
 /// How often a large record is held while a row is made of it: as it was read, without its escapes,
@@ -39,6 +40,8 @@ pub struct Batcher {
     /// Rows refused before they reached the columns.
     broken: u64,
     bytes: usize,
+    /// How many bytes a row takes in the columns even if all of it is NULL.
+    width: usize,
     /// The columns of the row at hand whose values did not fit, and why, where that is known.
     misfits: Vec<(usize, Option<String>)>,
     /// The line of the row at hand, and of each in the columns, where there are lines.
@@ -52,8 +55,10 @@ pub struct Batcher {
 impl Batcher {
     /// A batcher for columns of these types.
     pub fn new(types: &IndexMap<String, FieldType>) -> Batcher {
+        let schema = schema(types);
         Batcher {
-            schema: schema(types),
+            width: width(&schema),
+            schema,
             columns: types.values().map(Column::new).collect(),
             keep: Vec::new(),
             refused: Vec::new(),
@@ -130,7 +135,7 @@ impl Batcher {
 
     /// Ends the row, which took `bytes`. `raw` gives it as it was, for quarantine.
     pub fn end_row(&mut self, bytes: usize, raw: impl FnOnce() -> Map<String, Json>) {
-        self.bytes += bytes;
+        self.bytes += bytes.max(self.width);
         self.keep.push(self.misfits.is_empty());
         let line = self.line.take();
         self.lines.extend(line);
@@ -147,12 +152,14 @@ impl Batcher {
             column: schema.fields().get(column).map(|field| field.name().clone()),
             why,
         });
-        self.refused.push(Refused { origin: line.map(here), ..Refused::of(broke, raw()) });
+        let refused = Refused { origin: line.map(here), ..Refused::of(broke, raw()) };
+        self.bytes += refused.held();
+        self.refused.push(refused);
     }
 
     /// Counts a row that is too broken to have values.
     pub fn refuse(&mut self, bytes: usize, refused: Refused) {
-        self.bytes += bytes;
+        self.bytes += bytes.max(refused.held());
         self.broken += 1;
         let line = self.line.take();
         self.refused.push(Refused { origin: line.map(here), ..refused });
@@ -415,6 +422,7 @@ fn is_word(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::units::Size;
 
     #[test]
     fn only_exact_values_enter() {
@@ -433,6 +441,36 @@ mod tests {
         assert_eq!(rules, ["type decimal(5,2)", "type int16"]);
         assert_eq!(batch.refused[1].row["a"], "32768");
         assert!(batcher.finish().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_batch_is_no_larger_than_it_should_be_where_lines_are_shorter_than_rows() {
+        let types = |kind: FieldType| (0..250).map(move |n| (format!("c{n}"), kind.clone()));
+        let budget = Budget::new(Size(64 << 20));
+        for kind in [FieldType::Int64, FieldType::Decimal(38, 2), FieldType::String] {
+            let types = types(kind).collect();
+            let mut batcher = Batcher::new(&types).within(&budget).unwrap();
+            let full = batch_bytes(&budget);
+            // Of each line a few values are told, or what is told does not fit.
+            for misfit in [false, true] {
+                while !batcher.is_full() {
+                    for column in 0..250 {
+                        batcher.value(column, |column| {
+                            column.null();
+                            true
+                        });
+                    }
+                    if misfit {
+                        batcher.misfits.push((0, None));
+                    }
+                    let raw = || (0..250).map(|n| (format!("c{n}"), Json::Null)).collect();
+                    batcher.end_row(30, raw);
+                }
+                let batch = batcher.finish().unwrap().unwrap().charged(&budget).unwrap();
+                let held = budget.held() - 2 * full;
+                assert!(held > full / 2 && held < full + full / 8, "{held} of {} rows", batch.read);
+            }
+        }
     }
 
     #[test]

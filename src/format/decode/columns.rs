@@ -16,7 +16,7 @@ use crate::budget::Budget;
 use crate::error::{Error, Result};
 use crate::format::{FieldType, row_json};
 use crate::rows::{
-    At, BATCH_BYTES, BATCH_ROWS, Batch, Breach, Places, Refused, batch_bytes, bytes_of,
+    At, BATCH_BYTES, BATCH_ROWS, Batch, Breach, Places, Refused, batch_bytes, width,
 };
 
 /// What the columns of a file become.
@@ -48,6 +48,8 @@ pub struct Columns {
     read: u64,
     /// How many bytes of rows make a batch.
     full: usize,
+    /// How many bytes a row takes besides those of its texts.
+    width: usize,
 }
 
 impl Columns {
@@ -78,7 +80,8 @@ impl Columns {
         {
             return Err(drift("a column is not in the first file", extra.name()));
         }
-        Ok(Columns { doing, order, schema: wanted.clone(), read: 0, full: BATCH_BYTES })
+        let width = width(wanted);
+        Ok(Columns { doing, order, schema: wanted.clone(), read: 0, full: BATCH_BYTES, width })
     }
 
     /// Makes batches of a size that fits a budget.
@@ -89,14 +92,29 @@ impl Columns {
 
     /// As many rows of `width` bytes as a batch holds.
     pub fn rows(&self, width: usize) -> usize {
-        (self.full / width.max(1)).clamp(1, BATCH_ROWS)
+        (self.full / width.max(self.width).max(1)).clamp(1, BATCH_ROWS)
     }
 
-    /// `batch` in pieces that are not larger than batches should be.
+    /// `batch` in pieces that are not larger than batches should be once each row has its own texts: of
+    /// a dictionary, and behind views, the same one may stand for any number of rows.
     pub fn pieces(&self, batch: &RecordBatch) -> Vec<RecordBatch> {
         let rows = batch.num_rows();
-        let step = self.rows(bytes_of(batch) / rows.max(1));
-        (0..rows).step_by(step).map(|at| batch.slice(at, step.min(rows - at))).collect()
+        let mut pieces = Vec::new();
+        for at in (0..rows).step_by(BATCH_ROWS) {
+            let window = batch.slice(at, BATCH_ROWS.min(rows - at));
+            let texts: Vec<_> = window.columns().iter().filter_map(texts).collect();
+            let (mut start, mut bytes) = (0, 0);
+            for row in 0..window.num_rows() {
+                let own = self.width + texts.iter().map(|length| length(row)).sum::<usize>();
+                if row > start && bytes + own > self.full {
+                    pieces.push(window.slice(start, row - start));
+                    (start, bytes) = (row, 0);
+                }
+                bytes += own;
+            }
+            pieces.push(window.slice(start, window.num_rows() - start));
+        }
+        pieces
     }
 
     /// The file's next batch as it is wanted. Rows whose nanoseconds are no whole microseconds are refused.
@@ -184,6 +202,53 @@ fn counterpart(kind: &DataType) -> Option<FieldType> {
     })
 }
 
+/// How many bytes the text of each row has; `None` for a column without texts.
+fn texts(column: &ArrayRef) -> Option<Box<dyn Fn(usize) -> usize + '_>> {
+    Some(match column.data_type() {
+        DataType::Utf8 => {
+            let texts = column.as_string::<i32>();
+            Box::new(move |row| texts.value_length(row) as usize)
+        }
+        DataType::LargeUtf8 => {
+            let texts = column.as_string::<i64>();
+            Box::new(move |row| texts.value_length(row) as usize)
+        }
+        DataType::Binary => {
+            let texts = column.as_binary::<i32>();
+            Box::new(move |row| texts.value_length(row) as usize)
+        }
+        DataType::LargeBinary => {
+            let texts = column.as_binary::<i64>();
+            Box::new(move |row| texts.value_length(row) as usize)
+        }
+        DataType::Utf8View => {
+            let views = column.as_string_view().views();
+            Box::new(move |row| views.get(row).map_or(0, length))
+        }
+        DataType::BinaryView => {
+            let views = column.as_binary_view().views();
+            Box::new(move |row| views.get(row).map_or(0, length))
+        }
+        DataType::FixedSizeBinary(size) => {
+            let size = usize::try_from(*size).unwrap_or_default();
+            Box::new(move |_| size)
+        }
+        DataType::Dictionary(..) => {
+            let dictionary = column.as_any_dictionary();
+            let value = texts(dictionary.values()).filter(|_| !dictionary.values().is_empty())?;
+            let keys = dictionary.normalized_keys();
+            Box::new(move |row| keys.get(row).map_or(0, |key| value(*key)))
+        }
+        _ => return None,
+    })
+}
+
+/// The bytes of what a view shows: its first four tell them (columnar format, "Variable-size Binary View
+/// Layout").
+fn length(view: &u128) -> usize {
+    *view as u32 as usize
+}
+
 /// The rows whose nanoseconds are no whole microseconds, and their values.
 fn with_nanos(column: &ArrayRef) -> Vec<(usize, i64)> {
     let values = match column.data_type() {
@@ -214,7 +279,52 @@ fn convert(column: &ArrayRef, field: &Field, doing: &'static str) -> Result<Arra
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
+    use crate::rows::bytes_of;
+    use crate::units::Size;
+    use arrow::array::{
+        BinaryViewArray, DictionaryArray, Int32Array, StringArray, StringViewArray,
+    };
+
+    #[test]
+    fn what_many_rows_share_is_counted_for_each_of_them() {
+        let budget = Budget::new(Size(64 << 20));
+        let long = "x".repeat(100 << 10);
+        let words = Arc::new(StringArray::from(vec!["short", &long]));
+        let keys = Int32Array::from_iter((0..10_000).map(|row| (row % 3 > 0).then_some(row % 2)));
+        let words = DictionaryArray::new(keys, words);
+        let texts =
+            |row: usize| (row % 3 > 0).then_some(if row % 2 > 0 { &*long } else { "short" });
+        let views: StringViewArray = {
+            let mut views = arrow::array::StringViewBuilder::new().with_deduplicate_strings();
+            (0..10_000).for_each(|row| views.append_option(texts(row)));
+            views.finish()
+        };
+        let bytes: BinaryViewArray = views.clone().to_binary_view();
+        let all: [ArrayRef; 3] = [Arc::new(words), Arc::new(views), Arc::new(bytes)];
+        for column in all {
+            let batch = RecordBatch::try_from_iter([("a", column)]).unwrap();
+            assert!(bytes_of(&batch) < 1 << 20, "it is small as it is read: {}", bytes_of(&batch));
+            let schema = counterparts(batch.schema_ref(), "test").unwrap();
+            let mut columns = Columns::new(&schema, &schema, "test").unwrap().within(&budget);
+            let mut rows = 0;
+            for piece in columns.pieces(&batch) {
+                let batch = columns.exact(&piece).unwrap();
+                assert!(bytes_of(&batch.rows) < batch_bytes(&budget) + (16 << 10));
+                let told: HashSet<usize> = (0..piece.num_rows())
+                    .map(|row| match batch.rows.column(0).data_type() {
+                        DataType::Utf8 => batch.rows.column(0).as_string::<i32>().value(row).len(),
+                        _ => batch.rows.column(0).as_binary::<i32>().value(row).len(),
+                    })
+                    .collect();
+                assert!(told.is_subset(&HashSet::from([0, 5, long.len()])));
+                rows += batch.read;
+            }
+            assert_eq!(rows, 10_000);
+        }
+    }
 
     #[test]
     fn the_page_of_types_says_what_is_read() {

@@ -22,7 +22,9 @@ const READ: &str = "read Arrow";
 /// By what a file begins and ends.
 const MAGIC: &[u8] = b"ARROW1";
 /// How long the table of contents may be.
-const FOOTER_LIMIT: u64 = 256 << 20;
+const FOOTER_LIMIT: usize = 256 << 20;
+/// How much of it is read at once.
+const FOOTER_PIECE: usize = 64 << 10;
 
 /// How long the words of a message may be: its schema, or where its columns lie.
 const WORDS_LIMIT: usize = 16 << 20;
@@ -84,6 +86,14 @@ impl<R: Read> Messages<R> {
         let words = bytes.get(start..).filter(|words| words.len() == length).ok_or_else(wrong)?;
         let message = root_as_message(words).map_err(|_| wrong())?;
         let body = usize::try_from(message.bodyLength()).map_err(|_| wrong())?;
+        // What has no columns has no body.
+        let has_columns = matches!(
+            message.header_type(),
+            MessageHeader::RecordBatch | MessageHeader::DictionaryBatch
+        );
+        if body as u64 > if has_columns { BATCH_LIMIT } else { 0 } {
+            return Err(wrong());
+        }
         // Here, and once more in the decoder.
         self.charge.cover(body.saturating_mul(2)).map_err(std::io::Error::other)?;
         let start = bytes.len();
@@ -145,6 +155,7 @@ pub struct IpcFile<R> {
     batches: usize,
     columns: Columns,
     pieces: VecDeque<RecordBatch>,
+    budget: Budget,
 }
 
 impl<R: BufRead> IpcFile<R> {
@@ -152,7 +163,16 @@ impl<R: BufRead> IpcFile<R> {
     ///
     /// # Errors
     /// `permanent` when it is no Arrow, or a column has a type without exact counterpart.
-    pub fn open(mut input: R) -> Result<IpcFile<R>> {
+    pub fn open(input: R) -> Result<IpcFile<R>> {
+        IpcFile::within(input, &Budget::default())
+    }
+
+    /// As [`IpcFile::open`], and charges what is held to a budget: a batch of the file, as long as it is
+    /// taken apart, and the table of contents at its end.
+    ///
+    /// # Errors
+    /// As [`IpcFile::open`], and those of the budget.
+    pub fn within(mut input: R, budget: &Budget) -> Result<IpcFile<R>> {
         let start = input.fill_buf().map_err(|cause| super::broken_off(READ, cause))?;
         let is_file = start.first() == MAGIC.first();
         if is_file {
@@ -173,11 +193,13 @@ impl<R: BufRead> IpcFile<R> {
             }
         }
         let message = Cursor::new(Vec::new());
-        let input = Messages { input, message, ended: false, charge: Charge::default() };
+        let charge = budget.open(Use::Reading);
+        let input = Messages { input, message, ended: false, charge };
         let reader = guarded(unsound, || StreamReader::try_new(input, None).map_err(classify))?;
         let schema = counterparts(&reader.schema(), READ)?;
-        let columns = Columns::new(&schema, &schema, READ)?;
-        Ok(IpcFile { reader, schema, is_file, batches: 0, columns, pieces: VecDeque::new() })
+        let columns = Columns::new(&schema, &schema, READ)?.within(budget);
+        let (pieces, budget) = (VecDeque::new(), budget.clone());
+        Ok(IpcFile { reader, schema, is_file, batches: 0, columns, pieces, budget })
     }
 
     /// Lets the columns be those of `schema`, in its order.
@@ -185,17 +207,7 @@ impl<R: BufRead> IpcFile<R> {
     /// # Errors
     /// `contract` when the file's columns are others.
     pub fn wanting(mut self, schema: &SchemaRef) -> Result<IpcFile<R>> {
-        self.columns = Columns::new(&self.schema, schema, READ)?;
-        Ok(self)
-    }
-
-    /// Charges what is held to a budget: a batch of the file, as long as it is taken apart.
-    ///
-    /// # Errors
-    /// Those of the budget.
-    pub fn within(mut self, budget: &Budget) -> Result<IpcFile<R>> {
-        self.reader.get_mut().charge = budget.charge(Use::Reading, 0)?;
-        self.columns = self.columns.within(budget);
+        self.columns = Columns::new(&self.schema, schema, READ)?.within(&self.budget);
         Ok(self)
     }
 
@@ -227,9 +239,16 @@ impl<R: BufRead> IpcFile<R> {
 
     /// What follows the batches of a file: its table of contents, the length of it, and the magic.
     fn check_end(&mut self) -> Result<()> {
+        let Messages { input, charge, .. } = self.reader.get_mut();
         let mut end = Vec::new();
-        let rest = (&mut self.reader.get_mut().input).take(FOOTER_LIMIT).read_to_end(&mut end);
-        rest.map_err(|cause| super::broken_off(READ, cause))?;
+        while end.len() < FOOTER_LIMIT {
+            // It grows by doubling.
+            charge.cover(2 * (end.len() + FOOTER_PIECE))?;
+            let read = take(input, &mut end, FOOTER_PIECE);
+            if read.map_err(|cause| super::broken_off(READ, cause))? == 0 {
+                break;
+            }
+        }
         let footer = end
             .strip_suffix(MAGIC)
             .and_then(|rest| rest.split_last_chunk::<4>())
@@ -258,5 +277,88 @@ fn classify(error: ArrowError) -> Error {
             Err(cause) => unsound().caused_by(cause),
         },
         other => unsound().caused_by(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::BufReader;
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, Int64Array};
+    use arrow::ipc::writer::{FileWriter, StreamWriter};
+
+    use super::*;
+    use crate::error::Class;
+    use crate::units::Size;
+
+    /// Counts what is read of what never ends.
+    struct Endless<'a> {
+        start: &'a [u8],
+        read: &'a mut usize,
+    }
+
+    impl Read for Endless<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            assert!(*self.read < 1 << 30, "it is read on and on");
+            let known = self.start.read(buffer)?;
+            let read = if known == 0 { buffer.len() } else { known };
+            *self.read += read;
+            Ok(read)
+        }
+    }
+
+    fn numbers() -> RecordBatch {
+        let column: ArrayRef = Arc::new(Int64Array::from_iter_values(0..1_001));
+        RecordBatch::try_from_iter([("a", column)]).unwrap()
+    }
+
+    #[test]
+    fn a_message_that_says_that_it_is_long_is_not_read_before_there_is_room_for_it() {
+        let rows = numbers();
+        let mut writer = StreamWriter::try_new(Vec::new(), &rows.schema()).unwrap();
+        let schema = writer.get_ref().len();
+        writer.write(&rows).unwrap();
+        let bytes = writer.into_inner().unwrap();
+        let message = root_as_message(&bytes[schema + 8..]).unwrap();
+        let length = message.bodyLength().to_le_bytes();
+        let at = bytes.windows(8).position(|eight| eight == length).unwrap();
+        for (length, budget, told) in [
+            (20_i64 << 30, Budget::default(), "no sound Arrow"),
+            (200 << 20, Budget::new(Size(16 << 20)), "its budget of 16.0 MiB"),
+        ] {
+            let mut bytes = bytes.clone();
+            bytes[at..at + 8].copy_from_slice(&length.to_le_bytes());
+            // As the first message, and after the schema.
+            for start in [schema, 0] {
+                let mut read = 0;
+                let input = BufReader::new(Endless { start: &bytes[start..], read: &mut read });
+                let batch = IpcFile::within(input, &budget).and_then(|mut file| file.next_batch());
+                let error = batch.map(|_| ()).unwrap_err();
+                assert_eq!(error.class(), Class::Permanent);
+                assert!(error.chain().contains(told), "{}", error.chain());
+                assert!(read < 1 << 20, "{read}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_follows_the_batches_of_a_file_is_charged_as_it_is_read() {
+        let rows = numbers();
+        let mut writer = FileWriter::try_new(Vec::new(), &rows.schema()).unwrap();
+        writer.write(&rows).unwrap();
+        let file = writer.into_inner().unwrap();
+        let (start, end) = file.split_at(file.len() - 10);
+        let footer = u32::from_le_bytes(*end.first_chunk().unwrap()) as usize;
+        let (start, footer) = start.split_at(start.len() - footer);
+        let file = [start, &vec![0; 20 << 20], footer, end].concat();
+        let read = |budget: &Budget| {
+            let mut file = IpcFile::within(file.as_slice(), budget)?;
+            while file.next_batch()?.is_some() {}
+            Ok::<(), Error>(())
+        };
+        read(&Budget::new(Size(64 << 20))).unwrap();
+        let error = read(&Budget::new(Size(16 << 20))).unwrap_err();
+        assert!(error.to_string().contains("its budget of 16.0 MiB"), "{error}");
     }
 }

@@ -1,10 +1,14 @@
 //! Parquet → batches: by ranges of a file, page by page, so that no row group is ever held whole.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
-use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
+    ParquetRecordBatchReaderBuilder,
+};
 use parquet::errors::ParquetError;
 use parquet::file::reader::ChunkReader;
 
@@ -12,7 +16,7 @@ use super::columns::{Columns, counterparts};
 use super::guarded;
 use crate::budget::{Budget, Charge, Use};
 use crate::error::{Error, Result};
-use crate::rows::{Batch, batch_bytes, bytes_of};
+use crate::rows::{Batch, batch_bytes, bytes_of, width};
 
 const READ: &str = "read Parquet";
 
@@ -32,9 +36,14 @@ impl<T: ChunkReader + 'static> ParquetFile<T> {
     /// # Errors
     /// `permanent` when it is no Parquet file, or a column has a type without exact counterpart.
     pub fn open(file: T) -> Result<ParquetFile<T>> {
-        let open = || ParquetRecordBatchReaderBuilder::try_new(file).map_err(classify);
-        let builder = guarded(unsound, open)?;
-        let schema = counterparts(builder.schema(), READ)?;
+        let options = ArrowReaderOptions::new();
+        let footer = || ArrowReaderMetadata::load(&file, options.clone()).map_err(classify);
+        let footer = guarded(unsound, footer)?;
+        let schema = counterparts(footer.schema(), READ)?;
+        let viewed = options.with_schema(Arc::new(viewed(footer.schema())));
+        let footer = || ArrowReaderMetadata::try_new(footer.metadata().clone(), viewed);
+        let footer = guarded(unsound, || footer().map_err(classify))?;
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, footer);
         Ok(ParquetFile { builder, schema, charge: Charge::default(), base: 0 })
     }
 
@@ -63,21 +72,40 @@ impl<T: ChunkReader + 'static> ParquetFile<T> {
     /// `contract` when the file's columns are others.
     pub fn wanting(self, schema: &SchemaRef, budget: &Budget) -> Result<ParquetRows> {
         let columns = Columns::new(&self.schema, schema, READ)?.within(budget);
-        // By what the footer tells of their width: of texts, if it does, without their dictionaries.
+        // By what the footer tells of their width, where that is more than what any row takes.
         let groups = self.builder.metadata().row_groups();
         let widest = groups.iter().filter_map(|group| {
-            let each = group.columns().iter().map(|column| {
-                let text = column.unencoded_byte_array_data_bytes().unwrap_or_default();
-                text.max(column.uncompressed_size())
-            });
-            usize::try_from(each.sum::<i64>() / group.num_rows().max(1)).ok()
+            let all: i64 = group.columns().iter().map(|column| column.uncompressed_size()).sum();
+            usize::try_from(all / group.num_rows().max(1)).ok()
         });
-        let rows = columns.rows(widest.max().unwrap_or_default());
+        let least = width(self.builder.schema());
+        let rows = columns.rows(widest.max().unwrap_or_default().max(least));
         let build = || self.builder.with_batch_size(rows).build().map_err(classify);
         let reader = guarded(unsound, build)?;
         let base = self.base;
         Ok(ParquetRows { reader, columns, pieces: VecDeque::new(), charge: self.charge, base })
     }
+}
+
+/// The schema by which texts are read as views. So one that stands in a dictionary is not written out
+/// for each row that has it before it is known how many bytes that makes.
+fn viewed(schema: &Schema) -> Schema {
+    let view = |kind: &DataType| match kind {
+        DataType::Utf8 | DataType::LargeUtf8 => Some(DataType::Utf8View),
+        DataType::Binary | DataType::LargeBinary => Some(DataType::BinaryView),
+        _ => None,
+    };
+    let fields = schema.fields().iter().map(|field| {
+        let plain = match field.data_type() {
+            DataType::Dictionary(_, values) => values,
+            kind => kind,
+        };
+        match view(plain) {
+            Some(kind) => Arc::new(field.as_ref().clone().with_data_type(kind)),
+            None => Arc::clone(field),
+        }
+    });
+    Schema::new_with_metadata(fields.collect::<Vec<_>>(), schema.metadata().clone())
 }
 
 /// The rows of a file.
@@ -120,21 +148,24 @@ fn unsound() -> Error {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
+    use crate::units::Size;
     use arrow::array::{
-        ArrayRef, AsArray, DictionaryArray, Int64Array, LargeStringArray, RecordBatch, StringArray,
-        TimestampNanosecondArray, UInt64Array,
+        ArrayRef, AsArray, DictionaryArray, Int64Array, LargeBinaryArray, LargeStringArray,
+        RecordBatch, StringArray, TimestampNanosecondArray, UInt64Array,
     };
     use arrow::datatypes::{Decimal128Type, Int32Type, TimestampMicrosecondType};
     use bytes::Bytes;
+    use parquet::arrow::ArrowWriter;
+    use parquet::file::properties::{EnabledStatistics, WriterProperties};
 
     fn file(columns: Vec<(&str, ArrayRef)>) -> Bytes {
         let batch = RecordBatch::try_from_iter(columns).unwrap();
         let mut bytes = Vec::new();
+        // As many writers do, it tells nothing of the lengths of texts.
+        let plain = WriterProperties::builder().set_statistics_enabled(EnabledStatistics::None);
         let mut writer =
-            parquet::arrow::ArrowWriter::try_new(&mut bytes, batch.schema(), None).unwrap();
+            ArrowWriter::try_new(&mut bytes, batch.schema(), Some(plain.build())).unwrap();
         writer.write(&batch).unwrap();
         writer.close().unwrap();
         bytes.into()
@@ -174,6 +205,38 @@ mod tests {
         assert_eq!(batch.refused[0].row["w"], "b");
         assert_eq!(batch.refused[0].row["i"], "9223372036854775807");
         assert_eq!(batch.refused[0].row["t"], "1 nanoseconds");
+    }
+
+    #[test]
+    fn long_texts_of_a_dictionary_and_many_narrow_columns_make_no_batch_that_is_too_large() {
+        let long = "x".repeat(20 << 10);
+        let texts = (0..6_000).map(|row| if row % 2 == 0 { "short" } else { &*long });
+        let words: DictionaryArray<Int32Type> = texts.clone().collect();
+        let bytes: LargeBinaryArray = texts.map(|text| Some(text.as_bytes())).collect();
+        let zeros = Arc::new(Int64Array::from(vec![0; 8_192])) as ArrayRef;
+        let names: Vec<String> = (0..250).map(|n| format!("c{n}")).collect();
+        let narrow = names.iter().map(|name| (name.as_str(), Arc::clone(&zeros)));
+        for columns in [
+            vec![("w", Arc::new(words) as ArrayRef)],
+            vec![("b", Arc::new(bytes) as ArrayRef)],
+            narrow.collect(),
+        ] {
+            let expected = columns[0].1.len() as u64;
+            let file = file(columns);
+            assert!(file.len() < 1 << 20, "it is in a dictionary: {}", file.len());
+            let file = ParquetFile::open(file).unwrap();
+            let schema = file.schema.clone();
+            let budget = Budget::new(Size(64 << 20));
+            let mut rows = file.within(&budget).unwrap().wanting(&schema, &budget).unwrap();
+            let (mut read, mut most) = (0, 0);
+            while let Some(batch) = rows.next_batch().unwrap() {
+                let batch = batch.charged(&budget).unwrap();
+                most = most.max(budget.held());
+                read += batch.read;
+            }
+            assert_eq!(read, expected);
+            assert!(most < 8 << 20, "{most}");
+        }
     }
 
     #[test]

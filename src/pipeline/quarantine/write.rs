@@ -59,11 +59,9 @@ impl Quarantine {
     }
 
     /// The same, charging what it holds to a budget.
-    ///
-    /// # Errors
-    /// Those of the budget.
-    pub fn within(self, budget: &Budget) -> Result<Quarantine> {
-        Ok(Quarantine { charge: budget.charge(Use::Quarantine, 0)?, ..self })
+    #[must_use]
+    pub fn within(self, budget: &Budget) -> Quarantine {
+        Quarantine { charge: budget.open(Use::Quarantine), ..self }
     }
 
     /// Adds rows.

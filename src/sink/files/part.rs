@@ -278,7 +278,7 @@ impl Stager {
         let Layout { format, compression, csv, max_file_size } = &self.layout;
         let encoder = Encoder::new(*format, *compression, csv, &self.schema)?;
         let mut encoder = encoder.within(&self.budget);
-        let mut charge = self.budget.charge(Use::Encoding, 0)?;
+        let mut charge = self.budget.open(Use::Encoding);
         let text = self.budget.share(16, TEXT) as u64;
         let mut ready = Vec::new();
         let following = loop {

@@ -132,7 +132,7 @@ impl Object {
 
     /// The bytes as they come, for a blocking thread of this runtime.
     pub(super) async fn reader(&self, budget: &Budget) -> Result<ObjectReader> {
-        let mut charge = budget.charge(Use::Reading, 0)?;
+        let mut charge = budget.open(Use::Reading);
         let mut chunks = match self.here {
             true => {
                 let stream = self.get(None).await?.into_stream();
@@ -173,10 +173,10 @@ struct Held {
 
 impl Windows {
     /// A small window, as reading the footer takes it.
-    pub(super) fn new(object: Object, runtime: Handle, budget: &Budget) -> Result<Windows> {
-        let charge = budget.charge(Use::Reading, 0)?;
+    pub(super) fn new(object: Object, runtime: Handle, budget: &Budget) -> Windows {
+        let charge = budget.open(Use::Reading);
         let held = Held { windows: Vec::new(), count: 1, size: FOOTER, charge, failed: None };
-        Ok(Windows(Arc::new(Inside { object, runtime, held: Mutex::new(held) })))
+        Windows(Arc::new(Inside { object, runtime, held: Mutex::new(held) }))
     }
 
     /// So many windows of at least so many bytes.

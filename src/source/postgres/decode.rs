@@ -20,7 +20,7 @@ use super::numeric;
 use crate::budget::{Budget, Charge, Use};
 use crate::error::{Error, Result};
 use crate::format::{FieldType, row_json};
-use crate::rows::{BATCH_BYTES, BATCH_ROWS, Batch, Breach, Refused, batch_bytes};
+use crate::rows::{BATCH_BYTES, BATCH_ROWS, Batch, Breach, Refused, batch_bytes, width};
 
 const SIGNATURE: &[u8; 11] = b"PGCOPY\n\xff\r\n\0";
 /// From 1970-01-01 to 2000-01-01, where PostgreSQL's times begin.
@@ -127,6 +127,8 @@ pub struct Decoder {
     misfits: Vec<Misfit>,
     rows: usize,
     bytes: usize,
+    /// How many bytes a row takes in the columns even if all of it is NULL.
+    width: usize,
     started: bool,
     /// How many bytes of rows make a batch.
     full: usize,
@@ -137,7 +139,10 @@ impl Decoder {
     /// `schema` has one field for each of `wires`.
     pub fn new(schema: SchemaRef, wires: &[Wire]) -> Decoder {
         let columns = wires.iter().map(|wire| Column::new(*wire)).collect();
+        // A UUID has 36 characters, and 16 bytes on the wire.
+        let uuids = wires.iter().filter(|wire| **wire == Wire::Uuid).count();
         Decoder {
+            width: width(&schema) + 36 * uuids,
             schema,
             columns,
             misfits: Vec::new(),
@@ -226,7 +231,7 @@ impl Decoder {
                     self.misfits.push(Misfit { row: self.rows, column: index, rule, text });
                 }
             }
-            self.bytes += before - data.len();
+            self.bytes += (before - data.len()).max(self.width);
             self.rows += 1;
         }
         Some(())

@@ -53,12 +53,12 @@ fn markdown() -> String {
 pub fn holds(rendered: &str) {
     let mut found = BTreeSet::new();
     for line in rendered.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
-        let (name, rest) = line.split_once('{').unwrap();
+        let (name, rest) = line.split_once('{').or_else(|| line.split_once(' ')).unwrap();
         let name = ["_bucket", "_sum", "_count"]
             .iter()
             .find_map(|end| name.strip_suffix(end))
             .unwrap_or(name);
-        let (labels, _) = rest.split_once('}').unwrap();
+        let (labels, _) = rest.split_once('}').unwrap_or_default();
         let labels: Vec<_> = labels
             .split(',')
             .filter_map(|label| Some(label.split_once('=')?.0))

@@ -1,8 +1,15 @@
 //! What replaced deliveries leave, and when it goes.
 
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::time::Duration;
+
 use futures::FutureExt;
 
 use super::*;
+
+/// O_NONBLOCK of Linux.
+const NONBLOCK: i32 = 0o4000;
 
 async fn deliver(sink: &FilesSink, batches: u64) -> Manifest {
     let who = holder(RunId::new(), 1);
@@ -75,6 +82,45 @@ async fn a_delivery_that_shares_a_file_with_a_replaced_one_is_committed_while_th
         let found = verify(folder.to_str().unwrap()).await.unwrap();
         assert!(found.is_intact(), "round {round}: {:?}", found.mismatches);
     }
+}
+
+#[tokio::test]
+async fn a_removal_that_hangs_keeps_the_folders_lock_until_it_is_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let sink = sink(dir.path(), IfExists::Replace);
+    let (first, second) = (deliver(&sink, 3).await, deliver(&sink, 5).await);
+    let before = delivered(dir.path()).len();
+    let folder = dir.path().join("orders/day=2026-11-19");
+    // Whoever looks at the manifest hangs until somebody writes it.
+    let manifest = folder.join(MANIFEST_NAME);
+    std::fs::remove_file(&manifest).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(&manifest).status().unwrap();
+    assert!(made.success());
+    let lock = std::fs::File::open(&folder).unwrap();
+    let old = [first.clone()];
+    let mut removing = sink.remove_replaced(&old, async { Ok(true) }.boxed());
+    let looking = async {
+        loop {
+            assert!(futures::poll!(&mut removing).is_pending());
+            // It can be opened without waiting once somebody reads.
+            let mut options = std::fs::OpenOptions::new();
+            match options.write(true).custom_flags(NONBLOCK).open(&manifest) {
+                Ok(file) => return file,
+                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    };
+    let mut manifest = tokio::time::timeout(Duration::from_secs(20), looking).await.unwrap();
+    // Nobody waits for it any more.
+    drop(removing);
+    assert!(matches!(lock.try_lock(), Err(std::fs::TryLockError::WouldBlock)));
+    manifest.write_all(second.to_bytes().unwrap().as_bytes()).unwrap();
+    drop(manifest);
+    // A delivery that comes next waits until all of it is gone.
+    tokio::task::spawn_blocking(move || lock.lock()).await.unwrap().unwrap();
+    let gone = first.files.iter().filter(|file| !second.files.contains(file)).count();
+    assert!(gone > 0);
+    assert_eq!(delivered(dir.path()).len(), before - gone);
 }
 
 #[tokio::test]
