@@ -76,6 +76,10 @@ fn every_guard_is_missed_by_a_test() {
         copy.change(mutant.file, |text| mutant.make(number, &text));
     }
     let tests: BTreeSet<_> = MUTANTS.iter().flat_map(|mutant| mutant.tests).collect();
+    println!(
+        "building {} guards in Rust, each behind a switch",
+        MUTANTS.iter().filter(|one| one.has_switch()).count()
+    );
     for test in &tests {
         copy.build(test);
     }
@@ -113,14 +117,17 @@ fn here() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A copy of the checkout, in which mutants are made. It shares the build folder.
+/// A copy of the checkout, in which mutants are made.
+///
+/// Its build folder is its own: in one that is shared with the checkout, cargo would take a mutated
+/// crate for the checkout's, whose files are older.
 struct Copy(PathBuf);
 
 impl Copy {
     fn make() -> Copy {
         // The test's own program lies in the build folder.
         let own = std::env::current_exe().unwrap();
-        let copy = own.ancestors().nth(3).unwrap().join("mutants");
+        let copy = own.ancestors().nth(3).unwrap().join("mutants/checkout");
         let _ = fs::remove_dir_all(&copy);
         let mut git = Command::new("git");
         git.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]);
@@ -151,14 +158,7 @@ impl Copy {
         let mut cargo = Command::new("timeout");
         cargo.args([SECONDS, env!("CARGO"), "test", "--locked"]).args(test).args(more);
         cargo.current_dir(&self.0).env("MUTANT", mutant);
-        // What the outer cargo says of this package makes build scripts run again, and all after them.
-        for name in ["CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH", "CARGO_MANIFEST_LINKS"] {
-            cargo.env_remove(name);
-        }
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CARGO_PKG_")) {
-            cargo.env_remove(name);
-        }
-        cargo.env("CARGO_TARGET_DIR", self.0.parent().unwrap());
+        cargo.env("CARGO_TARGET_DIR", self.0.with_file_name("target"));
         cargo.output().expect("timeout and cargo are there")
     }
 

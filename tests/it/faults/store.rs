@@ -4,11 +4,15 @@
 //! see `sink_files_s3`.
 
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::{Method, Response};
 use tokio::net::TcpListener;
+
+use longshore::connect::files::Store;
+use object_store::ObjectStoreExt;
 
 use super::*;
 use crate::support::installation;
@@ -284,6 +288,40 @@ async fn requests_that_are_cut_or_never_answered_are_made_again() {
         assert!(failures <= 1 && rows == 100_000, "{failures} failures, {rows} rows");
         installation.end([worker, scheduler], 0).await;
         assert_eq!(installation.database.number("SELECT count(*) FROM deliveries").await, 4);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_that_comes_between_looking_and_committing_is_never_replaced() {
+    let server = S3::moto().await;
+    installation::with("concurrency = 1\nlease = \"30s\"", async |installation| {
+        installation.bucket("bucket", &server);
+        installation.export("up", &UP.replace("BUCKET", "bucket"));
+        installation.apply().await;
+        let scheduler = installation.start("scheduler", "scheduler");
+        // It has looked, and found nothing; its part is there, and its manifest comes next.
+        let command = installation.failing(&["worker"], "part-brought=stop");
+        let worker = installation.start_command(command, "worker");
+        installation.publish(&[job(installation, "up", "late", 1)]).await;
+        worker.stopped(SOON).await;
+
+        let store = Store::open(&server.connection("bucket")).unwrap();
+        let manifest = store.path("up/1/_manifest.json").unwrap();
+        store.objects.put(&manifest, "another's".into()).await.unwrap();
+        worker.signal("CONT");
+        let asked = Instant::now();
+        while !worker.log().contains("another delivery is there") {
+            assert!(asked.elapsed() < SOON, "{}", worker.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let stands = store.objects.get(&manifest).await.unwrap().bytes().await.unwrap();
+        assert_eq!(stands, "another's");
+
+        store.objects.delete(&manifest).await.unwrap();
+        installation.until_delivered("late").await;
+        assert_eq!(installation.counted("late").await, (0, 1000));
+        installation.end([worker, scheduler], 0).await;
     })
     .await;
 }
