@@ -14,6 +14,7 @@ async fn stalled_while_staging_and_overtaken_a_worker_writes_on_and_none_of_it_i
         scene.wake(&stalled, &[LOST]).await;
         // What they were about to write may arrive until they have ended: a day is time enough for that,
         // and `end` lets it pass in a moment.
+        tokio::time::sleep(std::time::Duration::from_secs(5)).await;
         for worker in stalled {
             assert!(worker.end(SOON).await.success());
         }
