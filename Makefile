@@ -9,8 +9,8 @@ SHELL := /bin/bash
 demo:
 	cargo run --locked -- dev --demo
 
-# Many tests wait for leases to end more than they work: three at once, whatever the number of cores.
-test: export RUST_TEST_THREADS ?= 3
+# Many tests wait for leases to end more than they work: four at once, whatever the number of cores.
+test: export RUST_TEST_THREADS ?= 4
 # The tests need RabbitMQ, PostgreSQL, Redis and a Python; what is missing is started or installed.
 test:
 	set -euo pipefail; \

@@ -88,7 +88,8 @@ pub async fn guarded(settings: &Settings, health: &Health, stop: &Stop) -> Resul
     loop {
         match wiring::guard(settings).await {
             Ok(()) => return Ok(true),
-            Err(error) if error.class() == Class::Unavailable => {
+            // A connection that is cut while it is asked is no more than a ledger that is away.
+            Err(error) if matches!(error.class(), Class::Unavailable | Class::Transient) => {
                 health.set("ledger", Err(&error));
             }
             Err(error) => return Err(error),

@@ -173,13 +173,13 @@ pub enum Posting {
         /// On whose queue it was.
         pool: String,
         /// The message.
-        message: Box<Message>,
+        message: Box<UnreadMessage>,
     },
 }
 
 /// A producer's message, of which no run could be made yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Message {
+pub struct UnreadMessage {
     /// Its body.
     pub body: String,
     /// Its properties.
@@ -359,7 +359,7 @@ pub trait Ledger: Evidence + Notices + Pauses + Send + Sync {
 
     /// Keeps a producer's message, to be published again on a pool's queue after a while: once it is
     /// here, it may be acked there.
-    async fn post_again(&self, pool: &str, message: &Message, after: Duration) -> Result<()>;
+    async fn post_again(&self, pool: &str, message: &UnreadMessage, after: Duration) -> Result<()>;
 
     /// Waits until something that is due was put into the outbox. Called by the dispatcher whenever
     /// it has found nothing; what was put there since it last looked is not slept through. A

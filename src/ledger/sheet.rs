@@ -18,7 +18,7 @@ use crate::job::run::{Run, State};
 use crate::job::supplement::Supplement;
 use crate::job::waiting::Waiter;
 use crate::job::window::Window;
-use crate::ledger::Message;
+use crate::ledger::UnreadMessage;
 
 /// What a batch of commands names.
 #[derive(Debug, Default)]
@@ -289,7 +289,7 @@ pub fn run_of(text: &str) -> Result<Run> {
 }
 
 /// A producer's message, as the outbox keeps it.
-pub fn message_text(message: &Message) -> Result<String> {
+pub fn message_text(message: &UnreadMessage) -> Result<String> {
     serde_json::to_string(message).map_err(|cause| {
         Error::permanent("write to the ledger", "a message cannot be written as JSON")
             .caused_by(cause)
@@ -297,7 +297,7 @@ pub fn message_text(message: &Message) -> Result<String> {
 }
 
 /// A producer's message out of the outbox.
-pub fn message_of(text: &str) -> Result<Message> {
+pub fn message_of(text: &str) -> Result<UnreadMessage> {
     serde_json::from_str(text).map_err(|cause| {
         Error::permanent("read the outbox", "a message is not as it should be").caused_by(cause)
     })

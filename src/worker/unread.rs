@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::{Worker, publish};
 use crate::error::{Error, Result};
-use crate::ledger::Message;
+use crate::ledger::UnreadMessage;
 use crate::queue::Properties;
 
 /// How long it waits at first; later as long as it has waited so far.
@@ -54,7 +54,7 @@ pub async fn put_off(
     );
     properties.unread_since = Some(since.to_string());
     let body = String::from_utf8_lossy(&body).into_owned();
-    let message = Message { body, properties };
+    let message = UnreadMessage { body, properties };
     let keep = || worker.ledger.post_again(pool, &message, wait);
     worker.patiently("ledger", "keep the job", keep).await
 }

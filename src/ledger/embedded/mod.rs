@@ -33,8 +33,8 @@ use super::find::{Find, Value};
 use super::sheet::{message_text, run_of};
 use super::{
     Adrift, Applied, Attempt, AuditFilter, Audited, Delivered, DeliveryFilter, KnownWindows,
-    Ledger, Message, NewDefinition, Posting, RecordedDelivery, RunFilter, Settled, Skipped,
-    StoredCursor, StoredDefinition, Which, picked,
+    Ledger, NewDefinition, Posting, RecordedDelivery, RunFilter, Settled, Skipped, StoredCursor,
+    StoredDefinition, UnreadMessage, Which, picked,
 };
 use crate::error::Result;
 use crate::job::changes::Audit;
@@ -124,7 +124,7 @@ impl Ledger for EmbeddedLedger {
         self.file.transact("read the outbox", take).await
     }
 
-    async fn post_again(&self, pool: &str, message: &Message, after: Duration) -> Result<()> {
+    async fn post_again(&self, pool: &str, message: &UnreadMessage, after: Duration) -> Result<()> {
         let (pool, message) = (pool.to_owned(), message_text(message)?);
         let post = move |tx: &Transaction<'_>| outbox::post_again(tx, &pool, &message, after);
         self.file.transact("keep a message", post).await

@@ -32,8 +32,8 @@ use super::find::{Find, Value};
 use super::sheet::{message_text, run_of};
 use super::{
     Adrift, Applied, Attempt, AuditFilter, Audited, Delivered, DeliveryFilter, KnownWindows,
-    Ledger, Message, NewDefinition, Posting, RecordedDelivery, RunFilter, Settled, Skipped,
-    StoredCursor, StoredDefinition, Which, picked,
+    Ledger, NewDefinition, Posting, RecordedDelivery, RunFilter, Settled, Skipped, StoredCursor,
+    StoredDefinition, UnreadMessage, Which, picked,
 };
 use crate::connect::postgres as server;
 use crate::error::{Class, Error, Result};
@@ -202,7 +202,7 @@ impl Ledger for PostgresLedger {
         Ok(outbox::postings(&rows))
     }
 
-    async fn post_again(&self, pool: &str, message: &Message, after: Duration) -> Result<()> {
+    async fn post_again(&self, pool: &str, message: &UnreadMessage, after: Duration) -> Result<()> {
         const DOING: &str = "keep a message";
         let (name, after) = (uuid::Uuid::now_v7(), after.as_secs_f64());
         let text = message_text(message)?;

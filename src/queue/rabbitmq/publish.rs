@@ -143,8 +143,8 @@ impl Publisher {
         // On a new channel the first goes alone. Where it is refused, the broker closes the channel, and
         // would close the connection for what is on its way.
         let (first, rest) = batch.split_at(usize::from(is_new));
-        let (mut confirms, mut returned) = self.exchange(&channel, first, deadline).await;
-        let (others, also_returned) = self.exchange(&channel, rest, deadline).await;
+        let (mut confirms, mut returned) = self.send_batch(&channel, first, deadline).await;
+        let (others, also_returned) = self.send_batch(&channel, rest, deadline).await;
         confirms.extend(others);
         returned.extend(also_returned);
         let refusal = confirms
@@ -183,7 +183,7 @@ impl Publisher {
 
     /// Sends the batch and awaits its confirms; answers those in order, and the routes on which
     /// messages were returned.
-    async fn exchange(
+    async fn send_batch(
         &self,
         channel: &Channel,
         batch: &[&Outgoing],

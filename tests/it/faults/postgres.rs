@@ -93,6 +93,24 @@ async fn workers_wait_while_the_ledger_is_away_or_refuses_and_no_attempt_is_used
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_whose_first_question_to_the_ledger_is_cut_off_asks_again() {
+    installation::with("", async |installation| {
+        installation.apply().await;
+        for name in ["scheduler", "worker"] {
+            let way = Proxy::start(servers::address(&installation.database.url)).await;
+            let url = servers::by(&installation.database.url, way.address());
+            let cut = way.cut_at(Way::ToServer, b"refinery_schema_history", 3);
+            let (at, process) =
+                installation.start_probed(name, name, &[("LEDGER__URL", url.as_str())]);
+            cut.await.unwrap();
+            probes::until(at, "200", r#""ledger":{"up":true}"#).await;
+            installation.end([process], 0).await;
+        }
+    })
+    .await;
+}
+
 /// The server, or what stands before it, holds connections and says nothing on them any more. New
 /// ones are served.
 #[tokio::test(flavor = "multi_thread")]

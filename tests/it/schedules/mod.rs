@@ -357,6 +357,12 @@ impl Scene<'_> {
         }
     }
 
+    /// The names of uploads that are neither completed nor given up, a line each.
+    async fn uploads(&self) -> String {
+        let (url, (key, secret)) = (self.server.url(), &self.server.keys);
+        python("uploads.py", &[url.as_str(), "lake", key, secret], String::new()).await
+    }
+
     /// Lets the day pass after which what stalled workers staged is cleaned up, ends the processes,
     /// and makes sure that nothing is left anywhere.
     async fn end(&self, processes: impl IntoIterator<Item = Process>, letters: u64) {
@@ -369,10 +375,7 @@ impl Scene<'_> {
         assert_eq!(listed(&self.store, ".longshore").await, Vec::<String>::new(), "staged objects");
         let staged = "SELECT name FROM sqlite_schema WHERE name LIKE 'longshore_stage_%'";
         assert_eq!(self.boxed::<String>(staged), Vec::<String>::new(), "staging tables");
-        let (url, (key, secret)) = (self.server.url(), &self.server.keys);
-        let uploads =
-            python("uploads.py", &[url.as_str(), "lake", key, secret], String::new()).await;
-        assert_eq!(uploads, "", "uploads that are neither completed nor given up");
+        assert_eq!(self.uploads().await, "", "uploads that are neither completed nor given up");
         for sql in [
             "SELECT count(*) FROM runs WHERE state = 'done' AND parts IS NULL
                  AND id NOT IN (SELECT run FROM deliveries)",

@@ -17,7 +17,7 @@ use crate::support::s3::S3;
 use crate::support::servers::{address, amqp, postgres, redis};
 
 /// The settings of all workers.
-pub const WORKER: &str = "concurrency = 4\nlease = \"5s\"\nhold = \"20s\"\ndrain = \"3s\"";
+pub const WORKER: &str = "concurrency = 8\nlease = \"5s\"\nhold = \"20s\"\ndrain = \"3s\"";
 /// Groups of rows that jobs ask for.
 pub const GROUPS: i64 = 60;
 /// How long a process may take to end.
@@ -335,7 +335,7 @@ impl<'a> Yard<'a> {
         while Instant::now() < end {
             self.supervise().await;
             self.look().await;
-            tokio::time::sleep(Duration::from_millis(300)).await;
+            tokio::time::sleep(Duration::from_millis(700)).await;
         }
     }
 

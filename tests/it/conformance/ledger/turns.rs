@@ -10,7 +10,7 @@ use longshore::job::command::{Command, Outcome};
 use longshore::job::machine::Proof;
 use longshore::job::run::Order;
 use longshore::job::waiting::Need;
-use longshore::ledger::{Adrift, Message, NewDefinition, Posting};
+use longshore::ledger::{Adrift, NewDefinition, Posting, UnreadMessage};
 use longshore::queue::Properties;
 use longshore::units::Backoff;
 
@@ -312,7 +312,7 @@ pub async fn what_a_dispatcher_has_taken_has_its_place(bed: Bed) {
 }
 
 pub async fn a_message_that_nobody_could_read_comes_again_as_it_was(bed: Bed) {
-    let message = Message {
+    let message = UnreadMessage {
         body: r#"{"export":"orders","key":"ø"}"#.to_owned(),
         properties: Properties {
             message_id: Some("m".to_owned()),
