@@ -69,6 +69,13 @@ pub const MUTANTS: &[Mutant] = &[
         tests: &[LEDGER],
     },
     Mutant {
+        guard: "the fence in spread",
+        file: "src/job/machine.rs",
+        find: "    held_by(run, fence)?;\n    if run.state != State::Running {\n        return Err(Refusal::Stands(run.state));\n    }\n    if superseded {\n        shut_superseded(run, now);\n        return Err(Refusal::Superseded);\n    }\n    run.parts",
+        replace: "    if !LEFT_OUT {\n        held_by(run, fence)?;\n    }\n    if run.state != State::Running {\n        return Err(Refusal::Stands(run.state));\n    }\n    if superseded {\n        shut_superseded(run, now);\n        return Err(Refusal::Superseded);\n    }\n    run.parts",
+        tests: &[LEDGER],
+    },
+    Mutant {
         guard: "the fence in the marker row",
         file: "src/sink/table/marker.rs",
         find: "Some(marker) if marker.fence > holder.fence => Err(self.overtaken(holder)),",

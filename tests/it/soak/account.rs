@@ -147,7 +147,7 @@ async fn files(yard: &Yard<'_>, done: &[Done]) -> Vec<String> {
         let plain = "_manifest.json".to_owned();
         let group = g.to_string();
         let (at, folder, manifest, rows) = match export.as_str() {
-            "notes" | "shaky" => (&lake, folder, plain, own(&items, &group)),
+            "notes" | "pages" | "shaky" => (&lake, folder, plain, own(&items, &group)),
             "strict" => (&lake, folder, plain, own(&valid, &group)),
             "flaky" => (&lake, folder, plain, own(&items, "1")),
             "broken" => (&lake, folder, plain, own(&items, "2")),
@@ -209,7 +209,7 @@ fn strangers(lake: &Path, done: &[Done]) -> Vec<String> {
     let known: BTreeSet<String> =
         done.iter().map(|one| format!("{}/{}", one.export, one.n)).collect();
     let mut wrong = Vec::new();
-    for export in ["notes", "shaky", "strict", "flaky", "broken"] {
+    for export in ["notes", "pages", "shaky", "strict", "flaky", "broken"] {
         for entry in std::fs::read_dir(lake.join(export)).into_iter().flatten().flatten() {
             let folder = format!("{export}/{}", entry.file_name().to_string_lossy());
             if entry.path().join("_manifest.json").exists() && !known.contains(&folder) {

@@ -46,13 +46,13 @@ pub async fn operate(yard: &Yard<'_>, mut rng: StdRng, end: Instant) {
                 yard.command(&[&dead[..], &WHY].concat()).await;
             }
             1 | 2 => {
-                let open = "ended_at IS NULL AND export IN ('notes', 'taken', 'objects')";
+                let open = "ended_at IS NULL AND export IN ('notes', 'pages', 'taken', 'objects')";
                 if let Some(run) = any_run(yard, open).await {
                     yard.command(&[&["runs", "cancel", run.as_str()][..], &WHY].concat()).await;
                 }
             }
             3 | 4 => {
-                let done = "state = 'done' AND export IN ('notes', 'fixed', 'strict')";
+                let done = "state = 'done' AND export IN ('notes', 'pages', 'fixed', 'strict')";
                 if let Some(run) = any_run(yard, done).await {
                     yard.command(&[&["rerun", run.as_str()][..], &WHY].concat()).await;
                 }
@@ -88,15 +88,10 @@ pub async fn change_weather(yard: &Yard<'_>, mut rng: StdRng, end: Instant) {
 
 /// Whoever reads it at the moment holds it by a lock, which is not waited for for long.
 async fn rename(yard: &Yard<'_>, from: &str, to: &str) -> bool {
-    let sql = format!(
-        "BEGIN; SET LOCAL lock_timeout = '300ms'; ALTER TABLE soak.{from} RENAME TO {to}; COMMIT"
-    );
-    let client = &yard.installation.database.client;
-    let renamed = client.batch_execute(&sql).await.is_ok();
-    if !renamed {
-        client.batch_execute("ROLLBACK").await.unwrap();
-    }
-    renamed
+    // One transaction without saying so: where it fails it is over at once, and no other task's statement,
+    // which goes by the same connection, comes to stand in it.
+    let sql = format!("SET LOCAL lock_timeout = '300ms'; ALTER TABLE soak.{from} RENAME TO {to}");
+    yard.installation.database.client.batch_execute(&sql).await.is_ok()
 }
 
 /// Waits until no run is open and no message waits. Answers what is still there after that time.

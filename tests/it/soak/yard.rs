@@ -54,13 +54,21 @@ pub const MEND: &str = "CREATE TABLE soak.absent AS SELECT id, note FROM soak.it
 const PARAMS: &str = "[params]\nn = { type = \"int64\" }\ng = { type = \"int64\" }\n";
 const RETRY: &str = "[retry]\nattempts = 30\nbackoff = \"200ms..2s\"\n";
 
-/// Name, whether it is of the pool `bulk`, source, and what else its definition has.
-const EXPORTS: [(&str, bool, &str, &str); 11] = [
+/// Name, whether it is of the pool `bulk`, source (of the connection `shop`, unless it names another), and
+/// what else its definition has.
+const EXPORTS: [(&str, bool, &str, &str); 12] = [
     (
         "notes",
         false,
         "query = \"SELECT id, note FROM soak.items WHERE grp = :g\"",
         "[sink]\nconnection = \"lake\"\npath = \"notes/{n}\"\nformat = \"jsonl\"\n",
+    ),
+    (
+        "pages",
+        false,
+        "connection = \"shelf\"\nquery = \"SELECT id, note FROM items WHERE grp = :g\"",
+        "[contract.fields]\nid = { type = \"int64\" }\nnote = { type = \"string\" }\n\
+         [sink]\nconnection = \"lake\"\npath = \"pages/{n}\"\nformat = \"jsonl\"\n",
     ),
     (
         "fixed",
@@ -218,11 +226,20 @@ impl<'a> Yard<'a> {
         let book = installation.lake().parent().unwrap().join("book.db");
         let database = rusqlite::Connection::open(&book).unwrap();
         database.execute_batch("CREATE TABLE taken (n INTEGER, id INTEGER, note TEXT)").unwrap();
+        let shelf = book.with_file_name("shelf.db");
+        let database = rusqlite::Connection::open(&shelf).unwrap();
+        database.execute_batch("CREATE TABLE items (id INTEGER, grp INTEGER, note TEXT)").unwrap();
+        for id in 1..=GROUPS * 4 {
+            let row = (id, id * id % GROUPS, format!("note {id}"));
+            database.execute("INSERT INTO items VALUES (?, ?, ?)", row).unwrap();
+        }
         installation.bucket("store", &store);
-        installation.add_connections(&format!(
-            "[book]\ntype = \"sqlite\"\nurl = \"sqlite:{}\"\n",
-            book.display()
-        ));
+        for (name, file) in [("book", &book), ("shelf", &shelf)] {
+            installation.add_connections(&format!(
+                "[{name}]\ntype = \"sqlite\"\nurl = \"sqlite:{}\"\n",
+                file.display()
+            ));
+        }
         installation.change_connections(|text| {
             let text = led(&text, &postgres(), &proxies[1].1);
             let store = store.url().to_string();
@@ -236,7 +253,8 @@ impl<'a> Yard<'a> {
         for (name, bulk, source, rest) in EXPORTS {
             let pool = if bulk { &installation.bulk } else { &installation.pool };
             let params = if source.contains(":g") { PARAMS } else { "" };
-            let source = format!("[source]\nconnection = \"shop\"\n{source}\n");
+            let shop = if source.contains("connection") { "" } else { "connection = \"shop\"\n" };
+            let source = format!("[source]\n{shop}{source}\n");
             installation.export_of(pool, name, &format!("{params}{source}{rest}{RETRY}"));
         }
         // From yesterday on: what closed before is caught up with.
