@@ -62,6 +62,20 @@ fn texts(batch: &RecordBatch, column: &str) -> Vec<Option<String>> {
     column.iter().map(|text| text.map(str::to_owned)).collect()
 }
 
+/// As a server does that hangs, or what stands before it.
+#[tokio::test]
+async fn a_server_that_takes_connections_and_never_answers_is_given_up() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("postgres://nobody@{}/nothing", silent.local_addr().unwrap());
+    let connection: Connection =
+        serde_json::from_value(json!({"type": "postgres", "url": url})).unwrap();
+    let connecting = postgres::connect(&connection, "source");
+    let answer = tokio::time::timeout(Duration::from_secs(60), connecting).await.unwrap();
+    let error = answer.err().expect("it cannot be connected to");
+    assert_eq!(error.class(), Class::Unavailable, "{error}");
+    assert!(error.to_string().contains("does not answer"), "{error}");
+}
+
 #[tokio::test]
 async fn numbers_keep_their_extremes() {
     let (batch, refused, _) = query(

@@ -125,26 +125,30 @@ impl Encoder {
     /// # Errors
     /// `contract`, naming the column, for a value that the format does not have.
     pub fn write(&mut self, rows: &RecordBatch, out: &mut Vec<u8>) -> Result<()> {
-        match &mut self.lines {
+        let ready = match &mut self.lines {
             Lines::Parquet(writer) => {
                 writer.write(rows)?;
-                hand_on(writer.ready(), out);
-                return Ok(());
+                writer.ready()
             }
             Lines::Arrow(writer) => {
                 writer.write(rows)?;
-                hand_on(writer.ready(), out);
-                return Ok(());
+                writer.ready()
             }
             Lines::Avro(writer) => {
                 writer.write(rows)?;
-                hand_on(writer.ready(), out);
-                return Ok(());
+                writer.ready()
             }
-            Lines::Csv(writer) => writer.write(rows, &mut self.plain)?,
-            Lines::Jsonl(writer) => writer.write(rows, &mut self.plain)?,
-        }
-        self.squeeze(out)
+            Lines::Csv(writer) => {
+                writer.write(rows, &mut self.plain)?;
+                return self.squeeze(out);
+            }
+            Lines::Jsonl(writer) => {
+                writer.write(rows, &mut self.plain)?;
+                return self.squeeze(out);
+            }
+        };
+        hand_on(ready, out);
+        Ok(())
     }
 
     /// About how many bytes are still to come for what was taken in, the end of the file included.
@@ -160,22 +164,21 @@ impl Encoder {
 
     /// Ends the file and appends what is left of it to `out`.
     pub fn finish(mut self, out: &mut Vec<u8>) -> Result<()> {
-        match &mut self.lines {
+        let ready = match &mut self.lines {
             Lines::Parquet(writer) => {
                 writer.finish()?;
-                hand_on(writer.ready(), out);
-                return Ok(());
+                Some(writer.ready())
             }
             Lines::Arrow(writer) => {
                 writer.finish()?;
-                hand_on(writer.ready(), out);
-                return Ok(());
+                Some(writer.ready())
             }
-            Lines::Avro(writer) => {
-                hand_on(writer.ready(), out);
-                return Ok(());
-            }
-            Lines::Csv(_) | Lines::Jsonl(_) => {}
+            Lines::Avro(writer) => Some(writer.ready()),
+            Lines::Csv(_) | Lines::Jsonl(_) => None,
+        };
+        if let Some(ready) = ready {
+            hand_on(ready, out);
+            return Ok(());
         }
         self.squeeze(out)?;
         match self.squeezer {

@@ -197,6 +197,36 @@ async fn callers_share_transactions_and_keep_their_faults_to_themselves() {
     .await;
 }
 
+/// Workers share no list of commands: between them only the ledger's own key stands.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_several_workers_that_accept_one_key_at_once_one_makes_the_run() {
+    use longshore::job::command::Outcome;
+    use longshore::ledger::Ledger;
+    use longshore::ledger::postgres::{PostgresLedger, migrate};
+
+    const KEYS: i64 = 20;
+    bed::in_schema(|url| async move {
+        migrate(&url, None).await.unwrap();
+        let ledgers: Vec<_> =
+            (0..6).map(|_| PostgresLedger::open(&url, None, 1).unwrap()).collect();
+        let definition = [bed::definition("orders", "d1")];
+        ledgers[0].activate(&definition, false, "test", "", false).await.unwrap();
+        for number in 0..KEYS {
+            let key = format!("key-{number}");
+            let ask =
+                ledgers.iter().map(|ledger| ledger.apply(vec![bed::accept(bed::order(&key))]));
+            let told = futures::future::try_join_all(ask).await.unwrap().concat();
+            let accepted = told.iter().filter(|one| matches!(one, Outcome::Accepted(_))).count();
+            let found = told.iter().filter(|one| matches!(one, Outcome::Duplicate(_))).count();
+            assert_eq!((accepted, found), (1, ledgers.len() - 1), "{key}: {told:?}");
+        }
+        let counted = "SELECT count(*) FROM runs";
+        let runs: i64 = bed::client(&url).await.query_one(counted, &[]).await.unwrap().get(0);
+        assert_eq!(runs, KEYS);
+    })
+    .await;
+}
+
 /// Those whose runs somebody else has locked wait for that together, and not one after the other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_many_who_are_locked_out_none_waits_for_all_the_others() {
