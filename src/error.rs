@@ -89,6 +89,11 @@ impl Class {
         }
     }
 
+    /// Whether a dependency that answers so is away for now: whoever cannot do without it asks again.
+    pub fn is_away(self) -> bool {
+        matches!(self, Class::Unavailable | Class::Transient)
+    }
+
     /// The class named by `word`, as [`Class::as_str`] writes it.
     pub fn parse(word: &str) -> Option<Class> {
         serde::Deserialize::deserialize(

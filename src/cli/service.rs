@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::signals::Stop;
 use crate::config::{Config, Settings};
-use crate::error::{Class, Result};
+use crate::error::Result;
 use crate::http;
 use crate::telemetry::Health;
 use crate::wiring;
@@ -88,8 +88,7 @@ pub async fn guarded(settings: &Settings, health: &Health, stop: &Stop) -> Resul
     loop {
         match wiring::guard(settings).await {
             Ok(()) => return Ok(true),
-            // A connection that is cut while it is asked is no more than a ledger that is away.
-            Err(error) if matches!(error.class(), Class::Unavailable | Class::Transient) => {
+            Err(error) if error.class().is_away() => {
                 health.set("ledger", Err(&error));
             }
             Err(error) => return Err(error),

@@ -11,7 +11,7 @@ use super::progress::Progress;
 use super::signals::{self, Stop};
 use super::{Context, Ended, Failure, Verdict, enqueue, runs, told};
 use crate::config::Config;
-use crate::error::{Class, Error, Result};
+use crate::error::{Error, Result};
 use crate::intake::Definitions;
 use crate::job::RunId;
 use crate::job::run::{Run, State};
@@ -77,7 +77,7 @@ pub async fn until_ended(
         match look_at(ledger, &mut open, &mut ended, look).await {
             Ok(None) => return Ok(ended),
             Ok(Some(now)) => progress.at(ended.len() as u64, &now),
-            Err(error) if matches!(error.class(), Class::Unavailable | Class::Transient) => {
+            Err(error) if error.class().is_away() => {
                 progress.at(ended.len() as u64, &format!("waiting: {error}"));
             }
             Err(error) => return Err(error),

@@ -15,7 +15,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::{Class, Error, Result};
+use crate::error::{Error, Result};
 use crate::ledger::Ledger;
 use crate::notify::Notifier;
 use crate::queue::{Event, Queue};
@@ -139,7 +139,7 @@ impl Scheduler {
 }
 
 fn is_away(error: &Error) -> bool {
-    matches!(error.class(), Class::Unavailable | Class::Transient)
+    error.class().is_away()
 }
 
 /// Tells the log how a step went; not, where a dependency was away, of which `noted` has told for

@@ -440,7 +440,7 @@ impl Worker {
 /// are an outage, which somebody mends. A full queue is one as well.
 fn passes(dependency: &str, class: Class) -> bool {
     match class {
-        Class::Unavailable | Class::Transient => true,
+        class if class.is_away() => true,
         Class::Throttled => dependency == "queue",
         _ => dependency == "claims",
     }

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::{object, state_of, what_of, when};
 use crate::cli::output::{clock, counted};
 use crate::cli::{Context, Failure, Verdict, told};
-use crate::error::{Class, Result};
+use crate::error::Result;
 use crate::intake::Definitions;
 use crate::job::RunId;
 use crate::job::run::{Run, State};
@@ -84,7 +84,7 @@ impl Watch {
                         });
                     }
                 }
-                Err(error) if matches!(error.class(), Class::Unavailable | Class::Transient) => {
+                Err(error) if error.class().is_away() => {
                     if !std::mem::replace(&mut away, true) {
                         told(&format!("waiting for the ledger: {error}\n"));
                         lines = 0;

@@ -295,12 +295,10 @@ mod tests {
         let words = Arc::new(StringArray::from(vec!["short", &long]));
         let keys = Int32Array::from_iter((0..10_000).map(|row| (row % 3 > 0).then_some(row % 2)));
         let words = DictionaryArray::new(keys, words);
-        let texts = |row: usize| {
-            (!row.is_multiple_of(3)).then_some(if !row.is_multiple_of(2) {
-                &*long
-            } else {
-                "short"
-            })
+        let texts = |row: usize| match (row % 3, row % 2) {
+            (0, _) => None,
+            (_, 0) => Some("short"),
+            _ => Some(&*long),
         };
         let views: StringViewArray = {
             let mut views = arrow::array::StringViewBuilder::new().with_deduplicate_strings();

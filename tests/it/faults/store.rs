@@ -4,7 +4,6 @@
 //! see `sink_files_s3`.
 
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
@@ -15,6 +14,7 @@ use longshore::connect::files::Store;
 use object_store::ObjectStoreExt;
 
 use super::*;
+use crate::schedules::until;
 use crate::support::installation;
 use crate::support::proxy::{Fault, Proxy, Way};
 use crate::support::s3::S3;
@@ -310,11 +310,7 @@ async fn a_manifest_that_comes_between_looking_and_committing_is_never_replaced(
         let manifest = store.path("up/1/_manifest.json").unwrap();
         store.objects.put(&manifest, "another's".into()).await.unwrap();
         worker.signal("CONT");
-        let asked = Instant::now();
-        while !worker.log().contains("another delivery is there") {
-            assert!(asked.elapsed() < SOON, "{}", worker.log());
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        until(&worker, &["another delivery is there"]).await;
         let stands = store.objects.get(&manifest).await.unwrap().bytes().await.unwrap();
         assert_eq!(stands, "another's");
 

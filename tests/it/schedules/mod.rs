@@ -408,7 +408,7 @@ async fn attempts(installation: &Installation, key: &str) -> String {
 }
 
 /// Waits until a process has logged one of these words.
-async fn until(process: &Process, words: &[&str]) {
+pub async fn until(process: &Process, words: &[&str]) {
     let started = Instant::now();
     while !words.iter().any(|word| process.log().contains(word)) {
         assert!(started.elapsed() < SOON, "the log does not say in time: {words:?}");
