@@ -19,7 +19,7 @@ fn within(rng: &mut StdRng, milliseconds: std::ops::Range<u64>) -> Duration {
 /// Connections are cut, and new ones refused for a while; or everything comes late.
 pub async fn of_wires(yard: &Yard<'_>, mut rng: StdRng, end: Instant) {
     while Instant::now() < end {
-        sleep(within(&mut rng, 2000..7000)).await;
+        sleep(within(&mut rng, 3000..8000)).await;
         let (name, proxy) = yard.proxies.choose(&mut rng).unwrap();
         match rng.random_range(0..4) {
             0 => {
@@ -50,7 +50,7 @@ pub async fn of_wires(yard: &Yard<'_>, mut rng: StdRng, end: Instant) {
 /// Processes are killed, frozen, and asked to end.
 pub async fn of_processes(yard: &Yard<'_>, mut rng: StdRng, end: Instant) {
     while Instant::now() < end {
-        sleep(within(&mut rng, 2000..7000)).await;
+        sleep(within(&mut rng, 3000..8000)).await;
         let slot = yard.slots.choose(&mut rng).unwrap();
         let mut held = slot.process.lock().await;
         // One that ended by itself is started again by whoever watches.

@@ -30,8 +30,8 @@ impl Job {
     /// A job as they come: most are small files.
     fn any(yard: &Yard<'_>, rng: &mut StdRng) -> Job {
         let export = match rng.random_range(0..1000) {
-            0..300 => "notes",
-            300..700 => "pages",
+            0..250 => "notes",
+            250..700 => "pages",
             700..800 => "fixed",
             800..840 => "shaky",
             840..890 => "strict",
