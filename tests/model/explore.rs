@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::world::{Action, Config, World};
 
 /// More states than this are not explored: the memory would not do, or there is no end to them.
-const MOST: usize = 20_000_000;
+const MOST: usize = 40_000_000;
 
 /// What was explored.
 pub struct Report {
