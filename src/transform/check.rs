@@ -162,7 +162,7 @@ pub(super) fn divisions(plan: &LogicalPlan) -> Result<()> {
         if let Expr::Cast(Cast { expr, field }) = expr
             && let Some(scale) = decimal_quotient(expr, schema)?
             && match field.data_type() {
-                DataType::Decimal128(_, kept) => *kept < scale,
+                DataType::Decimal128(_, kept) | DataType::Decimal256(_, kept) => *kept < scale,
                 other => other.is_integer(),
             }
         {

@@ -2,7 +2,7 @@
 
 use tokio_postgres::Transaction;
 
-use super::plan::{self, Pair, Table};
+use super::plan::{self, Changed, Pair, Table};
 use super::refusal::is_of_a_row;
 use super::{PostgresSink, failed, read, stage_table};
 use crate::connect::sql::quote;
@@ -179,8 +179,8 @@ impl PostgresSink {
         terms: &[Term],
         written: u64,
     ) -> Result<Inspected> {
-        let long: Vec<(&Pair<'_>, String)> =
-            pairs.iter().filter_map(|pair| Some((pair, pair.too_long()?))).collect();
+        let changed: Vec<(&Pair<'_>, Changed)> =
+            pairs.iter().filter_map(|pair| Some((pair, pair.changes()?))).collect();
         let null = match self.target.how.mode {
             Mode::Upsert => self.target.lacks_key(),
             Mode::Append | Mode::Replace | Mode::ReplaceWindow => "false".to_owned(),
@@ -191,7 +191,7 @@ impl PostgresSink {
                     count(*) FILTER (WHERE ({inside}) IS NOT TRUE),
                     count(*) FILTER (WHERE {deletes})"
         );
-        for (_, condition) in &long {
+        for (_, Changed { condition, .. }) in &changed {
             sql.push_str(&format!(", count(*) FILTER (WHERE {condition})"));
         }
         let row = tx
@@ -204,14 +204,13 @@ impl PostgresSink {
         }
         self.target.keys_hold(count(1)?, 0)?;
         self.target.span_holds(count(2)?)?;
-        for (index, (pair, _)) in long.iter().enumerate() {
+        for (index, (pair, Changed { what, help, .. })) in changed.iter().enumerate() {
             let rows = count(index + 4)?;
             if rows > 0 {
-                let message = format!("{rows} texts are too long for their column");
-                return Err(Error::contract("merge the rows", message)
+                return Err(Error::contract("merge the rows", format!("{rows} {what}"))
                     .with("table", &self.target.table)
                     .with("column", &pair.column.name)
-                    .help("Widen the column, or refuse or shorten such texts before."));
+                    .help(*help));
             }
         }
         Ok(Inspected { deletes: count(3)? })

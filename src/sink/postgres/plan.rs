@@ -123,11 +123,58 @@ impl Column {
         }
     }
 
-    /// How many characters a text may have, where the column sets a limit.
-    fn characters(&self) -> Option<i32> {
-        matches!(self.base.as_str(), "varchar" | "bpchar")
-            .then(|| self.typmod - 4)
-            .filter(|limit| *limit > 0)
+    /// A condition that finds staged values which the column would cut, round or guess at, where it
+    /// could: an explicit cast cuts in silence, and an assignment cuts blanks.
+    fn changes(&self, kind: &FieldType) -> Option<Changed> {
+        let staged = quote(&self.name);
+        let (condition, what, help) = match (kind, self.base.as_str()) {
+            (FieldType::Decimal(..), "money") => (
+                format!("{staged}::money::numeric <> {staged}"),
+                "values have more digits than the server's currency",
+                "Make it a column of type numeric, or refuse or round such values before.",
+            ),
+            (FieldType::String, "varchar" | "bpchar") if self.typmod > 4 => {
+                (format!("char_length({staged}) > {}", self.typmod - 4), TOO_LONG, SHORTEN)
+            }
+            (FieldType::String, "varbit") if self.typmod > 0 => {
+                (format!("char_length({staged}) > {}", self.typmod), TOO_LONG, SHORTEN)
+            }
+            (FieldType::String, "name") => {
+                (format!("octet_length({staged}) > 63"), TOO_LONG, SHORTEN)
+            }
+            // One byte, or the three digits of one behind a backslash.
+            (FieldType::String, "char") => (
+                format!(
+                    "octet_length({staged}) > CASE left({staged}, 1) WHEN chr(92) THEN 4 ELSE 1 END"
+                ),
+                TOO_LONG,
+                SHORTEN,
+            ),
+            (FieldType::String, "bit") => (
+                format!("char_length({staged}) <> {}", self.typmod.max(1)),
+                "texts have another number of bits than their column",
+                "Make it a column of type bit varying, or refuse such texts before.",
+            ),
+            (FieldType::String, base) => {
+                (format!("{staged} !~ '{}'", written(base)?), "texts are not in ISO 8601", ISO)
+            }
+            _ => return None,
+        };
+        Some(Changed { condition, what, help })
+    }
+
+    /// Whether a column takes text as PostgreSQL prints its values, of a type that is not text.
+    fn reads(&self, micros: bool) -> bool {
+        match self.base.as_str() {
+            "date" | "bit" | "varbit" => true,
+            "time" | "timestamp" | "timestamptz" | "timetz" | "interval" => micros,
+            // What has a counterpart of its own comes as that, unless that cannot hold all of it.
+            "bool" | "int2" | "int4" | "int8" | "float4" | "float8" | "bytea" | "oid" | "money" => {
+                false
+            }
+            // A limit of any other type, or of an array's elements, would cut or round in silence.
+            _ => self.typmod < 0,
+        }
     }
 
     /// Whether every value of `kind` arrives exactly. Texts too long for the column, and texts
@@ -155,13 +202,15 @@ impl Column {
             (FieldType::Decimal(p, s), "numeric") => {
                 digits(i32::from(*p) - i32::from(*s), (*s).into())
             }
+            (FieldType::Decimal(_, s), "money") => *s <= 3,
+            (FieldType::Int64, "oid") => true,
             (FieldType::Decimal(p, 0), "int2") => *p <= 4,
             (FieldType::Decimal(p, 0), "int4") => *p <= 9,
             (FieldType::Decimal(p, 0), "int8") => *p <= 18,
             (FieldType::Time, "time")
             | (FieldType::Timestamp, "timestamp")
             | (FieldType::Instant, "timestamptz") => micros,
-            (FieldType::String, _) => self.is_enum || self.is_citext,
+            (FieldType::String, _) => self.is_enum || self.is_citext || self.reads(micros),
             _ => false,
         }
     }
@@ -202,6 +251,37 @@ impl table::Column for Column {
     }
 }
 
+/// Staged values that their column would change.
+pub(super) struct Changed {
+    /// Finds them.
+    pub condition: String,
+    /// What is told of them, behind their number.
+    pub what: &'static str,
+    pub help: &'static str,
+}
+
+const TOO_LONG: &str = "texts are too long for their column";
+const SHORTEN: &str = "Widen the column, or refuse or shorten such texts before.";
+const ISO: &str = "Write dates like 2026-11-19, times like 05:06:07.000250, and an offset where the column has a zone.";
+
+/// A regular expression of the server for texts that a column of dates or times takes as they are: in
+/// another order of day and month it would guess, an offset that it has no place for it would drop,
+/// for one that is missing it would take its own, and a seventh digit it would round.
+fn written(base: &str) -> Option<String> {
+    const DAY: &str = "[0-9]{4,}-[0-9]{2}-[0-9]{2}";
+    const TIME: &str = "[0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]{1,6})?)?";
+    const ZONE: &str = "(Z|[+-][0-9]{2}(:?[0-9]{2}){0,2})";
+    Some(match base {
+        "date" => format!("^(-?infinity|{DAY}( BC)?)$"),
+        "time" => format!("^{TIME}$"),
+        "timetz" => format!("^{TIME}{ZONE}$"),
+        "timestamp" => format!("^(-?infinity|{DAY}[ T]{TIME}( BC)?)$"),
+        "timestamptz" => format!("^(-?infinity|{DAY}[ T]{TIME}{ZONE}( BC)?)$"),
+        "interval" => "^([^.]|[.][0-9]{1,6}($|[^0-9]))*$".to_owned(),
+        _ => return None,
+    })
+}
+
 /// One column of the rows, with the column of the table that takes it.
 pub(super) struct Pair<'a> {
     pub kind: FieldType,
@@ -229,16 +309,16 @@ impl Pair<'_> {
         format!("{}::{}", quote(&self.column.name), self.column.sql)
     }
 
-    /// A condition that finds staged texts which the column would cut, where it could: an explicit
-    /// cast cuts in silence, and an assignment cuts blanks.
-    pub fn too_long(&self) -> Option<String> {
-        let limit = self.column.characters()?;
-        Some(format!("char_length({}) > {limit}", quote(&self.column.name)))
+    /// What the column would change of staged values, if it could.
+    pub fn changes(&self) -> Option<Changed> {
+        self.column.changes(&self.kind)
     }
 
     /// Whether a staged value may turn out to be none of the column's type.
     pub fn may_fail(&self) -> bool {
-        self.column.is_domain || self.kind == FieldType::String && self.column.base != "text"
+        self.column.is_domain
+            || self.kind == FieldType::String && self.column.base != "text"
+            || matches!(self.column.base.as_str(), "oid" | "money")
     }
 }
 
