@@ -274,7 +274,8 @@ fn typed(field: &ContractField, column: &str, word: &str, literal: &Value) -> Re
             FieldType::Timestamp => "Write a time without zone like \"2026-01-31T23:59:00\".",
             FieldType::Instant => "Write an instant like \"2026-01-31T23:59:00Z\".",
             FieldType::Decimal(..) => {
-                "Write no more digits than the type has, and more than 15 digits in quotes."
+                "Write no more digits than the type has, and more than 15 digits in quotes. With all \
+                 zeros of the type's scale it may have 38."
             }
             FieldType::Bytes => "There are no such rules for bytes.",
             _ => "Write a value of the column's own type.",

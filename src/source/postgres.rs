@@ -18,7 +18,7 @@ use tokio_postgres::{Column, CopyOutStream};
 
 use self::cursor::Cursor;
 use self::decode::{Decoder, Wire};
-use super::{Fresh, Since, Source, SourceConfig, Types, sql};
+use super::{Fresh, Promised, Since, Source, SourceConfig, sql};
 use crate::budget::Budget;
 use crate::connect::Connection;
 use crate::connect::postgres::{self, Client, classify_sql, connect};
@@ -45,14 +45,9 @@ fn classify(operation: &'static str, error: tokio_postgres::Error) -> Error {
 pub(super) struct PostgresSource {
     connection: Connection,
     config: SourceConfig,
-    types: Types,
+    promised: Promised,
     budget: Budget,
 }
-
-/// Printed by these settings, a value reads back as itself, whatever the role's and the database's are.
-/// The order of days and months in what a query reads stays as it is.
-const PRINTING: &str = "SET LOCAL DateStyle = 'ISO'; SET LOCAL IntervalStyle = 'postgres';
-     SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex'";
 
 /// The statement to COPY, and how its columns are read.
 struct Plan {
@@ -67,10 +62,10 @@ impl PostgresSource {
     pub(super) fn new(
         config: &SourceConfig,
         connection: &Connection,
-        types: Types,
+        promised: Promised,
         budget: Budget,
     ) -> Self {
-        PostgresSource { connection: connection.clone(), config: config.clone(), types, budget }
+        PostgresSource { connection: connection.clone(), config: config.clone(), promised, budget }
     }
 
     /// The SELECT, with its `:name` parameters.
@@ -100,7 +95,10 @@ impl PostgresSource {
             return Err(Error::permanent(READ, "the SQL has numbered parameters")
                 .help("Write `:name` and declare it in [params]."));
         }
-        let plan = plan(sql, statement.columns(), &self.types)?;
+        let plan = plan(sql, statement.columns(), &self.promised)?;
+        if plan.prints {
+            reads_back(client).await?;
+        }
         // As a part of a SELECT the server takes nothing but what reads: no DELETE … RETURNING, not
         // within WITH either, and no SHOW or EXPLAIN, which have columns too.
         let within = format!("SELECT FROM (\n{}\n) AS q", sql::render(template, bindings)?);
@@ -142,10 +140,6 @@ impl PostgresSource {
             .await
             .and_then(|row| row.try_get::<_, String>(0))
             .map_err(|error| self.named(classify(READ, error)))?;
-        if plan.prints {
-            let set = client.batch_execute(PRINTING).await;
-            set.map_err(|error| self.named(classify(READ, error)))?;
-        }
         let reading = Reading {
             decoder: Decoder::new(plan.schema.clone(), &plan.wires)
                 .within(&self.budget)
@@ -240,7 +234,7 @@ fn is_of_the_form(state: &SqlState) -> bool {
     [SqlState::SYNTAX_ERROR, SqlState::FEATURE_NOT_SUPPORTED].contains(state)
 }
 
-fn plan(sql: String, columns: &[Column], types: &Types) -> Result<Plan> {
+fn plan(sql: String, columns: &[Column], promised: &Promised) -> Result<Plan> {
     if columns.is_empty() {
         return Err(Error::permanent(READ, "the SQL gives no columns").help("Write a SELECT."));
     }
@@ -255,19 +249,17 @@ fn plan(sql: String, columns: &[Column], types: &Types) -> Result<Plan> {
                 .help("Give one of them another name with AS."));
         }
         let quoted = quote(name);
-        let declared = types.get(name);
-        let wire = match (wire(column.type_(), column.type_modifier(), declared), declared) {
-            (Some(wire), declared)
-                if declared != Some(&FieldType::String)
-                    || wire.field_type() == FieldType::String =>
-            {
+        let declared = promised.types.get(name);
+        let is_text = declared == Some(&FieldType::String) && !promised.transformed;
+        let wire = match wire(column.type_(), column.type_modifier(), declared) {
+            Some(wire) if !is_text || wire.field_type() == FieldType::String => {
                 expressions.push(quoted);
                 wire
             }
-            (_, declared) => match converted(column.type_(), declared, &quoted) {
+            _ => match converted(column.type_(), declared, &quoted) {
                 Some((expression, wire)) => {
                     converts = true;
-                    prints |= wire == Wire::Text;
+                    prints |= declared == Some(&FieldType::String);
                     expressions.push(format!("{expression} AS {quoted}"));
                     wire
                 }
@@ -293,6 +285,29 @@ fn plan(sql: String, columns: &[Column], types: &Types) -> Result<Plan> {
         wires,
         prints,
     })
+}
+
+/// Refuses to have values printed that would not read back as themselves. The settings are left as they
+/// are, since what the query says depends on them too.
+async fn reads_back(client: &Client) -> Result<()> {
+    let settings = "SELECT current_setting('DateStyle'), current_setting('IntervalStyle'),
+                           current_setting('extra_float_digits')::integer";
+    let row = client.query_one(settings, &[]).await.map_err(|error| classify(READ, error))?;
+    let text = |index| row.try_get::<_, String>(index).map_err(|error| classify(READ, error));
+    let digits: i32 = row.try_get(2).map_err(|error| classify(READ, error))?;
+    let (dates, intervals) = (text(0)?, text(1)?);
+    let wrong = match () {
+        () if !dates.starts_with("ISO") => ("DateStyle", dates, "ISO"),
+        () if intervals != "postgres" => ("IntervalStyle", intervals, "postgres"),
+        () if digits < 1 => ("extra_float_digits", digits.to_string(), "1"),
+        () => return Ok(()),
+    };
+    let (name, value, wanted) = wrong;
+    Err(Error::permanent(READ, format!("values printed by {name} = {value} would not read back"))
+        .help(format!(
+            "A column is promised as a string that has another type. Let the connection's user print \
+             it exactly: ALTER ROLE … SET {name} = '{wanted}'; or cast it in a query as it is wanted."
+        )))
 }
 
 /// How a type is read as it is, if it has an exact counterpart.

@@ -10,6 +10,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
 
+use super::check::may_wrap;
 use crate::budget::Charge;
 use crate::error::{Error, Result};
 use crate::rows::{bytes_of, own_bytes};
@@ -165,7 +166,7 @@ pub(super) fn comparable(value: &DataType, key: &DataType) -> bool {
         (
             DataType::Decimal128(_, digits) | DataType::Decimal256(_, digits),
             DataType::Decimal128(_, held) | DataType::Decimal256(_, held),
-        ) => digits <= held,
+        ) => digits <= held && !may_wrap(value, key),
         (DataType::Utf8View | DataType::LargeUtf8, DataType::Utf8) => true,
         (DataType::BinaryView | DataType::LargeBinary, DataType::Binary) => true,
         _ => false,

@@ -302,6 +302,33 @@ fn decimals_of_76_digits_are_exact_or_refused() {
     assert_eq!(done.rows.column(0).as_primitive::<Decimal256Type>().value(0), -nines);
 }
 
+/// arrow-cast says of such conversions that they cannot fail, and wraps around.
+#[test]
+fn what_would_wrap_around_in_a_wide_decimal_is_refused() {
+    let wide = |scale| {
+        let values = Decimal256Array::from(vec![i256::from_i128(1) << 196]);
+        let values = values.with_precision_and_scale(76, scale).unwrap();
+        RecordBatch::try_from_iter([
+            ("d", Arc::new(values) as ArrayRef),
+            ("t", Arc::new(StringArray::from(vec!["1"])) as ArrayRef),
+        ])
+        .unwrap()
+    };
+    for sql in [
+        "SELECT CAST(d AS decimal(76, 60)) AS x FROM input",
+        "SELECT CAST(t AS decimal(76, 60)) AS x FROM input",
+    ] {
+        let error = plan(sql, wide(0).schema()).map(|t| t.schema()).unwrap_err();
+        assert!(error.to_string().contains("without a word"), "{sql}: {error}");
+    }
+    let compared = "SELECT t FROM input WHERE d = CAST(0 AS decimal(76, 60))";
+    assert!(plan(compared, wide(0).schema()).is_err());
+    let done = run_on("SELECT CAST(d AS decimal(76, 10)) AS x FROM input", wide(10));
+    assert_eq!(done.refused.len(), 0);
+    let done = run_on("SELECT CAST(d AS decimal(76, 30)) AS x FROM input", wide(0));
+    assert_eq!(done.refused.len(), 1, "it has too many digits");
+}
+
 #[test]
 fn quotients_of_decimals_want_their_digits_said() {
     for sql in [

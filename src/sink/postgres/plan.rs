@@ -136,44 +136,52 @@ impl Column {
             (FieldType::String, "varchar" | "bpchar") if self.typmod > 4 => {
                 (format!("char_length({staged}) > {}", self.typmod - 4), TOO_LONG, SHORTEN)
             }
-            (FieldType::String, "varbit") if self.typmod > 0 => {
-                (format!("char_length({staged}) > {}", self.typmod), TOO_LONG, SHORTEN)
+            (FieldType::String, "bit" | "varbit") => {
+                let bits = match (self.base.as_str(), self.typmod) {
+                    ("bit", most) => format!("{{{}}}", most.max(1)),
+                    (_, most @ 1..) => format!("{{0,{most}}}"),
+                    _ => "*".to_owned(),
+                };
+                (
+                    format!("{staged} !~ '^[01]{bits}$'"),
+                    "texts are not as many bits as their column has",
+                    "Refuse such texts before, or make it a column of type bit varying.",
+                )
             }
-            (FieldType::String, "name") => {
-                (format!("octet_length({staged}) > 63"), TOO_LONG, SHORTEN)
-            }
-            // One byte, or the three digits of one behind a backslash.
-            (FieldType::String, "char") => (
-                format!(
-                    "octet_length({staged}) > CASE left({staged}, 1) WHEN chr(92) THEN 4 ELSE 1 END"
+            (FieldType::String, base) => match written(base) {
+                Some(pattern) => {
+                    (format!("{staged} !~ '{pattern}'"), "texts are not in ISO 8601", ISO)
+                }
+                None if self.reads_any() => return None,
+                None => (
+                    format!("format('%s', {staged}::{}) <> {staged}", self.sql),
+                    "texts are not as PostgreSQL prints the values of their column's type",
+                    "Write them so, as `SELECT value::text` shows; or make it a column of type text.",
                 ),
-                TOO_LONG,
-                SHORTEN,
-            ),
-            (FieldType::String, "bit") => (
-                format!("char_length({staged}) <> {}", self.typmod.max(1)),
-                "texts have another number of bits than their column",
-                "Make it a column of type bit varying, or refuse such texts before.",
-            ),
-            (FieldType::String, base) => {
-                (format!("{staged} !~ '{}'", written(base)?), "texts are not in ISO 8601", ISO)
-            }
+            },
             _ => return None,
         };
         Some(Changed { condition, what, help })
     }
 
-    /// Whether a column takes text as PostgreSQL prints its values, of a type that is not text.
-    fn reads(&self, micros: bool) -> bool {
+    /// Whether the column's type takes each text as it is, or refuses it.
+    fn reads_any(&self) -> bool {
+        let base = self.base.as_str();
+        matches!(base, "text" | "varchar" | "bpchar" | "uuid" | "json" | "jsonb" | "numeric")
+            || self.is_enum
+            || self.is_citext
+    }
+
+    /// Whether texts go into a column of a type that is none, as far as [`Column::changes`] finds nothing.
+    fn takes_text(&self, micros: bool) -> bool {
         match self.base.as_str() {
-            "date" | "bit" | "varbit" => true,
-            "time" | "timestamp" | "timestamptz" | "timetz" | "interval" => micros,
-            // What has a counterpart of its own comes as that, unless that cannot hold all of it.
+            "time" | "timestamp" | "timestamptz" | "timetz" => micros,
+            "numeric" => self.typmod < 0,
+            // What has a counterpart of its own comes as that.
             "bool" | "int2" | "int4" | "int8" | "float4" | "float8" | "bytea" | "oid" | "money" => {
                 false
             }
-            // A limit of any other type, or of an array's elements, would cut or round in silence.
-            _ => self.typmod < 0,
+            _ => true,
         }
     }
 
@@ -210,7 +218,7 @@ impl Column {
             (FieldType::Time, "time")
             | (FieldType::Timestamp, "timestamp")
             | (FieldType::Instant, "timestamptz") => micros,
-            (FieldType::String, _) => self.is_enum || self.is_citext || self.reads(micros),
+            (FieldType::String, _) => self.takes_text(micros),
             _ => false,
         }
     }
@@ -269,18 +277,22 @@ const ISO: &str = "Write dates like 2026-11-19, times like 05:06:07.000250, and 
 /// for one that is missing it would take its own, and a seventh digit it would round.
 fn written(base: &str) -> Option<String> {
     const DAY: &str = "[0-9]{4,}-[0-9]{2}-[0-9]{2}";
-    const TIME: &str = "[0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]{1,6})?)?";
-    const ZONE: &str = "(Z|[+-][0-9]{2}(:?[0-9]{2}){0,2})";
+    const TIME: &str = "([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.][0-9]{1,6})?)?";
+    const ZONE: &str = "(Z|[+-][0-9]{2}(:[0-9]{2}){0,2}|[+-][0-9]{4})";
     Some(match base {
         "date" => format!("^(-?infinity|{DAY}( BC)?)$"),
-        "time" => format!("^{TIME}$"),
-        "timetz" => format!("^{TIME}{ZONE}$"),
+        "time" => format!("^({TIME}|24:00(:00)?)$"),
+        "timetz" => format!("^({TIME}|24:00(:00)?){ZONE}$"),
         "timestamp" => format!("^(-?infinity|{DAY}[ T]{TIME}( BC)?)$"),
         "timestamptz" => format!("^(-?infinity|{DAY}[ T]{TIME}{ZONE}( BC)?)$"),
-        "interval" => "^([^.]|[.][0-9]{1,6}($|[^0-9]))*$".to_owned(),
         _ => return None,
     })
 }
+
+/// How values are to be printed and read where a text is held against what it has become.
+pub(super) const PRINTING: &str =
+    "SET LOCAL DateStyle = 'ISO, YMD'; SET LOCAL IntervalStyle = 'postgres';
+     SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex'; SET LOCAL array_nulls = on";
 
 /// One column of the rows, with the column of the table that takes it.
 pub(super) struct Pair<'a> {
