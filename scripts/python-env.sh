@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Makes sure of a Python with what the tests use (pika, pyarrow, fastavro, moto, cryptography), and prints its path. It is
+# Makes sure of a Python with what the tests use (pika, pyarrow, duckdb, fastavro, moto, cryptography), and prints its path. It is
 # kept under the target folder and used again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-packages=(pika pyarrow fastavro 'moto[server,s3]' cryptography)
+packages=(pika pyarrow duckdb fastavro 'moto[server,s3]' cryptography)
 target=${CARGO_TARGET_DIR:-$PWD/target}
 mkdir -p "$target"
 home=$(cd "$target" && pwd)/python

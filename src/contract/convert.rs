@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray};
 use arrow::compute::cast;
-use arrow::datatypes::{Decimal128Type, Int16Type, Int32Type, Int64Type};
+use arrow::datatypes::{
+    ArrowNativeTypeOp, DECIMAL128_MAX_PRECISION, Decimal128Type, Decimal256Type, Int16Type,
+    Int32Type, Int64Type, i256,
+};
 
 use crate::error::{Error, Result};
 use crate::format::FieldType;
@@ -49,6 +52,18 @@ impl Conversion {
 
 fn fit(column: &ArrayRef, to: &FieldType) -> Result<ArrayRef> {
     use arrow::datatypes::DataType;
+    match (column.data_type(), to.arrow()) {
+        (DataType::Decimal256(_, scale), _) => {
+            return fit_wide(column.as_primitive::<Decimal256Type>(), *scale, to);
+        }
+        (from, DataType::Decimal256(..)) => {
+            // Exact: it has room for every value of the narrower types.
+            let scale = if let DataType::Decimal128(_, scale) = from { *scale } else { 0 };
+            let values = cast(column, &DataType::Decimal256(76, scale)).map_err(mismatch)?;
+            return fit_wide(values.as_primitive::<Decimal256Type>(), scale, to);
+        }
+        _ => {}
+    }
     match column.data_type() {
         DataType::Int16 => fit_from(column.as_primitive::<Int16Type>(), 0, to),
         DataType::Int32 => fit_from(column.as_primitive::<Int32Type>(), 0, to),
@@ -72,6 +87,51 @@ where
         FieldType::Decimal(precision, wanted) => {
             let limit = power(u32::from(*precision)).unwrap_or(i128::MAX);
             let values = fitted::<F, Decimal128Type>(from, scale, *wanted, limit);
+            Arc::new(values.with_precision_and_scale(*precision, *wanted).map_err(mismatch)?)
+        }
+        other => return Err(mismatch(format!("digits cannot be fitted into {other}"))),
+    })
+}
+
+/// As [`fit_from`], from or to decimals of more than 38 digits.
+fn fit_wide(from: &PrimitiveArray<Decimal256Type>, scale: i8, to: &FieldType) -> Result<ArrayRef> {
+    let ten = i256::from_i128(10);
+    let moved = |value: i256, wanted: i8, digits: u8| {
+        let steps = u32::from((i16::from(wanted) - i16::from(scale)).unsigned_abs());
+        let factor = ten.pow_checked(steps).ok();
+        let value = match (wanted >= scale, factor) {
+            _ if value.is_zero() => value,
+            (true, factor) => value.checked_mul(factor?)?,
+            (false, factor) => {
+                let factor = factor?;
+                value.checked_rem(factor)?.is_zero().then(|| value.checked_div(factor)).flatten()?
+            }
+        };
+        let limit = ten.pow_checked(digits.into()).ok()?;
+        (value < limit && value > limit.wrapping_neg()).then_some(value)
+    };
+    // More digits than any whole number here has; the conversion tells whether it fits.
+    const WHOLE: u8 = 20;
+    let narrow = |value: i256| moved(value, 0, WHOLE).and_then(i256::to_i128);
+    Ok(match to {
+        FieldType::Int16 => Arc::new(
+            from.unary_opt::<_, Int16Type>(|v| narrow(v).and_then(|v| i16::try_from(v).ok())),
+        ),
+        FieldType::Int32 => Arc::new(
+            from.unary_opt::<_, Int32Type>(|v| narrow(v).and_then(|v| i32::try_from(v).ok())),
+        ),
+        FieldType::Int64 => Arc::new(
+            from.unary_opt::<_, Int64Type>(|v| narrow(v).and_then(|v| i64::try_from(v).ok())),
+        ),
+        FieldType::Decimal(precision, wanted) if *precision <= DECIMAL128_MAX_PRECISION => {
+            let values = from.unary_opt::<_, Decimal128Type>(|value| {
+                moved(value, *wanted, *precision).and_then(i256::to_i128)
+            });
+            Arc::new(values.with_precision_and_scale(*precision, *wanted).map_err(mismatch)?)
+        }
+        FieldType::Decimal(precision, wanted) => {
+            let values =
+                from.unary_opt::<_, Decimal256Type>(|value| moved(value, *wanted, *precision));
             Arc::new(values.with_precision_and_scale(*precision, *wanted).map_err(mismatch)?)
         }
         other => return Err(mismatch(format!("digits cannot be fitted into {other}"))),

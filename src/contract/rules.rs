@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, PrimitiveArray};
 use arrow::datatypes::{
-    DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type,
-    Int64Type, Time64MicrosecondType, TimestampMicrosecondType,
+    DECIMAL128_MAX_PRECISION, DataType, Date32Type, Decimal128Type, Decimal256Type, Float32Type,
+    Float64Type, Int16Type, Int32Type, Int64Type, Time64MicrosecondType, TimestampMicrosecondType,
 };
 use serde_json::Value;
 
@@ -172,6 +172,14 @@ fn whole(column: &ArrayRef, broken: impl Fn(i128) -> bool) -> Option<BooleanArra
         DataType::Time64(_) => each::<Time64MicrosecondType>(column, broken),
         DataType::Timestamp(..) => each::<TimestampMicrosecondType>(column, broken),
         DataType::Decimal128(..) => each::<Decimal128Type>(column, broken),
+        // What has more digits lies beyond every bound on the same side.
+        DataType::Decimal256(..) => {
+            let values = column.as_primitive_opt::<Decimal256Type>()?;
+            Some(BooleanArray::from_unary(values, |value| {
+                let beyond = if value.is_negative() { i128::MIN } else { i128::MAX };
+                broken(value.to_i128().unwrap_or(beyond))
+            }))
+        }
         _ => None,
     }
 }
@@ -222,7 +230,11 @@ fn typed(field: &ContractField, column: &str, word: &str, literal: &Value) -> Re
             .and_then(|value| within(value, i64::MIN, i64::MAX)),
         FieldType::Decimal(precision, scale) => numeric()
             .and_then(|number| at_scale(number, i32::from(*scale)))
-            .filter(|value| power(u32::from(*precision)).is_some_and(|limit| value.abs() < limit))
+            .filter(|value| {
+                // Of a wider decimal too, no more digits are compared.
+                let digits = (*precision).min(DECIMAL128_MAX_PRECISION);
+                power(digits.into()).is_some_and(|limit| value.abs() < limit)
+            })
             .map(Literal::Whole),
         FieldType::Float32 | FieldType::Float64 => digits_of(&text)
             .and_then(|_| text.parse().ok())
@@ -262,7 +274,8 @@ fn typed(field: &ContractField, column: &str, word: &str, literal: &Value) -> Re
             FieldType::Timestamp => "Write a time without zone like \"2026-01-31T23:59:00\".",
             FieldType::Instant => "Write an instant like \"2026-01-31T23:59:00Z\".",
             FieldType::Decimal(..) => {
-                "Write no more digits than the type has, and more than 15 digits in quotes."
+                "Write no more digits than the type has, and more than 15 digits in quotes. With all \
+                 zeros of the type's scale it may have 38."
             }
             FieldType::Bytes => "There are no such rules for bytes.",
             _ => "Write a value of the column's own type.",

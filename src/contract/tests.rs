@@ -1,10 +1,10 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, Date32Array, Decimal128Array, Float64Array, Int32Array, Int64Array,
-    RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
+    Array, ArrayRef, AsArray, Date32Array, Decimal128Array, Decimal256Array, Float64Array,
+    Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
 };
-use arrow::datatypes::{DataType, Decimal128Type, Int32Type, Schema};
+use arrow::datatypes::{DataType, Decimal128Type, Int32Type, Schema, i256};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -363,7 +363,20 @@ proptest! {
                 && v / 1000 >= i128::from(min) * 100).then_some(Some(v / 1000)),
         }).collect();
         let got: Vec<_> = done.rows.column(0).as_primitive::<Decimal128Type>().iter().collect();
-        prop_assert_eq!(got, expected);
+        prop_assert_eq!(&got, &expected);
+
+        // The same out of a column of more digits, and by way of one.
+        let values: Vec<_> = values.into_iter().map(|value| value.map(i256::from_i128)).collect();
+        let wide = Decimal256Array::from(values).with_precision_and_scale(60, 5).unwrap();
+        let done_wide = keep(&config, one("x", wide)).unwrap();
+        let got = done_wide.rows.column(0).as_primitive::<Decimal128Type>();
+        prop_assert_eq!(got.iter().collect::<Vec<_>>(), expected);
+        let wider = fields(json!({ "x": { "type": "decimal(76,60)" } }));
+        let kept = done.rows.clone();
+        let there = keep(&wider, kept.clone()).unwrap().rows;
+        prop_assert_eq!(there.num_rows(), kept.num_rows());
+        let back = keep(&fields(json!({ "x": { "type": "decimal(9,2)" } })), there).unwrap();
+        prop_assert_eq!(back.rows.column(0), kept.column(0));
         prop_assert_eq!(done.read, done.rows.num_rows() as u64 + done.refused.len() as u64);
     }
 }

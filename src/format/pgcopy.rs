@@ -4,6 +4,7 @@
 //! A stream is [`HEADER`], the rows of any number of [`Encoder`]s, and [`TRAILER`].
 
 use arrow::array::{Array, ArrowPrimitiveType, PrimitiveArray, RecordBatch};
+use arrow::datatypes::i256;
 use bytes::{BufMut, BytesMut};
 
 use crate::error::{Error, Result};
@@ -131,6 +132,9 @@ fn put(values: &Values<'_>, row: usize, out: &mut BytesMut) -> Result<(), &'stat
         Values::Decimal(array, scale) if array.is_valid(row) => {
             put_numeric(array.value(row), (*scale).into(), out);
         }
+        Values::Wide(array, scale) if array.is_valid(row) => {
+            put_wide(array.value(row), (*scale).into(), out);
+        }
         Values::String(array) if array.is_valid(row) => {
             let text = array.value(row).as_bytes();
             if text.contains(&0) {
@@ -218,15 +222,32 @@ fn put_numeric(value: i128, scale: u32, out: &mut BytesMut) {
         push((rest % 10_000) as u16);
         rest /= 10_000;
     }
+    put_groups(&groups[..used], value < 0, scale, out);
+}
+
+/// As [`put_numeric`], of more than 38 digits.
+fn put_wide(value: i256, scale: u32, out: &mut BytesMut) {
+    let text = value.to_string();
+    let mut digits = text.strip_prefix('-').unwrap_or(&text).as_bytes().to_vec();
+    digits.resize(digits.len() + (scale.next_multiple_of(4) - scale) as usize, b'0');
+    let group =
+        |digits: &[u8]| digits.iter().fold(0, |group, digit| group * 10 + u16::from(digit - b'0'));
+    let groups: Vec<u16> = digits.rchunks(4).map(group).collect();
+    put_groups(&groups, value < i256::ZERO, scale, out);
+}
+
+/// Writes digits in base 10,000, the lowest first, of which so many as `scale` needs are behind the
+/// point.
+fn put_groups(digits: &[u16], negative: bool, scale: u32, out: &mut BytesMut) {
+    let used = digits.len();
     let weight = used as i16 - scale.div_ceil(4) as i16 - 1;
-    let digits = &groups[..used];
     let low = digits.iter().take_while(|group| **group == 0).count();
     let high = digits.iter().rev().take_while(|group| **group == 0).count();
     let digits = digits.get(low..used - high).unwrap_or_default();
     out.put_i32(8 + 2 * digits.len() as i32);
     out.put_i16(digits.len() as i16);
     out.put_i16(if digits.is_empty() { 0 } else { weight - high as i16 });
-    out.put_u16(if value < 0 { 0x4000 } else { 0 });
+    out.put_u16(if negative { 0x4000 } else { 0 });
     out.put_u16(scale as u16);
     for group in digits.iter().rev() {
         out.put_u16(*group);
@@ -246,6 +267,17 @@ mod tests {
         let mut out = BytesMut::new();
         put_numeric(value, scale, &mut out);
         out[4..].to_vec()
+    }
+
+    #[test]
+    fn wide_numerics_are_as_narrow_ones() {
+        for value in [0, 1, -1, 50_000, 12_345_678, -99_999, i128::MAX, i128::MIN + 1] {
+            for scale in 0..=38 {
+                let mut out = BytesMut::new();
+                put_wide(i256::from_i128(value), scale, &mut out);
+                assert_eq!(out[4..], numeric(value, scale), "{value} of scale {scale}");
+            }
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use arrow::datatypes::{DataType, TimeUnit};
+use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DECIMAL256_MAX_PRECISION, DataType, TimeUnit};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Error, Result};
@@ -22,7 +22,7 @@ pub enum FieldType {
     Float32,
     /// `float64`
     Float64,
-    /// `decimal(precision, scale)`, precision up to 38
+    /// `decimal(precision, scale)`, precision up to 76
     Decimal(u8, i8),
     /// `string`
     String,
@@ -67,11 +67,13 @@ impl FieldType {
             .and_then(|inner| inner.split_once(','))
             .and_then(|(p, s)| Some((p.parse::<u8>().ok()?, s.parse::<i8>().ok()?)));
         match decimal {
-            Some((p, s)) if (1..=38).contains(&p) && s >= 0 && s as u8 <= p => {
+            Some((p, s))
+                if (1..=DECIMAL256_MAX_PRECISION).contains(&p) && s >= 0 && s as u8 <= p =>
+            {
                 Ok(FieldType::Decimal(p, s))
             }
             _ => Err(Error::config("read a type", format!("`{text}` is no known type")).help(
-                "Known: bool, int16, int32, int64, float32, float64, decimal(p,s) with p up to 38, \
+                "Known: bool, int16, int32, int64, float32, float64, decimal(p,s) with p up to 76, \
                  string, bytes, date, time(us), timestamp(us), timestamp(us, UTC).",
             )),
         }
@@ -86,7 +88,10 @@ impl FieldType {
             FieldType::Int64 => DataType::Int64,
             FieldType::Float32 => DataType::Float32,
             FieldType::Float64 => DataType::Float64,
-            FieldType::Decimal(p, s) => DataType::Decimal128(*p, *s),
+            FieldType::Decimal(p, s) if *p <= DECIMAL128_MAX_PRECISION => {
+                DataType::Decimal128(*p, *s)
+            }
+            FieldType::Decimal(p, s) => DataType::Decimal256(*p, *s),
             FieldType::String => DataType::Utf8,
             FieldType::Bytes => DataType::Binary,
             FieldType::Date => DataType::Date32,
@@ -106,6 +111,10 @@ impl FieldType {
             DataType::Float32 => FieldType::Float32,
             DataType::Float64 => FieldType::Float64,
             DataType::Decimal128(p, s) if *s >= 0 => FieldType::Decimal(*p, *s),
+            // One type of a definition is one of Arrow.
+            DataType::Decimal256(p, s) if *s >= 0 && *p > DECIMAL128_MAX_PRECISION => {
+                FieldType::Decimal(*p, *s)
+            }
             DataType::Utf8 => FieldType::String,
             DataType::Binary => FieldType::Bytes,
             DataType::Date32 => FieldType::Date,
@@ -205,6 +214,7 @@ mod tests {
             "float32",
             "float64",
             "decimal(15,2)",
+            "decimal(76,38)",
             "string",
             "bytes",
             "date",
@@ -231,7 +241,7 @@ mod tests {
 
     #[test]
     fn what_would_lose_digits_or_is_vague_is_refused() {
-        for name in ["decimal(39,2)", "decimal(5,6)", "timestamp", "int", "decimal"] {
+        for name in ["decimal(77,2)", "decimal(5,6)", "timestamp", "int", "decimal"] {
             assert!(FieldType::parse(name).is_err(), "{name}");
         }
     }

@@ -2,10 +2,11 @@
 //! only read.
 
 use arrow::array::{
-    Array, AsArray, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array,
-    Float64Array, Int16Array, Int32Array, Int64Array, StringArray, Time64MicrosecondArray,
-    TimestampMicrosecondArray,
+    Array, AsArray, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Decimal256Array,
+    Float32Array, Float64Array, Int16Array, Int32Array, Int64Array, StringArray,
+    Time64MicrosecondArray, TimestampMicrosecondArray,
 };
+use arrow::datatypes::DataType;
 
 use super::FieldType;
 
@@ -25,6 +26,8 @@ pub enum Values<'a> {
     Float64(&'a Float64Array),
     /// `decimal(p,s)`, with its scale
     Decimal(&'a Decimal128Array, u8),
+    /// `decimal(p,s)` of more than 38 digits, with its scale
+    Wide(&'a Decimal256Array, u8),
     /// `string`
     String(&'a StringArray),
     /// `bytes`
@@ -50,7 +53,11 @@ impl<'a> Values<'a> {
             FieldType::Float32 => Values::Float32(array.as_primitive_opt()?),
             FieldType::Float64 => Values::Float64(array.as_primitive_opt()?),
             FieldType::Decimal(_, scale) => {
-                Values::Decimal(array.as_primitive_opt()?, u8::try_from(scale).ok()?)
+                let scale = u8::try_from(scale).ok()?;
+                match array.data_type() {
+                    DataType::Decimal256(..) => Values::Wide(array.as_primitive_opt()?, scale),
+                    _ => Values::Decimal(array.as_primitive_opt()?, scale),
+                }
             }
             FieldType::String => Values::String(array.as_string_opt()?),
             FieldType::Bytes => Values::Bytes(array.as_binary_opt()?),
@@ -71,6 +78,7 @@ impl<'a> Values<'a> {
             Values::Float32(array) => array.is_null(row),
             Values::Float64(array) => array.is_null(row),
             Values::Decimal(array, _) => array.is_null(row),
+            Values::Wide(array, _) => array.is_null(row),
             Values::String(array) => array.is_null(row),
             Values::Bytes(array) => array.is_null(row),
             Values::Date(array) => array.is_null(row),

@@ -185,6 +185,7 @@ impl Plan {
         let promised = contract.map(|contract| Promised {
             types: contract.types(),
             drop: contract.extra_columns == ExtraColumns::Drop,
+            transformed: export.transform.is_some(),
         });
         let budget = Budget::new(export.limits.memory);
         let source = source::build(&export.source.at(filled)?, from, promised.as_ref(), &budget)?;

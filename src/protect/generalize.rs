@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray, StringBuilder};
 use arrow::datatypes::{
-    Date32Type, Decimal128Type, Field, Int16Type, Int32Type, Int64Type, TimestampMicrosecondType,
+    DECIMAL128_MAX_PRECISION, Date32Type, Decimal128Type, Field, Int16Type, Int32Type, Int64Type,
+    TimestampMicrosecondType,
 };
 
 use super::config::{Protection, Unit};
@@ -43,8 +44,10 @@ impl Coarse {
             Some(kind @ FieldType::Int16) => Ok(Coarse::Int16(whole(step()?, column, kind)?)),
             Some(kind @ FieldType::Int32) => Ok(Coarse::Int32(whole(step()?, column, kind)?)),
             Some(kind @ FieldType::Int64) => Ok(Coarse::Int64(whole(step()?, column, kind)?)),
-            Some(kind @ FieldType::Decimal(precision, scale)) => {
-                // Both fit: a decimal has at most 38 digits.
+            Some(kind @ FieldType::Decimal(precision, scale))
+                if *precision <= DECIMAL128_MAX_PRECISION =>
+            {
+                // Both fit in so many digits.
                 let greatest = 10_i128.checked_pow((*precision).into()).ok_or_else(unplanned)? - 1;
                 let scale = u8::try_from(*scale).map_err(|_| unplanned())?;
                 let units = units(step()?, column, kind, scale, greatest)?;

@@ -26,7 +26,9 @@
 //!
 //! A text goes into text, varchar, char, citext, uuid, json, jsonb and enum columns, and domains over
 //! them; one that is too long is refused, never cut. What those types do with a value when it is stored is theirs: char(n)
-//! pads with blanks, jsonb forgets spaces and the order of keys.
+//! pads with blanks, jsonb forgets spaces and the order of keys. It goes into columns of dates and times as
+//! ISO 8601, into a numeric without precision, and into those of any type that has no counterpart where the
+//! server would print the value as the text is.
 
 mod merge;
 mod plan;

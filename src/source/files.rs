@@ -437,7 +437,7 @@ struct Decoding {
 
 impl Decoding {
     fn run(&self, input: Input, sender: &mpsc::Sender<Result<Batch>>) -> Result<()> {
-        let Decoding { found, csv, declared: Promised { types, drop }, schema, budget } = self;
+        let Decoding { found, csv, declared: Promised { types, drop, .. }, schema, budget } = self;
         let input = match input {
             Input::Ranges(file) => {
                 let told = |error| file.told(error);

@@ -163,6 +163,9 @@ pub struct Promised {
     pub types: Types,
     /// Whether columns that nothing declares are left out, where the source has to know its columns.
     pub drop: bool,
+    /// Whether a transform comes between: then a column of the source need not be what one of the same
+    /// name is promised to be.
+    pub transformed: bool,
 }
 
 /// The schema of the rows of files without types of their own (CSV, JSON lines), as the definition
@@ -218,6 +221,7 @@ pub fn build(
     let promised = Promised {
         types: types(config, contract.map(|contract| &contract.types)),
         drop: contract.is_some_and(|contract| contract.drop),
+        transformed: contract.is_some_and(|contract| contract.transformed),
     };
     make(config, connection, keys(connection.kind), promised, budget)
 }
@@ -232,7 +236,7 @@ pub fn build_reference(
     connection: &Connection,
     budget: &Budget,
 ) -> Result<Box<dyn Source>> {
-    let promised = Promised { types: types(config, None), drop: false };
+    let promised = Promised { types: types(config, None), ..Promised::default() };
     make(config, connection, &reference_keys(connection.kind), promised, budget)
 }
 
@@ -248,7 +252,7 @@ fn make(
         .map_err(|error| error.with("connection", &connection.name))?;
     Ok(match connection.kind {
         System::Postgres => {
-            Box::new(postgres::PostgresSource::new(config, connection, promised.types, budget))
+            Box::new(postgres::PostgresSource::new(config, connection, promised, budget))
         }
         System::Sqlite => {
             Box::new(sqlite::SqliteSource::new(config, connection, promised.types, budget))

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{DECIMAL256_MAX_PRECISION, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use futures::{StreamExt, stream};
 use tokio_postgres::error::SqlState;
@@ -18,7 +18,7 @@ use tokio_postgres::{Column, CopyOutStream};
 
 use self::cursor::Cursor;
 use self::decode::{Decoder, Wire};
-use super::{Fresh, Since, Source, SourceConfig, Types, sql};
+use super::{Fresh, Promised, Since, Source, SourceConfig, sql};
 use crate::budget::Budget;
 use crate::connect::Connection;
 use crate::connect::postgres::{self, Client, classify_sql, connect};
@@ -45,7 +45,7 @@ fn classify(operation: &'static str, error: tokio_postgres::Error) -> Error {
 pub(super) struct PostgresSource {
     connection: Connection,
     config: SourceConfig,
-    types: Types,
+    promised: Promised,
     budget: Budget,
 }
 
@@ -54,16 +54,18 @@ struct Plan {
     statement: String,
     schema: SchemaRef,
     wires: Vec<Wire>,
+    /// Whether the server prints values as text.
+    prints: bool,
 }
 
 impl PostgresSource {
     pub(super) fn new(
         config: &SourceConfig,
         connection: &Connection,
-        types: Types,
+        promised: Promised,
         budget: Budget,
     ) -> Self {
-        PostgresSource { connection: connection.clone(), config: config.clone(), types, budget }
+        PostgresSource { connection: connection.clone(), config: config.clone(), promised, budget }
     }
 
     /// The SELECT, with its `:name` parameters.
@@ -93,7 +95,10 @@ impl PostgresSource {
             return Err(Error::permanent(READ, "the SQL has numbered parameters")
                 .help("Write `:name` and declare it in [params]."));
         }
-        let plan = plan(sql, statement.columns(), &self.types)?;
+        let plan = plan(sql, statement.columns(), &self.promised)?;
+        if plan.prints {
+            reads_back(client).await?;
+        }
         // As a part of a SELECT the server takes nothing but what reads: no DELETE … RETURNING, not
         // within WITH either, and no SHOW or EXPLAIN, which have columns too.
         let within = format!("SELECT FROM (\n{}\n) AS q", sql::render(template, bindings)?);
@@ -229,13 +234,13 @@ fn is_of_the_form(state: &SqlState) -> bool {
     [SqlState::SYNTAX_ERROR, SqlState::FEATURE_NOT_SUPPORTED].contains(state)
 }
 
-fn plan(sql: String, columns: &[Column], types: &Types) -> Result<Plan> {
+fn plan(sql: String, columns: &[Column], promised: &Promised) -> Result<Plan> {
     if columns.is_empty() {
         return Err(Error::permanent(READ, "the SQL gives no columns").help("Write a SELECT."));
     }
     let mut seen = HashSet::new();
     let (mut wires, mut fields, mut expressions) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut cast, mut unknown) = (false, Vec::new());
+    let (mut converts, mut prints, mut unknown) = (false, false, Vec::new());
     for column in columns {
         let name = column.name();
         if !seen.insert(name) {
@@ -244,34 +249,65 @@ fn plan(sql: String, columns: &[Column], types: &Types) -> Result<Plan> {
                 .help("Give one of them another name with AS."));
         }
         let quoted = quote(name);
-        let wire = match wire(column.type_(), column.type_modifier(), types.get(name)) {
-            Some(wire) => wire,
-            None => {
-                let Some(text) = as_text(column.type_(), &quoted) else {
+        let declared = promised.types.get(name);
+        let is_text = declared == Some(&FieldType::String) && !promised.transformed;
+        let wire = match wire(column.type_(), column.type_modifier(), declared) {
+            Some(wire) if !is_text || wire.field_type() == FieldType::String => {
+                expressions.push(quoted);
+                wire
+            }
+            _ => match converted(column.type_(), declared, &quoted) {
+                Some((expression, wire)) => {
+                    converts = true;
+                    prints |= declared == Some(&FieldType::String);
+                    expressions.push(format!("{expression} AS {quoted}"));
+                    wire
+                }
+                None => {
                     unknown.push(column);
                     continue;
-                };
-                cast = true;
-                expressions.push(format!("{text} AS {quoted}"));
-                wires.push(Wire::Text);
-                fields.push(Field::new(name, FieldType::String.arrow(), true));
-                continue;
-            }
+                }
+            },
         };
-        expressions.push(quoted);
         wires.push(wire);
         fields.push(Field::new(name, wire.field_type().arrow(), true));
     }
     if !unknown.is_empty() {
         return Err(no_types(&unknown));
     }
-    let select =
-        if cast { format!("SELECT {} FROM (\n{sql}\n) AS q", expressions.join(", ")) } else { sql };
+    let select = match converts {
+        true => format!("SELECT {} FROM (\n{sql}\n) AS q", expressions.join(", ")),
+        false => sql,
+    };
     Ok(Plan {
         statement: format!("COPY (\n{select}\n) TO STDOUT (FORMAT binary)"),
         schema: Arc::new(Schema::new(fields)),
         wires,
+        prints,
     })
+}
+
+/// Refuses to have values printed that would not read back as themselves. The settings are left as they
+/// are, since what the query says depends on them too.
+async fn reads_back(client: &Client) -> Result<()> {
+    let settings = "SELECT current_setting('DateStyle'), current_setting('IntervalStyle'),
+                           current_setting('extra_float_digits')::integer";
+    let row = client.query_one(settings, &[]).await.map_err(|error| classify(READ, error))?;
+    let text = |index| row.try_get::<_, String>(index).map_err(|error| classify(READ, error));
+    let digits: i32 = row.try_get(2).map_err(|error| classify(READ, error))?;
+    let (dates, intervals) = (text(0)?, text(1)?);
+    let wrong = match () {
+        () if !dates.starts_with("ISO") => ("DateStyle", dates, "ISO"),
+        () if intervals != "postgres" => ("IntervalStyle", intervals, "postgres"),
+        () if digits < 1 => ("extra_float_digits", digits.to_string(), "1"),
+        () => return Ok(()),
+    };
+    let (name, value, wanted) = wrong;
+    Err(Error::permanent(READ, format!("values printed by {name} = {value} would not read back"))
+        .help(format!(
+            "A column is promised as a string that has another type. Let the connection's user print \
+             it exactly: ALTER ROLE … SET {name} = '{wanted}'; or cast it in a query as it is wanted."
+        )))
 }
 
 /// How a type is read as it is, if it has an exact counterpart.
@@ -281,10 +317,12 @@ fn wire(kind: &Type, modifier: i32, declared: Option<&FieldType>) -> Option<Wire
         Type::INT2 => Wire::Int16,
         Type::INT4 => Wire::Int32,
         Type::INT8 => Wire::Int64,
+        Type::OID => Wire::Oid,
         Type::FLOAT4 => Wire::Float32,
         Type::FLOAT8 => Wire::Float64,
         Type::NUMERIC => {
-            let known = constraint(modifier).filter(|(precision, _)| *precision <= 38);
+            let known =
+                constraint(modifier).filter(|(digits, _)| *digits <= DECIMAL256_MAX_PRECISION);
             let (precision, scale) = known.or(match declared {
                 Some(FieldType::Decimal(precision, scale)) => Some((*precision, *scale)),
                 _ => None,
@@ -318,19 +356,26 @@ fn constraint(modifier: i32) -> Option<(u8, i8)> {
     Some((u8::try_from(precision).ok()?, i8::try_from(scale).ok()?))
 }
 
-/// The expression that gives a value as PostgreSQL prints it, for types whose binary form is
-/// their own affair.
-fn as_text(kind: &Type, quoted: &str) -> Option<String> {
-    match *kind {
+/// The expression that gives a value of a type without a counterpart of its own, or of one that is
+/// declared as text, and how that is read.
+fn converted(kind: &Type, declared: Option<&FieldType>, quoted: &str) -> Option<(String, Wire)> {
+    let printed = |text: String| Some((text, Wire::Text));
+    match (kind.kind(), declared) {
+        (Kind::Domain(base), _) => converted(base, declared, quoted),
         // The cast to text would add a mask that is not printed.
-        Type::INET => Some(format!("inet_out({quoted})::text")),
-        Type::CIDR | Type::MACADDR | Type::MACADDR8 | Type::XML => Some(format!("{quoted}::text")),
-        _ => match kind.kind() {
-            Kind::Domain(base) => as_text(base, quoted),
-            _ => None,
-        },
+        _ if *kind == Type::INET => printed(format!("inet_out({quoted})::text")),
+        (_, Some(FieldType::Decimal(precision, scale))) if *kind == Type::MONEY => {
+            Some((format!("{quoted}::numeric"), Wire::Decimal(*precision, *scale)))
+        }
+        (_, Some(FieldType::String)) => printed(format!("{quoted}::text")),
+        _ if TEXTS.contains(kind) => printed(format!("{quoted}::text")),
+        _ => None,
     }
 }
+
+/// Types that are text even where nobody has declared it: what they mean, everybody reads off it.
+const TEXTS: [Type; 6] =
+    [Type::CIDR, Type::MACADDR, Type::MACADDR8, Type::XML, Type::BIT, Type::VARBIT];
 
 /// The error for all columns whose types have no exact counterpart.
 fn no_types(columns: &[&Column]) -> Error {
@@ -342,19 +387,24 @@ fn no_types(columns: &[&Column]) -> Error {
             _ => format!("the type {}", kind.name()),
         }
     };
-    let numeric = columns.iter().find(|column| *column.type_() == Type::NUMERIC);
-    let other = columns.iter().find(|column| *column.type_() != Type::NUMERIC);
-    let numeric = numeric.map(|column| {
+    let of_digits = |column: &&&Column| [Type::NUMERIC, Type::MONEY].contains(column.type_());
+    let digits = columns.iter().find(of_digits);
+    let other = columns.iter().find(|column| !of_digits(column));
+    let digits = digits.map(|column| {
         format!(
-            "Promise a numeric in [contract.fields], or in the fields of a reference, with up to 38 \
-             digits: {} = {{ type = \"decimal(18,4)\" }}; or cast it in a query.",
+            "Promise its digits in [contract.fields], or in the fields of a reference, {} = {{ type = \
+             \"decimal(18,4)\" }} with up to 76 of them, or \"string\" where there are more, or NaN.",
             column.name()
         )
     });
     let other = other.map(|column| {
-        format!("Write a query that casts it, {}::text, or leaves it out.", quote(column.name()))
+        format!(
+            "Promise {} = {{ type = \"string\" }} in [contract.fields] to have it as PostgreSQL prints \
+             it; or write a query that casts it, or leaves it out.",
+            column.name()
+        )
     });
-    let help: Vec<String> = numeric.into_iter().chain(other).collect();
+    let help: Vec<String> = digits.into_iter().chain(other).collect();
     let error = match columns {
         [column] => Error::permanent(READ, format!("{} has no exact counterpart", told(column)))
             .with("column", column.name()),
@@ -402,11 +452,21 @@ mod tests {
             Type::MACADDR,
             Type::MACADDR8,
             Type::XML,
+            Type::BIT,
+            Type::VARBIT,
+            Type::OID,
             Type::INTERVAL,
             Type::TIMETZ,
             Type::MONEY,
             Type::TEXT_ARRAY,
         ];
+        // Whatever it is, it can be had as text.
+        for kind in &known {
+            let declared = Some(&FieldType::String);
+            let native = wire(kind, -1, declared).map(Wire::field_type);
+            let text = converted(kind, declared, "c").map(|(_, wire)| wire);
+            assert!(native == Some(FieldType::String) || text == Some(Wire::Text), "{kind}");
+        }
         let rows = crate::format::types::page::rows("From PostgreSQL");
         assert_eq!(rows.len(), known.len() + 1, "`numeric` has two");
         for row in rows {
@@ -417,7 +477,7 @@ mod tests {
             let kind = known.iter().find(|kind| kind.name() == name).unwrap();
             let found = match wire(kind, constrained, None) {
                 Some(wire) => wire.field_type().to_string(),
-                None if as_text(kind, "c").is_some() => "string".to_owned(),
+                None if converted(kind, None, "c").is_some() => "string".to_owned(),
                 None => "refused".to_owned(),
             };
             assert_eq!(found, row[1][0], "{name}");
@@ -431,10 +491,11 @@ mod tests {
         assert_eq!(constraint(modifier(5, -2)), Some((7, 0)));
         assert_eq!(constraint(modifier(3, 5)), Some((5, 5)));
         assert_eq!(constraint(-1), None);
-        assert_eq!(wire(&Type::NUMERIC, modifier(40, 2), None), None);
+        assert_eq!(wire(&Type::NUMERIC, modifier(76, 2), None), Some(Wire::Decimal(76, 2)));
+        assert_eq!(wire(&Type::NUMERIC, modifier(77, 2), None), None);
         let declared = FieldType::Decimal(38, 2);
         assert_eq!(
-            wire(&Type::NUMERIC, modifier(40, 2), Some(&declared)),
+            wire(&Type::NUMERIC, modifier(77, 2), Some(&declared)),
             Some(Wire::Decimal(38, 2))
         );
     }

@@ -162,7 +162,7 @@ pub(super) fn divisions(plan: &LogicalPlan) -> Result<()> {
         if let Expr::Cast(Cast { expr, field }) = expr
             && let Some(scale) = decimal_quotient(expr, schema)?
             && match field.data_type() {
-                DataType::Decimal128(_, kept) => *kept < scale,
+                DataType::Decimal128(_, kept) | DataType::Decimal256(_, kept) => *kept < scale,
                 other => other.is_integer(),
             }
         {
@@ -206,7 +206,41 @@ pub(super) fn conversions(written: &LogicalPlan, typed: &LogicalPlan) -> Result<
         ))
         .help("Write the CAST that is meant, or give both sides one type."));
     }
+    wraps(typed)?;
     floats(typed)
+}
+
+/// Refuses conversions to decimals of more than 38 digits that wrap around without an error: arrow-cast
+/// 59 takes one whose digits, moved to the new scale, are more than 127 for one that cannot fail, and the
+/// scaling of a text for another.
+fn wraps(typed: &LogicalPlan) -> Result<()> {
+    let mut found = None;
+    each(typed, &mut |expr, schema| {
+        if let Expr::Cast(Cast { expr: inner, field }) = expr
+            && may_wrap(&inner.get_type(schema)?, field.data_type())
+        {
+            found.get_or_insert_with(|| expr.to_string());
+        }
+        Ok(())
+    })
+    .map_err(foreign)?;
+    match found {
+        None => Ok(()),
+        Some(found) => Err(refuse(format!("{found} could go wrong without a word"))
+            .help("Give the decimal a smaller scale, or at most 38 digits.")),
+    }
+}
+
+/// Whether a conversion may wrap around: see [`wraps`].
+pub(super) fn may_wrap(from: &DataType, to: &DataType) -> bool {
+    match (from, to) {
+        (
+            DataType::Decimal256(precision, from),
+            DataType::Decimal128(_, to) | DataType::Decimal256(_, to),
+        ) => i16::from(*precision) + i16::from(*to) - i16::from(*from) > 127,
+        (from, DataType::Decimal256(..)) => from.is_string(),
+        _ => false,
+    }
 }
 
 fn lossy_casts(plan: &LogicalPlan) -> Result<Vec<String>, DataFusionError> {

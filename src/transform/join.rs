@@ -188,7 +188,9 @@ pub(super) fn unlike(value: &Expr, kind: &DataType, column: &str, key: &DataType
     let cast = match key {
         DataType::Boolean => "boolean".to_owned(),
         key if key.is_integer() => "bigint".to_owned(),
-        DataType::Decimal128(precision, scale) => format!("decimal({precision}, {scale})"),
+        DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale) => {
+            format!("decimal({precision}, {scale})")
+        }
         DataType::Date32 => "date".to_owned(),
         DataType::Time64(_) => "time".to_owned(),
         DataType::Timestamp(_, None) => "timestamp".to_owned(),

@@ -354,11 +354,17 @@ impl Failure {
     }
 }
 
-/// Arithmetic on decimals is checked against 128 bits only, which hold more than their precision.
+/// Arithmetic on decimals is checked against their 128 or 256 bits only, which hold more than their precision.
 fn digits(values: &dyn Array) -> Result<(), DataFusionError> {
     if let DataType::Decimal128(precision, _) = values.data_type() {
         values
             .as_primitive::<arrow::datatypes::Decimal128Type>()
+            .validate_decimal_precision(*precision)
+            .map_err(|_| ArrowError::ArithmeticOverflow("decimal".to_owned()))?;
+    }
+    if let DataType::Decimal256(precision, _) = values.data_type() {
+        values
+            .as_primitive::<arrow::datatypes::Decimal256Type>()
             .validate_decimal_precision(*precision)
             .map_err(|_| ArrowError::ArithmeticOverflow("decimal".to_owned()))?;
     }

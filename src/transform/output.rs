@@ -63,6 +63,7 @@ fn target(found: &DataType) -> Option<DataType> {
         DataType::Decimal32(p, s) | DataType::Decimal64(p, s) if *s >= 0 => {
             DataType::Decimal128(*p, *s)
         }
+        DataType::Decimal256(p, s) if *s >= 0 => DataType::Decimal128(*p, *s),
         DataType::Time32(_) | DataType::Time64(_) => DataType::Time64(TimeUnit::Microsecond),
         DataType::Timestamp(_, None) => DataType::Timestamp(TimeUnit::Microsecond, None),
         DataType::Timestamp(_, Some(_)) => {

@@ -10,6 +10,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
 
+use super::check::may_wrap;
 use crate::budget::Charge;
 use crate::error::{Error, Result};
 use crate::rows::{bytes_of, own_bytes};
@@ -160,9 +161,12 @@ pub(super) fn comparable(value: &DataType, key: &DataType) -> bool {
     match (value, key) {
         (value, key) if value == key => true,
         (value, key) if value.is_integer() && key.is_integer() => true,
-        (value, DataType::Decimal128(..)) if value.is_integer() => true,
-        (DataType::Decimal128(_, 0), key) if key.is_integer() => true,
-        (DataType::Decimal128(_, digits), DataType::Decimal128(_, held)) => digits <= held,
+        (value, DataType::Decimal128(..) | DataType::Decimal256(..)) if value.is_integer() => true,
+        (DataType::Decimal128(_, 0) | DataType::Decimal256(_, 0), key) if key.is_integer() => true,
+        (
+            DataType::Decimal128(_, digits) | DataType::Decimal256(_, digits),
+            DataType::Decimal128(_, held) | DataType::Decimal256(_, held),
+        ) => digits <= held && !may_wrap(value, key),
         (DataType::Utf8View | DataType::LargeUtf8, DataType::Utf8) => true,
         (DataType::BinaryView | DataType::LargeBinary, DataType::Binary) => true,
         _ => false,

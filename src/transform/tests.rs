@@ -4,10 +4,13 @@ mod words;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, Decimal128Array, Float64Array, Int16Array, Int64Array, RecordBatch,
-    StringArray, TimestampMicrosecondArray, TimestampNanosecondArray, new_null_array,
+    Array, ArrayRef, AsArray, Decimal128Array, Decimal256Array, Float64Array, Int16Array,
+    Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, TimestampNanosecondArray,
+    new_null_array,
 };
-use arrow::datatypes::{DataType, Decimal128Type, Int64Type, SchemaRef, TimeUnit};
+use arrow::datatypes::{
+    DataType, Decimal128Type, Decimal256Type, Int64Type, SchemaRef, TimeUnit, i256,
+};
 use proptest::prelude::*;
 
 use super::{Tables, Transform, TransformConfig};
@@ -201,7 +204,8 @@ fn literals_with_a_point_are_decimals() {
     let done = run("SELECT 0.1 AS a, 12345678901234567890123456789012345.678 AS b FROM input");
     assert_eq!(kind(&done, "a"), DataType::Decimal128(1, 1));
     assert_eq!(kind(&done, "b"), DataType::Decimal128(38, 3));
-    refusal("SELECT 1234567890123456789012345678901234567890.5 AS a FROM input");
+    let done = run("SELECT 1234567890123456789012345678901234567890.5 AS a FROM input");
+    assert_eq!(kind(&done, "a"), DataType::Decimal256(41, 1));
 }
 
 #[test]
@@ -274,6 +278,55 @@ fn decimals_of_38_digits_are_exact_or_refused() {
     assert_eq!((done.rows.num_rows(), done.refused.len()), (1, 3));
     let done = run_on("SELECT -d AS x FROM input", big);
     assert_eq!(done.rows.column(0).as_primitive::<Decimal128Type>().value(0), -nines);
+}
+
+#[test]
+fn decimals_of_76_digits_are_exact_or_refused() {
+    let nines = i256::from_string(&"9".repeat(76)).unwrap();
+    let two = i256::from_i128(2);
+    let values = Decimal256Array::from(vec![nines, -nines, nines / two, i256::ONE]);
+    let big = RecordBatch::try_from_iter([(
+        "d",
+        Arc::new(values.with_precision_and_scale(76, 0).unwrap()) as ArrayRef,
+    )])
+    .unwrap();
+    for sql in ["SELECT d + 1 AS x FROM input", "SELECT d + d AS x FROM input"] {
+        let done = run_on(sql, big.clone());
+        assert!(!done.refused.is_empty(), "{sql}");
+        assert!(done.refused.iter().all(|refused| refused.rule == "overflow"), "{sql}");
+        let exact = done.rows.column(0).as_primitive::<Decimal256Type>();
+        assert!(exact.values().iter().all(|value| *value <= nines && *value >= -nines), "{sql}");
+        assert_eq!(exact.value(exact.len() - 1), two, "{sql}");
+    }
+    let done = run_on("SELECT -d AS x FROM input WHERE d > 1", big);
+    assert_eq!(done.rows.column(0).as_primitive::<Decimal256Type>().value(0), -nines);
+}
+
+/// arrow-cast says of such conversions that they cannot fail, and wraps around.
+#[test]
+fn what_would_wrap_around_in_a_wide_decimal_is_refused() {
+    let wide = |scale| {
+        let values = Decimal256Array::from(vec![i256::from_i128(1) << 196]);
+        let values = values.with_precision_and_scale(76, scale).unwrap();
+        RecordBatch::try_from_iter([
+            ("d", Arc::new(values) as ArrayRef),
+            ("t", Arc::new(StringArray::from(vec!["1"])) as ArrayRef),
+        ])
+        .unwrap()
+    };
+    for sql in [
+        "SELECT CAST(d AS decimal(76, 60)) AS x FROM input",
+        "SELECT CAST(t AS decimal(76, 60)) AS x FROM input",
+    ] {
+        let error = plan(sql, wide(0).schema()).map(|t| t.schema()).unwrap_err();
+        assert!(error.to_string().contains("without a word"), "{sql}: {error}");
+    }
+    let compared = "SELECT t FROM input WHERE d = CAST(0 AS decimal(76, 60))";
+    assert!(plan(compared, wide(0).schema()).is_err());
+    let done = run_on("SELECT CAST(d AS decimal(76, 10)) AS x FROM input", wide(10));
+    assert_eq!(done.refused.len(), 0);
+    let done = run_on("SELECT CAST(d AS decimal(76, 30)) AS x FROM input", wide(0));
+    assert_eq!(done.refused.len(), 1, "it has too many digits");
 }
 
 #[test]
@@ -356,6 +409,7 @@ fn outputs_have_types_of_definitions_or_are_refused() {
         ),
         ("SELECT substring(name FROM 1 FOR 2) AS x FROM input", DataType::Utf8),
         ("SELECT id > 1 AS x FROM input", DataType::Boolean),
+        ("SELECT CAST(1 AS decimal(50, 2)) AS x FROM input", DataType::Decimal256(50, 2)),
     ] {
         assert_eq!(kind(&run(sql), "x"), expected, "{sql}");
     }
@@ -364,7 +418,7 @@ fn outputs_have_types_of_definitions_or_are_refused() {
         "SELECT arrow_cast(1, 'UInt64') AS x FROM input",
         "SELECT civil - civil AS x FROM input",
         "SELECT [1, 2] AS x FROM input",
-        "SELECT CAST(1 AS decimal(50, 2)) AS x FROM input",
+        "SELECT CAST(1 AS decimal(77, 2)) AS x FROM input",
     ] {
         refusal(sql);
     }

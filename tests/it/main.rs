@@ -34,6 +34,7 @@ mod quarantine;
 mod reconcile;
 mod refusals;
 mod rights;
+mod round_trip;
 mod schedules;
 mod signals;
 mod sink_files_s3;

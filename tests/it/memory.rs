@@ -195,7 +195,7 @@ async fn read(folder: &std::path::Path, path: &str, budget: &Budget) -> Result<(
         serde_json::from_value(json!({"connection": "lake", "path": path})).unwrap();
     let types = [("id", FieldType::Int64), ("text", FieldType::String)];
     let types = types.map(|(name, kind)| (name.to_owned(), kind)).into_iter().collect();
-    let promised = Promised { types, drop: false };
+    let promised = Promised { types, ..Promised::default() };
     let source = build(&config, &lake(folder), Some(&promised), budget).unwrap();
     let mut rows = source.read(&Bindings::new()).await?;
     let (mut count, mut most) = (0, 0);

@@ -289,6 +289,80 @@ async fn what_would_lose_something_is_refused() {
     .await;
 }
 
+/// Each text would be cut, rounded, padded, completed or guessed at by a cast.
+const CHANGED: [(&str, &str); 42] = [
+    ("date", "01/02/2026"),
+    ("date", "today"),
+    ("date", "2026-11-19 05:00:00"),
+    ("time", "12:30:60"),
+    ("time", "12:00:00.0000001"),
+    ("time", "12:00:00+02"),
+    ("timetz", "12:00:00"),
+    ("timetz", "12:00:00+001530"),
+    ("timestamp", "2026-11-19 05:00:00+02"),
+    ("timestamp", "2026-11-19 05:00:00.1234567"),
+    ("timestamp", "2026-11-19 24:00:00"),
+    ("timestamptz", "2026-11-19 05:00:00"),
+    ("timestamptz", "2026-11-19 05:00:00 CET"),
+    ("timestamptz", "now"),
+    ("interval", "0.5 us"),
+    ("interval", "1.55 years"),
+    ("interval(3)", "00:00:01.123456"),
+    ("interval year to month", "3 days 04:05:06"),
+    ("bit(6)", "10101"),
+    ("bit(5)", "X1234"),
+    ("bit varying(5)", "XFF"),
+    ("bit varying", "B10101"),
+    ("\"char\"", "\\abc"),
+    ("name", "a name of more than sixty-three bytes, of which a cast would cut those behind"),
+    ("numeric(5,2)[]", "{1.239}"),
+    ("varchar(3)[]", "{abcdef}"),
+    ("character(3)[]", "{ab}"),
+    ("timestamp[]", "{\"2026-11-19 05:00:00+02\"}"),
+    ("date[]", "{01/02/2026,today}"),
+    ("real[]", "{0.123456789}"),
+    ("{}cents2", "1.239"),
+    ("{}cents[]", "{1.239}"),
+    ("{}of_all", "(1.239,abcdef,ab)"),
+    ("numrange", "[ 1.0 , 2 )"),
+    ("daterange", "[2026-11-19,2026-11-20]"),
+    ("xid", "abc"),
+    ("macaddr8", "08:00:2b:01:02:03"),
+    ("cidr", "10"),
+    ("inet", "10.0.0.1/32"),
+    ("tsvector", "a a"),
+    ("integer[]", "{1, 2}"),
+    ("{}hstore_like", "(1)"),
+];
+
+#[tokio::test]
+async fn a_text_that_its_column_would_change_is_refused() {
+    with(async |target| {
+        target
+            .execute(
+                "CREATE DOMAIN {}cents AS numeric(5,2); CREATE DOMAIN {}cents2 AS {}cents;
+                 CREATE TYPE {}of_all AS (n numeric(5,2), v varchar(3), c character(3));
+                 CREATE TYPE {}hstore_like AS (a varchar(1), b varchar(1));",
+            )
+            .await;
+        for (kind, value) in CHANGED {
+            let error = deliver_as(target, kind, text(value)).await.err();
+            let error = error.unwrap_or_else(|| panic!("{kind} takes {value:?}"));
+            assert_eq!(error.class(), Class::Contract, "{kind}, {value:?}: {error}");
+            assert!(error.context().contains(&("column", "v".to_owned())), "{kind}: {error}");
+            assert!(!error.to_string().contains(value), "{kind}: {error}");
+            assert_eq!(target.value("SELECT count(*)::text FROM {}v").await, "0");
+        }
+        // Digits that the server's currency has not, and more than it holds.
+        for amount in [decimal(1_005, 38, 3), decimal(10_i128.pow(30), 38, 2)] {
+            let error = deliver_as(target, "money", amount).await.unwrap_err();
+            assert_eq!(error.class(), Class::Contract, "{error}");
+            assert!(error.context().contains(&("column", "v".to_owned())), "{error}");
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_value_that_cannot_be_cast_names_its_column_and_not_itself() {
     with(async |target| {

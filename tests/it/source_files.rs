@@ -34,7 +34,7 @@ fn source(
         .iter()
         .map(|(name, kind)| ((*name).to_owned(), FieldType::parse(kind).unwrap()))
         .collect();
-    build(&config, connection, Some(&Promised { types, drop: false }), &Budget::default())
+    build(&config, connection, Some(&Promised { types, ..Promised::default() }), &Budget::default())
 }
 
 fn connection(kind: &str, url: &str) -> Connection {

@@ -32,7 +32,7 @@ fn source(config: serde_json::Value, types: Option<&Types>) -> Box<dyn Source> {
     let mut config = config;
     config["connection"] = "shop".into();
     let config: SourceConfig = serde_json::from_value(config).unwrap();
-    let promised = types.map(|types| Promised { types: types.clone(), drop: false });
+    let promised = types.map(|types| Promised { types: types.clone(), ..Promised::default() });
     build(&config, &connection(), promised.as_ref(), &Budget::default()).unwrap()
 }
 
@@ -401,7 +401,7 @@ async fn what_does_more_than_read_is_refused_when_planned() {
         "WITH one AS (SELECT 1 AS a) SELECT a FROM one -- the end",
         "(SELECT 1 AS a UNION SELECT 2) ORDER BY a LIMIT 1",
     ] {
-        // `oid` of pg_am has no counterpart.
+        // `regproc` of pg_am has no counterpart.
         if let Err(error) = source(json!({"query": sql}), None).schema(&Bindings::new()).await {
             assert!(error.to_string().contains("counterpart"), "{sql}: {error}");
         }
@@ -420,7 +420,82 @@ async fn all_columns_without_a_counterpart_are_told_at_once() {
          timetz), `r` (the type int4range)"
     );
     let help = error.advice().unwrap();
-    assert!(help.contains("[contract.fields]") && help.contains("\"i\"::text"), "{help}");
+    assert!(help.contains("n = { type = \"decimal(18,4)\" }"), "{help}");
+    assert!(help.contains("i = { type = \"string\" }"), "{help}");
+    let types: Types = ["n", "i", "t", "m", "z", "r", "id"]
+        .map(|name| (name.to_owned(), FieldType::String))
+        .into_iter()
+        .collect();
+    let (batch, ..) = all(&*source(json!({"query": sql}), Some(&types)), &Bindings::new()).await;
+    for (name, expected) in [
+        ("id", "1"),
+        ("n", "1.5"),
+        ("i", "1 day"),
+        ("t", "{a}"),
+        ("z", "12:00:00+01"),
+        ("r", "[1,2)"),
+    ] {
+        assert_eq!(texts(&batch, name)[0].as_deref(), Some(expected), "{name}");
+    }
+}
+
+/// With a transform a column of the source need not be what one of the same name is promised to be.
+#[tokio::test]
+async fn behind_a_transform_only_what_has_no_counterpart_is_text() {
+    let types = ["n", "i"].map(|name| (name.to_owned(), FieldType::String));
+    let promised = Promised { types: types.into_iter().collect(), transformed: true, drop: false };
+    let config = json!({
+        "connection": "shop",
+        "query": "SELECT 1.50::numeric(15,2) AS n, '1 day'::interval AS i",
+    });
+    let config: SourceConfig = serde_json::from_value(config).unwrap();
+    let source = build(&config, &connection(), Some(&promised), &Budget::default()).unwrap();
+    let schema = source.schema(&Bindings::new()).await.unwrap();
+    assert_eq!(schema.field(0).data_type(), &DataType::Decimal128(15, 2));
+    assert_eq!(schema.field(1).data_type(), &DataType::Utf8);
+}
+
+/// What is printed so that it does not read back is refused, and the query's own words mean what they did.
+#[tokio::test]
+async fn a_role_that_prints_in_its_own_way_is_refused() {
+    let client = postgres::connect(&connection(), "test").await.unwrap();
+    let role = format!("longshore_test_{}", uuid::Uuid::now_v7().simple());
+    client.batch_execute(&format!("CREATE ROLE {role} LOGIN")).await.unwrap();
+    let mut own = connection();
+    let mut url = servers::postgres();
+    url.set_username(&role).unwrap();
+    url.set_password(None).unwrap();
+    own.url = url.to_string();
+    let config = |sql: &str| -> SourceConfig {
+        serde_json::from_value(json!({"connection": "shop", "query": sql})).unwrap()
+    };
+    let types: Types = [("v".to_owned(), FieldType::String)].into_iter().collect();
+    let promised = Promised { types, ..Promised::default() };
+    let printed = config("SELECT ARRAY[date '2026-11-19'] AS v");
+    let own_words = config("SELECT (date '2026-11-19')::text AS v, inet '10.0.0.1' AS ip");
+    let schema = async |config: &SourceConfig| {
+        let source = build(config, &own, Some(&promised), &Budget::default()).unwrap();
+        source.schema(&Bindings::new()).await.map(|_| ())
+    };
+    let mut told = Vec::new();
+    for (name, value) in
+        [("DateStyle", "German"), ("IntervalStyle", "sql_standard"), ("extra_float_digits", "0")]
+    {
+        client.batch_execute(&format!("ALTER ROLE {role} SET {name} = '{value}'")).await.unwrap();
+        told.push((name, schema(&printed).await, schema(&own_words).await));
+        client.batch_execute(&format!("ALTER ROLE {role} RESET {name}")).await.unwrap();
+    }
+    let fine = schema(&printed).await;
+    client.batch_execute(&format!("DROP ROLE {role}")).await.unwrap();
+    client.close().await;
+    fine.unwrap();
+    for (name, printed, own_words) in told {
+        let error = printed.unwrap_err();
+        assert_eq!(error.class(), Class::Permanent);
+        assert!(error.to_string().contains(name), "{error}");
+        assert!(error.advice().unwrap().contains(&format!("SET {name} = ")), "{error}");
+        own_words.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -89,7 +89,7 @@ golden! {
         "{SETTINGS}[vault]\nurl = \"https://vault:8200\"\ntoken = \"hvs.canary\"\n"));
     vault_without_tls => problems("longshore.toml", &format!(
         "{SETTINGS}[vault]\nurl = \"http://vault.internal:8200\"\ntoken = \"${{env:VAULT_TOKEN}}\"\n"));
-    bad_type => of_export("contract = { fields = { amount = { type = \"decimal(40,2)\" } } }\n");
+    bad_type => of_export("contract = { fields = { amount = { type = \"decimal(80,2)\" } } }\n");
     bad_day => of_export("[schedule]\ncron = \"* * * * *\"\nstart = \"November\"\n");
     bad_listen => problems("longshore.toml", &format!("{SETTINGS}[http]\nlisten = \"8640\"\n"));
     one_where_a_list_belongs => of_export("[contract]\nprimary-key = \"id\"\nfields = { id = { type = \"int64\" } }\n");

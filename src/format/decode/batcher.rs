@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use arrow::array::{
     ArrayRef, BinaryBuilder, BooleanArray, BooleanBuilder, Date32Builder, Decimal128Builder,
-    Float32Builder, Float64Builder, Int16Builder, Int32Builder, Int64Builder, RecordBatch,
-    RecordBatchOptions, StringBuilder, Time64MicrosecondBuilder, TimestampMicrosecondBuilder,
+    Decimal256Builder, Float32Builder, Float64Builder, Int16Builder, Int32Builder, Int64Builder,
+    RecordBatch, RecordBatchOptions, StringBuilder, Time64MicrosecondBuilder,
+    TimestampMicrosecondBuilder,
 };
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use indexmap::IndexMap;
 use serde_json::{Map, Value as Json};
 
@@ -224,6 +225,7 @@ enum Values {
     Float32(Float32Builder),
     Float64(Float64Builder),
     Decimal(Decimal128Builder, u8, i8),
+    Wide(Decimal256Builder, u8, i8),
     String(StringBuilder),
     Bytes(BinaryBuilder),
     Date(Date32Builder),
@@ -253,11 +255,16 @@ impl Column {
             FieldType::Int64 => Values::Int64(Int64Builder::new()),
             FieldType::Float32 => Values::Float32(Float32Builder::new()),
             FieldType::Float64 => Values::Float64(Float64Builder::new()),
-            FieldType::Decimal(precision, scale) => Values::Decimal(
-                Decimal128Builder::new().with_data_type(kind.arrow()),
-                *precision,
-                *scale,
-            ),
+            FieldType::Decimal(precision, scale) => match kind.arrow() {
+                wide @ DataType::Decimal256(..) => {
+                    Values::Wide(Decimal256Builder::new().with_data_type(wide), *precision, *scale)
+                }
+                narrow => Values::Decimal(
+                    Decimal128Builder::new().with_data_type(narrow),
+                    *precision,
+                    *scale,
+                ),
+            },
             FieldType::String => Values::String(StringBuilder::new()),
             FieldType::Bytes => Values::Bytes(BinaryBuilder::new()),
             FieldType::Date => Values::Date(Date32Builder::new()),
@@ -285,6 +292,7 @@ impl Column {
             Values::Float32(values) => values.append_null(),
             Values::Float64(values) => values.append_null(),
             Values::Decimal(values, ..) => values.append_null(),
+            Values::Wide(values, ..) => values.append_null(),
             Values::String(values) => values.append_null(),
             Values::Bytes(values) => values.append_null(),
             Values::Date(values) => values.append_null(),
@@ -315,7 +323,9 @@ impl Column {
             Values::Float64(values) => {
                 push!(values, (number.unsigned_abs() <= 1 << 53).then_some(number as f64))
             }
-            Values::Decimal(..) | Values::String(_) => self.text(&number.to_string()),
+            Values::Decimal(..) | Values::Wide(..) | Values::String(_) => {
+                self.text(&number.to_string())
+            }
             _ => false,
         }
     }
@@ -328,9 +338,11 @@ impl Column {
                 let narrow = number as f32;
                 push!(values, (f64::from(narrow).to_bits() == number.to_bits()).then_some(narrow))
             }
-            Values::Decimal(..) | Values::Int16(_) | Values::Int32(_) | Values::Int64(_) => {
-                self.text(&number.to_string())
-            }
+            Values::Decimal(..)
+            | Values::Wide(..)
+            | Values::Int16(_)
+            | Values::Int32(_)
+            | Values::Int64(_) => self.text(&number.to_string()),
             _ => false,
         }
     }
@@ -370,6 +382,9 @@ impl Column {
             Values::Decimal(values, precision, scale) => {
                 push!(values, exact::decimal(text, *precision, *scale))
             }
+            Values::Wide(values, precision, scale) => {
+                push!(values, exact::wide(text, *precision, *scale))
+            }
             Values::String(values) => push!(values, Some(text)),
             Values::Bytes(values) => push!(values, exact::bytes(text)),
             Values::Date(values) => push!(values, exact::date(text)),
@@ -405,6 +420,7 @@ impl Column {
             Values::Float32(values) => Arc::new(values.finish()),
             Values::Float64(values) => Arc::new(values.finish()),
             Values::Decimal(values, ..) => Arc::new(values.finish()),
+            Values::Wide(values, ..) => Arc::new(values.finish()),
             Values::String(values) => Arc::new(values.finish()),
             Values::Bytes(values) => Arc::new(values.finish()),
             Values::Date(values) => Arc::new(values.finish()),

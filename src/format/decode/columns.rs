@@ -338,7 +338,7 @@ mod tests {
                 assert_eq!(counterpart(&kind).unwrap().to_string(), row[1][0], "{name}");
             }
         }
-        for none in ["List(Int32)", "Decimal256(39, 2)", "Interval(MonthDayNano)"] {
+        for none in ["List(Int32)", "Decimal256(39, -2)", "Interval(MonthDayNano)"] {
             let kind = none.parse::<DataType>().ok();
             assert!(kind.and_then(|kind| counterpart(&kind)).is_none(), "{none}");
         }

@@ -1,6 +1,7 @@
 //! Values from their texts, exactly or not at all.
 
-use jiff::civil::{Date, Time};
+use arrow::datatypes::i256;
+use jiff::civil::Time;
 
 /// The decimal that `text` writes, in units of 10^-`scale`; `None` when it is no decimal, or one
 /// with more digits than `precision` and `scale` have room for.
@@ -50,16 +51,73 @@ pub fn decimal(text: &str, precision: u8, scale: i8) -> Option<i128> {
     Some(if negative { -total } else { total })
 }
 
-/// Days since 1970-01-01 of a date, `2026-11-19`.
+/// As [`decimal`], of up to 76 digits.
+pub fn wide(text: &str, precision: u8, scale: i8) -> Option<i256> {
+    let (mantissa, exponent) = match text.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
+        None => (text, 0),
+    };
+    let (sign, digits) = match mantissa.strip_prefix('-') {
+        Some(digits) => ("-", digits),
+        None => ("", mantissa.strip_prefix('+').unwrap_or(mantissa)),
+    };
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let all = format!("{whole}{fraction}");
+    if all.is_empty() || !all.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let counted = all.trim_end_matches('0');
+    let zeros = i64::try_from(all.len() - counted.len()).ok()?;
+    let counted = counted.trim_start_matches('0');
+    if counted.is_empty() {
+        return Some(i256::ZERO);
+    }
+    let power =
+        zeros - i64::try_from(fraction.len()).ok()? + i64::from(exponent) + i64::from(scale);
+    let power = usize::try_from(power).ok().filter(|power| *power <= usize::from(precision))?;
+    if counted.len() + power > usize::from(precision) {
+        return None;
+    }
+    i256::from_string(&format!("{sign}{counted}{}", "0".repeat(power)))
+}
+
+/// Days since 1970-01-01 of a date, `2026-11-19`. A year outside 0 to 9999 has a sign and at least six
+/// digits: `-004712-01-01`.
 pub fn date(text: &str) -> Option<i32> {
-    let [y0, y1, y2, y3, b'-', m0, m1, b'-', d0, d1] = text.as_bytes() else { return None };
-    let year = number(&[*y0, *y1, *y2, *y3])?;
-    let month = number(&[*m0, *m1])?;
-    let day = number(&[*d0, *d1])?;
-    let date =
-        Date::new(year.try_into().ok()?, month.try_into().ok()?, day.try_into().ok()?).ok()?;
-    let since = date.duration_since(jiff::civil::date(1970, 1, 1));
-    i32::try_from(since.as_secs() / 86_400).ok()
+    let (negative, plain) = match text.as_bytes() {
+        [b'+', rest @ ..] => (false, rest),
+        [b'-', rest @ ..] => (true, rest),
+        all => (false, all),
+    };
+    let (year, rest) = plain.split_at(plain.iter().position(|byte| *byte == b'-')?);
+    let signed = plain.len() < text.len();
+    let [b'-', m0, m1, b'-', d0, d1] = rest else { return None };
+    if !(if signed { (6..=7).contains(&year.len()) } else { year.len() == 4 }) {
+        return None;
+    }
+    let year = i64::from(number(year)?);
+    let (month, day) = (number(&[*m0, *m1])?, number(&[*d0, *d1])?);
+    days(if negative { -year } else { year }, month.into(), day.into())
+}
+
+/// Days since 1970-01-01 of a day in the proleptic Gregorian calendar, if there is such a day: Howard
+/// Hinnant's `days_from_civil`, <https://howardhinnant.github.io/date_algorithms.html>.
+fn days(year: i64, month: i64, day: i64) -> Option<i32> {
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let last = match month {
+        2 => 28 + i64::from(leap),
+        4 | 6 | 9 | 11 => 30,
+        1..=12 => 31,
+        _ => return None,
+    };
+    if !(1..=last).contains(&day) {
+        return None;
+    }
+    let year = year - i64::from(month <= 2);
+    let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let of_era = of_era * 365 + of_era / 4 - of_era / 100 + of_year;
+    i32::try_from(era * 146_097 + of_era - 719_468).ok()
 }
 
 /// Microseconds since midnight of a time, `05:00:00` with up to six digits of a second.
@@ -88,10 +146,7 @@ pub fn time(text: &str) -> Option<i64> {
 
 /// Microseconds since 1970 of a civil time, `2026-11-19 05:00:00`; a zone is refused.
 pub fn timestamp(text: &str) -> Option<i64> {
-    let (day, clock) = (text.get(..10)?, text.get(11..)?);
-    if !matches!(text.as_bytes().get(10), Some(b' ' | b'T' | b't')) {
-        return None;
-    }
+    let (day, clock) = text.split_once([' ', 'T', 't'])?;
     i64::from(date(day)?).checked_mul(86_400_000_000)?.checked_add(time(clock)?)
 }
 
@@ -101,7 +156,8 @@ pub fn instant(text: &str) -> Option<i64> {
     if let Some(civil) = text.strip_suffix(['Z', 'z']) {
         return timestamp(civil);
     }
-    let at = text.get(11..)?.rfind(['+', '-'])? + 11;
+    let (day, _) = text.split_once([' ', 'T', 't'])?;
+    let at = text.rfind(['+', '-']).filter(|at| *at > day.len())?;
     let (civil, zone) = text.split_at_checked(at)?;
     let minutes = match zone.as_bytes() {
         [_, h0, h1] => number(&[*h0, *h1])? * 60,
@@ -166,8 +222,18 @@ mod tests {
             (" 1", 5, 2, None),
         ] {
             assert_eq!(decimal(text, precision, scale), expected, "{text}");
+            let expected = expected.map(i256::from_i128);
+            assert_eq!(wide(text, precision, scale), expected, "{text}, wide");
         }
         assert_eq!(decimal(&format!("1.{}", "0".repeat(500)), 3, 1), Some(10));
+        let nines = "9".repeat(76);
+        let most = i256::from_string(&nines);
+        assert!(most.is_some());
+        assert_eq!(wide(&nines, 76, 0), most);
+        assert_eq!(wide(&format!("{}.{}", &nines[..40], &nines[40..]), 76, 36), most);
+        assert_eq!(wide(&format!("{nines}e-76"), 76, 76), most);
+        assert_eq!(wide(&format!("1{}", "0".repeat(76)), 76, 0), None);
+        assert_eq!(wide("1e2147483647", 76, 0), None);
     }
 
     #[test]
@@ -177,6 +243,20 @@ mod tests {
         assert_eq!(date("2000-02-29"), Some(11_016));
         assert_eq!(date("1900-02-29"), None);
         assert_eq!(date("2026-1-1"), None);
+        assert_eq!(date("-004712-01-01"), Some(-2_440_550));
+        assert_eq!(date("+5874897-12-31"), Some(2_145_042_905));
+        assert_eq!(date("-000001-12-31"), Some(-719_529));
+        for none in ["10000-01-01", "+2026-01-01", "-00470-01-01", "--04712-01-01", "+026-01-01"] {
+            assert_eq!(date(none), None, "{none}");
+        }
+        for day in
+            [-2_440_550, -719_529, -719_469, -719_468, -1, 0, 11_016, 2_932_897, 2_145_042_905]
+        {
+            let mut text = Vec::new();
+            crate::format::encode::text::date(&mut text, day.into());
+            assert_eq!(date(std::str::from_utf8(&text).unwrap()), Some(day));
+        }
+        assert_eq!(timestamp("-004712-01-01T00:00:00"), Some(-2_440_550 * 86_400_000_000));
         assert_eq!(time("23:59:59.999999"), Some(86_399_999_999));
         assert_eq!(time("05:00"), Some(18_000_000_000));
         assert_eq!(time("00:00:00.5000000"), Some(500_000));

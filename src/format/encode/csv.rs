@@ -171,8 +171,10 @@ impl CsvWriter {
         let dialect = &self.dialect;
         let Some((_, shown)) = timed(dialect, column, row) else {
             plain(out, column, row);
-            let is_number =
-                matches!(column, Values::Decimal(..) | Values::Float32(_) | Values::Float64(_));
+            let is_number = matches!(
+                column,
+                Values::Decimal(..) | Values::Wide(..) | Values::Float32(_) | Values::Float64(_)
+            );
             if is_number
                 && dialect.decimal != b'.'
                 && let Some(point) = out.iter().position(|byte| *byte == b'.')
@@ -227,6 +229,7 @@ fn plain(out: &mut Vec<u8>, column: &Values<'_>, row: usize) {
         Values::Float32(a) => text::float(out, a.value(row)),
         Values::Float64(a) => text::float(out, a.value(row)),
         Values::Decimal(a, scale) => text::decimal(out, a.value(row), *scale),
+        Values::Wide(a, scale) => text::wide(out, a.value(row), *scale),
         Values::String(a) => out.extend_from_slice(a.value(row).as_bytes()),
         Values::Bytes(a) => {
             let value = a.value(row);

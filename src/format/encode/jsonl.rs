@@ -83,6 +83,7 @@ fn value(out: &mut Vec<u8>, column: &Values<'_>, row: usize, name: &str) -> Resu
             text::float(out, a.value(row));
         }
         Values::Decimal(a, scale) => text::decimal(out, a.value(row), *scale),
+        Values::Wide(a, scale) => text::wide(out, a.value(row), *scale),
         Values::String(a) => string(out, a.value(row)),
         Values::Bytes(a) => quoted(out, |out| {
             let value = a.value(row);

@@ -6,7 +6,7 @@ mod fit;
 mod ipc;
 mod jsonl;
 mod parquet;
-mod text;
+pub(in crate::format) mod text;
 
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,8 @@
 
 use std::io::Write;
 
+use arrow::datatypes::i256;
+
 const PAIRS: [[u8; 2]; 100] = {
     let mut pairs = [[0; 2]; 100];
     let mut number = 0;
@@ -57,6 +59,21 @@ pub fn decimal(out: &mut Vec<u8>, value: i128, scale: u8) {
     if scale > 0 {
         let point = out.len() - scale;
         out.insert(point, b'.');
+    }
+}
+
+/// As [`decimal`], of more than 38 digits.
+pub fn wide(out: &mut Vec<u8>, value: i256, scale: u8) {
+    let text = value.to_string();
+    let (sign, digits) = match text.strip_prefix('-') {
+        Some(digits) => ("-", digits),
+        None => ("", text.as_str()),
+    };
+    let scale = usize::from(scale);
+    // Writing to a Vec cannot fail.
+    let _ = write!(out, "{sign}{digits:0>width$}", width = scale + 1);
+    if scale > 0 {
+        out.insert(out.len() - scale, b'.');
     }
 }
 
@@ -151,6 +168,7 @@ mod tests {
             (-(10i128.pow(38) - 1), 0, "-99999999999999999999999999999999999999"),
         ] {
             assert_eq!(shown(|out| decimal(out, value, scale)), text);
+            assert_eq!(shown(|out| wide(out, i256::from_i128(value), scale)), text);
         }
         assert_eq!(shown(|out| int(out, i64::MIN)), i64::MIN.to_string());
         for (value, text) in [

@@ -2,7 +2,7 @@
 
 use tokio_postgres::Transaction;
 
-use super::plan::{self, Pair, Table};
+use super::plan::{self, Changed, Pair, Table};
 use super::refusal::is_of_a_row;
 use super::{PostgresSink, failed, read, stage_table};
 use crate::connect::sql::quote;
@@ -66,7 +66,15 @@ impl PostgresSink {
         let pairs = plan::pair(&self.target, &columns, &fields)?;
         let terms = self.target.terms(&fields)?;
         let written = decision.counts.written;
-        let inspected = self.inspect(tx, &stage, &pairs, &terms, written).await?;
+        let refused = |stage, error| {
+            let casts = pairs.iter().filter(|pair| pair.may_fail());
+            let casts = casts.map(|pair| (pair.column.name.clone(), pair.cast())).collect();
+            Ok(Merged::Refused { stage, casts, error })
+        };
+        let inspected = match self.inspect(tx, &stage, &pairs, &terms, written).await? {
+            Ok(inspected) => inspected,
+            Err(error) => return refused(stage, error),
+        };
         let replaced = match self.target.how.mode {
             Mode::Append | Mode::Upsert => None,
             Mode::Replace => Some("true".to_owned()),
@@ -74,11 +82,7 @@ impl PostgresSink {
         };
         let poured = match self.pour(tx, &table, &stage, &pairs, replaced.as_deref()).await {
             Ok(poured) => poured,
-            Err(error) if is_of_a_row(&error) => {
-                let casts = pairs.iter().filter(|pair| pair.may_fail());
-                let casts = casts.map(|pair| (pair.column.name.clone(), pair.cast())).collect();
-                return Ok(Merged::Refused { stage, casts, error });
-            }
+            Err(error) if is_of_a_row(&error) => return refused(stage, error),
             Err(error) => {
                 return Err(failed("merge the rows", error).with("table", &self.target.table));
             }
@@ -178,9 +182,9 @@ impl PostgresSink {
         pairs: &[Pair<'_>],
         terms: &[Term],
         written: u64,
-    ) -> Result<Inspected> {
-        let long: Vec<(&Pair<'_>, String)> =
-            pairs.iter().filter_map(|pair| Some((pair, pair.too_long()?))).collect();
+    ) -> Result<Result<Inspected, tokio_postgres::Error>> {
+        let changed: Vec<(&Pair<'_>, Changed)> =
+            pairs.iter().filter_map(|pair| Some((pair, pair.changes()?))).collect();
         let null = match self.target.how.mode {
             Mode::Upsert => self.target.lacks_key(),
             Mode::Append | Mode::Replace | Mode::ReplaceWindow => "false".to_owned(),
@@ -191,30 +195,34 @@ impl PostgresSink {
                     count(*) FILTER (WHERE ({inside}) IS NOT TRUE),
                     count(*) FILTER (WHERE {deletes})"
         );
-        for (_, condition) in &long {
+        for (_, Changed { condition, .. }) in &changed {
             sql.push_str(&format!(", count(*) FILTER (WHERE {condition})"));
         }
-        let row = tx
-            .query_one(&format!("{sql} FROM {}", stage.sql()), &[])
-            .await
-            .map_err(|error| failed("inspect the staged rows", error))?;
+        let doing = "inspect the staged rows";
+        if !changed.is_empty() {
+            tx.batch_execute(plan::PRINTING).await.map_err(|error| failed(doing, error))?;
+        }
+        let row = match tx.query_one(&format!("{sql} FROM {}", stage.sql()), &[]).await {
+            Ok(row) => row,
+            Err(error) if is_of_a_row(&error) => return Ok(Err(error)),
+            Err(error) => return Err(failed(doing, error)),
+        };
         let count = |index: usize| read(&row, |row| row.try_get(index).map(i64::unsigned_abs));
         if count(0)? != written {
             return Err(self.target.emptied());
         }
         self.target.keys_hold(count(1)?, 0)?;
         self.target.span_holds(count(2)?)?;
-        for (index, (pair, _)) in long.iter().enumerate() {
+        for (index, (pair, Changed { what, help, .. })) in changed.iter().enumerate() {
             let rows = count(index + 4)?;
             if rows > 0 {
-                let message = format!("{rows} texts are too long for their column");
-                return Err(Error::contract("merge the rows", message)
+                return Err(Error::contract("merge the rows", format!("{rows} {what}"))
                     .with("table", &self.target.table)
                     .with("column", &pair.column.name)
-                    .help("Widen the column, or refuse or shorten such texts before."));
+                    .help(*help));
             }
         }
-        Ok(Inspected { deletes: count(3)? })
+        Ok(Ok(Inspected { deletes: count(3)? }))
     }
 
     /// Takes out of the table what is to go (rows for which `replaced` holds; keys that staged rows

@@ -123,11 +123,66 @@ impl Column {
         }
     }
 
-    /// How many characters a text may have, where the column sets a limit.
-    fn characters(&self) -> Option<i32> {
-        matches!(self.base.as_str(), "varchar" | "bpchar")
-            .then(|| self.typmod - 4)
-            .filter(|limit| *limit > 0)
+    /// A condition that finds staged values which the column would cut, round or guess at, where it
+    /// could: an explicit cast cuts in silence, and an assignment cuts blanks.
+    fn changes(&self, kind: &FieldType) -> Option<Changed> {
+        let staged = quote(&self.name);
+        let (condition, what, help) = match (kind, self.base.as_str()) {
+            (FieldType::Decimal(..), "money") => (
+                format!("{staged}::money::numeric <> {staged}"),
+                "values have more digits than the server's currency",
+                "Make it a column of type numeric, or refuse or round such values before.",
+            ),
+            (FieldType::String, "varchar" | "bpchar") if self.typmod > 4 => {
+                (format!("char_length({staged}) > {}", self.typmod - 4), TOO_LONG, SHORTEN)
+            }
+            (FieldType::String, "bit" | "varbit") => {
+                let bits = match (self.base.as_str(), self.typmod) {
+                    ("bit", most) => format!("{{{}}}", most.max(1)),
+                    (_, most @ 1..) => format!("{{0,{most}}}"),
+                    _ => "*".to_owned(),
+                };
+                (
+                    format!("{staged} !~ '^[01]{bits}$'"),
+                    "texts are not as many bits as their column has",
+                    "Refuse such texts before, or make it a column of type bit varying.",
+                )
+            }
+            (FieldType::String, base) => match written(base) {
+                Some(pattern) => {
+                    (format!("{staged} !~ '{pattern}'"), "texts are not in ISO 8601", ISO)
+                }
+                None if self.reads_any() => return None,
+                None => (
+                    format!("format('%s', {staged}::{}) <> {staged}", self.sql),
+                    "texts are not as PostgreSQL prints the values of their column's type",
+                    "Write them so, as `SELECT value::text` shows; or make it a column of type text.",
+                ),
+            },
+            _ => return None,
+        };
+        Some(Changed { condition, what, help })
+    }
+
+    /// Whether the column's type takes each text as it is, or refuses it.
+    fn reads_any(&self) -> bool {
+        let base = self.base.as_str();
+        matches!(base, "text" | "varchar" | "bpchar" | "uuid" | "json" | "jsonb" | "numeric")
+            || self.is_enum
+            || self.is_citext
+    }
+
+    /// Whether texts go into a column of a type that is none, as far as [`Column::changes`] finds nothing.
+    fn takes_text(&self, micros: bool) -> bool {
+        match self.base.as_str() {
+            "time" | "timestamp" | "timestamptz" | "timetz" => micros,
+            "numeric" => self.typmod < 0,
+            // What has a counterpart of its own comes as that.
+            "bool" | "int2" | "int4" | "int8" | "float4" | "float8" | "bytea" | "oid" | "money" => {
+                false
+            }
+            _ => true,
+        }
     }
 
     /// Whether every value of `kind` arrives exactly. Texts too long for the column, and texts
@@ -155,13 +210,15 @@ impl Column {
             (FieldType::Decimal(p, s), "numeric") => {
                 digits(i32::from(*p) - i32::from(*s), (*s).into())
             }
+            (FieldType::Decimal(_, s), "money") => *s <= 3,
+            (FieldType::Int64, "oid") => true,
             (FieldType::Decimal(p, 0), "int2") => *p <= 4,
             (FieldType::Decimal(p, 0), "int4") => *p <= 9,
             (FieldType::Decimal(p, 0), "int8") => *p <= 18,
             (FieldType::Time, "time")
             | (FieldType::Timestamp, "timestamp")
             | (FieldType::Instant, "timestamptz") => micros,
-            (FieldType::String, _) => self.is_enum || self.is_citext,
+            (FieldType::String, _) => self.takes_text(micros),
             _ => false,
         }
     }
@@ -202,6 +259,41 @@ impl table::Column for Column {
     }
 }
 
+/// Staged values that their column would change.
+pub(super) struct Changed {
+    /// Finds them.
+    pub condition: String,
+    /// What is told of them, behind their number.
+    pub what: &'static str,
+    pub help: &'static str,
+}
+
+const TOO_LONG: &str = "texts are too long for their column";
+const SHORTEN: &str = "Widen the column, or refuse or shorten such texts before.";
+const ISO: &str = "Write dates like 2026-11-19, times like 05:06:07.000250, and an offset where the column has a zone.";
+
+/// A regular expression of the server for texts that a column of dates or times takes as they are: in
+/// another order of day and month it would guess, an offset that it has no place for it would drop,
+/// for one that is missing it would take its own, and a seventh digit it would round.
+fn written(base: &str) -> Option<String> {
+    const DAY: &str = "[0-9]{4,}-[0-9]{2}-[0-9]{2}";
+    const TIME: &str = "([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.][0-9]{1,6})?)?";
+    const ZONE: &str = "(Z|[+-][0-9]{2}(:[0-9]{2}){0,2}|[+-][0-9]{4})";
+    Some(match base {
+        "date" => format!("^(-?infinity|{DAY}( BC)?)$"),
+        "time" => format!("^({TIME}|24:00(:00)?)$"),
+        "timetz" => format!("^({TIME}|24:00(:00)?){ZONE}$"),
+        "timestamp" => format!("^(-?infinity|{DAY}[ T]{TIME}( BC)?)$"),
+        "timestamptz" => format!("^(-?infinity|{DAY}[ T]{TIME}{ZONE}( BC)?)$"),
+        _ => return None,
+    })
+}
+
+/// How values are to be printed and read where a text is held against what it has become.
+pub(super) const PRINTING: &str =
+    "SET LOCAL DateStyle = 'ISO, YMD'; SET LOCAL IntervalStyle = 'postgres';
+     SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex'; SET LOCAL array_nulls = on";
+
 /// One column of the rows, with the column of the table that takes it.
 pub(super) struct Pair<'a> {
     pub kind: FieldType,
@@ -229,16 +321,16 @@ impl Pair<'_> {
         format!("{}::{}", quote(&self.column.name), self.column.sql)
     }
 
-    /// A condition that finds staged texts which the column would cut, where it could: an explicit
-    /// cast cuts in silence, and an assignment cuts blanks.
-    pub fn too_long(&self) -> Option<String> {
-        let limit = self.column.characters()?;
-        Some(format!("char_length({}) > {limit}", quote(&self.column.name)))
+    /// What the column would change of staged values, if it could.
+    pub fn changes(&self) -> Option<Changed> {
+        self.column.changes(&self.kind)
     }
 
     /// Whether a staged value may turn out to be none of the column's type.
     pub fn may_fail(&self) -> bool {
-        self.column.is_domain || self.kind == FieldType::String && self.column.base != "text"
+        self.column.is_domain
+            || self.kind == FieldType::String && self.column.base != "text"
+            || matches!(self.column.base.as_str(), "oid" | "money")
     }
 }
 

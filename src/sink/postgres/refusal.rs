@@ -2,7 +2,7 @@
 
 use tokio_postgres::error::{DbError, SqlState};
 
-use super::plan::Table;
+use super::plan::{PRINTING, Table};
 use super::{Client, PostgresSink, failed, read, transaction};
 use crate::connect::postgres::Quiet;
 use crate::error::{Error, Result};
@@ -105,6 +105,7 @@ async fn failing(
 ) -> Result<Option<String>> {
     for (column, cast) in casts {
         let tx = transaction(client).await?;
+        tx.batch_execute(PRINTING).await.map_err(|error| failed(DOING, error))?;
         match tx.query_one(&format!("SELECT count({cast}) FROM {}", stage.sql()), &[]).await {
             Ok(_) => {}
             Err(error) if error.as_db_error().is_some() => return Ok(Some(column)),

@@ -367,6 +367,9 @@ pub(super) fn bind(
         Values::Decimal(a, _) if a.is_valid(row) => {
             statement.raw_bind_parameter(index, a.value_as_string(row))
         }
+        Values::Wide(a, _) if a.is_valid(row) => {
+            statement.raw_bind_parameter(index, a.value_as_string(row))
+        }
         Values::String(a) if a.is_valid(row) => statement.raw_bind_parameter(index, a.value(row)),
         Values::Bytes(a) if a.is_valid(row) => statement.raw_bind_parameter(index, a.value(row)),
         Values::Date(a) if a.is_valid(row) => {

@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use arrow::array::{
     ArrayRef, BinaryArray, BooleanArray, BooleanBufferBuilder, Date32Array, Decimal128Array,
-    Float32Array, Float64Array, Int16Array, Int32Array, Int64Array, NullBufferBuilder, RecordBatch,
-    StringArray, Time64MicrosecondArray, TimestampMicrosecondArray,
+    Decimal256Array, Float32Array, Float64Array, Int16Array, Int32Array, Int64Array,
+    NullBufferBuilder, RecordBatch, StringArray, Time64MicrosecondArray, TimestampMicrosecondArray,
 };
 use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DECIMAL128_MAX_PRECISION, SchemaRef, i256};
 use serde_json::Value as Json;
 
 use super::numeric;
@@ -39,6 +39,8 @@ pub enum Wire {
     Int32,
     /// `bigint`.
     Int64,
+    /// `oid`, which has no sign.
+    Oid,
     /// `real`.
     Float32,
     /// `double precision`.
@@ -70,7 +72,7 @@ impl Wire {
             Wire::Bool => FieldType::Bool,
             Wire::Int16 => FieldType::Int16,
             Wire::Int32 => FieldType::Int32,
-            Wire::Int64 => FieldType::Int64,
+            Wire::Int64 | Wire::Oid => FieldType::Int64,
             Wire::Float32 => FieldType::Float32,
             Wire::Float64 => FieldType::Float64,
             Wire::Decimal(precision, scale) => FieldType::Decimal(precision, scale),
@@ -103,6 +105,7 @@ enum Values {
     Float32(Vec<f32>),
     Float64(Vec<f64>),
     Decimal(Vec<i128>),
+    Wide(Vec<i256>),
     Bytes { ends: Vec<i32>, bytes: Vec<u8> },
 }
 
@@ -287,9 +290,14 @@ impl Column {
             Wire::Bool => Values::Bool(BooleanBufferBuilder::new(0)),
             Wire::Int16 => Values::Int16(Vec::new()),
             Wire::Int32 | Wire::Date => Values::Int32(Vec::new()),
-            Wire::Int64 | Wire::Time | Wire::Timestamp | Wire::Instant => Values::Int64(Vec::new()),
+            Wire::Int64 | Wire::Oid | Wire::Time | Wire::Timestamp | Wire::Instant => {
+                Values::Int64(Vec::new())
+            }
             Wire::Float32 => Values::Float32(Vec::new()),
             Wire::Float64 => Values::Float64(Vec::new()),
+            Wire::Decimal(precision, _) if precision > DECIMAL128_MAX_PRECISION => {
+                Values::Wide(Vec::new())
+            }
             Wire::Decimal(..) => Values::Decimal(Vec::new()),
             Wire::Text | Wire::Jsonb | Wire::Uuid | Wire::Bytes => {
                 Values::Bytes { ends: Vec::new(), bytes: Vec::new() }
@@ -308,6 +316,7 @@ impl Column {
             Values::Float32(values) => values.push(0.0),
             Values::Float64(values) => values.push(0.0),
             Values::Decimal(values) => values.push(0),
+            Values::Wide(values) => values.push(i256::ZERO),
             Values::Bytes { ends, .. } => {
                 let end = ends.last().copied().unwrap_or(0);
                 ends.push(end);
@@ -327,6 +336,9 @@ impl Column {
                 let number = i32::from_be_bytes(exactly(field)?);
                 values.push(if self.wire == Wire::Date { date(number)? } else { number });
             }
+            Values::Int64(values) if self.wire == Wire::Oid => {
+                values.push(u32::from_be_bytes(exactly(field)?).into());
+            }
             Values::Int64(values) => {
                 let number = i64::from_be_bytes(exactly(field)?);
                 values.push(match self.wire {
@@ -343,6 +355,12 @@ impl Column {
                     return Err(Trouble::Malformed);
                 };
                 values.push(numeric::decimal(field, precision, scale)?);
+            }
+            Values::Wide(values) => {
+                let Wire::Decimal(precision, scale) = self.wire else {
+                    return Err(Trouble::Malformed);
+                };
+                values.push(numeric::wide(field, precision, scale)?);
             }
             Values::Bytes { ends, bytes } => {
                 match self.wire {
@@ -385,6 +403,16 @@ impl Column {
                 };
                 Arc::new(
                     Decimal128Array::new(taken(values), nulls)
+                        .with_precision_and_scale(precision, scale)
+                        .map_err(impossible)?,
+                )
+            }
+            Values::Wide(values) => {
+                let Wire::Decimal(precision, scale) = self.wire else {
+                    return Err(Error::permanent("read from PostgreSQL", "no type of decimal"));
+                };
+                Arc::new(
+                    Decimal256Array::new(taken(values), nulls)
                         .with_precision_and_scale(precision, scale)
                         .map_err(impossible)?,
                 )

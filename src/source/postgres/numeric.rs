@@ -1,7 +1,10 @@
 //! PostgreSQL's numeric on the wire: a count of digits in base 10,000, the weight of the first, a
 //! sign, the scale to show, and the digits.
 
+use arrow::datatypes::i256;
+
 use super::decode::Trouble;
+use crate::format::decode::exact;
 
 const NEGATIVE: u16 = 0x4000;
 const NAN: u16 = 0xC000;
@@ -83,6 +86,15 @@ pub(super) fn decimal(field: &[u8], precision: u8, scale: i8) -> Result<i128, Tr
     Ok(if sign == NEGATIVE { -total } else { total })
 }
 
+/// As [`decimal`], of more than 38 digits: by the text, which is slower.
+pub(super) fn wide(field: &[u8], precision: u8, scale: i8) -> Result<i256, Trouble> {
+    let numeric = parse(field).ok_or(Trouble::Malformed)?;
+    // All digits that there are, however many are to be shown.
+    let behind = 2 * numeric.digits.len() as i32 - 4 * (numeric.weight + 1);
+    let shown = Numeric { scale: behind.clamp(0, u16::MAX.into()) as u16, ..numeric };
+    exact::wide(&shown.text(), precision, scale).ok_or(Trouble::Type)
+}
+
 #[inline]
 fn power_of_ten(power: i32) -> u128 {
     usize::try_from(power).ok().and_then(|power| POWERS.get(power)).copied().unwrap_or(u128::MAX)
@@ -90,35 +102,42 @@ fn power_of_ten(power: i32) -> u128 {
 
 /// The value as PostgreSQL prints it.
 pub(super) fn text(field: &[u8]) -> String {
-    let Some(Numeric { weight, sign, scale, digits }) = parse(field) else {
-        return format!("\\x{}", hex::encode(field));
-    };
-    match sign {
-        NAN => return "NaN".to_owned(),
-        INFINITY => return "Infinity".to_owned(),
-        NEGATIVE_INFINITY => return "-Infinity".to_owned(),
-        _ => {}
+    match parse(field) {
+        Some(numeric) => numeric.text(),
+        None => format!("\\x{}", hex::encode(field)),
     }
-    let digit = |place: i32| {
-        let index = usize::try_from(weight - place).ok();
-        let pair = index.and_then(|index| digits.as_chunks::<2>().0.get(index));
-        pair.map_or(0, |pair| u16::from_be_bytes(*pair))
-    };
-    let mut text = String::from(if sign == NEGATIVE { "-" } else { "" });
-    text.push_str(&digit(weight.max(0)).to_string());
-    for place in (0..weight.max(0)).rev() {
-        text.push_str(&format!("{:04}", digit(place)));
-    }
-    if scale > 0 {
-        let mut fraction = String::new();
-        for place in 1..=i32::from(scale.div_ceil(4)) {
-            fraction.push_str(&format!("{:04}", digit(-place)));
+}
+
+impl Numeric<'_> {
+    fn text(&self) -> String {
+        let Numeric { weight, sign, scale, digits } = *self;
+        match sign {
+            NAN => return "NaN".to_owned(),
+            INFINITY => return "Infinity".to_owned(),
+            NEGATIVE_INFINITY => return "-Infinity".to_owned(),
+            _ => {}
         }
-        fraction.truncate(usize::from(scale));
-        text.push('.');
-        text.push_str(&fraction);
+        let digit = |place: i32| {
+            let index = usize::try_from(weight - place).ok();
+            let pair = index.and_then(|index| digits.as_chunks::<2>().0.get(index));
+            pair.map_or(0, |pair| u16::from_be_bytes(*pair))
+        };
+        let mut text = String::from(if sign == NEGATIVE { "-" } else { "" });
+        text.push_str(&digit(weight.max(0)).to_string());
+        for place in (0..weight.max(0)).rev() {
+            text.push_str(&format!("{:04}", digit(place)));
+        }
+        if scale > 0 {
+            let mut fraction = String::new();
+            for place in 1..=i32::from(scale.div_ceil(4)) {
+                fraction.push_str(&format!("{:04}", digit(-place)));
+            }
+            fraction.truncate(usize::from(scale));
+            text.push('.');
+            text.push_str(&fraction);
+        }
+        text
     }
-    text
 }
 
 #[cfg(test)]
@@ -153,6 +172,8 @@ mod tests {
             (wire(30, 0, 0, &[1]), 38, 0, Err(Trouble::Type), &long),
         ] {
             assert_eq!(decimal(&bytes, precision, scale), expected, "{shown}");
+            let expected = expected.map(i256::from_i128);
+            assert_eq!(wide(&bytes, precision, scale), expected, "{shown}, wide");
             assert_eq!(text(&bytes), shown);
         }
         assert_eq!(decimal(&[0, 1, 0, 0, 0, 0, 0, 0], 4, 2), Err(Trouble::Malformed));

@@ -274,6 +274,11 @@ async fn few_rows_are_read_however_long_the_history_is() {
     paths::few_rows_are_read_however_long_the_history_is().await;
 }
 
+#[tokio::test]
+async fn plans_that_were_made_early_stay_good() {
+    paths::plans_that_were_made_early_stay_good().await;
+}
+
 /// Whoever comes while another migrates waits, and finds it done.
 #[tokio::test]
 async fn migrations_of_a_schema_at_the_same_moment_wait_for_each_other() {

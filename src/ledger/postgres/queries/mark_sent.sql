@@ -6,10 +6,10 @@ WITH mine AS (
     SELECT run, kind FROM outbox WHERE version = ANY ($1) FOR UPDATE SKIP LOCKED
 ), others AS (
     DELETE FROM outbox o USING mine m
-    WHERE o.run = m.run AND o.kind = m.kind AND o.kind IN ('letter', 'clean', 'job', 'notice-dead')
+    WHERE o.run = m.run AND o.kind = m.kind AND m.kind IN ('letter', 'clean', 'job', 'notice-dead')
 )
 UPDATE outbox o
 SET sent_at = clock_timestamp(), first_sent_at = coalesce(first_sent_at, clock_timestamp()),
     taken_until = NULL
 FROM mine m
-WHERE o.run = m.run AND o.kind = m.kind AND o.kind NOT IN ('letter', 'clean', 'job', 'notice-dead')
+WHERE o.run = m.run AND o.kind = m.kind AND m.kind NOT IN ('letter', 'clean', 'job', 'notice-dead')

@@ -8,8 +8,10 @@ SELECT n.run, n.kind, n.epoch, n.pool, coalesce(n.due_at, clock_timestamp()),
 FROM json_to_recordset($1)
      AS n (run uuid, kind text, epoch int, pool text, due_at timestamptz, had_turn boolean)
 LEFT JOIN LATERAL (
-    SELECT export, greatest(accepted_at, not_before) AS since FROM runs
-    WHERE id = n.run AND n.kind = 'wake' AND state = 'queued' AND n.had_turn IS NOT TRUE
+    SELECT export, greatest(accepted_at, not_before) AS since
+    -- By its id, not among all that are queued.
+    FROM (SELECT * FROM runs WHERE id = n.run OFFSET 0) AS run
+    WHERE n.kind = 'wake' AND state = 'queued' AND n.had_turn IS NOT TRUE
       AND NOT (waiting_since IS NOT NULL AND EXISTS (
           SELECT FROM outbox o WHERE o.run = n.run AND o.kind = 'wake' AND o.export IS NULL))
     OFFSET 0

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use futures::FutureExt;
 use jiff::{SignedDuration, Timestamp};
 use longshore::job::command::{Command, Outcome};
+use longshore::job::machine::Proof;
 use longshore::job::run::State;
 use longshore::job::waiting::Need;
 use longshore::job::{RunId, Window};
@@ -14,7 +15,10 @@ use longshore::ledger::postgres::{PostgresLedger, migrate};
 use longshore::ledger::{DeliveryFilter, Ledger, Notices, Posting, RunFilter, apply_one};
 use longshore::units::Backoff;
 
-use super::bed::{LEASE, client, definition, open, order};
+use super::bed::{
+    LEASE, accept, cancel, client, decision, definition, done, fail, open, opened, order, record,
+    replay,
+};
 use crate::support::servers::Database;
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -22,13 +26,20 @@ const HOUR: Duration = Duration::from_secs(3_600);
 /// the export, may be read of an index.
 const FEW: i64 = 2_500;
 
+/// Statistics are gathered when a test says so.
+const ALONE: &str = "
+ALTER TABLE runs SET (autovacuum_enabled = off);
+ALTER TABLE outbox SET (autovacuum_enabled = off);
+ALTER TABLE waiters SET (autovacuum_enabled = off);
+ALTER TABLE attempts SET (autovacuum_enabled = off);
+ALTER TABLE deliveries SET (autovacuum_enabled = off);
+ALTER TABLE heads SET (autovacuum_enabled = off);
+";
+
 /// 20,000 runs, a minute apart, the newest first: 5,000 that wait for the slots of a connection, 20
 /// that are running, 5 committing, and of the others, which have ended, every hundredth dead. A row
 /// of the outbox for each, 10 of them to be sent.
 const HISTORY: &str = "
-ALTER TABLE runs SET (autovacuum_enabled = off);
-ALTER TABLE outbox SET (autovacuum_enabled = off);
-ALTER TABLE waiters SET (autovacuum_enabled = off);
 INSERT INTO runs (id, key, edition, content, export, definition, revision, params, window_start,
     window_end, pool, body, requested_by, state, epoch, fence, failures, crashes, waits, heartbeat,
     accepted_at, opened_at, changed_at, ended_at, needs, parent, quarantine)
@@ -49,14 +60,17 @@ FROM (
 INSERT INTO outbox (run, kind, epoch, pool, due_at)
 SELECT id, CASE WHEN ended_at IS NULL THEN 'wake' ELSE 'clean' END, 0, 'default',
        now() + interval '1 day' * CASE WHEN key LIKE 'key-1999_' THEN -1 ELSE 1 END
-FROM runs;
+FROM runs WHERE key LIKE 'key-%';
 INSERT INTO waiters (run, resource, since, pool, epoch)
 SELECT id, 'slot/shop', accepted_at, 'default', 0 FROM runs WHERE state = 'queued';
 INSERT INTO resources (name, capacity) VALUES ('slot/shop', 20);
 INSERT INTO holdings (resource, run) SELECT 'slot/shop', id FROM runs WHERE state = 'running';
 INSERT INTO deliveries (id, run, target, manifest_sha256, recorded_at)
-SELECT gen_random_uuid(), id, 'lake/' || key, 'sha', ended_at FROM runs WHERE state = 'done';
-ANALYZE;
+SELECT gen_random_uuid(), id, 'lake/' || key, 'sha', ended_at FROM runs WHERE state = 'done' AND key LIKE 'key-%';
+INSERT INTO heads (target, manifest_sha256, run)
+SELECT target, manifest_sha256, run FROM deliveries WHERE target LIKE 'lake/key-%';
+INSERT INTO attempts (run, fence, epoch, worker, ended_at)
+SELECT id, 1, 0, 'w', ended_at FROM runs WHERE state <> 'queued' AND key LIKE 'key-%';
 ";
 
 struct Counted {
@@ -66,11 +80,16 @@ struct Counted {
 impl Counted {
     /// Waits until nobody else is connected: whoever leaves has told what he has read.
     async fn alone(&self) {
+        self.beside(0).await;
+    }
+
+    /// Waits until so many others are connected.
+    async fn beside(&self, most: i64) {
         let others = "SELECT count(*) FROM pg_stat_activity \
                       WHERE datname = current_database() AND backend_type = 'client backend' \
                         AND pid <> pg_backend_pid()";
         let begun = Instant::now();
-        while self.database.number(others).await > 0 {
+        while self.database.number(others).await > most {
             assert!(begun.elapsed() < LEASE, "somebody stays connected");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -118,7 +137,9 @@ pub async fn few_rows_are_read_however_long_the_history_is() {
 async fn ask(counted: &Counted) {
     migrate(counted.database.url.as_str(), None).await.unwrap();
     let filling = client(counted.database.url.as_str()).await;
+    filling.batch_execute(ALONE).await.unwrap();
     filling.batch_execute(HISTORY).await.unwrap();
+    filling.batch_execute("ANALYZE").await.unwrap();
     let told = "SELECT count(*), max(accepted_at) FROM runs";
     let told = filling.query_one(told, &[]).await.unwrap();
     let (rows, newest): (i64, Timestamp) = (told.get(0), told.get(1));
@@ -131,6 +152,59 @@ async fn ask(counted: &Counted) {
     lists_of_runs(counted, newest).await;
     what_workers_ask(counted).await;
     what_schedulers_ask(counted, newest).await;
+}
+
+/// A session keeps the plans of its statements: those that it has made over small tables are as good when
+/// they have grown.
+pub async fn plans_that_were_made_early_stay_good() {
+    let name = format!("longshore_test_{}", uuid::Uuid::now_v7().simple());
+    let counted = Counted { database: Database::create(name).await };
+    let asked = AssertUnwindSafe(ask_on(&counted)).catch_unwind().await;
+    counted.database.remove().await;
+    if let Err(failed) = asked {
+        std::panic::resume_unwind(failed);
+    }
+}
+
+async fn ask_on(counted: &Counted) {
+    let url = counted.database.url.as_str();
+    migrate(url, None).await.unwrap();
+    let ledger = PostgresLedger::open(url, None, 1).unwrap();
+    ledger.activate(&[definition("orders", "d1")], false, "test", "", false).await.unwrap();
+    let filling = client(url).await;
+    filling.batch_execute(ALONE).await.unwrap();
+    // Statements are planned when they are first executed, here over empty tables.
+    whole(&ledger, "early").await;
+    filling.batch_execute(HISTORY).await.unwrap();
+    drop(filling);
+    counted.beside(1).await;
+    let before = counted.read().await;
+    whole(&ledger, "late").await;
+    drop(ledger);
+    counted.alone().await;
+    let read = counted.read().await - before;
+    assert!(read < FEW, "a run and what it leaves have read {read} rows");
+}
+
+/// A run from its acceptance to its record, and one that fails, is replayed and cancelled.
+async fn whole(ledger: &PostgresLedger, name: &str) {
+    let apply = async |command| apply_one(ledger, command).await.unwrap();
+    let target = format!("lake/{name}");
+    let need = Need::target(&target);
+    let run = done(apply(accept(order(name))).await).id;
+    let fence = opened(apply(open(run, &[need.clone()])).await).run.fence;
+    apply(Command::Beat { run, fence, lease: LEASE }).await;
+    done(apply(Command::Decide { run, fence, decision: decision("m") }).await);
+    done(apply(record(run, "m", Proof::Decision)).await);
+    let other = done(apply(accept(order(&format!("{name}-other")))).await).id;
+    let fence = opened(apply(open(other, &[need])).await).run.fence;
+    done(apply(fail(other, fence)).await);
+    done(apply(Command::Close { run: other, fence }).await);
+    done(apply(replay(other, 0)).await);
+    done(apply(cancel(other)).await);
+    for posting in ledger.take_due(500, 64, LEASE).await.unwrap() {
+        ledger.mark_sent(&[posting.version()]).await.unwrap();
+    }
 }
 
 async fn lists_of_runs(counted: &Counted, newest: Timestamp) {
