@@ -165,7 +165,7 @@ async fn every_type_comes_back_as_it_was_from_every_format() {
         let client = &installation.database.client;
         client.batch_execute(TYPES).await.unwrap();
         client.batch_execute(&filled(seed)).await.unwrap();
-        let formats = ["parquet", "arrow", "csv", "jsonl"];
+        let formats = ["parquet", "arrow", "avro", "csv", "jsonl"];
         for format in formats {
             let like = format!("CREATE TABLE rt.after_{format} (LIKE rt.before INCLUDING ALL)");
             client.batch_execute(&like).await.unwrap();
@@ -183,6 +183,10 @@ async fn every_type_comes_back_as_it_was_from_every_format() {
             }
             let different = differences(installation, format).await;
             assert!(different.is_empty(), "by {format}:\n{}", different.join("\n"));
+            // Python's readers of Avro know the years 1 to 9999 only.
+            if format == "avro" {
+                continue;
+            }
             let file = delivered(&installation.lake().join(format));
             let expected = expected(installation, format).await.to_string();
             let told = python("agree.py", &[&file, format], expected).await;

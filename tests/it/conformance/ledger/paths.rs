@@ -192,7 +192,7 @@ async fn whole(ledger: &PostgresLedger, name: &str) {
     let target = format!("lake/{name}");
     let need = Need::target(&target);
     let run = done(apply(accept(order(name))).await).id;
-    let fence = opened(apply(open(run, &[need.clone()])).await).run.fence;
+    let fence = opened(apply(open(run, std::slice::from_ref(&need))).await).run.fence;
     apply(Command::Beat { run, fence, lease: LEASE }).await;
     done(apply(Command::Decide { run, fence, decision: decision("m") }).await);
     done(apply(record(run, "m", Proof::Decision)).await);
