@@ -94,6 +94,8 @@ fn definitions(installation: &Installation, format: &str) {
     );
     let typed = match format {
         "csv" | "jsonl" => format!("[source.fields]\n{}", fields(|column| column.kind)),
+        // It has no whole numbers of 16 bits.
+        "avro" => format!("[contract.fields]\n{}", fields(|column| column.kind)),
         _ => String::new(),
     };
     let back = format!(
