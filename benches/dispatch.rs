@@ -40,6 +40,8 @@ const PATIENCE: Duration = Duration::from_secs(1800);
 const NOOP: &str = r#"
 source = { connection = "nowhere" }
 sink   = { connection = "nowhere", path = "{run}" }
+# Of a worker's memory, so that it does not bound how many are worked on at once.
+limits = { memory = "4MiB" }
 "#;
 
 fn main() -> Done {
