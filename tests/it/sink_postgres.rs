@@ -350,7 +350,8 @@ async fn a_text_that_its_column_would_change_is_refused() {
             let error = error.unwrap_or_else(|| panic!("{kind} takes {value:?}"));
             assert_eq!(error.class(), Class::Contract, "{kind}, {value:?}: {error}");
             assert!(error.context().contains(&("column", "v".to_owned())), "{kind}: {error}");
-            assert!(!error.to_string().contains(value), "{kind}: {error}");
+            // A short one may well be in the schema's random name.
+            assert!(!error.message().contains(value), "{kind}: {error}");
             assert_eq!(target.value("SELECT count(*)::text FROM {}v").await, "0");
         }
         // Digits that the server's currency has not, and more than it holds.

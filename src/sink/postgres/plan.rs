@@ -270,7 +270,8 @@ pub(super) struct Changed {
 
 const TOO_LONG: &str = "texts are too long for their column";
 const SHORTEN: &str = "Widen the column, or refuse or shorten such texts before.";
-const ISO: &str = "Write dates like 2026-11-19, times like 05:06:07.000250, and an offset where the column has a zone.";
+const ISO: &str = "Write dates like 2026-11-19, times like 05:06:07.000250, and an offset where the \
+                   column has a zone.";
 
 /// A regular expression of the server for texts that a column of dates or times takes as they are: in
 /// another order of day and month it would guess, an offset that it has no place for it would drop,
