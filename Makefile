@@ -67,10 +67,16 @@ soak:
 	MINUTES=$(MINUTES) SEED=$(SEED) cargo test --locked --test it -- --ignored --exact --nocapture \
 		soak::nothing_is_lost_or_doubled_whatever_fails
 
+# Measures Longshore beside psql and other systems, and writes docs/benchmarks.md. OPTIONS are those of the
+# benchmarks: --large measures ten times the rows too, --without-peers leaves the other systems out.
 bench:
 	set -euo pipefail; \
 	services=$$(scripts/services.sh); eval "$$services"; \
-	cargo bench --locked
+	case " $(OPTIONS) " in \
+	*" --without-peers "*) ;; \
+	*) LONGSHORE_TEST_PEERS=$$(scripts/peers-env.sh); export LONGSHORE_TEST_PEERS ;; \
+	esac; \
+	cargo bench --locked -- $(OPTIONS)
 
 # Prints where the servers of the tests are, after starting those that are missing.
 services:

@@ -1,5 +1,9 @@
-//! What both benchmarks need: their options, the servers, the kernel's accounts of processes, and
-//! the page of results.
+//! What the benchmarks share: their options, the servers, and how they are reached.
+
+pub mod figures;
+pub mod job;
+pub mod lineitem;
+pub mod processes;
 
 use std::error::Error;
 use std::fs;
@@ -12,21 +16,47 @@ use url::Url;
 
 pub type Done<T = ()> = Result<T, Box<dyn Error>>;
 
-/// The options of all benchmarks, so that `cargo bench -- …` may give any of them.
+/// The options of all benchmarks, so that `cargo bench -- …` may give any of them. Of what is
+/// counted, 0 leaves out what it belongs to.
 #[derive(Parser)]
 pub struct Options {
     /// The scale of the TPC-H data; 1 has 6,001,215 rows in lineitem.
     #[arg(long, default_value_t = 1.0)]
     pub scale: f64,
-    /// How many rounds of each export.
+    /// How many rounds; everything is measured once in each.
     #[arg(long, default_value_t = 5)]
     pub rounds: usize,
-    /// How many jobs are dispatched.
+    /// Also measures the memory of an export of ten times as many rows, whose table takes gigabytes
+    /// and minutes.
+    #[arg(long)]
+    pub large: bool,
+    /// How many rows of a mebibyte are exported.
+    #[arg(long, default_value_t = 5_000)]
+    pub wide: u32,
+    /// How many jobs that do nothing are dispatched.
     #[arg(long, default_value_t = 100_000)]
     pub jobs: u64,
+    /// How many jobs that deliver a file are dispatched.
+    #[arg(long, default_value_t = 20_000)]
+    pub files: u64,
+    /// How many jobs are started one by one on an idle pool.
+    #[arg(long, default_value_t = 300)]
+    pub single: u64,
+    /// How many jobs wait on the queue where they are many.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub waiting: u64,
+    /// How many runs the ledger has had before.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub history: u64,
     /// How many jobs each worker works on at once.
     #[arg(long, default_value_t = 16)]
     pub concurrency: u16,
+    /// Leaves the other systems out.
+    #[arg(long)]
+    pub without_peers: bool,
+    /// How many jobs the other systems dispatch.
+    #[arg(long, default_value_t = 20_000)]
+    pub peer_jobs: u64,
     /// Given by cargo.
     #[arg(long, hide = true)]
     bench: bool,
@@ -48,10 +78,15 @@ impl Role {
     }
 }
 
-/// The address of a server of the tests.
+/// What `make bench` has found out for the benchmarks, as the tests are told.
 #[expect(clippy::disallowed_methods, reason = "as the tests, benchmarks find their servers so")]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(format!("LONGSHORE_TEST_{name}")).ok()
+}
+
+/// The address of a server of the tests.
 pub fn server(name: &str, default: &str) -> Done<Address> {
-    let text = std::env::var(format!("LONGSHORE_TEST_{name}")).unwrap_or(default.to_owned());
+    let text = variable(name).unwrap_or(default.to_owned());
     let mut url = Url::parse(&text).map_err(|_| format!("LONGSHORE_TEST_{name} is no URL"))?;
     let password = url.password().map(str::to_owned);
     let _ = url.set_password(None);
@@ -105,6 +140,29 @@ pub async fn connect(address: &Address) -> Done<tokio_postgres::Client> {
     Ok(client)
 }
 
+/// Makes sure of a database. Answers where it is.
+pub async fn database(name: &str) -> Done<Address> {
+    let server = postgres()?;
+    let admin = connect(&server).await?;
+    let there = "SELECT 1 FROM pg_database WHERE datname = $1";
+    if admin.query_opt(there, &[&name]).await?.is_none() {
+        admin.batch_execute(&format!("CREATE DATABASE {name}")).await?;
+    }
+    Ok(server.database(name))
+}
+
+/// Removes a database, whoever is connected to it.
+pub async fn remove_database(name: &str) -> Done {
+    let admin = connect(&postgres()?).await?;
+    admin.batch_execute(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await?;
+    Ok(())
+}
+
+/// A setting of the PostgreSQL server.
+pub async fn setting(client: &tokio_postgres::Client, name: &str) -> Done<String> {
+    Ok(client.query_one(&format!("SHOW {name}"), &[]).await?.get(0))
+}
+
 /// Reads the configuration that was written into `folder`.
 pub fn load(folder: &Path) -> Done<Config> {
     config::load(folder, LoadOptions::default()).map_err(|problems| problems.to_string().into())
@@ -114,70 +172,5 @@ pub fn load(folder: &Path) -> Done<Config> {
 pub async fn activate(ledger: &dyn Ledger, config: &Config) -> Done {
     let definitions: Vec<_> = config.exports.values().map(NewDefinition::from).collect();
     ledger.activate(&definitions, true, "bench", "", false).await?;
-    Ok(())
-}
-
-/// Seconds of processor that ended and awaited children took. The kernel counts in hundredths
-/// (proc(5), `cutime` and `cstime`).
-pub fn cpu_of_children() -> Done<f64> {
-    let stat = fs::read_to_string("/proc/self/stat")?;
-    let (_, after) = stat.rsplit_once(')').ok_or("/proc/self/stat has no name")?;
-    let ticks = |index| after.split_whitespace().nth(index).and_then(|t| t.parse::<f64>().ok());
-    let (user, system) = ticks(13).zip(ticks(14)).ok_or("/proc/self/stat has no times")?;
-    Ok((user + system) / 100.0)
-}
-
-/// The most memory that this process had resident at any time, in bytes (proc(5), `VmHWM`).
-pub fn peak_memory() -> Done<u64> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|line| line.split_whitespace().next()).ok_or("no VmHWM")?;
-    Ok(kib.parse::<u64>()? << 10)
-}
-
-/// A whole number with its thousands parted.
-pub fn grouped(number: f64) -> String {
-    let digits = format!("{number:.0}");
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// This machine, this day and this Longshore, in one line.
-pub fn circumstances() -> String {
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let (cpus, memory) = (read("/proc/cpuinfo"), read("/proc/meminfo"));
-    let field = |line: &str| line.split_once(':').map(|(_, value)| value.trim().to_owned());
-    let models = || cpus.lines().filter(|line| line.starts_with("model name"));
-    let model = models().next().and_then(field).unwrap_or_else(|| "unknown processor".to_owned());
-    let kib = memory.lines().next().and_then(field).unwrap_or_default();
-    let kib = kib.split_whitespace().next().and_then(|kib| kib.parse::<f64>().ok()).unwrap_or(0.0);
-    format!(
-        "Measured on {} with Longshore {}, on {} cores of {model}, {:.0} GiB of memory, Linux {}",
-        jiff::Zoned::now().date(),
-        env!("CARGO_PKG_VERSION"),
-        models().count(),
-        kib / f64::from(1 << 20),
-        read("/proc/sys/kernel/osrelease").trim(),
-    )
-}
-
-/// Prints the results, and puts them into `docs/benchmarks.md` in the place of the last ones.
-pub fn publish(section: &str, text: &str) -> Done {
-    println!("{text}");
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/benchmarks.md");
-    let old = fs::read_to_string(&page)?;
-    let (begin, end) = (format!("<!-- {section} -->\n"), format!("<!-- end of {section} -->"));
-    let parts = old.split_once(&begin).and_then(|(before, rest)| {
-        let (_, after) = rest.split_once(&end)?;
-        Some((before, after))
-    });
-    let (before, after) = parts.ok_or_else(|| format!("docs/benchmarks.md lacks {begin}"))?;
-    fs::write(&page, format!("{before}{begin}{}\n{end}{after}", text.trim_end()))?;
     Ok(())
 }

@@ -26,7 +26,7 @@ use super::decision::{CursorMove, Decision};
 use super::machine::{self, Closed, Proof, Refusal};
 use super::pause;
 use super::run::{End, Failure, Order, Run, State};
-use super::waiting::{self, Resource};
+use super::waiting::{self, Need, Resource};
 use crate::error::Class;
 
 /// How long after its end a run's staging is cleaned up once more: by then every worker that was
@@ -259,7 +259,9 @@ impl Book {
             match self.ahead(&ask) {
                 Ahead::Nothing => {
                     // Whoever cannot plan it does nothing with it that needs more than it holds.
-                    let needs = ask.needs.as_deref().unwrap_or_default();
+                    let shared = ask.needs.iter().flatten();
+                    let shared = shared.filter(|need| waiting::is_shared(&need.name)).cloned();
+                    let needs: &[Need] = &shared.collect::<Vec<_>>();
                     if let Err(on) = waiting::take(&mut self.resources, ask.run, needs) {
                         return self.park(ask.run, on);
                     }

@@ -14,7 +14,8 @@ use super::RunId;
 /// A resource that a run needs.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Need {
-    /// Its name: `slot/<connection>`, `slot/backfill/<id>`, `cursor/<…>` or `target/<connection>/<place>`.
+    /// Its name: `slot/<connection>`, `slot/backfill/<id>`, `cursor/<…>`, `target/<connection>/<place>` or
+    /// `own/<connection>/<place>`.
     pub name: String,
     /// How many runs may hold it at once.
     pub capacity: u32,
@@ -33,13 +34,32 @@ impl Need {
 
     /// The one reservation of a target.
     pub fn target(target: &str) -> Need {
-        Need { name: format!("target/{target}"), capacity: 1 }
+        Need { name: format!("{TARGET}{target}"), capacity: 1 }
+    }
+
+    /// A target that carries the run's own name, so that no other run can want it: it is noted like a
+    /// reservation, and neither held nor waited for.
+    pub fn own_target(target: &str) -> Need {
+        Need { name: format!("{OWN}{target}"), capacity: 1 }
     }
 
     /// The one reservation of a cursor, which has the cursor's own name.
     pub fn cursor(cursor: &str) -> Need {
         Need { name: cursor.to_owned(), capacity: 1 }
     }
+}
+
+const TARGET: &str = "target/";
+const OWN: &str = "own/";
+
+/// Whether others may want it too, so that it is held by one and waited for by others.
+pub fn is_shared(name: &str) -> bool {
+    !name.starts_with(OWN)
+}
+
+/// The target among what a run needs.
+pub fn target_of(needs: &[String]) -> Option<&str> {
+    needs.iter().find_map(|need| need.strip_prefix(TARGET).or_else(|| need.strip_prefix(OWN)))
 }
 
 /// Whether the resource is a slot, which is given back at every outcome; reservations are kept

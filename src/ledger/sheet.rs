@@ -1,5 +1,6 @@
 //! What a transaction loads and stores, in the shape that both ledgers' statements take: one JSON
-//! array for each table, so that a batch of any size is one statement a table.
+//! array for each table, so that a batch of any size is one statement a table. PostgreSQL takes runs, of
+//! which most are written, as columns.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +17,7 @@ use crate::job::command::Command;
 use crate::job::manifest::SourceFile;
 use crate::job::run::{Run, State};
 use crate::job::supplement::Supplement;
-use crate::job::waiting::Waiter;
+use crate::job::waiting::{self, Waiter};
 use crate::job::window::Window;
 use crate::ledger::UnreadMessage;
 
@@ -77,7 +78,8 @@ impl Named {
                 Command::Open(open) => {
                     named.pauses = true;
                     named.runs.insert(open.run);
-                    for need in open.needs.iter().flatten() {
+                    let needs = open.needs.iter().flatten();
+                    for need in needs.filter(|need| waiting::is_shared(&need.name)) {
                         named.needs.insert(need.name.clone(), need.capacity);
                     }
                     for before in &open.before {
@@ -133,16 +135,14 @@ pub fn targets_of(run: &Run) -> Option<String> {
 /// ended, what those wait for that come after it.
 pub fn resources_of(run: &Run) -> impl Iterator<Item = String> {
     let own = Predecessor::of_own(&run.order).filter(|_| !run.state.ended());
-    let names = run.needs.iter().chain(&run.parked).cloned();
-    names.chain(own.map(|own| own.resource()))
+    let needs = run.needs.iter().filter(|name| waiting::is_shared(name));
+    needs.chain(&run.parked).cloned().chain(own.map(|own| own.resource()))
 }
 
 /// The changes of a transaction, one JSON array for each statement; `None` where there is nothing
 /// to do.
 #[derive(Debug, Default)]
 pub struct Sheets {
-    pub inserted: Option<String>,
-    pub updated: Option<String>,
     pub resources: Option<String>,
     pub freed: Option<String>,
     pub taken: Option<String>,
@@ -205,10 +205,34 @@ fn sheet<T: Serialize>(rows: impl IntoIterator<Item = T>) -> Result<Option<Strin
     if rows.is_empty() {
         return Ok(None);
     }
-    serde_json::to_string(&rows).map(Some).map_err(|cause| {
+    json_text(&rows).map(Some)
+}
+
+/// A record as JSON.
+///
+/// # Errors
+/// `permanent` where it has no form in JSON.
+pub fn json_text<T: Serialize>(record: &T) -> Result<String> {
+    serde_json::to_string(record).map_err(|cause| {
         Error::permanent("write to the ledger", "a record cannot be written as JSON")
             .caused_by(cause)
     })
+}
+
+/// The runs that are new.
+///
+/// # Errors
+/// As [`json_text`].
+pub fn inserted(changes: &Changes) -> Result<Option<String>> {
+    sheet(changes.inserted.iter().map(|run| Inserted { run, body: &run.order.body }))
+}
+
+/// The runs that have changed.
+///
+/// # Errors
+/// As [`json_text`].
+pub fn updated(changes: &Changes) -> Result<Option<String>> {
+    sheet(&changes.updated)
 }
 
 impl Sheets {
@@ -223,10 +247,6 @@ impl Sheets {
         let posted =
             |kind| move |(run, wake): (&RunId, _)| Of { run: *run, rest: Posted { kind, wake } };
         Ok(Sheets {
-            inserted: sheet(
-                changes.inserted.iter().map(|run| Inserted { run, body: &run.order.body }),
-            )?,
-            updated: sheet(&changes.updated)?,
             resources: sheet(
                 changes
                     .resources
@@ -290,10 +310,7 @@ pub fn run_of(text: &str) -> Result<Run> {
 
 /// A producer's message, as the outbox keeps it.
 pub fn message_text(message: &UnreadMessage) -> Result<String> {
-    serde_json::to_string(message).map_err(|cause| {
-        Error::permanent("write to the ledger", "a message cannot be written as JSON")
-            .caused_by(cause)
-    })
+    json_text(message)
 }
 
 /// A producer's message out of the outbox.

@@ -108,6 +108,8 @@ pub struct Plan {
     pub(super) cursor: Option<Cursor>,
     /// What is read instead of the source, where the run delivers refused rows.
     pub(super) supplement: Option<Box<Supplement>>,
+    /// Whether the target carries the run's own name, so that no other run can have the same.
+    is_own: bool,
     if_exists: IfExists,
     keys: BTreeMap<String, Secret>,
     quarantine: Option<Vault>,
@@ -206,6 +208,7 @@ impl Plan {
             budget: &budget,
         };
         let sink = sink::build(&sink, to, occasion)?;
+        let is_own = supplement.is_none() && sink.target().contains(&run.id.to_string());
         // Refused rows have come through the transform.
         let references = match supplement {
             None => Reference::of(&export, house, &budget, filled)?,
@@ -228,6 +231,7 @@ impl Plan {
             budget,
             cursor,
             supplement,
+            is_own,
             if_exists,
             keys: house.keys.clone(),
             quarantine: house.quarantine.clone(),
@@ -264,6 +268,7 @@ impl Plan {
             budget,
             cursor: None,
             supplement: None,
+            is_own: false,
             if_exists: IfExists::Fail,
             keys: BTreeMap::new(),
             quarantine: None,
@@ -292,11 +297,18 @@ impl Plan {
         self.uses
             .iter()
             .filter_map(|connection| Some(Need::slot(&connection.name, connection.max_runs?)))
-            .chain(self.spreads.is_none().then(|| Need::target(self.sink.target())))
+            .chain(self.spreads.is_none().then(|| self.need_of_target()))
             // What it lies beside stays as it is until it is there.
             .chain(self.beside().map(|beside| Need::target(&beside.target)))
             .chain(self.cursor().map(Need::cursor))
             .collect()
+    }
+
+    fn need_of_target(&self) -> Need {
+        match self.is_own {
+            true => Need::own_target(self.sink.target()),
+            false => Need::target(self.sink.target()),
+        }
     }
 
     fn beside(&self) -> Option<&Beside> {

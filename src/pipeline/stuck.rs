@@ -8,6 +8,7 @@ use crate::job::decision::Decision;
 use crate::job::machine::Proof;
 use crate::job::manifest::Manifest;
 use crate::job::run::{Run, State};
+use crate::job::waiting;
 use crate::sink::Holder;
 
 /// What the target of a stuck run has.
@@ -50,7 +51,7 @@ async fn ask(plan: &Plan, run: &Run) -> Result<Option<(Box<Decision>, Proof)>> {
 pub fn delivery(run: &Run, decision: &Decision) -> Result<Delivery> {
     let manifest = Manifest::parse(decision.manifest.as_bytes(), super::MANIFEST_LIMIT)?;
     // It was reserved when the run was opened, and is until the run has ended.
-    let target = run.needs.iter().find_map(|need| need.strip_prefix("target/"));
+    let target = waiting::target_of(&run.needs);
     Ok(Delivery {
         id: manifest.delivery,
         target: target.unwrap_or_default().to_owned(),

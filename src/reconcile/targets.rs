@@ -14,6 +14,7 @@ use crate::error::{Class, Error, Result};
 use crate::intake::Bound;
 use crate::job::RunId;
 use crate::job::run::{Run, State};
+use crate::job::waiting;
 use crate::ledger::Account;
 use crate::pipeline::Plan;
 
@@ -246,7 +247,7 @@ fn filled_last(Account { run, traces }: &Account) -> bool {
 
 /// Its name.
 fn target(account: &Account) -> Option<String> {
-    let of_need = || account.run.needs.iter().find_map(|need| need.strip_prefix("target/"));
+    let of_need = || waiting::target_of(&account.run.needs);
     let recorded = account.traces.delivery.as_ref().map(|delivery| delivery.target.as_str());
     recorded.or_else(of_need).map(str::to_owned)
 }

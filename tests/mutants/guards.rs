@@ -209,4 +209,11 @@ pub const MUTANTS: &[Mutant] = &[
         replace: "SET epoch",
         tests: &[LEDGER],
     },
+    Mutant {
+        guard: "the transaction that a remembered run was written by",
+        file: "src/ledger/postgres/queries/update_runs.sql",
+        find: " AND (n.was IS NULL OR r.xmin = n.was::xid)",
+        replace: "",
+        tests: &[LEDGER],
+    },
 ];

@@ -14,7 +14,7 @@ use crate::job::command::{Command, Outcome};
 use crate::job::pause::Scope;
 use crate::job::waiting::{Resource, Waiter};
 use crate::job::window::Window;
-use crate::ledger::sheet::{Named, Sheets, note_before, resources_of, run_of, targets_of};
+use crate::ledger::sheet::{self, Named, Sheets, note_before, resources_of, run_of, targets_of};
 
 /// Applies commands; with `notices`, a run that dies leaves one in the outbox. Answers also whether something was put into the outbox that is due.
 pub fn apply(
@@ -152,8 +152,8 @@ fn store(
         }
         Ok(())
     };
-    put(sql!(insert_runs), &sheets.inserted)?;
-    put(sql!(update_runs), &sheets.updated)?;
+    put(sql!(insert_runs), &sheet::inserted(changes)?)?;
+    put(sql!(update_runs), &sheet::updated(changes)?)?;
     put(sql!(put_resources), &sheets.resources)?;
     put(sql!(delete_holdings), &sheets.freed)?;
     put(sql!(insert_holdings), &sheets.taken)?;

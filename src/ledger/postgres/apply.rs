@@ -15,13 +15,15 @@ use std::time::Duration;
 use deadpool_postgres::Object;
 use futures::future::try_join_all;
 use jiff::Timestamp;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, Statement};
 use uuid::Uuid;
 
+use super::columns::{self, Column};
 use super::pool::Pool;
+use super::remembered::{Known, Remembered};
 use super::{classify, column};
 use crate::connect::postgres as server;
 use crate::error::{Class, Error, Result};
@@ -42,7 +44,7 @@ const TRIES: u32 = 8;
 /// How long is waited before that.
 const AGAIN: Backoff = Backoff { first: Duration::from_millis(8), last: Duration::from_secs(1) };
 /// How many transactions are under way at once.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 2;
 /// How a transaction begins.
 const BEGIN: &str = "BEGIN";
 /// And one of a caller who has waited for a lock already, together with others.
@@ -60,7 +62,8 @@ struct Asked {
 pub struct Group {
     pool: Pool,
     asked: Mutex<VecDeque<Asked>>,
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
+    remembered: Remembered,
     /// Whether runs that die are told of.
     notices: bool,
 }
@@ -68,22 +71,37 @@ pub struct Group {
 impl Group {
     /// Nothing is gathered yet.
     pub fn new(pool: Pool, notices: bool) -> Group {
-        let turns = Semaphore::new(AT_ONCE.min(pool.most()));
-        Group { pool, asked: Mutex::default(), turns, notices }
+        let turns = Arc::new(Semaphore::new(AT_ONCE.min(pool.most())));
+        Group { pool, asked: Mutex::default(), turns, remembered: Remembered::default(), notices }
     }
 
     /// Applies commands, together with whatever else has been asked for.
     pub async fn apply(self: &Arc<Group>, commands: Vec<Command>) -> Result<Vec<Outcome>> {
         let (answer, answered) = oneshot::channel();
         self.asked().push_back(Asked { commands, answer });
-        // One task for each caller: when its turn comes, others may have left it nothing to do.
-        let group = Arc::clone(self);
-        tokio::spawn(async move {
-            if let Ok(_turn) = group.turns.acquire().await {
-                group.turn().await;
-            }
-        });
+        // Where there is no turn, whoever has one looks again after it.
+        if let Ok(turn) = Arc::clone(&self.turns).try_acquire_owned() {
+            tokio::spawn(Arc::clone(self).take_turns(turn));
+        }
         answered.await.unwrap_or_else(|_| Err(Error::transient(DOING, "the transaction was lost")))
+    }
+
+    /// Applies what is asked for as long as there is any.
+    async fn take_turns(self: Arc<Group>, mut turn: OwnedSemaphorePermit) {
+        loop {
+            while !self.asked().is_empty() {
+                self.turn().await;
+            }
+            drop(turn);
+            // Somebody may have asked before the turn was free.
+            if self.asked().is_empty() {
+                return;
+            }
+            match Arc::clone(&self.turns).try_acquire_owned() {
+                Ok(again) => turn = again,
+                Err(_) => return,
+            }
+        }
     }
 
     fn asked(&self) -> std::sync::MutexGuard<'_, VecDeque<Asked>> {
@@ -162,7 +180,7 @@ impl Group {
         self.pool
             .lend(DOING, async |client| {
                 let prepared = Prepared::on(client).await?;
-                let applied = transact(&prepared, client, commands, begin, self.notices).await;
+                let applied = Box::pin(self.transact(&prepared, client, commands, begin)).await;
                 if applied.is_err() {
                     // Where that fails the connection has ended, and the transaction with it.
                     let _ = client.batch_execute("ROLLBACK").await;
@@ -170,6 +188,25 @@ impl Group {
                 applied
             })
             .await
+    }
+
+    async fn transact(
+        &self,
+        prepared: &Prepared,
+        client: &Object,
+        commands: &[Command],
+        begin: &str,
+    ) -> Result<Vec<Outcome>> {
+        let known = self.remembered.take(commands);
+        let Loaded { facts, xid, unread } =
+            Box::pin(load(prepared, client, commands, known, begin)).await?;
+        let mut book = Book::new(facts);
+        let outcomes = commands.iter().map(|command| book.apply(command.clone())).collect();
+        let changes = book.close();
+        Box::pin(store(prepared, client, &changes, &unread, self.notices)).await?;
+        self.remembered.keep(changes.inserted, &xid);
+        self.remembered.keep(changes.updated, &xid);
+        Ok(outcomes)
     }
 }
 
@@ -183,13 +220,15 @@ fn was_locked_out(error: &Error) -> bool {
     state(error) == Some(&SqlState::LOCK_NOT_AVAILABLE)
 }
 
-/// A deadlock, a serialization failure, or two that accepted one key at once: starting again
-/// finds what the other did.
+/// A deadlock, a serialization failure, two that accepted one key at once, or a run that is not as it was
+/// remembered: starting again finds what the other did.
 fn lost_a_race(error: &Error) -> bool {
     let Some(state) = state(error) else { return false };
     let key_race = *state == SqlState::UNIQUE_VIOLATION
         && error.context().contains(&("constraint", "runs_key_edition_key".to_owned()));
     key_race
+        // How update_runs.sql fails.
+        || *state == SqlState::DIVISION_BY_ZERO
         || *state == SqlState::T_R_DEADLOCK_DETECTED
         || *state == SqlState::T_R_SERIALIZATION_FAILURE
 }
@@ -202,7 +241,7 @@ macro_rules! statements {
 
         impl Prepared {
             async fn on(client: &Object) -> Result<Prepared> {
-                let texts = ["SELECT clock_timestamp()", $(sql!($name)),*];
+                let texts = ["SELECT clock_timestamp(), pg_current_xact_id()::xid::text", $(sql!($name)),*];
                 let prepared = try_join_all(texts.map(|sql| client.prepare_cached(sql)))
                     .await
                     .map_err(|e| classify(DOING, e))?;
@@ -246,18 +285,13 @@ statements!(
     put_outbox,
 );
 
-async fn transact(
-    prepared: &Prepared,
-    client: &Object,
-    commands: &[Command],
-    begin: &str,
-    notices: bool,
-) -> Result<Vec<Outcome>> {
-    let facts = Box::pin(load(prepared, client, commands, begin)).await?;
-    let mut book = Book::new(facts);
-    let outcomes = commands.iter().map(|command| book.apply(command.clone())).collect();
-    Box::pin(store(prepared, client, book.close(), notices)).await?;
-    Ok(outcomes)
+/// What a transaction reads in its beginning.
+struct Loaded {
+    facts: Facts,
+    /// What the server calls it.
+    xid: String,
+    /// By which transactions those runs were written that were not read.
+    unread: BTreeMap<RunId, String>,
 }
 
 type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
@@ -287,33 +321,38 @@ async fn load(
     prepared: &Prepared,
     client: &Object,
     commands: &[Command],
+    known: Vec<Known>,
     begin: &str,
-) -> Result<Facts> {
-    let named = Named::of(commands);
+) -> Result<Loaded> {
+    let mut named = Named::of(commands);
+    for known in &known {
+        named.runs.remove(&known.run.id);
+    }
     let runs: Vec<Uuid> = named.runs.iter().map(|run| run.0).collect();
     let keys: Vec<&String> = named.keys.iter().collect();
     let exports: Vec<&String> = named.exports.iter().collect();
     let named_runs: Params = &[&runs, &keys];
     let named_exports: Params = &[&exports];
+    let any = !runs.is_empty() || !keys.is_empty() || !named.before.is_empty();
     // Whoever looks at other runs locks them too, all in one order with its own.
     let (before, starts, ends) = columns_of(&named.before);
     let and_before: Params = &[&runs, &keys, &before, &starts, &ends];
     let lock = match before.is_empty() {
-        true => query(client, &prepared.lock_runs, named_runs),
-        false => query(client, &prepared.lock_runs_and_before, and_before),
+        true => query_if(any, client, &prepared.lock_runs, named_runs),
+        false => query_if(any, client, &prepared.lock_runs_and_before, and_before),
     };
     // The clock is read under the locks.
     let ((), _, rows, active, pauses, clock) = tokio::try_join!(
         biased;
         control(client, begin),
         lock,
-        query(client, &prepared.load_runs, named_runs),
+        query_if(any, client, &prepared.load_runs, named_runs),
         query_if(!exports.is_empty(), client, &prepared.load_active, named_exports),
         query_if(named.pauses, client, &prepared.load_pauses, &[]),
         query(client, &prepared.clock, &[]),
     )?;
-    let now = match clock.first() {
-        Some(row) => column(row, 0)?,
+    let (now, xid) = match clock.first() {
+        Some(row) => (column(row, 0)?, column(row, 1)?),
         None => return Err(Error::transient(DOING, "the server did not tell its time")),
     };
     let mut facts = Facts { now, ..Facts::default() };
@@ -332,8 +371,16 @@ async fn load(
         let scope = Scope::of(column(row, 0)?, column(row, 1)?);
         facts.pauses.extend(scope.map(|scope| scope.resource()));
     }
+    let mut unread = BTreeMap::new();
+    for Known { run, written_by } in known {
+        // What was read for another command's key is newer.
+        if facts.runs.iter().all(|read| read.id != run.id) {
+            unread.insert(run.id, written_by);
+            facts.runs.push(run);
+        }
+    }
     load_resources(prepared, client, &named, commands.len(), &mut facts).await?;
-    Ok(facts)
+    Ok(Loaded { facts, xid, unread })
 }
 
 /// Predecessors, as three arrays.
@@ -420,22 +467,34 @@ async fn load_resources(
 async fn store(
     prepared: &Prepared,
     client: &Object,
-    changes: Changes,
+    changes: &Changes,
+    unread: &BTreeMap<RunId, String>,
     notices: bool,
 ) -> Result<()> {
-    let sheets = Sheets::of(&changes, notices)?;
+    let sheets = Sheets::of(changes, notices)?;
     let put = async |statement: &Statement, sheet: Option<&String>| -> Result<()> {
         if let Some(sheet) = sheet {
             client.execute(statement, &[&Json(sheet)]).await.map_err(|e| classify(DOING, e))?;
         }
         Ok(())
     };
+    let put_runs = async |statement: &Statement, columns: Option<Vec<Column<'_>>>| -> Result<()> {
+        if let Some(columns) = columns {
+            let params = columns.iter().map(|column| &**column as &(dyn ToSql + Sync));
+            let params: Vec<_> = params.collect();
+            client.execute(statement, &params).await.map_err(|e| classify(DOING, e))?;
+        }
+        Ok(())
+    };
+    let Changes { inserted, updated, .. } = changes;
+    let inserted = (!inserted.is_empty()).then(|| columns::whole(inserted)).transpose()?;
+    let updated = (!updated.is_empty()).then(|| columns::changed(updated, unread)).transpose()?;
     // In this order: runs before what refers to them, and what is taken away before what takes its
     // place. Where one fails the server refuses the rest, and COMMIT rolls back.
     tokio::try_join!(
         biased;
-        put(&prepared.insert_runs, sheets.inserted.as_ref()),
-        put(&prepared.update_runs, sheets.updated.as_ref()),
+        put_runs(&prepared.insert_runs, inserted),
+        put_runs(&prepared.update_runs, updated),
         put(&prepared.delete_holdings, sheets.freed.as_ref()),
         put(&prepared.end_attempts, sheets.ended.as_ref()),
         put(&prepared.delete_waiters, sheets.unparked.as_ref()),

@@ -10,6 +10,7 @@ macro_rules! sql {
 }
 
 mod apply;
+mod columns;
 mod definitions;
 mod evidence;
 mod examine;
@@ -18,6 +19,7 @@ mod notices;
 mod outbox;
 mod pauses;
 mod pool;
+mod remembered;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -227,6 +227,75 @@ async fn of_several_workers_that_accept_one_key_at_once_one_makes_the_run() {
     .await;
 }
 
+/// What a process remembers of a run that it works on is not believed where somebody else has changed the
+/// run: another worker that took it over, or an operator.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_remembered_run_that_somebody_has_changed_is_read_again() {
+    use bed::{accept, cancel, decision, opened, order, record};
+    use longshore::job::command::{Command, Outcome};
+    use longshore::job::machine::{Proof, Refusal};
+    use longshore::job::run::State;
+    use longshore::ledger::Ledger;
+    use longshore::ledger::postgres::{PostgresLedger, migrate};
+
+    bed::in_schema(|url| async move {
+        migrate(&url, None).await.unwrap();
+        let [ours, theirs] = [4, 4].map(|most| PostgresLedger::open(&url, None, most).unwrap());
+        let definition = [bed::definition("orders", "d1")];
+        ours.activate(&definition, false, "test", "", false).await.unwrap();
+        // As workers do: accepted and opened in one transaction.
+        let begin = async |key: &str| {
+            let accept = accept(order(key));
+            let Command::Accept { id, .. } = &accept else { panic!("{accept:?}") };
+            let open = bed::open(*id, &[]);
+            opened(ours.apply(vec![accept, open]).await.unwrap().pop().unwrap()).run.id
+        };
+        let decide =
+            |run, fence, manifest| Command::Decide { run, fence, decision: decision(manifest) };
+        let client = bed::client(&url).await;
+
+        let cancelled = begin("cancelled").await;
+        let taken = begin("taken").await;
+        let untouched = begin("untouched").await;
+        assert!(matches!(
+            theirs.apply(vec![cancel(cancelled)]).await.unwrap()[0],
+            Outcome::Done(_)
+        ));
+        let expire = "UPDATE runs SET heartbeat = now() - interval '1 s' WHERE key = 'taken'";
+        client.execute(expire, &[]).await.unwrap();
+        let mut open = bed::open(taken, &[]);
+        if let Command::Open(open) = &mut open {
+            open.worker = "other".to_owned();
+        }
+        let other = opened(theirs.apply(vec![open]).await.unwrap().remove(0)).run;
+        assert_eq!(other.fence, 2);
+
+        // One of a batch that is not as it was remembered keeps no other from its answer.
+        let late = [cancelled, taken, untouched].map(|run| decide(run, 1, "ours"));
+        let told = ours.apply(late.to_vec()).await.unwrap();
+        let [first, second, third] = told.as_slice() else { panic!("{told:?}") };
+        assert!(matches!(first, Outcome::Refused(Refusal::Stands(State::Closing))), "{first:?}");
+        assert!(matches!(second, Outcome::Refused(_)), "{second:?}");
+        assert!(matches!(third, Outcome::Done(_)), "{third:?}");
+
+        let decided = theirs.apply(vec![decide(taken, 2, "theirs")]).await.unwrap();
+        assert!(matches!(decided[0], Outcome::Done(_)), "{decided:?}");
+        let stale = ours.apply(vec![record(taken, "ours", Proof::Decision)]).await.unwrap();
+        assert!(matches!(stale[0], Outcome::Refused(Refusal::OtherDecision)), "{stale:?}");
+        let recorded = [
+            ours.apply(vec![record(untouched, "ours", Proof::Decision)]).await.unwrap().remove(0),
+            theirs.apply(vec![record(taken, "theirs", Proof::Decision)]).await.unwrap().remove(0),
+        ];
+        for outcome in recorded {
+            let run = bed::done(outcome);
+            let stored = ours.run(run.id).await.unwrap().unwrap();
+            assert_eq!((run.state, &stored), (State::Done, &run));
+        }
+        assert_eq!(ours.run(cancelled).await.unwrap().unwrap().state, State::Closing);
+    })
+    .await;
+}
+
 /// Those whose runs somebody else has locked wait for that together, and not one after the other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_many_who_are_locked_out_none_waits_for_all_the_others() {

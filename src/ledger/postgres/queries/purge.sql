@@ -23,5 +23,9 @@ WITH old AS (
     WHERE skipped.why <> 'done'
 ), letters AS (
     DELETE FROM outbox WHERE run IN (SELECT id FROM old)
+), attempts AS (
+    DELETE FROM attempts WHERE run IN (SELECT id FROM old)
+), deliveries AS (
+    DELETE FROM deliveries WHERE run IN (SELECT id FROM old)
 )
 DELETE FROM runs WHERE id IN (SELECT id FROM old)

@@ -351,8 +351,10 @@ pub async fn a_superseded_run_is_cancelled(bed: Bed) {
     let (old, fence) = bed.running("k", &[]).await;
     let queued = bed.queued("k2").await;
     let (new, _) = bed.committing("other").await;
-    bed.sql(&format!("UPDATE runs SET key = 'k', edition = 2 WHERE id = '{queued}'")).await;
-    bed.sql(&format!("UPDATE runs SET key = 'k', edition = 3 WHERE id = '{new}'")).await;
+    // A first edition that is not done has none after it.
+    bed.sql(&format!("UPDATE runs SET edition = 2 WHERE id = '{old}'")).await;
+    bed.sql(&format!("UPDATE runs SET key = 'k', edition = 3 WHERE id = '{queued}'")).await;
+    bed.sql(&format!("UPDATE runs SET key = 'k', edition = 4 WHERE id = '{new}'")).await;
     let late = Command::Decide { run: old, fence, decision: decision("m") };
     assert_eq!(refused(bed.apply(late).await), Refusal::Superseded);
     let run = bed.run(old).await;
