@@ -3,21 +3,24 @@
 mod cursor;
 pub mod decode;
 mod numeric;
+mod reading;
+mod snapshot;
 mod tables;
 
 use std::collections::HashSet;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use arrow::datatypes::{DECIMAL256_MAX_PRECISION, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use futures::{StreamExt, stream};
+use tokio_postgres::Column;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{Kind, Type};
-use tokio_postgres::{Column, CopyOutStream};
 
 use self::cursor::Cursor;
 use self::decode::{Decoder, Wire};
+use self::reading::Reading;
+use self::snapshot::Look;
 use super::{Fresh, Promised, Since, Source, SourceConfig, sql};
 use crate::budget::Budget;
 use crate::connect::Connection;
@@ -26,7 +29,7 @@ use crate::connect::sql::quote;
 use crate::error::{Class, Error, Result};
 use crate::format::FieldType;
 use crate::job::param::Bindings;
-use crate::rows::{Batch, Rows};
+use crate::rows::Rows;
 
 const READ: &str = "read from PostgreSQL";
 
@@ -49,13 +52,22 @@ pub(super) struct PostgresSource {
     budget: Budget,
 }
 
-/// The statement to COPY, and how its columns are read.
+/// The SELECT to COPY, and how its columns are read.
 struct Plan {
-    statement: String,
+    select: String,
     schema: SchemaRef,
     wires: Vec<Wire>,
     /// Whether the server prints values as text.
     prints: bool,
+}
+
+/// What was planned, in the transaction that it is read in.
+struct Opened {
+    client: Client,
+    plan: Plan,
+    /// Of a cursor: how far it goes.
+    to: Option<String>,
+    snapshot: String,
 }
 
 impl PostgresSource {
@@ -71,16 +83,6 @@ impl PostgresSource {
     /// The SELECT, with its `:name` parameters.
     fn template(&self) -> String {
         sql::trimmed(&sql::select(&self.config)).to_owned()
-    }
-
-    /// Opens the one transaction that everything is read in.
-    async fn begin(&self) -> Result<Client> {
-        let client = connect(&self.connection, "source").await?;
-        client
-            .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            .await
-            .map_err(|error| classify(READ, error))?;
-        Ok(client)
     }
 
     /// Plans in the transaction: the locks that planning takes keep the table as it is until the
@@ -103,52 +105,61 @@ impl PostgresSource {
         // within WITH either, and no SHOW or EXPLAIN, which have columns too.
         let within = format!("SELECT FROM (\n{}\n) AS q", sql::render(template, bindings)?);
         match client.prepare(&within).await {
-            Ok(_) => Ok(plan),
+            Ok(_) => {}
             Err(error) if error.code().is_some_and(is_of_the_form) => {
-                Err(Error::permanent(READ, "the SQL is not a query that only reads")
-                    .help("Write a SELECT, VALUES or TABLE, with or without WITH before it."))
+                return Err(Error::permanent(READ, "the SQL is not a query that only reads")
+                    .help("Write a SELECT, VALUES or TABLE, with or without WITH before it."));
             }
-            Err(error) => Err(classify_sql(READ, error, &within, template)),
+            Err(error) => return Err(classify_sql(READ, error, &within, template)),
+        }
+        // To prepare takes the locks of tables and of what views read, but not those of partitions.
+        let explain = format!("EXPLAIN\n{}", plan.select);
+        client.batch_execute(&explain).await.map_err(|error| classify(READ, error))?;
+        Ok(plan)
+    }
+
+    /// Opens the one transaction that everything is read in: all rows, or what is new by the cursor.
+    async fn open(&self, bindings: &Bindings, since: Option<&Since>) -> Result<Opened> {
+        let client = connect(&self.connection, "source").await?;
+        let mut begun = 0;
+        loop {
+            snapshot::begin(&client, &self.config).await?;
+            begun += 1;
+            let (template, to) = match since {
+                Some(since) => self.fresh(&client, bindings, since).await?,
+                None => (self.template(), None),
+            };
+            let plan = self.plan(&client, &template, bindings).await?;
+            match snapshot::look(&client).await? {
+                Look::Sound(snapshot) => return Ok(Opened { client, plan, to, snapshot }),
+                Look::Past(error) if begun == snapshot::TRIES => return Err(error),
+                Look::Past(_) => {
+                    let ended = client.batch_execute("ROLLBACK").await;
+                    ended.map_err(|error| classify(READ, error))?;
+                }
+            }
         }
     }
 
-    async fn open(&self, bindings: &Bindings) -> Result<(Client, Plan)> {
-        let client = self.begin().await?;
-        let plan = self.plan(&client, &self.template(), bindings).await?;
-        Ok((client, plan))
-    }
-
-    /// Opens what is new by the cursor, and tells how far that goes.
-    async fn open_since(
+    /// The SELECT of what is new by the cursor, and how far that goes.
+    async fn fresh(
         &self,
+        client: &Client,
         bindings: &Bindings,
         since: &Since,
-    ) -> Result<(Client, Plan, Option<String>)> {
+    ) -> Result<(String, Option<String>)> {
         let config = self.config.cursor.as_ref().ok_or_else(super::cursor::none)?;
-        let client = self.begin().await?;
-        let cursor = Cursor::find(&client, config, &self.config, bindings).await?;
+        let cursor = Cursor::find(client, config, &self.config, bindings).await?;
         let range = cursor.range(since).await?;
-        let template = sql::select_where(&self.config, None, &range.conditions);
-        let plan = self.plan(&client, &template, bindings).await?;
-        Ok((client, plan, range.to))
+        Ok((sql::select_where(&self.config, None, &range.conditions), range.to))
     }
 
     /// Starts to read what was planned.
-    async fn rows(&self, client: Client, plan: Plan) -> Result<Rows> {
-        let snapshot = client
-            .query_one("SELECT pg_current_snapshot()::text", &[])
-            .await
-            .and_then(|row| row.try_get::<_, String>(0))
-            .map_err(|error| self.named(classify(READ, error)))?;
-        let reading = Reading {
-            decoder: Decoder::new(plan.schema.clone(), &plan.wires)
-                .within(&self.budget)
-                .map_err(|error| self.named(error))?,
-            budget: self.budget.clone(),
-            client,
-            statement: plan.statement,
-            copy: None,
-        };
+    fn rows(&self, opened: Opened) -> Result<Rows> {
+        let Opened { client, plan, snapshot, .. } = opened;
+        let decoder = Decoder::new(plan.schema.clone(), &plan.wires).within(&self.budget);
+        let decoder = decoder.map_err(|error| self.named(error))?;
+        let reading = Reading::new(client, &plan.select, decoder, self.budget.clone());
         let name = self.connection.name.clone();
         let stream = stream::try_unfold(Some(reading), async |reading| match reading {
             Some(reading) => reading.next().await,
@@ -171,61 +182,23 @@ impl Source for PostgresSource {
     }
 
     async fn schema(&self, bindings: &Bindings) -> Result<SchemaRef> {
-        let (client, plan) = self.open(bindings).await.map_err(|error| self.named(error))?;
+        let opened = self.open(bindings, None).await.map_err(|error| self.named(error))?;
         if let Some(config) = &self.config.cursor {
-            let found = Cursor::find(&client, config, &self.config, bindings).await;
+            let found = Cursor::find(&opened.client, config, &self.config, bindings).await;
             found.map_err(|error| self.named(error))?;
         }
-        client.close().await;
-        Ok(plan.schema)
+        opened.client.close().await;
+        Ok(opened.plan.schema)
     }
 
     async fn read(&self, bindings: &Bindings) -> Result<Rows> {
-        let (client, plan) = self.open(bindings).await.map_err(|error| self.named(error))?;
-        self.rows(client, plan).await
+        self.rows(self.open(bindings, None).await.map_err(|error| self.named(error))?)
     }
 
     async fn read_since(&self, bindings: &Bindings, since: &Since) -> Result<Fresh> {
-        let opened = self.open_since(bindings, since).await;
-        let (client, plan, to) = opened.map_err(|error| self.named(error))?;
-        Ok(Fresh { rows: self.rows(client, plan).await?, to })
-    }
-}
-
-/// A read under way. Dropping it cancels the COPY at the server, through [`Client`].
-struct Reading {
-    copy: Option<Pin<Box<CopyOutStream>>>,
-    client: Client,
-    statement: String,
-    decoder: Decoder,
-    budget: Budget,
-}
-
-impl Reading {
-    /// The next batch, and what is left to read after it.
-    async fn next(mut self) -> Result<Option<(Batch, Option<Reading>)>> {
-        let copy = match &mut self.copy {
-            Some(copy) => copy,
-            None => {
-                let copy = self.client.copy_out(&self.statement).await;
-                self.copy.insert(Box::pin(copy.map_err(|error| classify(READ, error))?))
-            }
-        };
-        while let Some(message) = copy.next().await {
-            self.decoder.take(&message.map_err(|error| classify(READ, error))?)?;
-            if self.decoder.is_full() {
-                let batch = self.decoder.finish()?.charged(&self.budget)?;
-                return Ok(Some((batch, Some(self))));
-            }
-        }
-        let last = match self.decoder.is_empty() {
-            true => None,
-            false => Some(self.decoder.finish()?.charged(&self.budget)?),
-        };
-        drop(self.copy);
-        self.client.batch_execute("COMMIT").await.map_err(|error| classify(READ, error))?;
-        self.client.close().await;
-        Ok(last.map(|batch| (batch, None)))
+        let opened = self.open(bindings, Some(since)).await;
+        let mut opened = opened.map_err(|error| self.named(error))?;
+        Ok(Fresh { to: opened.to.take(), rows: self.rows(opened)? })
     }
 }
 
@@ -279,12 +252,7 @@ fn plan(sql: String, columns: &[Column], promised: &Promised) -> Result<Plan> {
         true => format!("SELECT {} FROM (\n{sql}\n) AS q", expressions.join(", ")),
         false => sql,
     };
-    Ok(Plan {
-        statement: format!("COPY (\n{select}\n) TO STDOUT (FORMAT binary)"),
-        schema: Arc::new(Schema::new(fields)),
-        wires,
-        prints,
-    })
+    Ok(Plan { select, schema: Arc::new(Schema::new(fields)), wires, prints })
 }
 
 /// Refuses to have values printed that would not read back as themselves. The settings are left as they

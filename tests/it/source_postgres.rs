@@ -1,5 +1,7 @@
 //! PostgreSQL as a source, against a real server.
 
+mod snapshot;
+
 use std::time::{Duration, Instant};
 
 use arrow::array::{Array, AsArray, RecordBatch};

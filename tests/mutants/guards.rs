@@ -24,6 +24,7 @@ const FILES: &[&str] = &["--lib", "sink::files"];
 const POSTGRES: &[&str] = &["--test", "it", "sink_postgres"];
 const SQLITE: &[&str] = &["--test", "it", "sink_sqlite"];
 const CURSORS: &[&str] = &["--test", "it", "cursors"];
+const SNAPSHOT: &[&str] = &["--test", "it", "source_postgres::snapshot"];
 
 pub const MUTANTS: &[Mutant] = &[
     Mutant {
@@ -215,5 +216,19 @@ pub const MUTANTS: &[Mutant] = &[
         find: " AND (n.was IS NULL OR r.xmin = n.was::xid)",
         replace: "",
         tests: &[LEDGER],
+    },
+    Mutant {
+        guard: "the lock before the snapshot",
+        file: "src/source/postgres/snapshot.rs",
+        find: "        && is_lockable(client",
+        replace: "        && !LEFT_OUT\n        && is_lockable(client",
+        tests: &[SNAPSHOT],
+    },
+    Mutant {
+        guard: "the look at what is locked",
+        file: "src/source/postgres/snapshot.rs",
+        find: "        Some(tables) => Look::Past(outdated(&tables)),\n        None => ",
+        replace: "        Some(tables) if !LEFT_OUT => Look::Past(outdated(&tables)),\n        _ => ",
+        tests: &[SNAPSHOT],
     },
 ];
