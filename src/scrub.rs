@@ -310,6 +310,9 @@ mod tests {
             form in 0..12usize,
             after in "( (\\PC|\n){0,40})?",
         ) {
+            // What contains a name is taken for one where a value follows it, by the rule above.
+            let lower = secret.to_lowercase();
+            prop_assume!(!SECRET_NAMES.iter().any(|name| lower.contains(name)));
             let middle = match form {
                 0 => format!(" amqp://me:{secret}@host"),
                 1 => format!(" https://{secret}@host/path"),

@@ -49,7 +49,7 @@ pub struct Options {
     #[arg(long, default_value_t = 1_000_000)]
     pub history: u64,
     /// How many jobs each worker works on at once.
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 512)]
     pub concurrency: u16,
     /// Leaves the other systems out.
     #[arg(long)]

@@ -119,7 +119,7 @@ fn color(column: &str, word: &str) -> Option<Color> {
     match word {
         "done" | "new" | "ok" => Some(Color::Green),
         "dead" | "expired" | "conflict" | "retired" | "error" | "away" => Some(Color::Red),
-        "waiting" | "running" | "committing" | "closing" | "changed" | "warning" => {
+        "waiting" | "running" | "fanned" | "committing" | "closing" | "changed" | "warning" => {
             Some(Color::Yellow)
         }
         _ => None,

@@ -142,7 +142,7 @@ impl Pause {
         let until = until(&pause, at);
         if self.dry_run {
             let standing = ledger.pauses().await?.into_iter().find(|one| one.scope == pause.scope);
-            let running = open(&*ledger, &pause.scope, &[State::Running]).await?;
+            let running = open(&*ledger, &pause.scope, &[State::Running, State::Fanned]).await?;
             let queued = open(&*ledger, &pause.scope, &[State::Queued]).await?;
             if context.out.json {
                 let mut object = object(&pause);

@@ -211,7 +211,7 @@ pub async fn tell_interrupted(ledger: &Arc<dyn Ledger>, config: &Config, runs: &
                     "{}: {}: not done; the next worker goes on with it{}",
                     run.state,
                     enqueue::ending(&run, &definitions).await,
-                    if run.state == State::Queued || run.state == State::Running {
+                    if matches!(run.state, State::Queued | State::Running | State::Fanned) {
                         ", unless it is cancelled"
                     } else {
                         ""

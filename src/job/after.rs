@@ -183,10 +183,10 @@ mod tests {
 
     #[test]
     fn every_run_counts_by_its_newest_edition() {
-        use State::{Cancelled, Closing, Committing, Dead, Done, Expired, Queued, Running};
+        use State::{Cancelled, Closing, Committing, Dead, Done, Expired, Fanned, Queued, Running};
         let runs = |runs: &[(&str, i32, State)]| found(&known(runs, None));
         assert_eq!(runs(&[]), ('w', 'w'));
-        for open in [Queued, Running, Committing, Closing] {
+        for open in [Queued, Running, Fanned, Committing, Closing] {
             assert_eq!(runs(&[("a", 1, open)]), ('w', 'w'));
             assert_eq!(runs(&[("a", 1, Done), ("b", 1, open)]), ('w', 'w'));
             assert_eq!(runs(&[("a", 1, Done), ("a", 2, open)]), ('w', 'w'));

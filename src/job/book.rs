@@ -9,7 +9,9 @@ mod cleaning;
 mod editions;
 mod operator;
 mod quarantine;
+mod recording;
 mod resources;
+mod splits;
 mod spread;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,11 +23,11 @@ use self::after::Ahead;
 use super::RunId;
 use super::after::{Known, Predecessor};
 use super::changes::{AttemptEnded, AttemptOpened, Audit, Changes, Facts, WakeUp};
-use super::command::{Command, Delivery, Open, Opened, Outcome};
-use super::decision::{CursorMove, Decision};
-use super::machine::{self, Closed, Proof, Refusal};
+use super::command::{Command, Open, Opened, Outcome};
+use super::machine::{self, Closed, Refusal};
 use super::pause;
 use super::run::{End, Failure, Order, Run, State};
+use super::split::Split;
 use super::waiting::{self, Need, Resource};
 use crate::error::Class;
 
@@ -37,6 +39,7 @@ pub const CLEAN_AGAIN: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct Book {
     now: Timestamp,
     runs: BTreeMap<RunId, Run>,
+    splits: BTreeMap<(RunId, i32), Split>,
     latest: BTreeMap<String, RunId>,
     superseded: BTreeSet<RunId>,
     resources: BTreeMap<String, Resource>,
@@ -47,6 +50,7 @@ pub struct Book {
     before: BTreeMap<String, Known>,
     new: BTreeSet<RunId>,
     touched: BTreeSet<RunId>,
+    touched_splits: BTreeSet<(RunId, i32)>,
     changes: Changes,
 }
 
@@ -61,6 +65,7 @@ impl Book {
         Book {
             now: facts.now,
             runs: facts.runs.into_iter().map(|run| (run.id, run)).collect(),
+            splits: facts.splits.into_iter().map(|one| ((one.run, one.split), one)).collect(),
             latest: latest.into_iter().map(|(key, (_, id))| (key, id)).collect(),
             superseded: facts.superseded,
             resources: facts.resources,
@@ -71,6 +76,7 @@ impl Book {
             before: facts.before,
             new: BTreeSet::new(),
             touched: BTreeSet::new(),
+            touched_splits: BTreeSet::new(),
             changes: Changes::default(),
         }
     }
@@ -157,6 +163,14 @@ impl Book {
             }
             Command::Discard { run, how, by, reason } => self.discard(run, how, &by, &reason),
             Command::Spread { run, fence, orders } => self.spread(run, fence, orders),
+            Command::Fan { run, fence, snapshot, reads, lease } => {
+                self.fan(run, fence, *snapshot, reads, lease)
+            }
+            Command::Hold { run, epoch, fence, lease } => {
+                let now = self.now;
+                self.change(run, |run| machine::hold(run, epoch, fence, lease, now))
+            }
+            Command::Split { of, event } => self.split(of, event),
             Command::MoveCursor { name, to, by, reason } => self.move_cursor(name, to, by, reason),
             Command::Clean { run } => self.clean(run),
             Command::Unpark { run } => self.unpark(run),
@@ -178,6 +192,9 @@ impl Book {
                 };
                 list.push(run);
             }
+        }
+        for split in &self.touched_splits {
+            self.changes.splits.extend(self.splits.remove(split));
         }
         self.changes
     }
@@ -233,7 +250,7 @@ impl Book {
         // Whoever had it, in whatever state, has left no outcome.
         let crashed = run.heartbeat.is_some();
         let silent = run.worker.clone().filter(|_| crashed);
-        let (old_fence, old_failure) = (run.fence, run.failure.clone());
+        let (old_fence, old_failure, was) = (run.fence, run.failure.clone(), run.state);
         machine::reckon(run, ask.attempts, superseded, now);
         if crashed {
             let failure = run.failure.clone().filter(|new| Some(new) != old_failure.as_ref());
@@ -290,7 +307,9 @@ impl Book {
             fence: run.fence,
             epoch: run.epoch,
             worker: ask.worker.clone(),
+            split: None,
         });
+        self.leave_fanned(ask.run, was, run.epoch);
         self.opened(ask, silent)
     }
 
@@ -301,82 +320,7 @@ impl Book {
         };
         let cursor = ask.cursor.and_then(|name| self.cursors.get(&name).cloned());
         let predecessor = ask.target.and_then(|target| self.heads.get(&target).cloned());
-        Outcome::Opened(Box::new(Opened { run, cursor, predecessor, silent }))
-    }
-
-    fn record(
-        &mut self,
-        id: RunId,
-        decision: Decision,
-        proof: Proof,
-        delivery: Delivery,
-    ) -> Outcome {
-        let Some(run) = self.runs.get(&id) else {
-            return Outcome::Refused(Refusal::NoRun);
-        };
-        let already = run.state == State::Done;
-        let moved = decision.cursor.clone();
-        let mut run = run.clone();
-        if let Err(refusal) = machine::record(&mut run, decision, proof, self.now) {
-            return Outcome::Refused(refusal);
-        }
-        if let Some(step) = moved.as_ref().filter(|_| !already) {
-            // Under the reservation nobody else moves it: this is an assertion.
-            if self.cursors.get(&step.name) != step.from.as_ref() {
-                return Outcome::Refused(Refusal::CursorMoved);
-            }
-        }
-        if !already {
-            let fence = run.fence;
-            self.runs.insert(id, run.clone());
-            self.supersede(&run);
-            // Where nothing was new it stays where it is, moved by whoever moved it last.
-            let is_new = |step: &CursorMove| {
-                step.from.as_ref() != Some(&step.to) || !delivery.files.is_empty()
-            };
-            if let Some(step) = moved.filter(is_new) {
-                self.cursors.insert(step.name.clone(), step.to.clone());
-                self.changes.forgotten.remove(&step.name);
-                if !delivery.files.is_empty() {
-                    self.changes.files.push((step.name.clone(), id, delivery.files.clone()));
-                }
-                self.changes.cursors.insert(step.name, (step.to, Some(id)));
-            }
-            self.heads.insert(delivery.target.clone(), delivery.manifest_sha256.clone());
-            self.changes.deliveries.push((id, delivery));
-            self.touched.insert(id);
-            self.ended(id, fence);
-        }
-        Outcome::Done(Box::new(run))
-    }
-
-    fn move_cursor(
-        &mut self,
-        name: String,
-        to: Option<String>,
-        by: String,
-        reason: String,
-    ) -> Outcome {
-        let holders = self.resources.get(&name).map(|cursor| &cursor.holders);
-        if let Some(run) = holders.and_then(|holders| holders.first()) {
-            return Outcome::Refused(Refusal::Reserved(*run));
-        }
-        let action = if to.is_some() { "set cursor" } else { "reset cursor" };
-        let subject = name.clone();
-        self.changes.audit.push(Audit { by, action: action.to_owned(), subject, reason });
-        Outcome::Moved(match to {
-            Some(to) => {
-                self.changes.forgotten.remove(&name);
-                self.changes.cursors.insert(name.clone(), (to.clone(), None));
-                self.cursors.insert(name, to)
-            }
-            None => {
-                self.changes.cursors.remove(&name);
-                self.changes.files.retain(|(cursor, ..)| *cursor != name);
-                self.changes.forgotten.insert(name.clone());
-                self.cursors.remove(&name)
-            }
-        })
+        Outcome::Opened(Box::new(Opened { run, cursor, predecessor, silent, split: None }))
     }
 
     fn retry(
@@ -483,13 +427,16 @@ impl Book {
         let Some(run) = self.runs.get_mut(&id) else {
             return Outcome::Refused(Refusal::NoRun);
         };
-        match change(run) {
+        let (was, epoch) = (run.state, run.epoch);
+        let outcome = match change(run) {
             Ok(()) => {
                 self.touched.insert(id);
                 Outcome::Done(Box::new(run.clone()))
             }
             Err(refusal) => Outcome::Refused(refusal),
-        }
+        };
+        self.leave_fanned(id, was, epoch);
+        outcome
     }
 
     fn failure(&self, (class, message): (Class, String)) -> Failure {

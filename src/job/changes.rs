@@ -11,6 +11,7 @@ use super::after::Known;
 use super::command::Delivery;
 use super::manifest::SourceFile;
 use super::run::{Failure, Run};
+use super::split::Split;
 use super::waiting::{Resource, Waiter};
 
 /// What a batch of commands concerns, as it stands under the ledger's locks.
@@ -20,7 +21,9 @@ pub struct Facts {
     pub now: Timestamp,
     /// The runs that are named, and the latest edition of every key that is.
     pub runs: Vec<Run>,
-    /// Those of them whose key has a newer edition that is committing or done.
+    /// The splits that are named, of whichever epoch they are.
+    pub splits: Vec<Split>,
+    /// Those of the runs whose key has a newer edition that is committing or done.
     pub superseded: BTreeSet<RunId>,
     /// The resources that the runs and the commands name.
     pub resources: BTreeMap<String, Resource>,
@@ -44,6 +47,10 @@ pub struct Changes {
     pub inserted: Vec<Run>,
     /// Runs that have changed.
     pub updated: Vec<Run>,
+    /// Runs that were divided anew: the splits that they had go, before these are stored.
+    pub refanned: BTreeSet<RunId>,
+    /// Splits that are new or have changed.
+    pub splits: Vec<Split>,
     /// Resources with their capacity, which must be there.
     pub resources: BTreeMap<String, u32>,
     /// Holdings that are new.
@@ -60,6 +67,14 @@ pub struct Changes {
     pub cleanings: BTreeMap<RunId, WakeUp>,
     /// Runs whose wake-ups are to be deleted.
     pub unwoken: BTreeSet<RunId>,
+    /// Wake-ups for splits, by run and number, replacing those that are there.
+    pub split_wakes: BTreeMap<(RunId, i32), WakeUp>,
+    /// Splits whose wake-ups are to be deleted.
+    pub unwoken_splits: BTreeSet<(RunId, i32)>,
+    /// Runs whose splits up to this epoch are of no use any more: before new ones are stored, their
+    /// wake-ups are to be deleted; and after all else their attempts that have no outcome end as
+    /// `abandoned`.
+    pub forsaken: BTreeMap<RunId, i32>,
     /// Runs whose dead letters, if they are still there, are to be deleted.
     pub unlettered: BTreeSet<RunId>,
     /// Runs (with epoch) whose dead letter goes into the outbox.
@@ -83,7 +98,8 @@ pub struct Changes {
 impl Changes {
     /// Whether something goes into the outbox that is due by `now`.
     pub fn posts(&self, now: Timestamp) -> bool {
-        !self.letters.is_empty() || self.wakes.values().any(|wake| wake.at <= now)
+        let mut wakes = self.wakes.values().chain(self.split_wakes.values());
+        !self.letters.is_empty() || wakes.any(|wake| wake.at <= now)
     }
 }
 
@@ -98,6 +114,9 @@ pub struct AttemptOpened {
     pub epoch: i32,
     /// Who opened it.
     pub worker: String,
+    /// Of which split it is, where it is of one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub split: Option<i32>,
 }
 
 /// An attempt that has an outcome.
@@ -107,7 +126,7 @@ pub struct AttemptEnded {
     pub run: RunId,
     /// Its fence.
     pub fence: i64,
-    /// `done`, `retry`, `dead`, …
+    /// `done`, `retry`, `dead`, …; of what divides a run `fanned`, and of a split that is done `read`.
     pub outcome: String,
     /// What went wrong, if anything did.
     #[serde(flatten)]

@@ -13,6 +13,7 @@ use super::decision::Decision;
 use super::machine::{Closed, Proof, Refusal};
 use super::manifest::SourceFile;
 use super::run::{End, Order, Run};
+use super::split::{Reads, Snapshot, Split, SplitEvent, SplitId};
 use super::supplement::Gone;
 use super::waiting::Need;
 use crate::error::{Class, Error};
@@ -188,6 +189,38 @@ pub enum Command {
         /// What the runs are, each with the name that a new one gets.
         orders: Vec<(RunId, Box<Order>)>,
     },
+    /// The run is read by several workers from here on, a split each. See
+    /// [`machine::fan`](super::machine::fan).
+    Fan {
+        /// The run.
+        run: RunId,
+        /// Its fence.
+        fence: i64,
+        /// What they read, which this worker keeps.
+        snapshot: Box<Snapshot>,
+        /// What each of them reads of it, in the order of the delivery.
+        reads: Vec<Reads>,
+        /// How long the next heartbeat of who keeps the snapshot may take.
+        lease: Duration,
+    },
+    /// Who keeps the snapshot lives. See [`machine::hold`](super::machine::hold).
+    Hold {
+        /// The run.
+        run: RunId,
+        /// Its epoch.
+        epoch: i32,
+        /// The fence of the attempt that divided it.
+        fence: i64,
+        /// How long the next heartbeat may take; `None`: it lets go of the snapshot.
+        lease: Option<Duration>,
+    },
+    /// Something is to happen to a split.
+    Split {
+        /// Which.
+        of: SplitId,
+        /// What.
+        event: SplitEvent,
+    },
     /// Somebody puts a cursor elsewhere, which only works while no open run has reserved it.
     MoveCursor {
         /// Its name.
@@ -337,4 +370,6 @@ pub struct Opened {
     pub predecessor: Option<String>,
     /// Who had it before and left no outcome, where this open found that.
     pub silent: Option<String>,
+    /// The split of it that is held, with its new fence, where it is that and not the run.
+    pub split: Option<Box<Split>>,
 }

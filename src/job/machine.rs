@@ -1,6 +1,11 @@
 //! The state machine of one run (PROTOCOL, "States"): which event is allowed when, and what it
 //! changes. Each function takes the run as the ledger has it under its lock and either changes it
 //! or says why not; what that means for other runs and for the outbox is [`super::book`]'s matter.
+//! What a run goes through that several workers read is in [`fan`] and the like, and the states of its
+//! splits are those of [`super::split`].
+
+mod fanned;
+mod operator;
 
 use std::time::Duration;
 
@@ -12,6 +17,10 @@ use super::run::{End, Failure, Run, State};
 use super::supplement::Gone;
 use super::waiting::Need;
 use crate::error::Class;
+
+pub use fanned::{fan, give_up, hold, lose};
+pub(crate) use operator::resolved;
+pub use operator::{may_resolve, resolve, seize};
 
 /// How many heartbeats may expire without an outcome before a run counts as poison. Far below the
 /// broker's delivery limit, since a crash also returns the messages that were prefetched beside it.
@@ -39,6 +48,8 @@ pub enum Refusal {
     Reserved(RunId),
     /// The message belongs to an epoch that has passed.
     OldEpoch,
+    /// It is divided into nothing, or into more than [`super::split::MOST`].
+    SplitCount,
     /// An operator said that the run is dead.
     Resolved,
     /// It was tried for long enough.
@@ -64,6 +75,11 @@ pub enum Closed {
     NotYet(Timestamp),
     /// It is parked; who frees what it waits for wakes it.
     Parked,
+    /// Its splits are under way; the last of them wakes it.
+    Fanned,
+    /// The split is done, or of an epoch that has passed, or its run is not fanned any more: nothing is
+    /// to be done about it.
+    Past,
 }
 
 /// Whether a worker may look at the run now.
@@ -73,6 +89,9 @@ pub enum Closed {
 pub fn may_open(run: &Run, now: Timestamp) -> Result<(), Closed> {
     if run.state.ended() {
         return Err(Closed::Ended(run.state));
+    }
+    if run.state == State::Fanned && !run.gathers() {
+        return Err(Closed::Fanned);
     }
     if let Some(until) = run.heartbeat.filter(|until| *until > now) {
         return Err(Closed::Held(until));
@@ -90,7 +109,8 @@ pub fn may_open(run: &Run, now: Timestamp) -> Result<(), Closed> {
 /// outcome is a crash and a failure; too many close the run, as does a passed deadline. A newer
 /// edition closes it whatever else there is.
 pub fn reckon(run: &mut Run, attempts: i32, superseded: bool, now: Timestamp) {
-    if run.state == State::Running {
+    // Whoever planned a fanned run has left an outcome; whoever gathers it may not have.
+    if run.state == State::Running || run.gathers() && run.heartbeat.is_some() {
         run.crashes += 1;
         run.failures += 1;
         let worker = run.worker.as_deref().unwrap_or("its worker");
@@ -113,7 +133,12 @@ pub fn reckon(run: &mut Run, attempts: i32, superseded: bool, now: Timestamp) {
             shut(run, End::Dead, None);
         }
     }
-    if matches!(run.state, State::Queued | State::Running) {
+    lapse(run, superseded, now);
+}
+
+/// What is not decided is closed by a newer edition, and by a passed deadline.
+pub fn lapse(run: &mut Run, superseded: bool, now: Timestamp) {
+    if matches!(run.state, State::Queued | State::Running | State::Fanned) {
         if superseded {
             shut_superseded(run, now);
         } else if run.order.deadline.is_some_and(|deadline| deadline <= now) {
@@ -141,8 +166,8 @@ pub fn skip(run: &mut Run, failure: Failure) {
     shut(run, End::Expired, Some(failure));
 }
 
-/// Open: the worker holds the run under a new fence. `committing` and `closing` stay as they are,
-/// to be gone on with.
+/// Open: the worker holds the run under a new fence. `fanned`, `committing` and `closing` stay as they
+/// are, to be gone on with.
 pub fn open(run: &mut Run, worker: &str, lease: Duration, now: Timestamp) {
     if matches!(run.state, State::Queued | State::Running) {
         run.state = State::Running;
@@ -184,8 +209,8 @@ pub fn beat(run: &mut Run, fence: i64, lease: Duration, now: Timestamp) -> Resul
 /// Decide: from here the delivery is only ever rolled forward.
 ///
 /// # Errors
-/// An old fence, or a run that is not running (a cancel came first). A newer edition: the run is
-/// closing then, to end as cancelled.
+/// An old fence, or a run that is neither running nor fanned with all splits done (a cancel came first).
+/// A newer edition: the run is closing then, to end as cancelled.
 pub fn decide(
     run: &mut Run,
     fence: i64,
@@ -198,7 +223,7 @@ pub fn decide(
     if run.state == State::Committing && run.decision.as_ref() == Some(&decision) {
         return Ok(());
     }
-    if run.state != State::Running {
+    if run.state != State::Running && !run.gathers() {
         return Err(Refusal::Stands(run.state));
     }
     if superseded {
@@ -278,8 +303,9 @@ pub fn spread(
 }
 
 /// Retry, snooze or hand back: the run is put back, and due again at `at`. A decided or closing run
-/// stays what it is, and is gone on with then. What goes wrong while it is closing is the attempt's
-/// failure alone: the run's own tells, to its dead letter too, why it is to end.
+/// stays what it is, and is gone on with then; so does a fanned one, the splits of which are done: what
+/// they have read is kept. What goes wrong while it is closing is the attempt's failure alone: the run's
+/// own tells, to its dead letter too, why it is to end.
 ///
 /// # Errors
 /// An old fence, or a run that has ended.
@@ -293,8 +319,10 @@ pub fn retry(
 ) -> Result<(), Refusal> {
     held_by(run, fence)?;
     let outage = failure.is_some() && !counted;
-    if run.state == State::Running {
-        run.state = State::Queued;
+    if run.state == State::Running || run.gathers() {
+        if run.state == State::Running {
+            run.state = State::Queued;
+        }
         run.failures += i32::from(counted);
         run.changed_at = now;
     }
@@ -322,7 +350,7 @@ pub fn fail(
     quarantine: Option<String>,
 ) -> Result<(), Refusal> {
     held_by(run, fence)?;
-    if run.state != State::Running {
+    if run.state != State::Running && !run.gathers() {
         return Err(Refusal::Stands(run.state));
     }
     run.failures += 1;
@@ -347,60 +375,13 @@ pub fn close(run: &mut Run, fence: i64, now: Timestamp) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Seize: an operator holds a decided or closing run under a new fence, however long it is to wait
-/// before it is gone on with. Whoever had it may not act on it any more.
-///
-/// # Errors
-/// [`Refusal::Stands`] where the run is neither.
-pub fn seize(run: &mut Run, by: &str, lease: Duration, now: Timestamp) -> Result<(), Refusal> {
-    if !matches!(run.state, State::Committing | State::Closing) {
-        return Err(Refusal::Stands(run.state));
-    }
-    open(run, by, lease, now);
-    Ok(())
-}
-
-/// Whether an operator may say how the run ended.
-///
-/// # Errors
-/// An old fence, or a run that is neither decided nor closing.
-pub fn may_resolve(run: &Run, fence: i64) -> Result<(), Refusal> {
-    held_by(run, fence)?;
-    match run.state {
-        State::Committing | State::Closing => Ok(()),
-        state => Err(Refusal::Stands(state)),
-    }
-}
-
-/// Resolve: the run is dead, by an operator's word, and its decision is void. Its epoch is over with
-/// it, so that no letter of it can be replayed.
-///
-/// # Errors
-/// Those of [`may_resolve`].
-pub fn resolve(run: &mut Run, fence: i64, failure: Failure, now: Timestamp) -> Result<(), Refusal> {
-    may_resolve(run, fence)?;
-    run.decision = None;
-    run.end = None;
-    run.epoch += 1;
-    note(run, failure);
-    finish(run, State::Dead, now);
-    Ok(())
-}
-
-/// Whether an operator said that the run is dead: only [`resolve`] makes one dead that is cancelled.
-/// What was decided for it may be at the target after all.
-pub(crate) fn resolved(run: &Run) -> bool {
-    let cancelled = run.failure.as_ref().is_some_and(|failure| failure.class == Class::Cancelled);
-    run.state == State::Dead && cancelled
-}
-
 /// Cancel or deadline: a run that was never opened ends at once, another one is to be closed by
 /// its worker, or by the next.
 ///
 /// # Errors
 /// [`Refusal::Stands`] where the run is decided, closing already, or ended.
 pub fn stop(run: &mut Run, end: End, failure: Failure, now: Timestamp) -> Result<(), Refusal> {
-    if !matches!(run.state, State::Queued | State::Running) {
+    if !matches!(run.state, State::Queued | State::Running | State::Fanned) {
         return Err(Refusal::Stands(run.state));
     }
     shut(run, end, Some(failure));
@@ -440,6 +421,7 @@ pub fn replay(
     run.waits = 0;
     run.failure = None;
     run.decision = None;
+    run.fan = None;
     run.opened_at = None;
     run.ended_at = None;
     run.order.not_before = None;

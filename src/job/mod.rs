@@ -18,6 +18,7 @@ pub mod run;
 #[cfg(test)]
 mod schema;
 pub mod span;
+pub mod split;
 pub mod supplement;
 pub mod template;
 pub mod waiting;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
 use super::decision::Decision;
+use super::split::Fan;
 use super::supplement::{Gone, Supplement};
 use super::waiting::Need;
 use super::{RunId, Window};
@@ -21,6 +22,8 @@ pub enum State {
     Queued,
     /// A worker holds it by a fence and a heartbeat.
     Running,
+    /// Its rows are read by several workers, a split each; the last of them wakes it.
+    Fanned,
     /// It is decided what is delivered; from here only forward.
     Committing,
     /// It is to end without a delivery, once the commit point is known to be empty and blocked.
@@ -37,9 +40,10 @@ pub enum State {
 
 impl State {
     /// All states.
-    pub const ALL: [State; 8] = [
+    pub const ALL: [State; 9] = [
         State::Queued,
         State::Running,
+        State::Fanned,
         State::Committing,
         State::Closing,
         State::Done,
@@ -53,6 +57,7 @@ impl State {
         match self {
             State::Queued => "queued",
             State::Running => "running",
+            State::Fanned => "fanned",
             State::Committing => "committing",
             State::Closing => "closing",
             State::Done => "done",
@@ -175,17 +180,18 @@ pub struct Run {
     pub state: State,
     /// In `closing`: how it is to end.
     pub end: Option<End>,
-    /// One more with every replay.
+    /// One more with every replay, and with every snapshot that is lost.
     pub epoch: i32,
-    /// One more with every attempt.
+    /// One more with every attempt, whether that is of the run or of a split of it.
     pub fence: i64,
     /// Who opened it last.
     pub worker: Option<String>,
-    /// In `running`, `committing`, `closing`: until when its worker is believed to live.
+    /// In `running`, `committing`, `closing`, and in `fanned` once all splits are done: until when its
+    /// worker is believed to live.
     pub heartbeat: Option<Timestamp>,
-    /// Failures of the job itself, in this epoch.
+    /// Failures of the job itself, since it was accepted or last replayed. Those of its splits are theirs.
     pub failures: i32,
-    /// Heartbeats that expired without an outcome, in this epoch.
+    /// Heartbeats that expired without an outcome, since it was accepted or last replayed.
     pub crashes: i32,
     /// Waits that use up no attempts (outages, throttling), since the last progress.
     pub waits: i32,
@@ -219,6 +225,9 @@ pub struct Run {
     pub parked: Option<String>,
     /// Since when it waits for resources; keeps its place among the waiters until it is opened.
     pub waiting_since: Option<Timestamp>,
+    /// Into which splits it was divided last, where it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fan: Option<Fan>,
 }
 
 impl Run {
@@ -250,7 +259,13 @@ impl Run {
             needs: Vec::new(),
             parked: None,
             waiting_since: None,
+            fan: None,
         }
+    }
+
+    /// Whether all its splits are done, so that what they have read is to become one delivery.
+    pub fn gathers(&self) -> bool {
+        self.state == State::Fanned && self.fan.as_ref().is_some_and(Fan::is_whole)
     }
 
     /// Whether a worker holds it and is believed to live.
@@ -264,7 +279,8 @@ impl Run {
         if self.opened_at.is_none() {
             return 0;
         }
-        let under_way = matches!(self.state, State::Running | State::Committing | State::Done);
+        let under_way =
+            matches!(self.state, State::Running | State::Fanned | State::Committing | State::Done);
         (self.failures + i32::from(under_way)).max(1)
     }
 
@@ -334,6 +350,15 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_record_without_splits_is_as_it_was_before_there_were_any() {
+        let run = Run::new(RunId::new(), order("k"), Timestamp::UNIX_EPOCH);
+        let text = serde_json::to_string(&run).unwrap();
+        assert!(!text.contains("fan"), "{text}");
+        let read: Run = serde_json::from_str(&text).unwrap();
+        assert_eq!(read.fan, None);
+    }
+
+    #[test]
     fn waiting_for_what_is_away_is_no_try() {
         let now = Timestamp::UNIX_EPOCH;
         let run = |state: State, failures: i32, waits: i32| {
@@ -348,6 +373,7 @@ pub(crate) mod tests {
         assert_eq!(run(State::Queued, 0, 7), 1, "an outage: it is at its first still");
         assert_eq!(run(State::Queued, 2, 0), 2);
         assert_eq!(run(State::Running, 2, 3), 3);
+        assert_eq!(run(State::Fanned, 2, 0), 3, "whatever its splits go through");
         assert_eq!(run(State::Done, 2, 0), 3);
         assert_eq!((run(State::Dead, 8, 0), run(State::Closing, 8, 0)), (8, 8));
         assert_eq!(run(State::Expired, 0, 0), 1);

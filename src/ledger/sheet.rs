@@ -108,8 +108,13 @@ impl Named {
                 | Command::Expire { run }
                 | Command::Replay { run, .. }
                 | Command::Clean { run }
-                | Command::Seize { run, .. } => {
+                | Command::Seize { run, .. }
+                | Command::Fan { run, .. }
+                | Command::Hold { run, .. } => {
                     named.runs.insert(*run);
+                }
+                Command::Split { of, .. } => {
+                    named.runs.insert(of.run);
                 }
                 Command::Unpark { run } => {
                     named.pauses = true;
@@ -123,6 +128,21 @@ impl Named {
             }
         }
         named
+    }
+}
+
+/// Whether the tables have a place for what these commands change.
+///
+/// # Errors
+/// `permanent` for those about splits, of which there is no table yet.
+pub fn storable(commands: &[Command]) -> Result<()> {
+    let of_splits = |command: &Command| {
+        matches!(command, Command::Fan { .. } | Command::Hold { .. } | Command::Split { .. })
+    };
+    match commands.iter().any(of_splits) {
+        true => Err(Error::permanent("write to the ledger", "it has no table of splits")
+            .help("This Longshore knows their rules and cannot store them yet.")),
+        false => Ok(()),
     }
 }
 
@@ -353,4 +373,26 @@ pub fn note_before(text: &str, known: &mut BTreeMap<String, Known>) -> Result<()
         None => {}
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::error::Class;
+    use crate::job::split::{SplitEvent, SplitId};
+
+    #[test]
+    fn what_is_about_splits_is_refused_and_not_forgotten() {
+        let run = RunId::new();
+        let wake = || Command::Wake { run, delay: Duration::ZERO };
+        assert!(storable(&[wake()]).is_ok());
+        let event = SplitEvent::Wake { delay: Duration::ZERO };
+        let split = Command::Split { of: SplitId { run, epoch: 0, split: 0 }, event };
+        for command in [split, Command::Hold { run, epoch: 0, fence: 1, lease: None }] {
+            let refused = storable(&[wake(), command]).unwrap_err();
+            assert_eq!(refused.class(), Class::Permanent);
+        }
+    }
 }

@@ -21,6 +21,8 @@ pub(super) fn look(account: &Account, now: Timestamp) -> Vec<Seen> {
         // What was spread has delivered nothing itself.
         State::Done if run.parts.is_some() => Vec::new(),
         State::Done => done(account),
+        // Its splits are woken, and the last of them wakes it; of theirs the account tells nothing.
+        State::Fanned if !run.gathers() => Vec::new(),
         _ if !run.state.ended() => vec![wake_up(account, now)],
         _ => match &account.traces.delivery {
             Some(delivery) => vec![Seen::Wrong(Discrepancy {

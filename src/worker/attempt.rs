@@ -22,7 +22,7 @@ pub async fn attempt(worker: &Worker, plan: Result<&Plan, &Error>, opened: Opene
     let attempt = Attempt { run, predecessor: opened.predecessor, supersedes: None, since };
     let plan = match plan {
         Ok(plan) => plan,
-        Err(error) if attempt.run.state == State::Running => {
+        Err(error) if matches!(attempt.run.state, State::Running | State::Fanned) => {
             return Ending::Early(error.again());
         }
         Err(error) => {
@@ -33,6 +33,8 @@ pub async fn attempt(worker: &Worker, plan: Result<&Plan, &Error>, opened: Opene
     let result = match attempt.run.state {
         State::Closing => return Ending::Close,
         State::Committing => resume(worker, plan, &attempt).await,
+        // It must not read anew what its splits have read.
+        State::Fanned => return Ending::Early(divided()),
         _ if !worker.memory.has(plan.export().limits.memory.0) => {
             return Ending::Early(too_large(worker, plan));
         }
@@ -52,6 +54,12 @@ pub async fn attempt(worker: &Worker, plan: Result<&Plan, &Error>, opened: Opene
         Ok(recorded) => Ending::Done(recorded),
         Err(error) => ended(error, Ending::Failed),
     }
+}
+
+/// The run waits, as in an outage, for a worker that knows what to do with it.
+fn divided() -> Error {
+    Error::unavailable("deliver the run", "this worker cannot put splits together")
+        .help("Let it run on workers of the Longshore that divided it.")
 }
 
 /// The run waits, as in an outage, for a worker that has the memory.

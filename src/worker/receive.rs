@@ -227,9 +227,9 @@ async fn known(worker: &Worker, key: &str) -> Result<Option<Run>> {
     Ok(found.into_iter().next())
 }
 
-/// Whether no rows of a run are read any more: then it needs no memory to speak of.
+/// Whether no rows of a run are read any more by whoever opens it: then it needs no memory to speak of.
 fn goes_on(run: &Run) -> bool {
-    run.state.ended() || matches!(run.state, State::Committing | State::Closing)
+    run.state.ended() || matches!(run.state, State::Fanned | State::Committing | State::Closing)
 }
 
 /// Stands in line on for a run whose message is let go: until it has its turn, or another worker has it,

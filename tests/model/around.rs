@@ -29,6 +29,7 @@ impl World {
         self.next_of_dispatchers(config, &mut next);
         self.next_of_time(config, &mut next);
         self.next_of_operators(config, &mut next);
+        self.next_of_splits(config, &mut next);
         for (n, _) in self.late.iter().enumerate() {
             next.push((Action::Land(n), true));
         }
@@ -60,7 +61,8 @@ impl World {
             if self.left.unfit > 0 && opens && open {
                 next.push((Action::Unfit(n), false));
             }
-            let may_fail = hand.step == Step::Stage || hand.write() == Some(Write::Merge);
+            let reads = matches!(hand.step, Step::Stage | Step::Export | Step::Read | Step::Gather);
+            let may_fail = reads || hand.write() == Some(Write::Merge);
             if self.left.failures > 0 && may_fail {
                 next.push((Action::Fail(n, Class::Transient), false));
                 next.push((Action::Fail(n, Class::Permanent), false));
@@ -96,9 +98,13 @@ impl World {
     fn next_of_attempt(&self, n: usize, hand: &Hand, next: &mut Vec<Next>) {
         // A heartbeat that changes nothing is left out.
         let run = self.ledger.run(hand.run);
-        let news = run.is_none_or(|run| {
-            run.fence != hand.fence || run.state == State::Closing || !run.alive(self.ledger.now)
-        });
+        let news = match hand.split {
+            Some(split) => self.split_news(hand, split),
+            None => run.is_none_or(|run| {
+                let lost = run.fence != hand.fence || run.state == State::Closing;
+                lost || !run.alive(self.ledger.now)
+            }),
+        };
         if news {
             next.push((Action::Beat { worker: n, late: false }, false));
             if hand.write().is_some() {
@@ -168,7 +174,7 @@ impl World {
                 next.push((Action::Deadline(number), false));
             }
             let is_past = run.order.deadline.is_some_and(|at| at <= now);
-            if is_past && matches!(run.state, State::Queued | State::Running) {
+            if is_past && matches!(run.state, State::Queued | State::Running | State::Fanned) {
                 next.push((Action::Overdue(number), true));
             }
             let posted = row(Kind::Wake).is_some_and(|row| !row.sent);
@@ -244,7 +250,11 @@ impl World {
             Action::Take(n, message) => {
                 let at = self.queue.iter().position(|other| *other == message).unwrap();
                 self.queue.remove(at);
-                self.workers[n] = Some(Hand::new(message));
+                let mut hand = Hand::new(message);
+                if hand.split.is_some() {
+                    hand.opening = self.ledger.run(hand.run).map_or(0, |run| run.fence);
+                }
+                self.workers[n] = Some(hand);
             }
             Action::Step(n) => self.step(config, n)?,
             Action::StepUnanswered(n) => {
@@ -371,6 +381,7 @@ impl World {
                 self.left.growth -= 1;
                 self.source += 1;
             }
+            Action::Splits(what) => self.act_on_splits(what)?,
         }
         Ok(())
     }
@@ -381,6 +392,7 @@ impl World {
         let mut hand = self.workers[n].clone().unwrap();
         let is_new = self.ledger.run(hand.run).is_none();
         self.step(config, n)?;
+        self.take_back(&hand);
         if hand.write().is_some() {
             self.workers[n] = Some(hand);
             self.fail(config, n, Class::Transient);
@@ -400,6 +412,7 @@ impl World {
             // The letter is written from the run as it is then.
             Kind::Letter => Err(Letter::Run { run, epoch: epoch_now }),
             Kind::Wake | Kind::Clean => Ok(Message::Wake { run, epoch: row.epoch }),
+            Kind::Split(split) => Ok(Message::Split { run, epoch: row.epoch, split }),
         };
         let version = row.version;
         self.dispatchers[n] = Dispatcher::Took { version, posting };

@@ -15,6 +15,7 @@ const ALL: &[Fault] = &[
     Fault::Flush,
     Fault::ConfirmLost,
     Fault::LetterKept,
+    Fault::Snapshot,
 ];
 
 /// Those that a worker does not live to see, or does not know of.
@@ -35,6 +36,7 @@ fn plain(name: &'static str, way: Way) -> Config {
         slots: None,
         deadline: false,
         attempts: 2,
+        splits: 0,
         sweeper: false,
         cleanings: false,
         faults: ALL,
@@ -173,4 +175,84 @@ pub fn large(way: Way) -> Vec<Config> {
     let mut cases = of_one_run(way, 2);
     cases.extend(of_more_runs(way, 1));
     cases
+}
+
+/// One run of files, which is divided into two splits.
+fn divided(name: &'static str, n: u8) -> Config {
+    let config = plain(name, Way::Files);
+    Config { placed: vec![ONE], splits: 2, left: faults(n), ..config }
+}
+
+/// What `cargo test` looks at, where several workers read one run.
+pub fn small_of_splits() -> Vec<Config> {
+    vec![
+        divided("2 splits", 0),
+        Config { faults: &[Fault::Crash], ..divided("2 splits, a worker dies", 1) },
+        Config { faults: &[Fault::Stall], ..divided("2 splits, a worker stands still", 1) },
+        Config { faults: &[Fault::AnswerLost], ..divided("2 splits, an answer is lost", 1) },
+        Config { faults: &[Fault::Snapshot], ..divided("2 splits, the snapshot is lost", 1) },
+        Config {
+            faults: &[Fault::Snapshot],
+            left: Left { growth: 1, ..faults(1) },
+            ..divided("2 splits, lost, the source grows", 1)
+        },
+        Config {
+            faults: &[Fault::Snapshot],
+            attempts: 1,
+            left: Left { replays: 1, ..faults(1) },
+            ..divided("2 splits, lost for good, replayed", 1)
+        },
+        Config { left: Left { cancels: 1, ..faults(0) }, ..divided("2 splits, cancelled", 0) },
+        Config {
+            attempts: 1,
+            left: Left { failures: 1, replays: 1, ..faults(0) },
+            ..divided("2 splits, failing, replayed", 0)
+        },
+    ]
+}
+
+/// What `make model` looks at, where several workers read one run.
+pub fn large_of_splits() -> Vec<Config> {
+    let one = |name| divided(name, 1);
+    vec![
+        one("2 splits, 1 fault"),
+        Config {
+            published: vec![ONE, ONE],
+            placed: Vec::new(),
+            ..one("2 splits, published twice")
+        },
+        Config { splits: 3, faults: DEADLY, ..one("3 splits") },
+        Config {
+            faults: &[Fault::Crash, Fault::Snapshot],
+            attempts: 3,
+            ..divided("2 splits, 2 faults", 2)
+        },
+        Config { left: Left { cancels: 1, ..faults(1) }, ..one("2 splits, cancelled") },
+        Config { deadline: true, ..one("2 splits, with a deadline") },
+        Config { left: Left { failures: 1, ..faults(1) }, ..one("2 splits, failing") },
+        Config {
+            attempts: 1,
+            left: Left { failures: 1, replays: 1, ..faults(1) },
+            ..one("2 splits, failing, replayed")
+        },
+        Config {
+            left: Left { letting_go: 1, hand_backs: 1, ..faults(1) },
+            ..one("2 splits, let go, handed back")
+        },
+        Config {
+            faults: &[Fault::Snapshot, Fault::Stall],
+            left: Left { growth: 1, ..faults(1) },
+            ..one("2 splits, the source grows")
+        },
+        Config {
+            faults: &[Fault::Snapshot, Fault::Crash],
+            left: Left { reruns: 1, ..faults(1) },
+            ..one("2 splits, run again")
+        },
+        Config {
+            faults: &[Fault::Snapshot, Fault::Crash],
+            left: Left { pauses: 1, ..faults(1) },
+            ..one("2 splits, paused")
+        },
+    ]
 }

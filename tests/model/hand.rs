@@ -61,6 +61,26 @@ pub enum Step {
     GiveBack,
     /// `Unacked::ack`.
     Ack,
+    /// `Ready::divide`: the snapshot is made.
+    Export,
+    /// `split::fan`.
+    Fan,
+    /// `split::take_up`.
+    OpenSplit,
+    /// `Ready::read` to `Protected::put`, of a split.
+    Read,
+    /// The split is done.
+    SplitDone,
+    /// The split is put back.
+    SplitBack { counted: bool, wait: bool },
+    /// The split is given up.
+    SplitFail { class: Class },
+    /// The snapshot is not there any more.
+    SplitLost,
+    /// What whoever may not act on a split leaves behind.
+    SplitWake,
+    /// `Ready::gather`.
+    Gather,
 }
 
 /// A message in hand, and what the worker knows.
@@ -78,6 +98,12 @@ pub struct Hand {
     pub fence: i64,
     /// Whether the accept was applied before, and its answer lost.
     pub asked: bool,
+    /// Which split of the run it is about, where it is about one.
+    pub split: Option<u8>,
+    /// Under which fence the run was divided that this is a split of.
+    pub fan: i64,
+    /// How far the source had grown in the snapshot that was made, or read.
+    pub snapshot: Option<u8>,
     /// The number of the opening, by which one is known again whose answer was lost.
     pub opening: i64,
     /// Whether the worker cannot plan the run that it is about to open.
@@ -106,15 +132,17 @@ impl Hash for Hand {
         (self.run, self.epoch, self.fence, self.asked, self.opening, self.unfit).hash(to);
         (self.letting_go, self.beats, self.failures, self.waits).hash(to);
         (&self.cursor, &self.predecessor, &self.decided).hash(to);
+        (self.split, self.fan, self.snapshot).hash(to);
     }
 }
 
 impl Hand {
     /// A message that was just taken: `job::handle`.
     pub fn new(mail: Message) -> Hand {
-        let (run, step) = match mail {
-            Message::Job(job) => (ledger::number(job.key, 1), Step::Claim),
-            Message::Wake { run, .. } => (run, Step::Look),
+        let (run, epoch, split, step) = match mail {
+            Message::Job(job) => (ledger::number(job.key, 1), 0, None, Step::Claim),
+            Message::Wake { run, .. } => (run, 0, None, Step::Look),
+            Message::Split { run, epoch, split } => (run, epoch, Some(split), Step::OpenSplit),
         };
         Hand {
             mail,
@@ -122,9 +150,12 @@ impl Hand {
             letting_go: false,
             step,
             run,
-            epoch: 0,
+            epoch,
             fence: 0,
             asked: false,
+            split,
+            fan: 0,
+            snapshot: None,
             opening: 0,
             unfit: false,
             beats: false,
@@ -154,6 +185,7 @@ impl Hand {
         (self.cursor, self.predecessor) = (None, None);
         (self.letting_go, self.unfit) = (false, false);
         (self.asked, self.opening) = (false, 0);
+        self.snapshot = None;
     }
 
     /// What an error is to the attempt: `settle::failed`, by the real rules.
@@ -161,11 +193,23 @@ impl Hand {
         let backoff = Backoff { first: LEASE, last: LEASE };
         let policy = RetryPolicy { attempts: config.attempts, backoff };
         let (failures, waits) = (self.failures.unsigned_abs(), self.waits.unsigned_abs());
-        match retry::next(class, failures, waits, &policy, None, 0.5) {
+        let next = retry::next(class, failures, waits, &policy, None, 0.5);
+        if self.split.is_some() {
+            return self.ends(match next {
+                Next::Retry { .. } => Step::SplitBack { counted: true, wait: true },
+                Next::Wait { .. } => Step::SplitBack { counted: false, wait: true },
+                Next::Stop(_) => Step::SplitFail { class },
+                Next::Leave => Step::SplitWake,
+            });
+        }
+        match next {
             Next::Retry { .. } => self.ends(Step::PutBack { counted: true, wait: true }),
             Next::Wait { .. } => self.ends(Step::PutBack { counted: false, wait: true }),
             Next::Stop(_) => {
-                let early = matches!(self.step, Step::Begin | Step::Stage | Step::Decide);
+                let early = matches!(
+                    self.step,
+                    Step::Begin | Step::Stage | Step::Export | Step::Fan | Step::Decide
+                );
                 self.ends(Step::Fail { class, early });
             }
             Next::Leave => self.ends(Step::Leave { held: false }),
@@ -211,6 +255,13 @@ impl Hand {
                 | Step::PutBack { .. }
                 | Step::Fail { .. }
                 | Step::CloseLedger
+                | Step::Fan
+                | Step::OpenSplit
+                | Step::SplitDone
+                | Step::SplitBack { .. }
+                | Step::SplitFail { .. }
+                | Step::SplitLost
+                | Step::SplitWake
         )
     }
 

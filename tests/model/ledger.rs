@@ -12,6 +12,7 @@ use longshore::job::book::Book;
 use longshore::job::changes::{Changes, Facts, WakeUp};
 use longshore::job::command::{Command, Outcome};
 use longshore::job::run::{Run, State};
+use longshore::job::split::Split;
 use longshore::job::waiting::Resource;
 use uuid::Uuid;
 
@@ -51,6 +52,7 @@ pub enum Kind {
     Wake,
     Letter,
     Clean,
+    Split(u8),
 }
 
 /// A row of the outbox.
@@ -68,6 +70,10 @@ pub struct Row {
 pub struct Ledger {
     pub now: Timestamp,
     pub runs: BTreeMap<u8, Arc<Run>>,
+    /// By run and number.
+    pub splits: BTreeMap<(u8, u8), Arc<Split>>,
+    /// Attempts of splits that have no outcome: run, epoch and fence.
+    pub reading: BTreeSet<(u8, i32, i64)>,
     pub resources: BTreeMap<String, Resource>,
     pub outbox: BTreeMap<(u8, Kind), Row>,
     pub cursors: BTreeMap<String, String>,
@@ -80,6 +86,7 @@ pub struct Ledger {
 #[derive(Default)]
 struct Named {
     runs: BTreeSet<RunId>,
+    splits: BTreeSet<(RunId, i32)>,
     keys: BTreeSet<String>,
     needs: BTreeSet<String>,
 }
@@ -110,8 +117,14 @@ impl Named {
                 | Command::Cancel { run, .. }
                 | Command::Expire { run }
                 | Command::Replay { run, .. }
+                | Command::Fan { run, .. }
+                | Command::Hold { run, .. }
                 | Command::Unpark { run } => {
                     named.runs.insert(*run);
+                }
+                Command::Split { of, .. } => {
+                    named.runs.insert(of.run);
+                    named.splits.insert((of.run, of.split));
                 }
                 other => panic!("the model gives no such command: {other:?}"),
             }
@@ -125,6 +138,8 @@ impl Ledger {
         Ledger {
             now: BEGIN,
             runs: BTreeMap::new(),
+            splits: BTreeMap::new(),
+            reading: BTreeSet::new(),
             resources: BTreeMap::new(),
             outbox: BTreeMap::new(),
             cursors: BTreeMap::new(),
@@ -179,6 +194,12 @@ impl Ledger {
                 .collect(),
             resources: names.into_iter().filter_map(load).collect(),
             runs,
+            splits: self
+                .splits
+                .values()
+                .filter(|split| named.splits.contains(&(split.run, split.split)))
+                .map(|split| (**split).clone())
+                .collect(),
             cursors: self.cursors.clone(),
             heads: self.heads.clone(),
             active: BTreeMap::from([(EXPORT.to_owned(), "d".to_owned())]),
@@ -196,6 +217,7 @@ impl Ledger {
     }
 
     fn store(&mut self, changes: Changes) {
+        self.store_splits(&changes);
         for run in changes.inserted.into_iter().chain(changes.updated) {
             self.runs.insert(run_of(run.id), Arc::new(run));
         }
@@ -252,6 +274,34 @@ impl Ledger {
         }
     }
 
+    /// As `ledger::sheet` is to have it: what goes, before what takes its place.
+    fn store_splits(&mut self, changes: &Changes) {
+        self.splits.retain(|_, split| !changes.refanned.contains(&split.run));
+        for split in &changes.splits {
+            let key = (run_of(split.run), u8::try_from(split.split).unwrap());
+            self.splits.insert(key, Arc::new(split.clone()));
+        }
+        self.outbox.retain(|(run, kind), row| {
+            let Kind::Split(split) = kind else { return true };
+            let id = id(*run);
+            let forsaken = changes.forsaken.get(&id).is_some_and(|epoch| row.epoch <= *epoch);
+            !forsaken && !changes.unwoken_splits.contains(&(id, i32::from(*split)))
+        });
+        for ((run, split), wake) in &changes.split_wakes {
+            self.post(*run, Kind::Split(u8::try_from(*split).unwrap()), wake);
+        }
+        for ended in &changes.ended {
+            let ended = (run_of(ended.run), ended.fence);
+            self.reading.retain(|(run, _, fence)| (*run, *fence) != ended);
+        }
+        for opened in changes.opened.iter().filter(|opened| opened.split.is_some()) {
+            self.reading.insert((run_of(opened.run), opened.epoch, opened.fence));
+        }
+        self.reading.retain(|(run, epoch, _)| {
+            changes.forsaken.get(&id(*run)).is_none_or(|forsaken| epoch > forsaken)
+        });
+    }
+
     /// A posting takes the place of an earlier one of its run and kind, under a new version.
     fn post(&mut self, run: RunId, kind: Kind, wake: &WakeUp) {
         self.versions += 1;
@@ -277,6 +327,14 @@ impl Ledger {
         }
     }
 
+    /// As [`Ledger::pass`], for a split.
+    pub fn pass_split(&mut self, run: u8, split: u8, how: impl FnOnce(&mut Split, Timestamp)) {
+        let now = self.now;
+        if let Some(split) = self.splits.get_mut(&(run, split)) {
+            how(Arc::make_mut(split), now);
+        }
+    }
+
     /// A row is due now.
     pub fn due(&mut self, run: u8, kind: Kind) {
         let now = self.now;
@@ -289,7 +347,7 @@ impl Ledger {
     pub fn mark_sent(&mut self, version: u32) {
         let found = self.outbox.iter().find(|(_, row)| row.version == version);
         let Some(key) = found.map(|(key, _)| *key) else { return };
-        if key.1 == Kind::Wake {
+        if matches!(key.1, Kind::Wake | Kind::Split(_)) {
             let row = self.outbox.get_mut(&key).unwrap();
             (row.sent, row.taken) = (true, false);
         } else {
@@ -315,7 +373,17 @@ impl Ledger {
             run.decision.as_ref().map(|decision| (&decision.manifest, &decision.replaces)).hash(to);
             (&run.needs, &run.parked).hash(to);
             run.waiting_since.map(|at| since.range(..at).count()).hash(to);
+            run.fan.as_ref().map(|fan| (fan.fence, fan.done, fan.until.is_some())).hash(to);
         }
+        for (key, split) in &self.splits {
+            (key, split.epoch, split.fence).hash(to);
+            (split.failures, split.crashes, split.waits).hash(to);
+            (future(split.heartbeat), split.not_before.is_some_and(|at| at > self.now)).hash(to);
+            let parts = split.piece.iter().flat_map(|piece| &piece.parts);
+            parts.for_each(|part| (&part.staged, &part.sha256).hash(to));
+            split.piece.is_some().hash(to);
+        }
+        self.reading.hash(to);
         for (name, resource) in &self.resources {
             if resource.holders.is_empty() && resource.waiters.is_empty() {
                 continue;

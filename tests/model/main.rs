@@ -6,7 +6,8 @@
 //! says the real `job::retry`. **What is modelled** is everything around it, as small as it can be:
 //! a worker is the list of steps of `src/worker` and `src/pipeline`, in their order ([`hand`] names
 //! the function that each step stands for); broker, dispatchers, sweeper, clock, operators and faults
-//! are in [`around`]; the folder or table that is delivered to in [`target`]. What must hold is in
+//! are in [`around`]; runs that several workers read, and who keeps a snapshot for them, in [`splits`];
+//! the folder or table that is delivered to in [`target`]. What must hold is in
 //! [`rules`], which worlds are looked at in [`cases`], and [`explore`] goes through all their states.
 //!
 //! Why no library for this: that an end *stays reachable*, whatever has happened, is no property that
@@ -36,6 +37,7 @@ mod explore;
 mod hand;
 mod ledger;
 mod rules;
+mod splits;
 mod target;
 mod trouble;
 mod worker;
@@ -73,6 +75,17 @@ fn the_promises_hold_in_small_worlds_of_files() {
 #[test]
 fn the_promises_hold_in_small_worlds_of_tables() {
     check(Way::Table, &cases::small(Way::Table));
+}
+
+#[test]
+fn the_promises_hold_in_small_worlds_of_splits() {
+    check(Way::Files, &cases::small_of_splits());
+}
+
+#[test]
+#[ignore = "takes minutes: make model"]
+fn the_promises_hold_in_larger_worlds_of_splits() {
+    check(Way::Files, &cases::large_of_splits());
 }
 
 #[test]

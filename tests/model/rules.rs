@@ -1,5 +1,6 @@
 //! What must hold in every state, and where nothing is left to be done.
 
+use longshore::job::decision::Part;
 use longshore::job::run::{Run, State};
 
 use crate::ledger::{self, Kind};
@@ -19,14 +20,21 @@ pub fn hold(config: &Config, before: &World, now: &World) -> Broken {
         }
         one_effect(now, *number, run)?;
         not_forgotten(now, *number, run)?;
+        splits_not_forgotten(now, *number, run)?;
     }
+    no_attempt_left(now)?;
     reserved(config, now)?;
     in_order(config, now)?;
     if !now.target.is_whole() {
         return Err("a manifest stands, and its part is missing".to_owned());
     }
-    if now.target.seen.len() > before.target.seen.len() && config.way == Way::Files {
-        replaced(before, now)?;
+    if now.target.seen.len() > before.target.seen.len() {
+        if config.way == Way::Files {
+            replaced(before, now)?;
+        }
+        if config.splits > 0 {
+            one_reading(config, now)?;
+        }
     }
     if now.rests() { at_rest(config, now) } else { Ok(()) }
 }
@@ -41,6 +49,12 @@ fn moved(number: u8, was: &Run, run: &Run) -> Broken {
     }
     if was.state == State::Committing && !matches!(run.state, State::Committing | State::Done) {
         return Err(format!("run {number} was decided, and is {}", run.state));
+    }
+    if was.state == State::Fanned && run.state == State::Committing && !was.gathers() {
+        return Err(format!("run {number} was decided before all its splits were done"));
+    }
+    if was.state == State::Fanned && run.state == State::Queued && run.epoch == was.epoch {
+        return Err(format!("run {number} is divided anew in the same epoch"));
     }
     Ok(())
 }
@@ -67,12 +81,15 @@ fn one_effect(world: &World, number: u8, run: &Run) -> Broken {
 /// Whoever is open and not parked is on somebody's mind: a wake-up that is to be sent, a message on
 /// the queue or in a worker's hand.
 fn not_forgotten(world: &World, number: u8, run: &Run) -> Broken {
-    if run.state.ended() || run.parked.is_some() {
+    // While splits are under way, they are what is not to be forgotten.
+    let divided = run.state == State::Fanned && !run.gathers();
+    if run.state.ended() || run.parked.is_some() || divided {
         return Ok(());
     }
     let about = |message: &Message| match message {
         Message::Job(job) => job.key == ledger::key_of(number),
         Message::Wake { run: other, epoch } => *other == number && *epoch == run.epoch,
+        Message::Split { .. } => false,
     };
     let posted = world.ledger.outbox.get(&(number, Kind::Wake)).is_some_and(|row| !row.sent);
     let queued = world.queue.iter().any(about);
@@ -81,6 +98,69 @@ fn not_forgotten(world: &World, number: u8, run: &Run) -> Broken {
         return Ok(());
     }
     Err(format!("run {number} is {} and forgotten: no wake-up, no message", run.state))
+}
+
+/// Of a fanned run each split is there once, and whoever is not done is on somebody's mind. Of another
+/// run none is: no wake-up is to be sent for one.
+fn splits_not_forgotten(world: &World, number: u8, run: &Run) -> Broken {
+    let posted =
+        |split| world.ledger.outbox.get(&(number, Kind::Split(split))).is_some_and(|row| !row.sent);
+    let fan = run.fan.as_ref().filter(|_| run.state == State::Fanned);
+    let Some(fan) = fan else {
+        let rows = world.ledger.outbox.iter();
+        let mut unsent = rows.filter(|((run, kind), row)| {
+            *run == number && matches!(kind, Kind::Split(_)) && !row.sent
+        });
+        return match unsent.next() {
+            Some(_) => Err(format!("run {number} is {}, and splits of it are woken", run.state)),
+            None => Ok(()),
+        };
+    };
+    let mut done = 0;
+    for split in 0..u8::try_from(fan.splits).unwrap_or(u8::MAX) {
+        let row = world.ledger.splits.get(&(number, split));
+        let Some(row) = row.filter(|row| row.epoch == run.epoch) else {
+            return Err(format!("split {split} of run {number} is not there"));
+        };
+        if row.piece.is_some() {
+            done += 1;
+            continue;
+        }
+        let mail = Message::Split { run: number, epoch: run.epoch, split };
+        let in_hand = world.workers.iter().flatten().any(|hand| hand.unacked && hand.mail == mail);
+        if !posted(split) && !world.queue.contains(&mail) && !in_hand {
+            return Err(format!("split {split} of run {number} is forgotten"));
+        }
+    }
+    if done != fan.done {
+        return Err(format!("{done} splits of run {number} are done, and {} counted", fan.done));
+    }
+    Ok(())
+}
+
+/// An attempt of a split has an outcome once its run is not fanned any more in that epoch.
+fn no_attempt_left(world: &World) -> Broken {
+    for (number, epoch, fence) in &world.ledger.reading {
+        let run = world.ledger.run(*number);
+        if run.is_none_or(|run| run.state != State::Fanned || run.epoch != *epoch) {
+            return Err(format!("attempt {fence} at a split of run {number} has no outcome"));
+        }
+    }
+    Ok(())
+}
+
+/// A delivery is of one epoch and one snapshot, and has each split once, in order.
+fn one_reading(config: &Config, world: &World) -> Broken {
+    let Some(Seen { run, decided }) = world.target.seen.last() else { return Ok(()) };
+    let told = |part: &Part| -> Vec<String> { part.sha256.split(' ').map(str::to_owned).collect() };
+    let parts: Vec<Vec<String>> = decided.0.parts.iter().map(told).collect();
+    let Some(first) = parts.first() else { return Err(format!("run {run} delivers nothing")) };
+    let each = (0..config.splits)
+        .map(|split| vec![first[0].clone(), first[1].clone(), split.to_string(), first[3].clone()]);
+    if parts != each.collect::<Vec<_>>() {
+        return Err(format!("run {run} delivers parts of several readings: {parts:?}"));
+    }
+    Ok(())
 }
 
 /// Nothing is held by more runs than may, and by no run that has ended.

@@ -14,11 +14,12 @@ pub enum Answer {
     Refused,
 }
 
-/// The final name of a decision's one part, and where it is staged.
-fn part(decided: &Decided) -> (String, (u8, i64)) {
-    let part = &decided.0.parts[0];
-    let (run, fence) = part.staged.split_once('/').unwrap();
-    (part.name.clone(), (run.parse().unwrap(), fence.parse().unwrap()))
+/// The final names of a decision's parts, and where each is staged.
+fn parts(decided: &Decided) -> impl Iterator<Item = (&String, (u8, i64))> {
+    decided.0.parts.iter().map(|part| {
+        let (run, fence) = part.staged.split_once('/').unwrap();
+        (&part.name, (run.parse::<u8>().unwrap(), fence.parse::<i64>().unwrap()))
+    })
 }
 
 impl Target {
@@ -44,12 +45,13 @@ impl Target {
 
     /// `sink::files::commit::bring`.
     fn bring(&mut self, decided: &Decided) -> Answer {
-        let (name, staged) = part(decided);
-        if self.staged.remove(&staged) || self.parts.contains(&name) {
-            self.parts.insert(name);
-            return Answer::Fine;
+        for (name, staged) in parts(decided) {
+            if !self.staged.remove(&staged) && !self.parts.contains(name) {
+                return Answer::Refused;
+            }
+            self.parts.insert(name.clone());
         }
-        Answer::Refused
+        Answer::Fine
     }
 
     /// `sink::files::commit::replace`, or a link where nothing is replaced: looking and putting are
@@ -107,6 +109,6 @@ impl Target {
     pub fn is_whole(&self) -> bool {
         let Some(standing) = &self.standing else { return true };
         let seen = self.seen.iter().rfind(|seen| seen.decided.0.manifest == *standing);
-        seen.is_some_and(|seen| self.parts.contains(&part(&seen.decided).0))
+        seen.is_some_and(|seen| parts(&seen.decided).all(|(name, _)| self.parts.contains(name)))
     }
 }

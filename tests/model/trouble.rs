@@ -57,6 +57,13 @@ impl World {
                 run.heartbeat = run.heartbeat.map(|until| until.min(now));
             });
         }
+        if let Some(split) = hand.split
+            && self.split_holder(hand.run, split) == Some(worker)
+        {
+            self.ledger().pass_split(hand.run, split, |split, now| {
+                split.heartbeat = split.heartbeat.map(|until| until.min(now));
+            });
+        }
         self.leave(worker, &hand);
         (hand.unacked, hand.letting_go) = (false, false);
         self.workers[worker] = Some(hand);
@@ -82,6 +89,11 @@ impl World {
     /// `Heart::beat`, and what the job hears of it.
     pub fn beat(&mut self, worker: usize, late: bool) {
         let Some(mut hand) = self.workers[worker].take() else { return };
+        if hand.split.is_some() {
+            self.beat_split(&mut hand);
+            self.workers[worker] = Some(hand);
+            return;
+        }
         let (run, fence) = (ledger::id(hand.run), hand.fence);
         let before = hand.clone();
         match self.ledger().apply_one(Command::Beat { run, fence, lease: LEASE }) {
@@ -97,11 +109,14 @@ impl World {
 
     /// `job::let_message_go`: first the wake-up.
     pub fn let_go(&mut self, worker: usize) {
-        if let Some(hand) = &mut self.workers[worker] {
-            hand.letting_go = true;
-            let run = ledger::id(hand.run);
-            self.ledger().apply_one(Command::Wake { run, delay: Duration::ZERO });
+        let Some(hand) = &mut self.workers[worker] else { return };
+        hand.letting_go = true;
+        let hand = hand.clone();
+        if hand.split.is_some() {
+            return self.let_split_go(&hand);
         }
+        let run = ledger::id(hand.run);
+        self.ledger().apply_one(Command::Wake { run, delay: Duration::ZERO });
     }
 
     /// Something is the job's own fault.
@@ -114,7 +129,10 @@ impl World {
     /// `Stop::HandBack`.
     pub fn hand_back(&mut self, worker: usize) {
         if let Some(hand) = &mut self.workers[worker] {
-            hand.ends(Step::PutBack { counted: false, wait: false });
+            hand.ends(match hand.split {
+                Some(_) => Step::SplitBack { counted: false, wait: false },
+                None => Step::PutBack { counted: false, wait: false },
+            });
         }
     }
 }

@@ -180,6 +180,16 @@ impl World {
                 self.orphan(worker);
                 return Ok(());
             }
+            Step::Export
+            | Step::Fan
+            | Step::OpenSplit
+            | Step::Read
+            | Step::SplitDone
+            | Step::SplitBack { .. }
+            | Step::SplitFail { .. }
+            | Step::SplitLost
+            | Step::SplitWake
+            | Step::Gather => self.split_step(config, worker, &mut hand)?,
         }
         self.workers[worker] = Some(hand);
         Ok(())
@@ -197,6 +207,7 @@ impl World {
                 Step::Ack
             }
             (Claim::Done { .. }, _) => Step::Forget,
+            (_, Message::Split { .. }) => unreachable!("splits take no claim"),
         };
         if *claim == Claim::Free {
             *claim = Claim::Held(Some(worker));
@@ -260,7 +271,7 @@ impl World {
         hand.beats = true;
         if unfit {
             return match run.state {
-                State::Running => hand.failed(config, Class::Unavailable),
+                State::Running | State::Fanned => hand.failed(config, Class::Unavailable),
                 // `settle::close`: without a plan the target cannot be asked.
                 _ if run.epoch == 0 && run.opened_at.is_none() => hand.ends(Step::CloseLedger),
                 _ => hand.ends(Step::PutBack { counted: false, wait: true }),
@@ -273,12 +284,16 @@ impl World {
                 hand.decided = run.decision.clone().map(|decision| Decided(Arc::new(decision)));
                 hand.step = Step::Approach;
             }
+            State::Fanned => {
+                (hand.cursor, hand.predecessor) = (opened.cursor, opened.predecessor);
+                hand.step = Step::Gather;
+            }
             _ => (hand.cursor, hand.predecessor) = (opened.cursor, opened.predecessor),
         }
     }
 
     /// `Plan::replaced` and `FilesSink::expect_free`: the manifest that is to be replaced.
-    fn replaced(&self, config: &Config, hand: &Hand) -> Result<Option<String>, Answer> {
+    pub fn replaced(&self, config: &Config, hand: &Hand) -> Result<Option<String>, Answer> {
         let standing = self.target.standing.clone();
         let edition = self.ledger.run(hand.run).map_or(1, |run| run.order.edition);
         if config.replace || edition > 1 {
@@ -293,6 +308,7 @@ impl World {
     fn begin(&mut self, config: &Config, hand: &mut Hand) {
         if config.way == Way::Files {
             match self.replaced(config, hand) {
+                Ok(_) if config.splits > 0 => hand.step = Step::Export,
                 Ok(_) => hand.step = Step::Stage,
                 Err(answer) => hand.answered(config, answer, Step::Stage),
             }

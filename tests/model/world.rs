@@ -11,6 +11,7 @@ use longshore::job::run::Order;
 
 use crate::hand::Hand;
 use crate::ledger::{self, EXPORT, LEASE, Ledger};
+use crate::splits::{Kept, OfSplits};
 
 /// How the one target commits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +52,8 @@ pub struct Config {
     pub deadline: bool,
     /// `[retry] attempts`.
     pub attempts: u32,
+    /// `[limits] splits`: into how many a run is divided. 0: it is not.
+    pub splits: u8,
     /// Whether sweepers run. The promises hold without them, but where somebody who lifts a pause
     /// is cut off before he has woken those who waited for it.
     pub sweeper: bool,
@@ -78,6 +81,8 @@ pub enum Fault {
     ConfirmLost,
     /// The replayer dies before it acks its letter.
     LetterKept,
+    /// A snapshot goes that others read.
+    Snapshot,
 }
 
 /// How often something may still happen.
@@ -100,6 +105,7 @@ pub struct Left {
 pub enum Message {
     Job(Job),
     Wake { run: u8, epoch: i32 },
+    Split { run: u8, epoch: i32, split: u8 },
 }
 
 /// What is set aside.
@@ -189,6 +195,8 @@ pub struct World {
     pub dispatchers: Vec<Dispatcher>,
     pub target: Target,
     pub late: Vec<Late>,
+    /// Snapshots that somebody keeps, in order.
+    pub kept: Vec<Kept>,
     /// How far the source has grown.
     pub source: u8,
     pub left: Left,
@@ -261,6 +269,8 @@ pub enum Action {
     Lift,
     /// The source grows.
     Grow,
+    /// What happens to snapshots and splits.
+    Splits(OfSplits),
 }
 
 /// The pause that operators make here.
@@ -312,6 +322,7 @@ impl World {
             dispatchers: vec![Dispatcher::Idle; config.dispatchers],
             target: Target::default(),
             late: Vec::new(),
+            kept: Vec::new(),
             source: 1,
             left: config.left,
         }
@@ -337,7 +348,9 @@ impl World {
     /// Who works on the run under its current fence.
     pub fn holder(&self, run: u8) -> Option<usize> {
         let fence = self.ledger.run(run)?.fence;
-        let holds = |hand: &Hand| hand.beats && hand.run == run && hand.fence == fence;
+        let holds = |hand: &Hand| {
+            hand.beats && hand.split.is_none() && hand.run == run && hand.fence == fence
+        };
         self.workers.iter().position(|hand| hand.as_ref().is_some_and(holds))
     }
 
@@ -346,6 +359,7 @@ impl World {
         let ledger = &self.ledger;
         self.queue.is_empty()
             && self.late.is_empty()
+            && self.kept.is_empty()
             && self.workers.iter().all(Option::is_none)
             && self.dispatchers.iter().all(|one| *one == Dispatcher::Idle)
             && ledger.outbox.values().all(|row| row.sent)
@@ -388,7 +402,7 @@ impl World {
             }
         }
         (&self.queue, &self.dead, &self.target, &self.late).hash(&mut to);
-        (self.source, self.left).hash(&mut to);
+        (&self.kept, self.source, self.left).hash(&mut to);
         to.finish()
     }
 
@@ -398,8 +412,11 @@ impl World {
         let claims: Vec<bool> =
             self.claims.iter().map(|claim| *claim == Claim::Held(Some(worker))).collect();
         // Names are never used twice: they matter only where an open is asked for again.
-        let run = self.ledger.run(hand.run);
-        let again = run.is_some_and(|run| run.worker == Some(hand.name(worker)));
+        let again = match hand.split {
+            Some(split) => self.ledger.splits.get(&(hand.run, split)).map(|split| &split.worker),
+            None => self.ledger.run(hand.run).map(|run| &run.worker),
+        };
+        let again = again.is_some_and(|by| *by == Some(hand.name(worker)));
         hash_of((hand, again && hand.asks_ledger(), claims))
     }
 }

@@ -148,7 +148,7 @@ pub const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         guard: "the cursor in record",
-        file: "src/job/book.rs",
+        file: "src/job/book/recording.rs",
         find: "if self.cursors.get(&step.name) != step.from.as_ref() {",
         replace: "if self.cursors.get(&step.name) != step.from.as_ref() && !LEFT_OUT {",
         tests: &[BOOK],
@@ -212,9 +212,9 @@ pub const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         guard: "the transaction that a remembered run was written by",
-        file: "src/ledger/postgres/queries/update_runs.sql",
-        find: " AND (n.was IS NULL OR r.xmin = n.was::xid)",
-        replace: "",
+        file: "src/ledger/postgres/apply.rs",
+        find: "writers.get(&run.id.0) == Some(&written_by)",
+        replace: "(LEFT_OUT || writers.get(&run.id.0) == Some(&written_by))",
         tests: &[LEDGER],
     },
     Mutant {

@@ -24,7 +24,8 @@ const LOOK: Duration = Duration::from_millis(500);
 const MOST: u32 = 2_000;
 /// How many runs that have ended stay in the table.
 const ENDED: usize = 10;
-const OPEN: [State; 4] = [State::Queued, State::Running, State::Committing, State::Closing];
+const OPEN: [State; 5] =
+    [State::Queued, State::Running, State::Fanned, State::Committing, State::Closing];
 
 #[derive(Debug, Args)]
 pub struct Watch {

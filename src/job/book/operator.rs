@@ -38,8 +38,10 @@ impl Book {
             fence: run.fence,
             epoch: run.epoch,
             worker: by,
+            split: None,
         });
-        Outcome::Opened(Box::new(Opened { run, cursor: None, predecessor: None, silent: None }))
+        let (cursor, predecessor, silent, split) = (None, None, None, None);
+        Outcome::Opened(Box::new(Opened { run, cursor, predecessor, silent, split }))
     }
 
     pub(super) fn resolve(

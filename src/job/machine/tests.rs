@@ -1,6 +1,9 @@
+mod putting_back;
+
 use super::*;
 use crate::job::RunId;
 use crate::job::run::tests::order;
+use crate::job::split::Snapshot;
 use crate::rows::Counts;
 
 const LEASE: Duration = Duration::from_secs(60);
@@ -24,6 +27,11 @@ fn decision(manifest: &str) -> Decision {
     }
 }
 
+fn snapshot() -> Snapshot {
+    let word = |word: &str| word.to_owned();
+    Snapshot { id: word("1-1"), state: word("7:7:"), holder: word("3/4"), of: word("16384") }
+}
+
 fn failure() -> Failure {
     Failure { class: Class::Transient, message: "it failed".to_owned(), at: now() }
 }
@@ -32,6 +40,13 @@ fn failure() -> Failure {
 fn run(state: State) -> Run {
     let mut run = Run::new(RunId::new(), order("k"), now());
     open(&mut run, "w1", LEASE, now());
+    if state == State::Fanned {
+        // All its splits are done, and a worker holds it to make the delivery.
+        fan(&mut run, 1, snapshot(), 2, LEASE, false, now()).unwrap();
+        run.fan.as_mut().unwrap().done = 2;
+        open(&mut run, "w2", LEASE, now());
+        return run;
+    }
     retry(&mut run, 1, now(), None, false, now()).unwrap();
     if state == State::Queued {
         run.fence = 2;
@@ -51,7 +66,7 @@ fn run(state: State) -> Run {
         State::Closing | State::Dead => End::Dead,
         State::Cancelled => End::Cancelled,
         State::Expired => End::Expired,
-        State::Queued => unreachable!(),
+        State::Queued | State::Fanned => unreachable!(),
     };
     stop(&mut run, end, failure(), now()).unwrap();
     if state != State::Closing {
@@ -69,33 +84,45 @@ type Event = fn(&mut Run) -> Result<(), Refusal>;
 #[test]
 fn every_event_in_every_state() {
     use Refusal::{Fenced, OtherDecision, Stands};
-    use State::{Cancelled, Closing, Committing, Dead, Done, Expired, Queued, Running};
+    use State::{Cancelled, Closing, Committing, Dead, Done, Expired, Fanned, Queued, Running};
     let ended =
         [Err(Stands(Done)), Err(Stands(Dead)), Err(Stands(Cancelled)), Err(Stands(Expired))];
-    let then = |open: [Result<State, Refusal>; 4]| -> Vec<Result<State, Refusal>> {
+    let then = |open: [Result<State, Refusal>; 5]| -> Vec<Result<State, Refusal>> {
         open.into_iter().chain(ended).collect()
     };
     let table: Vec<(&str, Event, Row)> = vec![
         (
             "beat",
             |run| beat(run, 2, LEASE, now()),
-            then([Err(Fenced), Ok(Running), Ok(Committing), Ok(Closing)]),
+            then([Err(Fenced), Ok(Running), Ok(Fanned), Ok(Committing), Ok(Closing)]),
         ),
-        ("beat of an old fence", |run| beat(run, 1, LEASE, now()), then([Err(Fenced); 4])),
+        ("beat of an old fence", |run| beat(run, 1, LEASE, now()), then([Err(Fenced); 5])),
         (
             "decide",
             |run| decide(run, 2, decision("m"), false, now()),
-            then([Err(Fenced), Ok(Committing), Ok(Committing), Err(Stands(Closing))]),
+            then([
+                Err(Fenced),
+                Ok(Committing),
+                Ok(Committing),
+                Ok(Committing),
+                Err(Stands(Closing)),
+            ]),
         ),
         (
             "decide something else",
             |run| decide(run, 2, decision("other"), false, now()),
-            then([Err(Fenced), Ok(Committing), Err(Stands(Committing)), Err(Stands(Closing))]),
+            then([
+                Err(Fenced),
+                Ok(Committing),
+                Ok(Committing),
+                Err(Stands(Committing)),
+                Err(Stands(Closing)),
+            ]),
         ),
         (
             "decide of an old fence",
             |run| decide(run, 1, decision("m"), false, now()),
-            then([Err(Fenced); 4]),
+            then([Err(Fenced); 5]),
         ),
         (
             "record what is decided",
@@ -103,6 +130,7 @@ fn every_event_in_every_state() {
             vec![
                 Err(Stands(Queued)),
                 Err(Stands(Running)),
+                Err(Stands(Fanned)),
                 Ok(Done),
                 Err(Stands(Closing)),
                 Ok(Done),
@@ -117,6 +145,7 @@ fn every_event_in_every_state() {
             then([
                 Err(Stands(Queued)),
                 Err(Stands(Running)),
+                Err(Stands(Fanned)),
                 Err(OtherDecision),
                 Err(Stands(Closing)),
             ]),
@@ -127,6 +156,7 @@ fn every_event_in_every_state() {
             vec![
                 Ok(Done),
                 Ok(Done),
+                Err(Stands(Fanned)),
                 Err(Stands(Committing)),
                 Ok(Done),
                 Ok(Done),
@@ -138,43 +168,67 @@ fn every_event_in_every_state() {
         (
             "retry, counted",
             |run| retry(run, 2, after(5), Some(failure()), true, now()),
-            then([Err(Fenced), Ok(Queued), Ok(Committing), Ok(Closing)]),
+            then([Err(Fenced), Ok(Queued), Ok(Fanned), Ok(Committing), Ok(Closing)]),
         ),
         (
             "retry, uncounted",
             |run| retry(run, 2, after(5), Some(failure()), false, now()),
-            then([Err(Fenced), Ok(Queued), Ok(Committing), Ok(Closing)]),
+            then([Err(Fenced), Ok(Queued), Ok(Fanned), Ok(Committing), Ok(Closing)]),
         ),
         (
             "retry of an old fence",
             |run| retry(run, 1, after(5), None, false, now()),
-            then([Err(Fenced); 4]),
+            then([Err(Fenced); 5]),
         ),
         (
             "fail",
             |run| fail(run, 2, End::Dead, failure(), None),
-            then([Err(Fenced), Ok(Closing), Err(Stands(Committing)), Err(Stands(Closing))]),
+            then([
+                Err(Fenced),
+                Ok(Closing),
+                Ok(Closing),
+                Err(Stands(Committing)),
+                Err(Stands(Closing)),
+            ]),
         ),
         (
             "fail of an old fence",
             |run| fail(run, 1, End::Dead, failure(), None),
-            then([Err(Fenced); 4]),
+            then([Err(Fenced); 5]),
         ),
         (
             "close",
             |run| close(run, 2, now()),
-            then([Err(Fenced), Err(Stands(Running)), Err(Stands(Committing)), Ok(Dead)]),
+            then([
+                Err(Fenced),
+                Err(Stands(Running)),
+                Err(Stands(Fanned)),
+                Err(Stands(Committing)),
+                Ok(Dead),
+            ]),
         ),
-        ("close of an old fence", |run| close(run, 1, now()), then([Err(Fenced); 4])),
+        ("close of an old fence", |run| close(run, 1, now()), then([Err(Fenced); 5])),
         (
             "cancel",
             |run| stop(run, End::Cancelled, failure(), now()),
-            then([Ok(Closing), Ok(Closing), Err(Stands(Committing)), Err(Stands(Closing))]),
+            then([
+                Ok(Closing),
+                Ok(Closing),
+                Ok(Closing),
+                Err(Stands(Committing)),
+                Err(Stands(Closing)),
+            ]),
         ),
         (
             "deadline",
             |run| stop(run, End::Expired, failure(), now()),
-            then([Ok(Closing), Ok(Closing), Err(Stands(Committing)), Err(Stands(Closing))]),
+            then([
+                Ok(Closing),
+                Ok(Closing),
+                Ok(Closing),
+                Err(Stands(Committing)),
+                Err(Stands(Closing)),
+            ]),
         ),
         (
             "replay",
@@ -182,6 +236,7 @@ fn every_event_in_every_state() {
             vec![
                 Err(Stands(Queued)),
                 Err(Stands(Running)),
+                Err(Stands(Fanned)),
                 Err(Stands(Committing)),
                 Err(Stands(Closing)),
                 Err(Stands(Done)),
@@ -193,7 +248,7 @@ fn every_event_in_every_state() {
         (
             "replay of another epoch",
             |run| replay(run, 1, None, None, None, now()),
-            vec![Err(Refusal::OldEpoch); 8],
+            vec![Err(Refusal::OldEpoch); 9],
         ),
     ];
     for (name, event, expected) in table {
@@ -265,6 +320,7 @@ fn opening_raises_the_fence_and_keeps_what_is_decided_or_closing() {
     for (state, opened) in [
         (State::Queued, State::Running),
         (State::Running, State::Running),
+        (State::Fanned, State::Fanned),
         (State::Committing, State::Committing),
         (State::Closing, State::Closing),
     ] {
@@ -276,7 +332,7 @@ fn opening_raises_the_fence_and_keeps_what_is_decided_or_closing() {
         assert_eq!(run.opened_at, Some(now()));
         assert_eq!(beat(&mut run, 2, LEASE, now()), Err(Refusal::Fenced));
         // Since when it commits or closes must not be forgotten by trying again.
-        let stays = matches!(state, State::Committing | State::Closing);
+        let stays = matches!(state, State::Fanned | State::Committing | State::Closing);
         assert_eq!(run.changed_at, if stays { now() } else { after(100) });
     }
 }
@@ -323,7 +379,7 @@ fn a_crash_in_committing_or_closing_is_not_counted() {
 
 #[test]
 fn a_passed_deadline_or_a_newer_edition_closes_what_is_not_decided() {
-    for state in [State::Queued, State::Running, State::Committing, State::Closing] {
+    for state in [State::Queued, State::Running, State::Fanned, State::Committing, State::Closing] {
         let mut late = run(state);
         late.order.deadline = Some(now());
         reckon(&mut late, 100, false, now());
@@ -331,7 +387,7 @@ fn a_passed_deadline_or_a_newer_edition_closes_what_is_not_decided() {
         // Crashed too often as well: being superseded says more.
         old.crashes = 2;
         reckon(&mut old, 1, true, now());
-        if matches!(state, State::Queued | State::Running) {
+        if matches!(state, State::Queued | State::Running | State::Fanned) {
             assert_eq!((late.state, late.end), (State::Closing, Some(End::Expired)));
             assert_eq!(late.failure.map(|failure| failure.class), Some(Class::Expired));
             assert_eq!((old.state, old.end), (State::Closing, Some(End::Cancelled)));
@@ -354,66 +410,8 @@ fn deciding_when_superseded_closes_as_cancelled() {
 }
 
 #[test]
-fn only_counted_failures_use_up_attempts_and_waits_count_outages() {
-    let steps: [(Option<Failure>, bool, i32, i32); 6] = [
-        (Some(failure()), false, 0, 1),
-        (Some(failure()), false, 0, 2),
-        (Some(failure()), true, 1, 0),
-        (Some(failure()), false, 1, 1),
-        (None, false, 1, 0),
-        (Some(failure()), true, 2, 0),
-    ];
-    let mut run = Run::new(RunId::new(), order("k"), now());
-    for (step, (failure, counted, failures, waits)) in steps.into_iter().enumerate() {
-        open(&mut run, "w", LEASE, now());
-        let fence = run.fence;
-        retry(&mut run, fence, after(5), failure, counted, now()).unwrap();
-        assert_eq!((run.failures, run.waits, run.crashes), (failures, waits, 0), "step {step}");
-        assert_eq!(run.order.not_before, Some(after(5)));
-        assert_eq!(beat(&mut run, fence, LEASE, now()), Err(Refusal::Fenced), "step {step}");
-    }
-    assert_eq!(run.first_failed_at, Some(now()));
-}
-
-#[test]
-fn a_decided_or_closing_run_that_is_put_back_waits_for_its_time() {
-    for state in [State::Committing, State::Closing] {
-        let mut run = run(state);
-        retry(&mut run, 2, after(30), Some(failure()), true, after(10)).unwrap();
-        assert_eq!((run.state, run.failures), (state, 0));
-        assert_eq!(run.wake_at(after(10)), after(30));
-        assert_eq!(may_open(&run, after(10)), Err(Closed::NotYet(after(30))));
-        assert_eq!(run.changed_at, now());
-    }
-}
-
-#[test]
-fn what_goes_wrong_while_a_run_is_closing_does_not_hide_why_it_ends() {
-    let away = |seconds| Failure {
-        class: Class::Unavailable,
-        message: "the target is away".to_owned(),
-        at: after(seconds),
-    };
-    let mut decided = run(State::Committing);
-    retry(&mut decided, 2, after(1), Some(away(1)), false, after(1)).unwrap();
-    assert_eq!(decided.failure, Some(away(1)));
-
-    let mut closing = run(State::Closing);
-    for waits in 1..=2 {
-        let fence = closing.fence;
-        retry(&mut closing, fence, after(1), Some(away(1)), false, after(1)).unwrap();
-        assert_eq!(closing.failure, Some(failure()));
-        assert_eq!(closing.waits, waits, "it is waited longer each time all the same");
-        open(&mut closing, "w", LEASE, after(2));
-    }
-    let fence = closing.fence;
-    close(&mut closing, fence, after(3)).unwrap();
-    assert_eq!((closing.state, closing.failure), (State::Dead, Some(failure())));
-}
-
-#[test]
 fn a_wake_up_is_due_when_the_run_may_be_opened() {
-    for state in [State::Queued, State::Running, State::Committing, State::Closing] {
+    for state in [State::Queued, State::Running, State::Fanned, State::Committing, State::Closing] {
         let run = run(state);
         let at = run.wake_at(now());
         assert!(may_open(&run, at).is_ok(), "{state}");

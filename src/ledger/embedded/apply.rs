@@ -14,7 +14,9 @@ use crate::job::command::{Command, Outcome};
 use crate::job::pause::Scope;
 use crate::job::waiting::{Resource, Waiter};
 use crate::job::window::Window;
-use crate::ledger::sheet::{self, Named, Sheets, note_before, resources_of, run_of, targets_of};
+use crate::ledger::sheet::{
+    self, Named, Sheets, note_before, resources_of, run_of, storable, targets_of,
+};
 
 /// Applies commands; with `notices`, a run that dies leaves one in the outbox. Answers also whether something was put into the outbox that is due.
 pub fn apply(
@@ -22,6 +24,7 @@ pub fn apply(
     commands: Vec<Command>,
     notices: bool,
 ) -> Result<(Vec<Outcome>, bool), Trouble> {
+    storable(&commands)?;
     let at = now();
     let mut book = Book::new(load(connection, &commands, at)?);
     let outcomes = commands.into_iter().map(|command| book.apply(command)).collect();

@@ -9,10 +9,12 @@
 //! are sent together and executed in their order.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use deadpool_postgres::Object;
+use futures::FutureExt;
 use futures::future::try_join_all;
 use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -35,7 +37,9 @@ use crate::job::command::{Command, Outcome};
 use crate::job::pause::Scope;
 use crate::job::retry::{self, Jitter};
 use crate::job::waiting::{Resource, Waiter};
-use crate::ledger::sheet::{Named, Sheets, note_before, resources_of, run_of, targets_of};
+use crate::ledger::sheet::{
+    Named, Sheets, note_before, resources_of, run_of, storable, targets_of,
+};
 use crate::units::Backoff;
 
 const DOING: &str = "write to the ledger";
@@ -44,7 +48,7 @@ const TRIES: u32 = 8;
 /// How long is waited before that.
 const AGAIN: Backoff = Backoff { first: Duration::from_millis(8), last: Duration::from_secs(1) };
 /// How many transactions are under way at once.
-const AT_ONCE: usize = 2;
+const AT_ONCE: usize = 4;
 /// How a transaction begins.
 const BEGIN: &str = "BEGIN";
 /// And one of a caller who has waited for a lock already, together with others.
@@ -77,6 +81,7 @@ impl Group {
 
     /// Applies commands, together with whatever else has been asked for.
     pub async fn apply(self: &Arc<Group>, commands: Vec<Command>) -> Result<Vec<Outcome>> {
+        storable(&commands)?;
         let (answer, answered) = oneshot::channel();
         self.asked().push_back(Asked { commands, answer });
         // Where there is no turn, whoever has one looks again after it.
@@ -90,7 +95,8 @@ impl Group {
     async fn take_turns(self: Arc<Group>, mut turn: OwnedSemaphorePermit) {
         loop {
             while !self.asked().is_empty() {
-                self.turn().await;
+                // Whoever had asked is told that the transaction was lost; the others have their turn.
+                let _ = AssertUnwindSafe(self.turn()).catch_unwind().await;
             }
             drop(turn);
             // Somebody may have asked before the turn was free.
@@ -198,12 +204,11 @@ impl Group {
         begin: &str,
     ) -> Result<Vec<Outcome>> {
         let known = self.remembered.take(commands);
-        let Loaded { facts, xid, unread } =
-            Box::pin(load(prepared, client, commands, known, begin)).await?;
+        let (facts, xid) = Box::pin(load(prepared, client, commands, known, begin)).await?;
         let mut book = Book::new(facts);
         let outcomes = commands.iter().map(|command| book.apply(command.clone())).collect();
         let changes = book.close();
-        Box::pin(store(prepared, client, &changes, &unread, self.notices)).await?;
+        Box::pin(store(prepared, client, &changes, self.notices)).await?;
         self.remembered.keep(changes.inserted, &xid);
         self.remembered.keep(changes.updated, &xid);
         Ok(outcomes)
@@ -220,15 +225,13 @@ fn was_locked_out(error: &Error) -> bool {
     state(error) == Some(&SqlState::LOCK_NOT_AVAILABLE)
 }
 
-/// A deadlock, a serialization failure, two that accepted one key at once, or a run that is not as it was
-/// remembered: starting again finds what the other did.
+/// A deadlock, a serialization failure, or two that accepted one key at once: starting again
+/// finds what the other did.
 fn lost_a_race(error: &Error) -> bool {
     let Some(state) = state(error) else { return false };
     let key_race = *state == SqlState::UNIQUE_VIOLATION
         && error.context().contains(&("constraint", "runs_key_edition_key".to_owned()));
     key_race
-        // How update_runs.sql fails.
-        || *state == SqlState::DIVISION_BY_ZERO
         || *state == SqlState::T_R_DEADLOCK_DETECTED
         || *state == SqlState::T_R_SERIALIZATION_FAILURE
 }
@@ -285,15 +288,6 @@ statements!(
     put_outbox,
 );
 
-/// What a transaction reads in its beginning.
-struct Loaded {
-    facts: Facts,
-    /// What the server calls it.
-    xid: String,
-    /// By which transactions those runs were written that were not read.
-    unread: BTreeMap<RunId, String>,
-}
-
 type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
 async fn query(client: &Object, statement: &Statement, params: Params<'_>) -> Result<Vec<Row>> {
@@ -323,30 +317,31 @@ async fn load(
     commands: &[Command],
     known: Vec<Known>,
     begin: &str,
-) -> Result<Loaded> {
-    let mut named = Named::of(commands);
-    for known in &known {
-        named.runs.remove(&known.run.id);
-    }
+) -> Result<(Facts, String)> {
+    let named = Named::of(commands);
     let runs: Vec<Uuid> = named.runs.iter().map(|run| run.0).collect();
     let keys: Vec<&String> = named.keys.iter().collect();
     let exports: Vec<&String> = named.exports.iter().collect();
     let named_runs: Params = &[&runs, &keys];
     let named_exports: Params = &[&exports];
-    let any = !runs.is_empty() || !keys.is_empty() || !named.before.is_empty();
+    let is_known = |run: &Uuid| known.iter().any(|known| known.run.id.0 == *run);
+    let unknown: Vec<Uuid> = runs.iter().copied().filter(|run| !is_known(run)).collect();
+    let (remembered, written_by): (Vec<Uuid>, Vec<&String>) =
+        known.iter().map(|known| (known.run.id.0, &known.written_by)).unzip();
+    let to_read: Params = &[&unknown, &keys, &remembered, &written_by];
     // Whoever looks at other runs locks them too, all in one order with its own.
     let (before, starts, ends) = columns_of(&named.before);
     let and_before: Params = &[&runs, &keys, &before, &starts, &ends];
     let lock = match before.is_empty() {
-        true => query_if(any, client, &prepared.lock_runs, named_runs),
-        false => query_if(any, client, &prepared.lock_runs_and_before, and_before),
+        true => query(client, &prepared.lock_runs, named_runs),
+        false => query(client, &prepared.lock_runs_and_before, and_before),
     };
     // The clock is read under the locks.
-    let ((), _, rows, active, pauses, clock) = tokio::try_join!(
+    let ((), locked, rows, active, pauses, clock) = tokio::try_join!(
         biased;
         control(client, begin),
         lock,
-        query_if(any, client, &prepared.load_runs, named_runs),
+        query(client, &prepared.load_runs, to_read),
         query_if(!exports.is_empty(), client, &prepared.load_active, named_exports),
         query_if(named.pauses, client, &prepared.load_pauses, &[]),
         query(client, &prepared.clock, &[]),
@@ -371,16 +366,19 @@ async fn load(
         let scope = Scope::of(column(row, 0)?, column(row, 1)?);
         facts.pauses.extend(scope.map(|scope| scope.resource()));
     }
-    let mut unread = BTreeMap::new();
+    let mut writers: BTreeMap<Uuid, String> = BTreeMap::new();
+    for row in &locked {
+        writers.insert(column(row, 0)?, column(row, 1)?);
+    }
     for Known { run, written_by } in known {
-        // What was read for another command's key is newer.
-        if facts.runs.iter().all(|read| read.id != run.id) {
-            unread.insert(run.id, written_by);
+        let is_as_remembered = writers.get(&run.id.0) == Some(&written_by);
+        // It may have been read as well, for another command's key.
+        if is_as_remembered && facts.runs.iter().all(|read| read.id != run.id) {
             facts.runs.push(run);
         }
     }
     load_resources(prepared, client, &named, commands.len(), &mut facts).await?;
-    Ok(Loaded { facts, xid, unread })
+    Ok((facts, xid))
 }
 
 /// Predecessors, as three arrays.
@@ -468,7 +466,6 @@ async fn store(
     prepared: &Prepared,
     client: &Object,
     changes: &Changes,
-    unread: &BTreeMap<RunId, String>,
     notices: bool,
 ) -> Result<()> {
     let sheets = Sheets::of(changes, notices)?;
@@ -488,7 +485,7 @@ async fn store(
     };
     let Changes { inserted, updated, .. } = changes;
     let inserted = (!inserted.is_empty()).then(|| columns::whole(inserted)).transpose()?;
-    let updated = (!updated.is_empty()).then(|| columns::changed(updated, unread)).transpose()?;
+    let updated = (!updated.is_empty()).then(|| columns::changing(updated)).transpose()?;
     // In this order: runs before what refers to them, and what is taken away before what takes its
     // place. Where one fails the server refuses the rest, and COMMIT rolls back.
     tokio::try_join!(

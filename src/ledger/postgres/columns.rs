@@ -3,13 +3,10 @@
 //! Two or three of these rows are written for every job, and each has some forty columns: as JSON
 //! the server took longer to read them than to write them.
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
 use tokio_postgres::types::ToSql;
 
 use crate::error::Result;
-use crate::job::RunId;
 use crate::job::run::Run;
 use crate::job::supplement::Gone;
 use crate::ledger::sheet::json_text;
@@ -34,8 +31,8 @@ fn json<'a, T: Serialize + 'a>(
     Ok(Box::new(texts?))
 }
 
-/// What commands change of a run.
-fn changing(runs: &[Run]) -> Result<Vec<Column<'_>>> {
+/// What commands change of a run, in the order of `update_runs.sql`.
+pub fn changing(runs: &[Run]) -> Result<Vec<Column<'_>>> {
     Ok(vec![
         column(runs, |run| run.id.0),
         column(runs, |run| run.order.definition.as_str()),
@@ -66,18 +63,6 @@ fn changing(runs: &[Run]) -> Result<Vec<Column<'_>>> {
         column(runs, |run| run.order.parent.map(|parent| parent.0)),
         column(runs, |run| run.parts.map(|parts| i32::try_from(parts).unwrap_or(i32::MAX))),
     ])
-}
-
-/// What has changed of runs, in the order of `update_runs.sql`: by which transaction each was written, where
-/// it was remembered and not read, and last how many they are.
-pub fn changed<'a>(
-    runs: &'a [Run],
-    unread: &'a BTreeMap<RunId, String>,
-) -> Result<Vec<Column<'a>>> {
-    let mut columns = changing(runs)?;
-    columns.push(column(runs, |run| unread.get(&run.id)));
-    columns.push(Box::new(i64::try_from(runs.len()).unwrap_or(i64::MAX)));
-    Ok(columns)
 }
 
 /// All of a run, in the order of `insert_runs.sql`: first what commands change.

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{PostgresLedger, column};
 use crate::error::{Error, Result};
 use crate::job::RunId;
-use crate::ledger::sheet::run_of;
+use crate::job::run::Run;
 use crate::ledger::{Account, AccountFilter, Counted, Evidence, Gap, Stray, Traces};
 
 const DOING: &str = "read what the ledger knows";
@@ -40,12 +40,8 @@ impl Evidence for PostgresLedger {
         let params: [&(dyn ToSql + Sync); 6] = [&after, export, since, until, &run, &limit];
         let traces: Vec<Traces> = self.records(sql!(accounts), &params, DOING).await?;
         let ids: Vec<Uuid> = traces.iter().map(|traces| traces.run.0).collect();
-        let texts = self.texts(sql!(load_runs), &[&ids, &Vec::<String>::new()], DOING).await?;
-        let mut runs = HashMap::with_capacity(texts.len());
-        for text in &texts {
-            let run = run_of(text)?;
-            runs.insert(run.id, run);
-        }
+        let runs = self.runs_of(&ids, DOING).await?;
+        let runs: HashMap<RunId, Run> = runs.into_iter().map(|run| (run.id, run)).collect();
         // A run whose history was deleted between the two is not there any more.
         let both = |traces: Traces| Some(Account { run: runs.get(&traces.run)?.clone(), traces });
         Ok(traces.into_iter().filter_map(both).collect())

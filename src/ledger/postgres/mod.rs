@@ -29,6 +29,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value as Json};
 use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, ToSql};
+use uuid::Uuid;
 
 use super::find::{Find, Value};
 use super::sheet::{message_text, run_of};
@@ -134,6 +135,14 @@ impl PostgresLedger {
             .collect()
     }
 
+    /// The runs with these names, in no order.
+    async fn runs_of(&self, ids: &[Uuid], doing: &'static str) -> Result<Vec<Run>> {
+        let (no_runs, no_texts) = (Vec::<Uuid>::new(), Vec::<String>::new());
+        let params: [&(dyn ToSql + Sync); 4] = [&ids, &no_texts, &no_runs, &no_texts];
+        let found = self.texts(sql!(load_runs), &params, doing).await?;
+        found.iter().map(|text| run_of(text)).collect()
+    }
+
     async fn execute(
         &self,
         sql: &str,
@@ -221,11 +230,7 @@ impl Ledger for PostgresLedger {
     }
 
     async fn run(&self, id: RunId) -> Result<Option<Run>> {
-        self.texts(sql!(load_runs), &[&vec![id.0], &Vec::<String>::new()], "read a run")
-            .await?
-            .first()
-            .map(|text| run_of(text))
-            .transpose()
+        Ok(self.runs_of(&[id.0], "read a run").await?.pop())
     }
 
     async fn body(&self, id: RunId) -> Result<String> {

@@ -11,7 +11,6 @@ use super::{PostgresLedger, column};
 use crate::error::Result;
 use crate::job::RunId;
 use crate::job::run::Run;
-use crate::ledger::sheet::run_of;
 use crate::ledger::{Notice, Noticed, Notices};
 
 #[async_trait]
@@ -30,10 +29,8 @@ impl Notices for PostgresLedger {
         let runs: HashMap<RunId, Run> = match ids.is_empty() {
             true => HashMap::new(),
             false => {
-                let no_keys: Vec<String> = Vec::new();
-                let found = self.rows(sql!(load_runs), &[&ids, &no_keys], DOING).await?;
-                let runs = found.iter().map(|row| run_of(column(row, 0)?));
-                runs.map(|run| run.map(|run| (run.id, run))).collect::<Result<_>>()?
+                let found = self.runs_of(&ids, DOING).await?;
+                found.into_iter().map(|run| (run.id, run)).collect()
             }
         };
         let mut notices = Vec::with_capacity(rows.len());

@@ -1,10 +1,10 @@
 //! Runs as this process has stored them last, so that whoever works on one need not read it again to
 //! decide and to record.
 //!
-//! A remembered run is believed only as far as the server confirms it: its row is changed where the
-//! transaction that has written it (`xmin`) is still the one that this process knows; else the whole
-//! transaction fails, and starts again with what it reads under locks. So whatever somebody else did to
-//! the run meanwhile (another worker that took it over, a cancel) is found as it would be by reading.
+//! A remembered run is believed only as far as the server confirms it: it is locked as any other, and taken
+//! as it is remembered where the transaction that has written its row (`xmin`) is still the one that this
+//! process knows; else it is read. So whatever somebody else did to it meanwhile (another worker that took
+//! it over, a cancel) is found.
 
 use std::collections::{BTreeSet, HashMap};
 use std::mem;
@@ -18,6 +18,9 @@ use crate::ledger::sheet::Named;
 
 /// More than any worker has open. Beyond it, all are forgotten, and read once.
 const MOST: usize = 10_000;
+
+/// A manifest of more bytes is read again.
+const LARGE: usize = 64 << 10;
 
 /// A run, and the transaction that wrote its row.
 pub struct Known {
@@ -34,8 +37,8 @@ impl Remembered {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes out those runs about which `commands` say nothing but how far their worker is. A transaction
-    /// that fails has forgotten them.
+    /// Takes out the runs that `commands` name, and gives those about which they say nothing but how far
+    /// their worker is. A transaction that fails has forgotten them all.
     pub fn take(&self, commands: &[Command]) -> Vec<Known> {
         let (mut of_worker, mut others) = (BTreeSet::new(), BTreeSet::new());
         for command in commands {
@@ -49,11 +52,15 @@ impl Remembered {
             }
         }
         let mut runs = self.runs();
-        of_worker.difference(&others).filter_map(|run| runs.remove(run)).collect()
+        for other in &others {
+            runs.remove(other);
+        }
+        of_worker.iter().filter_map(|run| runs.remove(run)).collect()
     }
 
     /// Remembers what a transaction has stored, as far as what is asked of it next needs nothing else
-    /// that is read under a lock: no resource, no other edition, nobody who waits for it.
+    /// that is read under a lock: no resource, no other edition, nobody who waits for it. Nor one that
+    /// nobody works on, or that is large: what is remembered stays small.
     pub fn keep(&self, stored: Vec<Run>, written_by: &str) {
         let mut runs = self.runs();
         if runs.len() > MOST {
@@ -61,7 +68,10 @@ impl Remembered {
         }
         for mut run in stored {
             let order = &run.order;
+            let size = run.decision.as_ref().map_or(0, |decision| decision.manifest.len());
             let alone = matches!(run.state, State::Running | State::Committing)
+                && run.heartbeat.is_some()
+                && size <= LARGE
                 && order.edition == 1
                 && order.window.is_none()
                 && order.supplements.is_none()

@@ -8,7 +8,10 @@
 //! So a table is locked before there is a snapshot. What else is read (by a query, a view, a condition,
 //! a policy, in a partition) is known when it was planned, and what functions read when they have read
 //! it; then a look tells whether the snapshot has what is locked as it is now. What is locked stays so
-//! until the end. Of a foreign table only its own server could tell.
+//! until the end. Of a foreign table only its own server could tell; and that a child was given to a table by
+//! INHERIT, or that a view reads one more, is not seen.
+
+use tokio_postgres::types::Type;
 
 use super::{READ, classify};
 use crate::connect::postgres::Client;
@@ -23,21 +26,40 @@ pub(super) const TRIES: u32 = 3;
 /// locked: no materialized or foreign one, nor one of which he may read some columns. A view can, and
 /// with it whatever it could read: thousands of partitions, of which a condition leaves one.
 const LOCKABLE: &str = "
-SELECT c.relkind IN ('r', 'p') AND has_table_privilege(c.oid, 'SELECT')
+SELECT c.relkind IN ('r', 'p') AND coalesce(has_table_privilege(c.oid, 'SELECT'), false)
 FROM pg_class c WHERE c.oid = to_regclass($1)";
 
-/// The snapshot, and what the transaction has locked that it does not have as it is now. Rows of
-/// `pg_class` are those of the snapshot; what functions tell of a relation is of now. Indices may be made
-/// anew while they are in use, and have the same rows then.
+/// The snapshot, and what the transaction has locked that it does not have as it is now: that was made or
+/// written anew, has another name or another place among partitions, or is a view that had read something
+/// else. Rows of catalogues are those of the snapshot; what functions tell of a relation is of now. Indices
+/// may be made anew while they are in use, and have the same rows then. What others have locked is not asked
+/// about: it may be going just now.
 const LOOK: &str = "
-SELECT pg_current_snapshot()::text, string_agg(DISTINCT l.relation::regclass::text, ', ')
-FROM pg_locks l LEFT JOIN pg_class c ON c.oid = l.relation
-WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation'
-  AND pg_get_indexdef(l.relation) IS NULL
-  AND (c.oid IS NULL
-       OR c.relfilenode <> 0 AND c.relfilenode IS DISTINCT FROM pg_relation_filenode(c.oid)
-       OR c.relname <> ALL (parse_ident(c.oid::regclass::text))
-       OR c.relispartition <> coalesce(pg_partition_root(c.oid) <> c.oid, false))";
+WITH mine AS MATERIALIZED (
+    SELECT DISTINCT relation AS oid FROM pg_locks
+    WHERE pid = pg_backend_pid() AND locktype = 'relation'
+), held AS (
+    SELECT oid FROM mine WHERE pg_get_indexdef(oid) IS NULL
+)
+SELECT pg_current_snapshot()::text, string_agg(DISTINCT h.oid::regclass::text, ', ')
+FROM held h
+LEFT JOIN pg_class c ON c.oid = h.oid
+LEFT JOIN pg_namespace s ON s.oid = c.relnamespace
+WHERE c.oid IS NULL
+   OR c.relfilenode <> 0 AND c.relfilenode IS DISTINCT FROM pg_relation_filenode(c.oid)
+   OR (pg_identify_object('pg_class'::regclass, c.oid, 0)).identity
+      <> format('%I.%I', s.nspname, c.relname)
+   OR (SELECT i.inhparent FROM pg_inherits i WHERE i.inhrelid = c.oid AND c.relispartition)
+      IS DISTINCT FROM (SELECT a.relid
+                        FROM pg_partition_ancestors(c.oid) WITH ORDINALITY AS a (relid, n)
+                        WHERE n = 2)
+   OR c.relkind = 'v' AND EXISTS (
+      SELECT FROM pg_rewrite w
+      JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid
+                      AND d.refclassid = 'pg_class'::regclass
+      JOIN pg_class o ON o.oid = d.refobjid AND o.relkind IN ('r', 'p', 'v', 'm', 'f')
+      WHERE w.ev_class = c.oid AND d.refobjid <> c.oid
+        AND d.refobjid NOT IN (SELECT oid FROM held))";
 
 /// What a look finds.
 pub(super) enum Look {
@@ -70,10 +92,11 @@ pub(super) async fn begin(client: &Client, config: &SourceConfig) -> Result<()> 
 
 /// Asked outside of the transaction, since every question takes a snapshot.
 async fn is_lockable(client: &Client, table: &str) -> Result<bool> {
-    let row = client.query_opt(LOCKABLE, &[&table]).await;
-    let row = row.map_err(|error| classify(READ, error))?;
+    // Nothing is left at a server that a pooler may not give us again.
+    let rows = client.query_typed(LOCKABLE, &[(&table, Type::TEXT)]).await;
+    let rows = rows.map_err(|error| classify(READ, error))?;
     // Of one that is not there, planning tells.
-    let Some(row) = row else { return Ok(false) };
+    let Some(row) = rows.first() else { return Ok(false) };
     row.try_get(0).map_err(|error| classify(READ, error))
 }
 

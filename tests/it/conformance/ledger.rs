@@ -9,6 +9,7 @@ mod outbox;
 mod paths;
 mod quarantine;
 mod runs;
+mod splits;
 mod spread;
 mod turns;
 mod waiting;
@@ -109,6 +110,8 @@ suite! {
         what_was_spread_goes_before_its_parts_and_is_not_remembered_as_done,
         a_run_whose_newer_edition_is_done_is_not_spread,
         a_conflict_spreads_nothing;
+    splits:
+        they_are_refused_and_nothing_is_forgotten;
     history:
         definitions_are_numbered_by_content,
         runs_are_found_by_what_is_asked,

@@ -6,8 +6,8 @@ SELECT json_object(
     'head', json((SELECT json_object('run', h.run, 'manifest_sha256', h.manifest_sha256)
                   FROM heads h
                   WHERE h.target = coalesce(d.target, (
-                      SELECT substr(n.value, 8) FROM json_each(r.needs) n
-                      WHERE n.value LIKE 'target/%' ORDER BY n.key LIMIT 1)))),
+                      SELECT substr(n.value, instr(n.value, '/') + 1) FROM json_each(r.needs) n
+                      WHERE n.value LIKE 'target/%' OR n.value LIKE 'own/%' ORDER BY n.key LIMIT 1)))),
     'deliveries', (SELECT count(*) FROM runs n JOIN deliveries e ON e.run = n.id
                    WHERE n.key = r.key AND n.edition = r.edition),
     'superseded', json(iif(EXISTS (

@@ -6,9 +6,9 @@ SELECT json_build_object(
     'head', (SELECT json_build_object('run', h.run, 'manifest_sha256', h.manifest_sha256)
              FROM heads h
              WHERE h.target = coalesce(d.target, (
-                 SELECT substr(n.name, 8) FROM json_array_elements_text(r.needs)
+                 SELECT substr(n.name, strpos(n.name, '/') + 1) FROM json_array_elements_text(r.needs)
                      WITH ORDINALITY AS n (name, at)
-                 WHERE n.name LIKE 'target/%' ORDER BY n.at LIMIT 1))),
+                 WHERE n.name LIKE 'target/%' OR n.name LIKE 'own/%' ORDER BY n.at LIMIT 1))),
     'deliveries', (SELECT count(*) FROM runs n JOIN deliveries e ON e.run = n.id
                    WHERE n.key = r.key AND n.edition = r.edition),
     'superseded', EXISTS (SELECT 1 FROM runs n

@@ -1,3 +1,5 @@
+-- The runs that are named ($1), every edition of the keys that are ($2), and of those that are remembered ($3)
+-- the ones that another transaction has written since ($4).
 SELECT row_to_json(x)::text AS run, x.superseded
 FROM (
     SELECT r.id, r.key, r.edition, r.content, r.export, r.definition, r.revision, r.recipient,
@@ -19,5 +21,8 @@ FROM (
                      AND n.state IN ('committing', 'done'))
                AS superseded
     FROM runs r LEFT JOIN waiters w ON w.run = r.id
-    WHERE r.id = ANY ($1) OR r.key = ANY ($2)
+    WHERE r.id = ANY ($1) OR r.key = ANY ($2) OR r.id = ANY (ARRAY(
+        SELECT k.id FROM unnest($3::uuid[], $4::text[]) AS k (id, written_by)
+        CROSS JOIN LATERAL (SELECT xmin FROM runs WHERE id = k.id OFFSET 0) s
+        WHERE s.xmin <> k.written_by::xid))
 ) x

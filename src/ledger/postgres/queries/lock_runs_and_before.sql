@@ -1,5 +1,5 @@
 -- As lock_runs, with all runs of some exports ($3) in exactly these windows ($4, $5).
-SELECT id FROM runs
+SELECT id, xmin::text FROM runs
 WHERE id IN (
     SELECT id FROM runs WHERE id = ANY ($1) OR key = ANY ($2)
     UNION ALL

@@ -1,7 +1,4 @@
--- Each parameter is a column, in the order of `columns::changed`, and the last how many rows they are. A run
--- that was not read is changed only where it is still as the transaction `was` has written it; if any is
--- not, the statement fails by a division by zero (22012), and with it the transaction.
-WITH stored AS (
+-- Each parameter is a column, in the order of `columns::changing`.
 UPDATE runs r
 SET
     definition = n.definition, revision = n.revision, not_before = n.not_before,
@@ -17,13 +14,10 @@ FROM unnest(
     $7::text[], $8::int[], $9::bigint[], $10::text[], $11::timestamptz[], $12::int[], $13::int[],
     $14::int[], $15::text[], $16::timestamptz[], $17::text[], $18::text[], $19::text[],
     $20::timestamptz[], $21::timestamptz[], $22::timestamptz[], $23::text[], $24::timestamptz[],
-    $25::text[], $26::text[], $27::uuid[], $28::int[], $29::text[]
+    $25::text[], $26::text[], $27::uuid[], $28::int[]
 ) AS n (
     id, definition, revision, not_before, deadline, state, "end", epoch, fence, worker, heartbeat,
     failures, crashes, waits, failure, first_failed_at, decision, counts, quarantine, opened_at,
-    ended_at, changed_at, needs, waiting_since, cap, kept, parent, parts, was
+    ended_at, changed_at, needs, waiting_since, cap, kept, parent, parts
 )
-WHERE r.id = n.id AND (n.was IS NULL OR r.xmin = n.was::xid)
-RETURNING r.id
-)
-SELECT 1 / (count(*) = $30::bigint)::int FROM stored
+WHERE r.id = n.id
