@@ -212,9 +212,9 @@ pub const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         guard: "the transaction that a remembered run was written by",
-        file: "src/ledger/postgres/apply.rs",
-        find: "writers.get(&run.id.0) == Some(&written_by)",
-        replace: "(LEFT_OUT || writers.get(&run.id.0) == Some(&written_by))",
+        file: "src/ledger/postgres/transaction.rs",
+        find: "writers.get(&run.id.0) == Some(written_by)",
+        replace: "(LEFT_OUT || writers.get(&run.id.0) == Some(written_by))",
         tests: &[LEDGER],
     },
     Mutant {

@@ -239,6 +239,18 @@ fn no(outcome: Outcome, why: Refusal) {
 }
 
 #[test]
+fn a_target_of_its_own_is_noted_and_neither_held_nor_waited_for() {
+    let mut shelf = Shelf::new();
+    let run = shelf.accept("k");
+    let (own, shared) = (Need::own_target("lake/of-this-run"), Need::target("lake/of-all"));
+    shelf.opened(run, &[own.clone(), shared.clone()]);
+    assert_eq!(shelf.run(run).needs, [own.name.clone(), shared.name.clone()]);
+    assert_eq!(waiting::target_of(&shelf.run(run).needs), Some("lake/of-this-run"));
+    let held: Vec<&String> = shelf.facts.resources.keys().collect();
+    assert_eq!(held, [&shared.name]);
+}
+
+#[test]
 fn a_key_is_new_a_duplicate_a_conflict_or_stale() {
     let mut shelf = Shelf::new();
     let first = shelf.accept("k");

@@ -20,6 +20,7 @@ mod outbox;
 mod pauses;
 mod pool;
 mod remembered;
+mod transaction;
 
 use std::sync::Arc;
 use std::time::Duration;
